@@ -1,0 +1,51 @@
+# Every target sets up .venv itself. PYTHON picks the interpreter that makes it (3.11 or newer).
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: help demo test lint format proto bench clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make demo    a whole federation on this machine: coordinator, workers, ten clients, real images (about 4 minutes)"
+	@echo "make test    lint, then every test (what CI runs)"
+	@echo "make lint    ruff, mypy --strict, import rules, generated code is current"
+	@echo "make format  let ruff rewrite what it can"
+	@echo "make proto   regenerate the protobuf modules"
+	@echo "make bench   round engine benchmarks against the wire floor of this machine"
+	@echo "make clean   remove .venv, caches and runs/"
+
+$(READY): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; say which one with: make PYTHON=python3.12 ..." >&2; exit 2; }
+	@$(PYTHON) -m venv $(VENV) || { echo "the venv module is missing; on Debian or Ubuntu: apt-get install python3-venv" >&2; exit 2; }
+	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
+	$(BIN)/python -m pip install --quiet --editable . --group dev
+	@touch $@
+
+demo: $(READY)
+	$(BIN)/ssd demo
+
+test: lint
+	$(BIN)/python -m pytest
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	PYTHON=$(abspath $(BIN)/python) proto/generate.sh --check
+
+format: $(READY)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+proto: $(READY)
+	PYTHON=$(abspath $(BIN)/python) proto/generate.sh
+
+bench: $(READY)
+	$(BIN)/python tests/benchmarks/bench_rounds.py
+
+clean:
+	rm -rf $(VENV) runs build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,1 @@
+"""The coordinator: a daemon that runs rounds."""

@@ -1,0 +1,218 @@
+from ssd_proto.v1 import tensor_pb2 as _tensor_pb2
+from google.protobuf.internal import containers as _containers
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class StatusRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class StatusReply(_message.Message):
+    __slots__ = ("run_id", "method", "mode", "phase", "waiting_for", "version", "round", "attempt", "rounds", "cohort", "workers", "registered_clients", "connected_clients", "evaluation", "evaluated_version", "statistics", "build", "uptime_seconds")
+    class CohortEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: int
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
+    class EvaluationEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: float
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[float] = ...) -> None: ...
+    class StatisticsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: float
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[float] = ...) -> None: ...
+    RUN_ID_FIELD_NUMBER: _ClassVar[int]
+    METHOD_FIELD_NUMBER: _ClassVar[int]
+    MODE_FIELD_NUMBER: _ClassVar[int]
+    PHASE_FIELD_NUMBER: _ClassVar[int]
+    WAITING_FOR_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    ROUND_FIELD_NUMBER: _ClassVar[int]
+    ATTEMPT_FIELD_NUMBER: _ClassVar[int]
+    ROUNDS_FIELD_NUMBER: _ClassVar[int]
+    COHORT_FIELD_NUMBER: _ClassVar[int]
+    WORKERS_FIELD_NUMBER: _ClassVar[int]
+    REGISTERED_CLIENTS_FIELD_NUMBER: _ClassVar[int]
+    CONNECTED_CLIENTS_FIELD_NUMBER: _ClassVar[int]
+    EVALUATION_FIELD_NUMBER: _ClassVar[int]
+    EVALUATED_VERSION_FIELD_NUMBER: _ClassVar[int]
+    STATISTICS_FIELD_NUMBER: _ClassVar[int]
+    BUILD_FIELD_NUMBER: _ClassVar[int]
+    UPTIME_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    run_id: str
+    method: str
+    mode: str
+    phase: str
+    waiting_for: str
+    version: _tensor_pb2.ModelVersion
+    round: int
+    attempt: int
+    rounds: int
+    cohort: _containers.ScalarMap[str, int]
+    workers: _containers.RepeatedCompositeFieldContainer[WorkerStatus]
+    registered_clients: int
+    connected_clients: int
+    evaluation: _containers.ScalarMap[str, float]
+    evaluated_version: int
+    statistics: _containers.ScalarMap[str, float]
+    build: str
+    uptime_seconds: float
+    def __init__(self, run_id: _Optional[str] = ..., method: _Optional[str] = ..., mode: _Optional[str] = ..., phase: _Optional[str] = ..., waiting_for: _Optional[str] = ..., version: _Optional[_Union[_tensor_pb2.ModelVersion, _Mapping]] = ..., round: _Optional[int] = ..., attempt: _Optional[int] = ..., rounds: _Optional[int] = ..., cohort: _Optional[_Mapping[str, int]] = ..., workers: _Optional[_Iterable[_Union[WorkerStatus, _Mapping]]] = ..., registered_clients: _Optional[int] = ..., connected_clients: _Optional[int] = ..., evaluation: _Optional[_Mapping[str, float]] = ..., evaluated_version: _Optional[int] = ..., statistics: _Optional[_Mapping[str, float]] = ..., build: _Optional[str] = ..., uptime_seconds: _Optional[float] = ...) -> None: ...
+
+class WorkerStatus(_message.Message):
+    __slots__ = ("worker", "clients", "evaluates", "device", "last_seen_seconds")
+    WORKER_FIELD_NUMBER: _ClassVar[int]
+    CLIENTS_FIELD_NUMBER: _ClassVar[int]
+    EVALUATES_FIELD_NUMBER: _ClassVar[int]
+    DEVICE_FIELD_NUMBER: _ClassVar[int]
+    LAST_SEEN_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    worker: str
+    clients: int
+    evaluates: bool
+    device: str
+    last_seen_seconds: float
+    def __init__(self, worker: _Optional[str] = ..., clients: _Optional[int] = ..., evaluates: bool = ..., device: _Optional[str] = ..., last_seen_seconds: _Optional[float] = ...) -> None: ...
+
+class RoundsRequest(_message.Message):
+    __slots__ = ("limit",)
+    LIMIT_FIELD_NUMBER: _ClassVar[int]
+    limit: int
+    def __init__(self, limit: _Optional[int] = ...) -> None: ...
+
+class RoundsReply(_message.Message):
+    __slots__ = ("rounds",)
+    ROUNDS_FIELD_NUMBER: _ClassVar[int]
+    rounds: _containers.RepeatedCompositeFieldContainer[RoundRecord]
+    def __init__(self, rounds: _Optional[_Iterable[_Union[RoundRecord, _Mapping]]] = ...) -> None: ...
+
+class RoundRecord(_message.Message):
+    __slots__ = ("round", "attempt", "outcome", "reason", "cohort_size", "accepted", "seconds", "model_digest", "statistics", "bytes_up", "bytes_down", "accepted_clients")
+    class StatisticsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: float
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[float] = ...) -> None: ...
+    ROUND_FIELD_NUMBER: _ClassVar[int]
+    ATTEMPT_FIELD_NUMBER: _ClassVar[int]
+    OUTCOME_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    COHORT_SIZE_FIELD_NUMBER: _ClassVar[int]
+    ACCEPTED_FIELD_NUMBER: _ClassVar[int]
+    SECONDS_FIELD_NUMBER: _ClassVar[int]
+    MODEL_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    STATISTICS_FIELD_NUMBER: _ClassVar[int]
+    BYTES_UP_FIELD_NUMBER: _ClassVar[int]
+    BYTES_DOWN_FIELD_NUMBER: _ClassVar[int]
+    ACCEPTED_CLIENTS_FIELD_NUMBER: _ClassVar[int]
+    round: int
+    attempt: int
+    outcome: str
+    reason: str
+    cohort_size: int
+    accepted: int
+    seconds: float
+    model_digest: str
+    statistics: _containers.ScalarMap[str, float]
+    bytes_up: int
+    bytes_down: int
+    accepted_clients: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, round: _Optional[int] = ..., attempt: _Optional[int] = ..., outcome: _Optional[str] = ..., reason: _Optional[str] = ..., cohort_size: _Optional[int] = ..., accepted: _Optional[int] = ..., seconds: _Optional[float] = ..., model_digest: _Optional[str] = ..., statistics: _Optional[_Mapping[str, float]] = ..., bytes_up: _Optional[int] = ..., bytes_down: _Optional[int] = ..., accepted_clients: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class ClientsRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ClientsReply(_message.Message):
+    __slots__ = ("clients",)
+    CLIENTS_FIELD_NUMBER: _ClassVar[int]
+    clients: _containers.RepeatedCompositeFieldContainer[ClientRecord]
+    def __init__(self, clients: _Optional[_Iterable[_Union[ClientRecord, _Mapping]]] = ...) -> None: ...
+
+class ClientRecord(_message.Message):
+    __slots__ = ("client", "index", "worker", "last_committed_round", "revoked", "scaled_dimensions", "alpha", "rounds_included")
+    CLIENT_FIELD_NUMBER: _ClassVar[int]
+    INDEX_FIELD_NUMBER: _ClassVar[int]
+    WORKER_FIELD_NUMBER: _ClassVar[int]
+    LAST_COMMITTED_ROUND_FIELD_NUMBER: _ClassVar[int]
+    REVOKED_FIELD_NUMBER: _ClassVar[int]
+    SCALED_DIMENSIONS_FIELD_NUMBER: _ClassVar[int]
+    ALPHA_FIELD_NUMBER: _ClassVar[int]
+    ROUNDS_INCLUDED_FIELD_NUMBER: _ClassVar[int]
+    client: str
+    index: int
+    worker: str
+    last_committed_round: int
+    revoked: bool
+    scaled_dimensions: _containers.RepeatedScalarFieldContainer[int]
+    alpha: float
+    rounds_included: int
+    def __init__(self, client: _Optional[str] = ..., index: _Optional[int] = ..., worker: _Optional[str] = ..., last_committed_round: _Optional[int] = ..., revoked: bool = ..., scaled_dimensions: _Optional[_Iterable[int]] = ..., alpha: _Optional[float] = ..., rounds_included: _Optional[int] = ...) -> None: ...
+
+class WatchRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class PauseRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class PauseReply(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ResumeRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ResumeReply(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class DrainRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class DrainReply(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class RevokeRequest(_message.Message):
+    __slots__ = ("client",)
+    CLIENT_FIELD_NUMBER: _ClassVar[int]
+    client: str
+    def __init__(self, client: _Optional[str] = ...) -> None: ...
+
+class RevokeReply(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class VersionRequest(_message.Message):
+    __slots__ = ("number", "newest")
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    NEWEST_FIELD_NUMBER: _ClassVar[int]
+    number: int
+    newest: bool
+    def __init__(self, number: _Optional[int] = ..., newest: bool = ...) -> None: ...
+
+class VersionReply(_message.Message):
+    __slots__ = ("version", "declaration")
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    DECLARATION_FIELD_NUMBER: _ClassVar[int]
+    version: _tensor_pb2.ModelVersion
+    declaration: bytes
+    def __init__(self, version: _Optional[_Union[_tensor_pb2.ModelVersion, _Mapping]] = ..., declaration: _Optional[bytes] = ...) -> None: ...

@@ -1,0 +1,194 @@
+"""What a method declares about itself, as data both daemons can act on.
+
+The coordinator stores a declaration with the run and sends its digest with every task; a worker whose own
+declaration differs refuses the task. Neither daemon ever branches on a method's name: everything they need
+to know is a property in here. This module imports no torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from ssd.digest import json_digest
+from ssd.spec import ParameterSpec
+
+Json = Any
+
+
+class DeclarationError(ValueError):
+    """A declaration (or its JSON form) is not well formed."""
+
+
+class Reducer(StrEnum):
+    """How the cohort's values of one group become one value."""
+
+    WEIGHTED_MEAN = "weighted_mean"
+    PLAIN_MEAN = "plain_mean"
+    SUM = "sum"
+    COLLECT = "collect"
+    """Individual updates are handed to the server hook; refused under secure aggregation."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GroupDeclaration:
+    """A contiguous slice of the parameter vector with its own numeric treatment."""
+
+    name: str
+    reducer: Reducer
+    max_abs: float
+    """Largest |value| any coordinate of one client's update may have; fixes the fixed-point scale."""
+    norm_bound: float
+    """Largest L2 norm one client's update of this group may have."""
+    compress: bool = True
+    """False: float32 on the wire in both directions (BatchNorm buffers)."""
+    optimise: bool = True
+    """False: outside server optimisers and error feedback (BatchNorm buffers)."""
+
+    def to_json(self) -> dict[str, Json]:
+        """A JSON object holding every field."""
+        return {
+            "name": self.name,
+            "reducer": self.reducer.value,
+            "max_abs": self.max_abs,
+            "norm_bound": self.norm_bound,
+            "compress": self.compress,
+            "optimise": self.optimise,
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Json]) -> GroupDeclaration:
+        """The inverse of `to_json`."""
+        return cls(**{**value, "reducer": Reducer(value["reducer"])})
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StatisticDeclaration:
+    """A named array a client reports; only its sum over the cohort is used."""
+
+    name: str
+    shape: tuple[int, ...] = ()
+    max_abs: float = 1e9
+    """Largest |value| one client may report; fixes the fixed-point scale."""
+
+    def to_json(self) -> dict[str, Json]:
+        """A JSON object holding every field."""
+        return {"name": self.name, "shape": list(self.shape), "max_abs": self.max_abs}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Json]) -> StatisticDeclaration:
+        """The inverse of `to_json`."""
+        return cls(name=value["name"], shape=tuple(value["shape"]), max_abs=value["max_abs"])
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ScalingDeclaration:
+    """How the coordinator hands out scaling vectors (arXiv 2508.01251, Eq. 6)."""
+
+    dimension: int
+    alpha: float
+    block: int | None = None
+    """Scaled dimensions per client; None: floor(dimension / expected clients), at least 1."""
+    allocation: str = "auto"
+    """`disjoint`, `balanced`, or `auto` (disjoint while possible for every expected client)."""
+
+    def to_json(self) -> dict[str, Json]:
+        """A JSON object holding every field."""
+        return {
+            "dimension": self.dimension,
+            "alpha": self.alpha,
+            "block": self.block,
+            "allocation": self.allocation,
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Json]) -> ScalingDeclaration:
+        """The inverse of `to_json`."""
+        return cls(**value)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Declaration:
+    """Everything the daemons know about the method of a run."""
+
+    method: str
+    version: int
+    """Bumped when the same name starts to mean something else."""
+    spec: ParameterSpec
+    groups: tuple[GroupDeclaration, ...]
+    """In the order of the spec's groups."""
+    statistics: tuple[StatisticDeclaration, ...] = ()
+    artefacts: tuple[str, ...] = ()
+    """Names of the arrays computed once at run creation and served by digest."""
+    scaling: ScalingDeclaration | None = None
+    schedules: Mapping[str, Json] = field(default_factory=dict)
+    """Per-round schedules, resolved by the coordinator (`ssd.schedule`) and sent as values."""
+    needs_images: bool = True
+    needs_labels: bool = False
+    persists_client_state: bool = False
+    server_hook: bool = False
+    quality_statistics: bool = False
+    config: Mapping[str, Json] = field(default_factory=dict)
+    """The method's own configuration, fully resolved; a worker builds its method from this."""
+
+    def __post_init__(self) -> None:
+        declared = [group.name for group in self.groups]
+        if declared != list(self.spec.groups):
+            raise DeclarationError(
+                f"the declared groups {declared} are not the spec's groups {list(self.spec.groups)}"
+            )
+        names = [statistic.name for statistic in self.statistics]
+        if len(set(names)) != len(names):
+            raise DeclarationError(f"a statistic is declared twice: {sorted(names)}")
+
+    @property
+    def digest(self) -> str:
+        """Hex SHA-256 of the canonical JSON form."""
+        return json_digest(self.to_json())
+
+    def group(self, name: str) -> GroupDeclaration:
+        """The declaration of one group; `KeyError` if there is none."""
+        for group in self.groups:
+            if group.name == name:
+                return group
+        raise KeyError(name)
+
+    def to_json(self) -> dict[str, Json]:
+        """A JSON object holding every field."""
+        return {
+            "method": self.method,
+            "version": self.version,
+            "spec": self.spec.to_json(),
+            "groups": [group.to_json() for group in self.groups],
+            "statistics": [statistic.to_json() for statistic in self.statistics],
+            "artefacts": list(self.artefacts),
+            "scaling": self.scaling.to_json() if self.scaling else None,
+            "schedules": dict(self.schedules),
+            "needs_images": self.needs_images,
+            "needs_labels": self.needs_labels,
+            "persists_client_state": self.persists_client_state,
+            "server_hook": self.server_hook,
+            "quality_statistics": self.quality_statistics,
+            "config": dict(self.config),
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Json]) -> Declaration:
+        """The inverse of `to_json`.
+
+        Raises:
+            DeclarationError: a field is missing, unknown or ill typed.
+        """
+        try:
+            fields = dict(value)
+            fields["spec"] = ParameterSpec.from_json(fields["spec"])
+            fields["groups"] = tuple(map(GroupDeclaration.from_json, fields["groups"]))
+            fields["statistics"] = tuple(map(StatisticDeclaration.from_json, fields["statistics"]))
+            fields["artefacts"] = tuple(fields["artefacts"])
+            if fields["scaling"] is not None:
+                fields["scaling"] = ScalingDeclaration.from_json(fields["scaling"])
+            return cls(**fields)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise DeclarationError(f"not a declaration: {error}") from error

@@ -1,0 +1,1 @@
+"""The worker: a daemon that trains the clients it hosts."""
