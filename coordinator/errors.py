@@ -1,0 +1,150 @@
+"""Everything that can go wrong in the coordinator, as a small tree by fault.
+
+`ClientFault`: the peer did wrong; its `reason` goes on the wire and into metrics. `OperatorFault`: the
+configuration, disk or command is wrong; the message says what to do next. `InternalFault`: we did wrong.
+Only `coordinator.rpc.status` knows which gRPC status belongs to which reason.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class Reason(StrEnum):
+    """Why a message was rejected or discarded, or a call refused. Values are stable: wire, metrics, logs."""
+
+    MALFORMED_MESSAGE = "malformed_message"
+    MESSAGE_TOO_LARGE = "message_too_large"
+    WRONG_ORDER = "wrong_order"
+    PROTOCOL_VERSION = "protocol_version"
+    BAD_NAME = "bad_name"
+    WORKER_NAME_TAKEN = "worker_name_taken"
+    CLIENT_CLAIMED = "client_claimed"
+    CLIENT_UNKNOWN = "client_unknown"
+    CLIENT_REVOKED = "client_revoked"
+    CLIENT_NOT_HOSTED = "client_not_hosted"
+    CLIENT_NOT_INVITED = "client_not_invited"
+    FENCED = "fenced"
+    SILENT = "silent"
+    NO_SESSION = "no_session"
+    IDENTITY_MISMATCH = "identity_mismatch"
+    WRONG_RUN = "wrong_run"
+    WRONG_ROUND = "wrong_round"
+    WRONG_BASE = "wrong_base"
+    WRONG_SPEC = "wrong_spec"
+    WRONG_TASK = "wrong_task"
+    STALE_ATTEMPT = "stale_attempt"
+    DUPLICATE = "duplicate"
+    TOO_LATE = "too_late"
+    NOT_NEEDED = "not_needed"
+    TRUNCATED = "truncated"
+    CORRUPT_CHUNK = "corrupt_chunk"
+    BAD_OFFSET = "bad_offset"
+    WRONG_LENGTH = "wrong_length"
+    MALFORMED_UPDATE = "malformed_update"
+    NOT_FINITE = "not_finite"
+    OVER_BOUND = "over_bound"
+    OVER_NORM = "over_norm"
+    WEIGHT_OUT_OF_RANGE = "weight_out_of_range"
+    STATISTIC_OUT_OF_RANGE = "statistic_out_of_range"
+    UNKNOWN_BLOB = "unknown_blob"
+    NO_ROOM = "no_room"
+    DRAINING = "draining"
+    STORAGE = "storage"
+    NOT_FOUND = "not_found"
+    CONFLICT = "conflict"
+    INTERNAL = "internal"
+
+
+class CoordinatorError(Exception):
+    """Root of the tree. `code` is stable and snake_case."""
+
+    code = "internal"
+
+
+class ClientFault(CoordinatorError):
+    """The peer's message is bad, late or not allowed."""
+
+    def __init__(self, reason: Reason, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
+        self.detail = detail
+
+    @property
+    def code(self) -> str:  # type: ignore[override]  # a class constant elsewhere, the reason's value here
+        """The reason's wire value."""
+        return self.reason.value
+
+
+class NotPermitted(ClientFault):
+    """The caller is not who it says, or may not do this."""
+
+
+class OperatorFault(CoordinatorError):
+    """Something the operator can put right; the message says how."""
+
+    code = "operator"
+
+
+class ConfigInvalid(OperatorFault):
+    """The configuration file, a flag or an environment variable is wrong."""
+
+    code = "config_invalid"
+
+
+class RunConfigChanged(OperatorFault):
+    """The configuration differs from the one the current run was created with."""
+
+    code = "run_config_changed"
+
+
+class MethodRefused(OperatorFault):
+    """The method does not accept its configuration or warm start."""
+
+    code = "method_refused"
+
+
+class StorageFailed(OperatorFault):
+    """The state directory is full, read-only or otherwise failing."""
+
+    code = "storage_failed"
+
+
+class BlobMissing(OperatorFault):
+    """A blob the journal names is not on disk."""
+
+    code = "blob_missing"
+
+
+class BlobCorrupt(OperatorFault):
+    """A blob's content does not match its digest."""
+
+    code = "blob_corrupt"
+
+
+class PortUnavailable(OperatorFault):
+    """A configured address cannot be bound."""
+
+    code = "port_unavailable"
+
+
+class StateDirectoryLocked(OperatorFault):
+    """Another coordinator process uses this state directory."""
+
+    code = "state_directory_locked"
+
+
+class InternalFault(CoordinatorError):
+    """A defect of ours."""
+
+
+class JournalConflict(InternalFault):
+    """A store call contradicts what is stored."""
+
+    code = "journal_conflict"
+
+
+class MethodHostFailed(InternalFault):
+    """The method host process died or did not answer."""
+
+    code = "method_host_failed"

@@ -1,0 +1,314 @@
+"""What the driver needs from the outside world, as protocols.
+
+Every implementation of a port passes the same conformance tests. Records here are plain frozen data: the
+driver turns them into core state and back; protobuf never appears.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ssd.scaling import ScalingVector
+
+Json = Any
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BlobInfo:
+    """A stored blob."""
+
+    digest: str
+    size: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ArtefactRecord:
+    """A named float32 array of the run, stored as a blob."""
+
+    name: str
+    blob: BlobInfo
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunRecord:
+    """A run: one training job with one method and configuration in it. Written once, at creation."""
+
+    run_id: str
+    created_at: float
+    """Unix seconds."""
+    config: Mapping[str, Json]
+    """Every setting that may not change while the run lives."""
+    declaration: Mapping[str, Json]
+    """`ssd.declaration.Declaration.to_json()`."""
+    declaration_blob: BlobInfo
+    declaration_digest: str
+    artefacts: tuple[ArtefactRecord, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class VersionRecord:
+    """A committed model version."""
+
+    number: int
+    model_digest: str
+    full: BlobInfo
+    """Raw little-endian float32 vector."""
+    delta: BlobInfo | None
+    """Encoded step from the version before; None for version 0."""
+    server_state: Mapping[str, BlobInfo] = field(default_factory=dict)
+    """Raw float32 vectors that live with the version: `residual`, `momentum`."""
+    round: int = 0
+    attempt: int = 0
+    committed_at: float = 0.0
+    statistics: Mapping[str, float] = field(default_factory=dict)
+    """Per-round scalars: mean losses, bytes, seconds."""
+    retained: bool = True
+    """False once retention has removed the blobs."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AttemptRecord:
+    """One try at a round. `outcome` goes open -> closed -> committed, or open|closed -> abandoned."""
+
+    round: int
+    attempt: int
+    base_version: int
+    base_digest: str
+    cohort: tuple[str, ...]
+    opened_at: float
+    outcome: str = "open"
+    reason: str = ""
+    accepted: tuple[str, ...] = ()
+    """Sorted client ids of the journaled accepted set; empty while open."""
+    closed_at: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ClientRecord:
+    """A registered client."""
+
+    client: str
+    registered_at: float
+    index: int | None = None
+    """Place in the allocation of scaling vectors; None until assigned, never changed after."""
+    scaling: ScalingVector | None = None
+    last_committed_round: int = 0
+    rounds_included: int = 0
+    revoked: bool = False
+
+
+class Clock(Protocol):
+    """Time. `monotonic` for durations, `wall` (Unix seconds) for records and display only."""
+
+    def monotonic(self) -> float: ...
+
+    def wall(self) -> float: ...
+
+
+class Store(Protocol):
+    """The journal and registry. Every method is one durable transaction; returning means it is on disk.
+
+    Behaviour common to all: a failure of the medium raises `coordinator.errors.StorageFailed` and changes
+    nothing; a call that contradicts what is stored raises `coordinator.errors.JournalConflict` and changes
+    nothing; repeating a call that already happened with equal arguments changes nothing and succeeds.
+    Implementations may be called from any one thread at a time.
+    """
+
+    def federation_id(self) -> str:
+        """32 hex digits made when the store was created."""
+        ...
+
+    def current_run(self) -> RunRecord | None: ...
+
+    def create_run(self, run: RunRecord, initial: VersionRecord) -> None:
+        """Behaviour: makes `run` current with version 0; refuses if another unfinished run is current."""
+        ...
+
+    def finish_run(self) -> None:
+        """Behaviour: marks the current run finished; its records stay readable."""
+        ...
+
+    def run_finished(self) -> bool: ...
+
+    def register_clients(self, clients: Sequence[str], now: float) -> None:
+        """Behaviour: adds the unknown ones; known ones are left as they are."""
+        ...
+
+    def assign(self, assignments: Mapping[str, tuple[int, ScalingVector | None]]) -> None:
+        """Behaviour: fixes index and scaling vector of registered clients for ever. Refuses to change one, to
+        give an index twice, and to assign an unregistered client."""
+        ...
+
+    def revoke_client(self, client: str) -> None: ...
+
+    def clients(self) -> tuple[ClientRecord, ...]:
+        """All registered clients, ordered by id."""
+        ...
+
+    def open_attempt(self, attempt: AttemptRecord) -> None:
+        """Behaviour: refuses if another attempt is open or closed-but-uncommitted."""
+        ...
+
+    def close_attempt(self, round_number: int, attempt: int, accepted: Sequence[str]) -> None:
+        """Behaviour: journals the accepted set. Refuses unless the attempt is open (or closed with the same set)."""
+        ...
+
+    def abandon_attempt(self, round_number: int, attempt: int, reason: str, now: float) -> None: ...
+
+    def commit(self, version: VersionRecord, now: float) -> None:
+        """Behaviour: in one transaction adds the version, marks its attempt committed and sets
+        `last_committed_round` of the journaled accepted clients. Refuses unless the attempt is closed and the
+        version is the newest plus one."""
+        ...
+
+    def attempts(self, limit: int | None = None) -> tuple[AttemptRecord, ...]:
+        """Newest first."""
+        ...
+
+    def versions(self) -> tuple[VersionRecord, ...]:
+        """Oldest first, including those whose blobs retention removed."""
+        ...
+
+    def forget_version_blobs(self, numbers: Sequence[int]) -> None:
+        """Behaviour: marks the blobs of these versions as removed (`retained = False`); newest is refused."""
+        ...
+
+    def record_evaluation(self, version: int, values: Mapping[str, float], now: float) -> None: ...
+
+    def evaluations(self) -> tuple[tuple[int, Mapping[str, float]], ...]:
+        """(version, values), oldest first."""
+        ...
+
+    def flag(self, name: str) -> bool:
+        """A persisted switch, for example `paused`; False if never set."""
+        ...
+
+    def set_flag(self, name: str, value: bool) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class BlobWriter(Protocol):
+    """A blob being written. Nothing is visible until `finish`; `discard` or process death leaves nothing."""
+
+    def write(self, data: memoryview | bytes | bytearray) -> None: ...
+
+    def finish(self) -> BlobInfo:
+        """Behaviour: fsync, rename into place, fsync the directory. Idempotent if the blob exists already."""
+        ...
+
+    def discard(self) -> None: ...
+
+
+class BlobReader(Protocol):
+    """An open blob; keeps working if the blob is removed meanwhile."""
+
+    info: BlobInfo
+    chunk_digests: tuple[bytes, ...]
+
+    def read(self, offset: int, size: int) -> bytes: ...
+
+    def map(self) -> NDArray[np.uint8]:
+        """The whole blob as a read-only memory-mapped [size] uint8 array."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class Blobs(Protocol):
+    """Content-addressed files. A missing blob raises `coordinator.errors.BlobMissing`, a full or read-only
+    medium `StorageFailed`."""
+
+    def create(self) -> BlobWriter: ...
+
+    def open(self, digest: str) -> BlobReader: ...
+
+    def exists(self, digest: str) -> bool: ...
+
+    def verify(self, digest: str) -> None:
+        """Behaviour: re-hashes the content; raises `BlobCorrupt` naming the file and the first bad chunk."""
+        ...
+
+    def remove(self, digest: str) -> None:
+        """Behaviour: an absent blob is no error."""
+        ...
+
+    def digests(self) -> frozenset[str]: ...
+
+    def free_bytes(self) -> int: ...
+
+
+class StagedBody(Protocol):
+    """The body of an upload on its way in: RAM first, then disk."""
+
+    size: int
+    received: int
+
+    def append(self, data: bytes) -> None:
+        """Behaviour: adds bytes at `received`; over `size` raises ValueError."""
+        ...
+
+    def view(self) -> NDArray[np.uint8]:
+        """The received bytes as a read-only [received] uint8 array (memory or memory map)."""
+        ...
+
+    def discard(self) -> None:
+        """Behaviour: gives its budget back; idempotent."""
+        ...
+
+
+class Staging(Protocol):
+    """Budgeted room for uploads in flight."""
+
+    def open(self, size: int) -> StagedBody | None:
+        """A body with its whole room reserved (RAM budget, else disk budget), or None: no room now, hold."""
+        ...
+
+    def on_room(self, callback: Callable[[], None]) -> None:
+        """Called (from any thread) whenever room was given back."""
+        ...
+
+    ram_used: int
+    disk_used: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class InitialState:
+    """What the method host made for version 0."""
+
+    vector: Path
+    artefacts: Mapping[str, tuple[Path, tuple[int, ...]]]
+
+
+class MethodHost(Protocol):
+    """The one server-side process that may import torch. A crash of it raises `MethodHostFailed`; the next
+    call starts it again. Errors the method itself reports raise `MethodRefused` with its message."""
+
+    async def declare(self, method: str, config: Mapping[str, Json]) -> Mapping[str, Json]:
+        """`Declaration.to_json()` of the method with this configuration."""
+        ...
+
+    async def initial(
+        self, method: str, config: Mapping[str, Json], seed: int, warm_start: Path | None, out: Path
+    ) -> InitialState: ...
+
+    async def export(
+        self, method: str, config: Mapping[str, Json], vector: Path, out: Path, metadata: Mapping[str, str]
+    ) -> None: ...
+
+    async def close(self) -> None: ...
+
+
+class Identity(Protocol):
+    """Who is calling. Under TLS the name comes from the certificate, otherwise from the hello."""
+
+    def worker_name(self, claimed: str, auth_context: Mapping[str, Sequence[bytes]], peer: str) -> str:
+        """The worker's name; raises `coordinator.errors.NotPermitted` if the claim is not borne out."""
+        ...
