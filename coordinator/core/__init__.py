@@ -1,0 +1,1 @@
+"""The coordinator's decisions, without sockets, clock, randomness or disk."""

@@ -195,7 +195,7 @@ class Welcome(_message.Message):
     declaration: _tensor_pb2.BlobRef
     declaration_digest: str
     held_fates: _containers.RepeatedCompositeFieldContainer[HeldFate]
-    reinitialise: _containers.RepeatedScalarFieldContainer[str]
+    reinitialise: _containers.RepeatedCompositeFieldContainer[HostedClient]
     data_endpoints: _containers.RepeatedScalarFieldContainer[str]
     heartbeat_seconds: float
     update_encoding: str
@@ -205,7 +205,7 @@ class Welcome(_message.Message):
     max_upload_bytes: int
     build: str
     version: _tensor_pb2.ModelVersion
-    def __init__(self, protocol: _Optional[int] = ..., session: _Optional[str] = ..., run_id: _Optional[str] = ..., declaration: _Optional[_Union[_tensor_pb2.BlobRef, _Mapping]] = ..., declaration_digest: _Optional[str] = ..., held_fates: _Optional[_Iterable[_Union[HeldFate, _Mapping]]] = ..., reinitialise: _Optional[_Iterable[str]] = ..., data_endpoints: _Optional[_Iterable[str]] = ..., heartbeat_seconds: _Optional[float] = ..., update_encoding: _Optional[str] = ..., delta_encoding: _Optional[str] = ..., max_cohort: _Optional[int] = ..., max_client_weight: _Optional[int] = ..., max_upload_bytes: _Optional[int] = ..., build: _Optional[str] = ..., version: _Optional[_Union[_tensor_pb2.ModelVersion, _Mapping]] = ...) -> None: ...
+    def __init__(self, protocol: _Optional[int] = ..., session: _Optional[str] = ..., run_id: _Optional[str] = ..., declaration: _Optional[_Union[_tensor_pb2.BlobRef, _Mapping]] = ..., declaration_digest: _Optional[str] = ..., held_fates: _Optional[_Iterable[_Union[HeldFate, _Mapping]]] = ..., reinitialise: _Optional[_Iterable[_Union[HostedClient, _Mapping]]] = ..., data_endpoints: _Optional[_Iterable[str]] = ..., heartbeat_seconds: _Optional[float] = ..., update_encoding: _Optional[str] = ..., delta_encoding: _Optional[str] = ..., max_cohort: _Optional[int] = ..., max_client_weight: _Optional[int] = ..., max_upload_bytes: _Optional[int] = ..., build: _Optional[str] = ..., version: _Optional[_Union[_tensor_pb2.ModelVersion, _Mapping]] = ...) -> None: ...
 
 class HeldFate(_message.Message):
     __slots__ = ("fate",)

@@ -1,0 +1,91 @@
+"""What can happen to a run. Every event carries the time it was seen (monotonic seconds)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Event:
+    """Something happened at `now`."""
+
+    now: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Tick(Event):
+    """Time passed."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WorkerAttached(Event):
+    """A worker opened its stream (or changed its clients); `clients` replaces what it hosted before."""
+
+    worker: str
+    clients: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WorkerDetached(Event):
+    """A worker's stream ended."""
+
+    worker: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ClientRevoked(Event):
+    """The operator revoked a client."""
+
+    client: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class UploadVerified(Event):
+    """A whole upload arrived and passed every check of its content."""
+
+    upload: int
+    worker: str
+    round: int
+    attempt: int
+    clients: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ClientFailed(Event):
+    """A client reported a failure, or its upload was rejected."""
+
+    worker: str
+    round: int
+    attempt: int
+    clients: tuple[str, ...]
+    """Empty: every invited client of the worker that is still wanted."""
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class VersionCommitted(Event):
+    """The commit asked for is durable."""
+
+    version: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PauseRequested(Event):
+    """Finish the attempt under way, then start no other."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ResumeRequested(Event):
+    """Go on after a pause or a halt."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DrainRequested(Event):
+    """Finish the attempt under way, then stop."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RoundsExtended(Event):
+    """The run's planned number of rounds grew."""
+
+    rounds: int

@@ -1,0 +1,122 @@
+"""Who may attend with which clients, and what becomes of the work a worker still holds. Pure decisions."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+from coordinator.core.policy import Mode
+from coordinator.core.state import RunState
+from coordinator.errors import ClientFault, Reason
+
+WORKER_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
+CLIENT_NAME = re.compile(r"[A-Za-z0-9._-]{1,128}")
+INSTANCE = re.compile(r"[0-9a-f]{32}")
+MAX_CLIENTS_PER_WORKER = 100_000
+
+
+class HeldFate(StrEnum):
+    """What a worker does with a finished update it still holds."""
+
+    KEEP = "keep"
+    COMMITTED = "committed"
+    DISCARDED = "discarded"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class HeldUpdate:
+    """One finished update in a worker's store."""
+
+    client: str
+    round: int
+    base_digest: str
+    task_digest: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Claim:
+    """What a worker says of itself when it attends."""
+
+    worker: str
+    instance: str
+    clients: Mapping[str, int]
+    """Client -> the last round whose commit included it, in the worker's own record."""
+    held: tuple[HeldUpdate, ...] = ()
+    run_id: str = ""
+
+
+def check_claim(state: RunState, claim: Claim) -> None:
+    """Refuse names that are not names and clients that are not this worker's to bring.
+
+    Raises:
+        ClientFault: with reason bad_name, client_claimed or client_unknown; nothing changed.
+    """
+    if not WORKER_NAME.fullmatch(claim.worker):
+        raise ClientFault(
+            Reason.BAD_NAME, "the worker's name must be 1 to 64 of letters, digits, '.', '_', '-'"
+        )
+    if not INSTANCE.fullmatch(claim.instance):
+        raise ClientFault(Reason.BAD_NAME, "the worker's instance id must be 32 hexadecimal digits")
+    if not claim.clients:
+        return
+    if len(claim.clients) > MAX_CLIENTS_PER_WORKER:
+        raise ClientFault(Reason.BAD_NAME, f"a worker hosts at most {MAX_CLIENTS_PER_WORKER} clients")
+    for client in claim.clients:
+        if not CLIENT_NAME.fullmatch(client):
+            raise ClientFault(
+                Reason.BAD_NAME, "a client's name must be 1 to 128 of letters, digits, '.', '_', '-'"
+            )
+        host = state.hosts.get(client)
+        if host is not None and host != claim.worker:
+            raise ClientFault(
+                Reason.CLIENT_CLAIMED,
+                f"client {client} is hosted by the connected worker {host}; stop it there first",
+            )
+    unknown = sorted(set(claim.clients) - state.clients - state.indexes.keys())
+    if unknown and population_closed(state):
+        raise ClientFault(
+            Reason.CLIENT_UNKNOWN,
+            f"client {unknown[0]} is not one of this run's clients; a reproducible run takes no others once it is"
+            " named or has begun",
+        )
+
+
+def population_closed(state: RunState) -> bool:
+    """Whether clients that are not registered yet are refused."""
+    if state.policy.mode is not Mode.REPRODUCIBLE:
+        return False
+    if state.policy.named_clients or state.indexes:
+        return True
+    expected = state.policy.expected_clients
+    return expected is not None and len(state.clients) >= expected
+
+
+def held_fate(
+    held: HeldUpdate,
+    *,
+    current_base_digest: str,
+    digests: Mapping[int, str],
+    committed_rounds: Mapping[str, int],
+    was_included: bool,
+) -> HeldFate:
+    """What becomes of a held update.
+
+    Args:
+        held: the update the worker named.
+        current_base_digest: model digest of the newest version.
+        digests: model digest by version number.
+        committed_rounds: the coordinator's record of each client's last committed round.
+        was_included: whether the commit of `held.round` included the client.
+
+    A client trains at most once per base, so the update of a committed round is the one the commit included
+    if and only if the client was included and the base is that round's base.
+    """
+    if was_included and digests.get(held.round - 1) == held.base_digest:
+        # An older commit the client has since moved past can no longer become its current state.
+        newest = committed_rounds.get(held.client, 0) == held.round
+        return HeldFate.COMMITTED if newest else HeldFate.DISCARDED
+    if held.base_digest == current_base_digest:
+        return HeldFate.KEEP
+    return HeldFate.DISCARDED

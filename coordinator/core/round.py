@@ -1,0 +1,390 @@
+"""The round machine: `step(state, event) -> (state, effects)`.
+
+Rules it keeps:
+
+- Nothing is sent that was not asked to be persisted first: effects come out in the order the driver must keep.
+- A round has at most one attempt at a time; an attempt has one cohort, fixed when it opens.
+- An attempt ends exactly once, committed or abandoned. Abandoning is a transition like any other.
+- A client counts at most once in an attempt. An upload is taken or left as a whole.
+- Reproducible mode: a cohort is over all registered clients, closes when every one of them is accepted, never
+  by time. Elastic mode: over connected clients, closes at the goal, or at the deadline with enough updates.
+- A restored attempt (its accepted set was journaled before a crash) closes with exactly that set or not at all.
+
+    WAITING --enough clients--> TRAINING --all, goal or deadline--> COMMITTING --durable--> WAITING | PAUSED | ...
+       ^                           |  \\--a client fails for good--> HALTED --resume--> TRAINING
+       +----- abandoned -----------+
+
+It deliberately does not know the content of updates, model bytes, workers' addresses or how anything is stored.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import replace
+
+from coordinator.core import cohort, effects, events
+from coordinator.core.effects import Effect
+from coordinator.core.policy import QUANTILE_WINDOW, Mode
+from coordinator.core.state import Attempt, Fate, Phase, RunState
+from coordinator.errors import InternalFault, Reason
+
+UPLOAD_SHARE = 0.9
+"""Elastic: workers upload what is finished when this share of the time to the deadline has passed."""
+
+Step = tuple[RunState, tuple[Effect, ...]]
+
+
+def step(state: RunState, event: events.Event) -> Step:
+    """The state after `event` and what has to be done about it, in order.
+
+    Raises:
+        InternalFault: the event is impossible in this state (a commit nobody asked for); nothing changed.
+    """
+    out: list[Effect] = []
+    match event:
+        case events.Tick():
+            state = _retry_due_clients(state, event.now, out)
+        case events.WorkerAttached():
+            state = _attach(state, event, out)
+        case events.WorkerDetached():
+            hosts = {client: worker for client, worker in state.hosts.items() if worker != event.worker}
+            state = replace(state, hosts=hosts)
+        case events.ClientRevoked():
+            state = _revoke(state, event)
+        case events.UploadVerified():
+            state = _take_upload(state, event, out)
+        case events.ClientFailed():
+            state = _count_failure(state, event)
+        case events.VersionCommitted():
+            state = _committed(state, event)
+        case events.PauseRequested():
+            state = replace(state, paused=True)
+            out.append(effects.PersistPaused(paused=True))
+        case events.ResumeRequested():
+            state = _resume(state, event.now, out)
+        case events.DrainRequested():
+            state = replace(state, draining=True)
+        case events.RoundsExtended():
+            state = replace(state, policy=replace(state.policy, rounds=event.rounds))
+            if state.phase is Phase.FINISHED:
+                state = replace(state, phase=Phase.WAITING, waiting_since=event.now)
+        case _:
+            raise InternalFault(f"no transition for {type(event).__name__}")
+    return _settle(state, event.now, out)
+
+
+def next_wakeup(state: RunState) -> float | None:
+    """The earliest time at which a Tick could change something; None: only another event can."""
+    times: list[float] = []
+    if state.phase is Phase.WAITING:
+        if state.retry_at is not None:
+            times.append(state.retry_at)
+        if state.policy.wait_for_clients_seconds > 0 and state.waiting_since is not None:
+            times.append(state.waiting_since + state.policy.wait_for_clients_seconds)
+    if state.phase is Phase.TRAINING and state.attempt is not None:
+        times.extend(state.attempt.retry_at.values())
+        if state.attempt.deadline_at is not None:
+            times.append(state.attempt.deadline_at)
+    return min(times, default=None)
+
+
+# ------------------------------------------------------------------------------------------- single events
+
+
+def _attach(state: RunState, event: events.WorkerAttached, out: list[Effect]) -> RunState:
+    unknown = tuple(sorted(set(event.clients) - state.clients - state.indexes.keys()))
+    if unknown:
+        out.append(effects.RegisterClients(clients=unknown))
+    hosts = {client: worker for client, worker in state.hosts.items() if worker != event.worker}
+    hosts.update(dict.fromkeys(event.clients, event.worker))
+    state = replace(state, hosts=hosts, clients=state.clients | frozenset(unknown))
+    if state.phase is Phase.TRAINING and state.attempt is not None:
+        wanted = [client for client in event.clients if _to_train(state.attempt, client)]
+        _send_train(state, state.attempt, wanted, event.now, out)
+    return state
+
+
+def _revoke(state: RunState, event: events.ClientRevoked) -> RunState:
+    state = replace(state, clients=state.clients - {event.client})
+    attempt = state.attempt
+    # In the committing phase the set is journaled: the revoked client's update stays in this last sum.
+    if attempt is None or state.phase is Phase.COMMITTING or not attempt.wants(event.client):
+        return state
+    cohort_left = tuple(client for client in attempt.cohort if client != event.client)
+    return replace(
+        state, attempt=replace(attempt, cohort=cohort_left, goal=min(attempt.goal, len(cohort_left)))
+    )
+
+
+def _take_upload(state: RunState, event: events.UploadVerified, out: list[Effect]) -> RunState:
+    attempt = state.attempt
+    refusal = _refusal(state, event)
+    if refusal is not None:
+        fate, reason = refusal
+        out.append(effects.AnswerUpload(upload=event.upload, fate=fate, reason=reason.value))
+        return state
+    assert attempt is not None  # _refusal answers for it
+    out.append(effects.FoldUpload(upload=event.upload))
+    out.append(effects.AnswerUpload(upload=event.upload, fate=Fate.ACCEPTED))
+    took = event.now - attempt.opened_at
+    return replace(
+        state,
+        attempt=replace(attempt, accepted=attempt.accepted | frozenset(event.clients)),
+        report_seconds=(*state.report_seconds, took)[-QUANTILE_WINDOW:],
+    )
+
+
+def _refusal(state: RunState, event: events.UploadVerified) -> tuple[Fate, Reason] | None:
+    attempt = state.attempt
+    if attempt is None or attempt.round != event.round:
+        return Fate.DISCARDED, Reason.TOO_LATE
+    if attempt.number != event.attempt:
+        return Fate.DISCARDED, Reason.STALE_ATTEMPT
+    if state.phase not in (Phase.TRAINING, Phase.HALTED):
+        return Fate.DISCARDED, Reason.TOO_LATE
+    if any(client in attempt.accepted for client in event.clients):
+        return Fate.DISCARDED, Reason.DUPLICATE
+    if any(client not in state.clients for client in event.clients):
+        return Fate.REJECTED, Reason.CLIENT_REVOKED
+    if any(client not in attempt.cohort for client in event.clients):
+        return Fate.REJECTED, Reason.CLIENT_NOT_INVITED
+    if any(state.hosts.get(client) not in (event.worker, None) for client in event.clients):
+        return Fate.REJECTED, Reason.CLIENT_NOT_HOSTED
+    return None
+
+
+def _count_failure(state: RunState, event: events.ClientFailed) -> RunState:
+    attempt = state.attempt
+    if attempt is None or (attempt.round, attempt.number) != (event.round, event.attempt):
+        return state
+    named = event.clients or tuple(c for c in attempt.cohort if state.hosts.get(c) == event.worker)
+    failures = dict(attempt.failures)
+    retry_at = dict(attempt.retry_at)
+    for client in named:
+        # Only its own host may report a client failed, and only while the client is still wanted.
+        if not attempt.wants(client) or state.hosts.get(client) != event.worker:
+            continue
+        failures[client] = failures.get(client, 0) + 1
+        if _insists(state, attempt):
+            retry_at[client] = event.now + state.policy.retry_seconds
+            if failures[client] >= state.policy.max_client_failures:
+                reason = f"client {client} failed {failures[client]} times in round {attempt.round}: {event.reason}"
+                state = replace(state, halt_reason=reason)
+    return replace(state, attempt=replace(attempt, failures=failures, retry_at=retry_at))
+
+
+def _retry_due_clients(state: RunState, now: float, out: list[Effect]) -> RunState:
+    attempt = state.attempt
+    if state.phase is not Phase.TRAINING or attempt is None:
+        return state
+    due = [client for client, at in attempt.retry_at.items() if at <= now]
+    if not due:
+        return state
+    waiting = {client: at for client, at in attempt.retry_at.items() if at > now}
+    attempt = replace(attempt, retry_at=waiting)
+    _send_train(state, attempt, [client for client in due if attempt.wants(client)], now, out)
+    return replace(state, attempt=attempt)
+
+
+def _committed(state: RunState, event: events.VersionCommitted) -> RunState:
+    if state.phase is not Phase.COMMITTING or event.version != state.version + 1:
+        raise InternalFault(f"version {event.version} was committed in phase {state.phase} of {state.version}")
+    return replace(
+        state,
+        version=event.version,
+        attempt=None,
+        attempts_made=0,
+        phase=Phase.WAITING,
+        waiting_since=event.now,
+        retry_at=None,
+    )
+
+
+def _resume(state: RunState, now: float, out: list[Effect]) -> RunState:
+    out.append(effects.PersistPaused(paused=False))
+    state = replace(state, paused=False, halt_reason="")
+    if state.phase in (Phase.PAUSED, Phase.HALTED):
+        attempt = state.attempt
+        if attempt is None:
+            return replace(state, phase=Phase.WAITING, waiting_since=now, retry_at=None)
+        attempt = replace(attempt, failures={}, retry_at={})
+        state = replace(state, phase=Phase.TRAINING, attempt=attempt)
+        _send_train(state, attempt, [c for c in attempt.cohort if attempt.wants(c)], now, out)
+    return state
+
+
+# ------------------------------------------------------------------------------------------------ settling
+
+
+def _settle(state: RunState, now: float, out: list[Effect]) -> Step:
+    """Follow every transition that is due, until none is."""
+    if state.phase is Phase.TRAINING:
+        state = _close_if_due(state, now, out)
+    if state.phase is Phase.TRAINING and state.halt_reason:
+        out.append(effects.Halt(reason=state.halt_reason))
+        state = replace(state, phase=Phase.HALTED)
+    if state.phase in (Phase.WAITING, Phase.PAUSED, Phase.HALTED, Phase.FINISHED):
+        state = _open_if_possible(state, now, out)
+    return state, tuple(out)
+
+
+def _close_if_due(state: RunState, now: float, out: list[Effect]) -> RunState:
+    attempt = state.attempt
+    if attempt is None:
+        return state
+    accepted = len(attempt.accepted)
+    if _insists(state, attempt):
+        if attempt.cohort and accepted == len(attempt.cohort):
+            return _close(state, attempt, out)
+        if not attempt.cohort:
+            return _abandon(state, attempt, "every client of the cohort was revoked", now, out)
+        if attempt.deadline_at is not None and now >= attempt.deadline_at:
+            return _abandon(state, attempt, "the journaled updates did not come back in time", now, out)
+        return state
+    enough = accepted >= max(1, state.policy.min_updates)
+    if accepted >= max(1, attempt.goal):
+        return _close(state, attempt, out)
+    if not any(_to_train(attempt, client) for client in attempt.cohort):
+        if enough:
+            return _close(state, attempt, out)
+        return _abandon(state, attempt, f"only {accepted} clients could report", now, out)
+    if attempt.deadline_at is not None and now >= attempt.deadline_at:
+        if enough:
+            return _close(state, attempt, out)
+        return _abandon(
+            state, attempt, f"deadline with {accepted} of {state.policy.min_updates} updates", now, out
+        )
+    return state
+
+
+def _close(state: RunState, attempt: Attempt, out: list[Effect]) -> RunState:
+    accepted = tuple(sorted(attempt.accepted))
+    out.append(effects.CloseAndCommit(round=attempt.round, attempt=attempt.number, accepted=accepted))
+    return replace(state, phase=Phase.COMMITTING, halt_reason="")
+
+
+def _abandon(state: RunState, attempt: Attempt, reason: str, now: float, out: list[Effect]) -> RunState:
+    workers = tuple(sorted({state.hosts[client] for client in attempt.cohort if client in state.hosts}))
+    out.append(
+        effects.AbandonAttempt(round=attempt.round, attempt=attempt.number, reason=reason, workers=workers)
+    )
+    return replace(
+        state,
+        attempt=None,
+        phase=Phase.WAITING,
+        waiting_since=now,
+        retry_at=now + state.policy.retry_seconds,
+    )
+
+
+def _open_if_possible(state: RunState, now: float, out: list[Effect]) -> RunState:
+    if state.phase is Phase.HALTED:
+        # The operator must look first; a drain still goes through.
+        return _drained(state, out) if state.draining else state
+    if state.draining:
+        return _drained(state, out)
+    if state.version >= state.policy.rounds:
+        if state.phase is not Phase.FINISHED:
+            out.append(effects.RunFinished())
+        return replace(state, phase=Phase.FINISHED)
+    if state.paused:
+        return replace(state, phase=Phase.PAUSED)
+    state = replace(state, phase=Phase.WAITING)
+    if state.retry_at is not None and now < state.retry_at:
+        return state
+    short, sentence = state.waiting_for()
+    if short > 0:
+        limit = state.policy.wait_for_clients_seconds
+        since = now if state.waiting_since is None else state.waiting_since
+        if limit > 0 and now - since >= limit:
+            reason = f"waited {limit:g} s: {sentence}"
+            out.append(effects.Halt(reason=reason))
+            return replace(state, phase=Phase.HALTED, halt_reason=reason)
+        return replace(state, waiting_since=since)
+    return _open(state, now, out)
+
+
+def _drained(state: RunState, out: list[Effect]) -> RunState:
+    out.append(effects.Stop())
+    return replace(state, phase=Phase.DRAINED)
+
+
+def _open(state: RunState, now: float, out: list[Effect]) -> RunState:
+    state = _assign_indexes(state, out)
+    policy = state.policy
+    number = state.attempts_made + 1
+    population: Iterable[str] = state.clients
+    if policy.mode is Mode.ELASTIC:
+        population = state.connected()
+    invited = cohort.sample(policy, state.round, number, population)
+    after = cohort.deadline_after(policy, state.report_seconds)
+    attempt = Attempt(
+        round=state.round,
+        number=number,
+        cohort=invited,
+        goal=min(policy.cohort_size, len(invited)),
+        opened_at=now,
+        deadline_at=None if after is None else now + after,
+    )
+    out.append(effects.OpenAttempt(round=attempt.round, attempt=number, cohort=invited))
+    state = replace(
+        state,
+        phase=Phase.TRAINING,
+        attempt=attempt,
+        attempts_made=number,
+        waiting_since=None,
+        retry_at=None,
+    )
+    _send_train(state, attempt, list(invited), now, out)
+    return state
+
+
+def _assign_indexes(state: RunState, out: list[Effect]) -> RunState:
+    """Give every registered client without one its index: by rank at first, appended later.
+
+    At the first round everybody known is ranked together, so who connected first does not matter.
+    """
+    named = [client for client in sorted(state.policy.named_clients) if client not in state.indexes]
+    others = sorted(state.clients - state.indexes.keys() - set(named))
+    fresh = [*named, *others]
+    if not fresh:
+        return state
+    start = max(state.indexes.values(), default=-1) + 1
+    given = tuple((client, start + rank) for rank, client in enumerate(fresh))
+    out.append(effects.AssignIndexes(indexes=given))
+    return replace(state, indexes={**state.indexes, **dict(given)})
+
+
+# ----------------------------------------------------------------------------------------------- small parts
+
+
+def _insists(state: RunState, attempt: Attempt) -> bool:
+    """Whether every client of the cohort must be accepted."""
+    return state.policy.mode is Mode.REPRODUCIBLE or attempt.restored
+
+
+def _to_train(attempt: Attempt, client: str) -> bool:
+    return attempt.wants(client) and not attempt.failures.get(client)
+
+
+def _send_train(
+    state: RunState, attempt: Attempt, clients: Iterable[str], now: float, out: list[Effect]
+) -> None:
+    by_worker: defaultdict[str, list[str]] = defaultdict(list)
+    for client in sorted(clients):
+        if client in state.hosts and attempt.wants(client) and client in state.clients:
+            by_worker[state.hosts[client]].append(client)
+    within = 0.0
+    if attempt.deadline_at is not None:
+        within = max(0.001, (attempt.deadline_at - now) * UPLOAD_SHARE)
+    out.extend(
+        effects.SendTrain(
+            worker=worker,
+            round=attempt.round,
+            attempt=attempt.number,
+            clients=tuple(names),
+            upload_within=within,
+        )
+        for worker, names in sorted(by_worker.items())
+    )

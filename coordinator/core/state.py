@@ -1,0 +1,136 @@
+"""The round machine's state: frozen records, replaced and never changed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from coordinator.core.cohort import sample
+from coordinator.core.policy import Mode, RoundPolicy
+
+
+class Phase(StrEnum):
+    """Where the run stands."""
+
+    WAITING = "waiting"
+    """For clients, or for the pause after an abandoned attempt."""
+    TRAINING = "training"
+    COMMITTING = "committing"
+    PAUSED = "paused"
+    HALTED = "halted"
+    """Something only the operator can put right; `halt_reason` says what. Resume tries again."""
+    DRAINED = "drained"
+    FINISHED = "finished"
+
+
+class Fate(StrEnum):
+    """What happened to a message."""
+
+    ACCEPTED = "accepted"
+    REJECTED = "rejected"
+    DISCARDED = "discarded"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Attempt:
+    """One try at a round."""
+
+    round: int
+    number: int
+    cohort: tuple[str, ...]
+    """Invited clients, sorted."""
+    goal: int
+    """Close when this many clients are accepted."""
+    opened_at: float
+    deadline_at: float | None
+    accepted: frozenset[str] = frozenset()
+    failures: Mapping[str, int] = field(default_factory=dict)
+    """Client -> failures so far in this attempt."""
+    retry_at: Mapping[str, float] = field(default_factory=dict)
+    """Client -> when to ask it again (reproducible mode)."""
+    restored: bool = False
+    """True: its accepted set was journaled before a crash; exactly these clients are collected again."""
+
+    def wants(self, client: str) -> bool:
+        """Whether an update of this client is still wanted."""
+        return client in self.cohort and client not in self.accepted
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunState:
+    """Everything the machine knows."""
+
+    policy: RoundPolicy
+    phase: Phase = Phase.WAITING
+    version: int = 0
+    attempt: Attempt | None = None
+    attempts_made: int = 0
+    """Attempts already opened for round `version + 1`."""
+    clients: frozenset[str] = frozenset()
+    """Registered and not revoked."""
+    indexes: Mapping[str, int] = field(default_factory=dict)
+    """Assigned allocation index of every client that has one (revoked ones too)."""
+    hosts: Mapping[str, str] = field(default_factory=dict)
+    """Connected client -> worker."""
+    paused: bool = False
+    draining: bool = False
+    halt_reason: str = ""
+    waiting_since: float | None = None
+    retry_at: float | None = None
+    """No new attempt before this time."""
+    report_seconds: tuple[float, ...] = ()
+    """Recent times from opening to acceptance; feeds the running-quantile deadline."""
+
+    @property
+    def round(self) -> int:
+        """The round being worked on or due next."""
+        return self.version + 1
+
+    def connected(self) -> frozenset[str]:
+        """Registered, unrevoked clients whose worker is attached."""
+        return self.clients & self.hosts.keys()
+
+    def missing(self) -> tuple[str, ...]:
+        """Clients the present attempt still wants that no attached worker hosts, sorted."""
+        if self.attempt is None:
+            return ()
+        return tuple(c for c in self.attempt.cohort if self.attempt.wants(c) and c not in self.hosts)
+
+    def waiting_for(self) -> tuple[int, str]:
+        """How many clients are missing, and one sentence that says so; (0, "") when nothing is awaited."""
+        if self.phase is Phase.HALTED:
+            return 0, self.halt_reason
+        if self.phase is Phase.TRAINING:
+            missing = self.missing()
+            if not missing:
+                return 0, ""
+            return len(missing), f"round {self.round}: not connected: {_shorten(missing)}"
+        if self.phase is not Phase.WAITING:
+            return 0, ""
+        return self._waiting_to_open()
+
+    def _waiting_to_open(self) -> tuple[int, str]:
+        policy = self.policy
+        if policy.expected_clients is not None and not self.indexes:
+            short = policy.expected_clients - len(self.clients)
+            if short > 0:
+                return short, f"{len(self.clients)} of {policy.expected_clients} expected clients registered"
+        if policy.mode is Mode.ELASTIC:
+            short = policy.cohort_size - len(self.connected())
+            if short > 0:
+                return short, (
+                    f"round {self.round} needs {policy.cohort_size} connected clients, "
+                    f"{len(self.connected())} are connected"
+                )
+            return 0, ""
+        invited = sample(policy, self.round, self.attempts_made + 1, self.clients)
+        if not any(client in self.hosts for client in invited):
+            missing = max(1, len(invited))
+            return missing, f"round {self.round}: none of its {missing} clients is connected"
+        return 0, ""
+
+
+def _shorten(names: tuple[str, ...], limit: int = 5) -> str:
+    shown = ", ".join(names[:limit])
+    return shown if len(names) <= limit else f"{shown} and {len(names) - limit} more"
