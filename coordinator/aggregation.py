@@ -1,0 +1,168 @@
+"""From the exact sum of a round to the next model version.
+
+Version v+1 = version v + decode(encode(Δ)), where Δ is the strategy's step plus the rounding residual carried
+from the last commit. Everything here is a pure function of (version v, server state, exact sum): the same set
+of updates gives the same bytes, whatever the order they came in. Peak memory: four float32 vectors plus one per
+moment, whatever the cohort.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from coordinator.core.strategy import Strategy
+from coordinator.ports import BlobInfo, Blobs
+from ssd.codec import Encoding, VectorCodec
+from ssd.declaration import Declaration
+from ssd.folding import Fold
+from ssd.spec import ParameterSpec
+from ssd.version import next_version
+
+Vector = NDArray[np.float32]
+
+
+def group_encodings(declaration: Declaration, encoding: Encoding) -> dict[str, Encoding]:
+    """The encoding of each group: the run's for compressed groups, float32 for the others."""
+    return {
+        group.name: encoding if group.compress else Encoding.FLOAT32 for group in declaration.groups
+    }
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MadeVersion:
+    """Blobs and numbers of a new version, not yet committed."""
+
+    model_digest: str
+    full: BlobInfo
+    delta: BlobInfo
+    server_state: Mapping[str, BlobInfo]
+    statistics: Mapping[str, NDArray[np.float64]]
+    step_norm: float
+    """L2 norm of the step of the optimised groups."""
+
+
+class VersionMaker:
+    """Makes versions of one run. Holds no state between calls: the server state lives in blobs."""
+
+    def __init__(
+        self, declaration: Declaration, strategy: Strategy, delta_encoding: Encoding, blobs: Blobs
+    ) -> None:
+        self._declaration = declaration
+        self._spec: ParameterSpec = declaration.spec
+        self._strategy = strategy
+        self._blobs = blobs
+        self._codec = VectorCodec(self._spec, group_encodings(declaration, delta_encoding))
+        # float32 rounds nothing away, so there is nothing to carry.
+        self._carries_residual = delta_encoding is not Encoding.FLOAT32
+
+    def make(self, fold: Fold, base: BlobInfo, server_state: Mapping[str, BlobInfo]) -> MadeVersion:
+        """The version after `base`. Blobs are durable on return; the journal does not know them yet.
+
+        Args:
+            fold: the closed sum of the accepted updates; its accumulator is released on the way.
+            base: the full blob of the newest version.
+            server_state: blobs of the newest version's server state.
+
+        Raises:
+            BlobMissing, BlobCorrupt, StorageFailed: from the blob store; nothing was committed.
+        """
+        opened = fold.open()
+        step = opened.delta
+        moments = {
+            name: self._load(server_state.get(name), copy=True) for name in self._strategy.moments
+        }
+        residual = self._load(server_state.get("residual"), copy=False) if self._carries_residual else None
+        for name, where in self._optimised().items():
+            sliced = {moment: vector[where] for moment, vector in moments.items()}
+            step[where] = self._strategy.step(step[where], sliced)
+            if residual is not None:
+                np.add(step[where], residual[where], out=step[where])
+            del name
+        encoded = self._codec.encode(step)
+        decoded = self._codec.decode(encoded)
+        delta = self._store(encoded)
+        del encoded
+        state = {name: self._store(vector) for name, vector in moments.items()}
+        step_norm = float(np.sqrt(sum(_squared_norm(step[where]) for where in self._optimised().values())))
+        if self._carries_residual:
+            np.subtract(step, decoded, out=step)
+            for group, where in self._spec.groups.items():
+                if not self._declaration.group(group).optimise:
+                    step[where] = 0
+            state["residual"] = self._store(step)
+        del step, residual, moments
+        reader = self._blobs.open(base.digest)
+        try:
+            vector = next_version(self._spec, reader.map().view("<f4"), decoded)
+        finally:
+            reader.close()
+        del decoded
+        digest = hashlib.sha256(bytes.fromhex(self._spec.digest))
+        digest.update(memoryview(vector).cast("B"))
+        full = self._store(vector)
+        return MadeVersion(
+            model_digest=digest.hexdigest(),
+            full=full,
+            delta=delta,
+            server_state=state,
+            statistics=opened.statistics,
+            step_norm=step_norm,
+        )
+
+    def _optimised(self) -> dict[str, slice]:
+        return {
+            name: where
+            for name, where in self._spec.groups.items()
+            if self._declaration.group(name).optimise
+        }
+
+    def _load(self, blob: BlobInfo | None, *, copy: bool) -> Vector:
+        if blob is None:
+            return np.zeros(self._spec.size, dtype=np.float32)
+        reader = self._blobs.open(blob.digest)
+        try:
+            mapped = reader.map().view("<f4")
+            return np.array(mapped, dtype=np.float32) if copy else mapped
+        finally:
+            reader.close()
+
+    def _store(self, content: NDArray[np.generic] | bytes | bytearray) -> BlobInfo:
+        writer = self._blobs.create()
+        try:
+            writer.write(memoryview(content).cast("B"))
+            return writer.finish()
+        except BaseException:
+            writer.discard()
+            raise
+
+
+def _squared_norm(values: Vector) -> float:
+    """Sum of squares in float64, in fixed pieces so that it does not need a float64 copy of the whole."""
+    total = 0.0
+    for start in range(0, values.size, 1 << 18):
+        piece = values[start : start + (1 << 18)].astype(np.float64)
+        total += float(np.dot(piece, piece))
+    return total
+
+
+def mean_statistics(sums: Mapping[str, NDArray[np.float64]], clients: int) -> dict[str, float]:
+    """Scalars a person reads, from the summed statistics.
+
+    `<name>_sum` becomes `<name>` = sum / `batches` (if declared, else per client); every other scalar stays the
+    sum it is.
+    """
+    batches = float(sums["batches"]) if "batches" in sums else float(clients)
+    scalars: dict[str, float] = {}
+    for name, value in sums.items():
+        if value.shape != ():
+            continue
+        if name.endswith("_sum"):
+            scalars[name.removesuffix("_sum")] = float(value) / batches if batches else 0.0
+        else:
+            scalars[name] = float(value)
+    return scalars

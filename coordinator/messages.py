@@ -1,0 +1,192 @@
+"""What the coordinator says to an attending worker, in its own types; `coordinator.rpc.convert` makes protobuf of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from coordinator.core.registry import HeldFate
+from coordinator.core.state import Fate
+from coordinator.ports import ArtefactRecord, BlobInfo
+from ssd.scaling import ScalingVector
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DeltaOffer:
+    """One step of the delta chain."""
+
+    number: int
+    blob: BlobInfo
+    model_digest: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class VersionOffer:
+    """A version and how to get it."""
+
+    number: int
+    model_digest: str
+    full: BlobInfo
+    deltas: tuple[DeltaOffer, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Down:
+    """A message to one worker."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Welcome(Down):
+    """The first message of a session."""
+
+    protocol: int
+    session: str
+    run_id: str
+    declaration: BlobInfo
+    declaration_digest: str
+    held_fates: tuple[HeldFate, ...]
+    reinitialise: Mapping[str, int]
+    data_endpoints: tuple[str, ...]
+    heartbeat_seconds: float
+    update_encoding: str
+    delta_encoding: str
+    max_cohort: int
+    max_client_weight: int
+    max_upload_bytes: int
+    version: VersionOffer
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Train(Down):
+    """Train these clients from `base`."""
+
+    round: int
+    attempt: int
+    base: VersionOffer
+    task_digest: str
+    run_seed: int
+    rounds: int
+    values: Mapping[str, float]
+    threads: int
+    clients: tuple[tuple[str, ScalingVector | None], ...]
+    artefacts: tuple[ArtefactRecord, ...]
+    upload_within: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Cancel(Down):
+    """Stop the task of an attempt."""
+
+    round: int
+    attempt: int
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Evaluate(Down):
+    """Measure a version."""
+
+    version: VersionOffer
+    run_seed: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Committed(Down):
+    """A round was committed; `included` are the worker's own clients in it."""
+
+    round: int
+    version: VersionOffer
+    included: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Drain(Down):
+    """The coordinator is going away."""
+
+    reason: str
+    reconnect_after: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunChanged(Down):
+    """The run is finished or was replaced."""
+
+    reason: str
+    finished: bool
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Capabilities:
+    """What a worker can do."""
+
+    evaluates: bool = False
+    device: str = "cpu"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Envelope:
+    """What an upload says of itself before its body."""
+
+    run_id: str
+    round: int
+    attempt: int
+    base_digest: str
+    spec_digest: str
+    task_digest: str
+    fold: bool
+    clients: Mapping[str, int]
+    """Client -> integer weight."""
+    training_seconds: Mapping[str, float]
+    body_size: int
+    chunk_digests: tuple[bytes, ...]
+    digest: str
+    """SHA-256 of the envelope's bytes: the key of a partial upload."""
+    duplicate_clients: bool = False
+    """A client is named twice."""
+
+    @property
+    def weight(self) -> int:
+        """Total weight."""
+        return sum(self.clients.values())
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Verdict:
+    """The fate of an upload."""
+
+    fate: Fate
+    reason: str = ""
+    detail: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WorkerView:
+    """An attached worker, for status displays."""
+
+    worker: str
+    clients: int
+    capabilities: Capabilities
+    last_seen_seconds: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StatusView:
+    """The coordinator's state for people."""
+
+    run_id: str
+    method: str
+    mode: str
+    phase: str
+    waiting_for: str
+    version: VersionOffer
+    round: int
+    attempt: int
+    rounds: int
+    cohort: Mapping[str, int]
+    workers: tuple[WorkerView, ...]
+    registered_clients: int
+    connected_clients: int
+    evaluation: Mapping[str, float] = field(default_factory=dict)
+    evaluated_version: int = 0
+    statistics: Mapping[str, float] = field(default_factory=dict)
+    uptime_seconds: float = 0.0
