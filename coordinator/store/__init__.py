@@ -1,0 +1,1 @@
+"""Where the coordinator keeps its journal, blobs and uploads in flight."""
