@@ -1,0 +1,252 @@
+"""A folder of photographs as an image source: streamed from disk, never held in memory.
+
+Every image becomes one square: its short side is scaled to S' = round(size x margin) and the centre is cropped to
+S' x S'. The margin (15 % unless configured) leaves training's random crops something to choose from; a probe uses
+none, so that an encoder is measured on the whole centre at exactly the run's size.
+
+Memory is one batch plus two images in the making, whatever the number and size of the photographs.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ssd.data.decode import MAX_PIXELS, Decoding, RefusedImageError, decode
+from ssd.data.errors import DataError
+from ssd.data.scan import ImageFile, printable, scan
+from ssd.data.source import ImageFormat, ProbeData
+from ssd.data.subset import SubsetImages
+from ssd.random_stream import RandomStream
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FolderOptions:
+    """How to read a folder of images."""
+
+    margin: float = 1.15
+    """The stored square is this much larger than the run's image size."""
+    labels: bool = False
+    """The names of the top-level sub-folders are the classes; images outside of one are left out."""
+    min_side: int | None = None
+    """Shorter images are left out; None: the run's image size."""
+    max_pixels: int = MAX_PIXELS
+    threads: int = 2
+    """Files decoded at the same time; the result does not depend on it."""
+
+
+class FolderImages:
+    """The usable images under a folder, in the order of their relative paths.
+
+    Attributes:
+        report: what was found and what was left out, and why.
+        class_names: the classes by label, empty without labels.
+        requested: the run's image format; `format` is larger by the margin.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        image: ImageFormat,
+        options: FolderOptions | None = None,
+        *,
+        index_dir: Path | None = None,
+        class_names: Sequence[str] | None = None,
+    ) -> None:
+        """Find and check the images (see `ssd.data.scan`).
+
+        Args:
+            root: the folder.
+            image: what the run's method asks for.
+            options: None: the defaults.
+            index_dir: where the outcome of the check is kept; None checks every file each time.
+            class_names: with `options.labels`, the classes and their numbers; None: the sub-folders, sorted.
+
+        Raises:
+            DataError: not a readable folder, or no usable image in it.
+        """
+        options = options or FolderOptions()
+        if options.margin < 1.0:
+            raise DataError(f"the margin around an image must be at least 1, not {options.margin}")
+        self.requested = image
+        self.root = root
+        side = round(image.size * options.margin)
+        self._format = ImageFormat(size=side, channels=image.channels)
+        self._how = Decoding(side=side, channels=image.channels, max_pixels=options.max_pixels)
+        self._threads = options.threads
+        if options.labels and class_names is None:
+            class_names = _folder_names(root)
+        min_side = image.size if options.min_side is None else options.min_side
+        self._files, self.report = scan(
+            root,
+            index_dir=index_dir,
+            min_side=min_side,
+            max_pixels=options.max_pixels,
+            classes=class_names if options.labels else None,
+            threads=options.threads,
+        )
+        if not self._files:
+            raise DataError(_nothing_usable(str(self.report), min_side, options.labels))
+        self.class_names: tuple[str, ...] = ()
+        self._labels: Tensor | None = None
+        if options.labels and class_names is not None:
+            # Without given names a class exists only if it has an image.
+            present = {file.relative.split("/")[0] for file in self._files}
+            self.class_names = tuple(class_names)
+            if set(class_names) - present and class_names == _folder_names(root):
+                self.class_names = tuple(sorted(present))
+            number = {name: label for label, name in enumerate(self.class_names)}
+            self._labels = torch.tensor([number[file.relative.split("/")[0]] for file in self._files])
+
+    @property
+    def format(self) -> ImageFormat:
+        """The shape of every image: the requested size times the margin."""
+        return self._format
+
+    @property
+    def labels(self) -> Tensor | None:
+        """[len] int64 class labels, or None."""
+        return self._labels
+
+    @property
+    def files(self) -> tuple[ImageFile, ...]:
+        """The image files by index."""
+        return self._files
+
+    def __len__(self) -> int:
+        """The number of images."""
+        return len(self._files)
+
+    def batch(self, indices: Sequence[int]) -> Tensor:
+        """[B, C, S', S'] uint8 on the CPU, in the order of `indices`, decoded now.
+
+        Raises:
+            DataError: a file was changed, removed or damaged after it was checked.
+        """
+        shape = (len(indices), self._how.channels, self._how.side, self._how.side)
+        pixels = np.empty(shape, dtype=np.uint8)
+
+        def fill(row: int) -> None:
+            pixels[row] = self._read(self._files[indices[row]])
+
+        if len(indices) <= 1 or self._threads <= 1:
+            for row in range(len(indices)):
+                fill(row)
+        else:
+            # A pool per batch: starting two threads costs far less than one decode, and nothing is left running.
+            with ThreadPoolExecutor(self._threads) as pool:
+                for _ in pool.map(fill, range(len(indices))):
+                    pass
+        return torch.from_numpy(pixels)
+
+    def _read(self, file: ImageFile) -> NDArray[np.uint8]:
+        path = self.root / file.relative
+        try:
+            status = os.stat(path)
+            if (status.st_size, status.st_mtime_ns) != (file.size, file.mtime_ns):
+                raise DataError(_changed(path, "its size or modification time is another"))
+            return decode(path, self._how)
+        except (OSError, RefusedImageError) as error:
+            raise DataError(_changed(path, str(error))) from error
+
+
+def folder_probe(
+    root: Path,
+    image: ImageFormat,
+    options: FolderOptions | None = None,
+    *,
+    index_dir: Path | None = None,
+    seed: int = 0,
+    test_share: float = 0.2,
+) -> ProbeData:
+    """Labelled evaluation data from a folder of class folders.
+
+    With sub-folders `train` and `test`, each holding class folders, that is the split. Otherwise the sub-folders
+    are the classes and each gives `test_share` of its images (at least one, and never its last) to the test
+    split: which ones depends on `seed`, the class name and the sorted file names only.
+
+    Raises:
+        DataError: fewer than two classes, no usable images, or a test class that has no training images.
+    """
+    given = options or FolderOptions()
+    exact = FolderOptions(
+        margin=1.0, labels=True, min_side=given.min_side, max_pixels=given.max_pixels, threads=given.threads
+    )
+    train_root, test_root = root / "train", root / "test"
+    if train_root.is_dir() and test_root.is_dir():
+        train = FolderImages(train_root, image, exact, index_dir=index_dir)
+        _check_classes(train.class_names, train_root)
+        strange = sorted(set(_folder_names(test_root)) - set(train.class_names))
+        if strange:
+            raise DataError(
+                f"the class {printable(strange[0])!r} of {test_root} has no images in {train_root}; "
+                "the sub-folders of both must have the same names"
+            )
+        test = FolderImages(test_root, image, exact, index_dir=index_dir, class_names=train.class_names)
+        return ProbeData(train=train, test=test, name=printable(root.name))
+    every = FolderImages(root, image, exact, index_dir=index_dir)
+    _check_classes(every.class_names, root)
+    train_rows: list[int] = []
+    test_rows: list[int] = []
+    assert every.labels is not None
+    labels = every.labels.numpy()
+    for label, name in enumerate(every.class_names):
+        members = np.flatnonzero(labels == label).tolist()
+        held_out = min(len(members) - 1, max(1, round(len(members) * test_share)))
+        chosen = set(RandomStream("probe-split", seed, printable(name)).sample(members, held_out))
+        test_rows += [row for row in members if row in chosen]
+        train_rows += [row for row in members if row not in chosen]
+    if not test_rows:
+        raise DataError(f"every class under {root} has one image; a probe needs at least two of some class")
+    return ProbeData(
+        train=SubsetImages(every, train_rows), test=SubsetImages(every, test_rows), name=printable(root.name)
+    )
+
+
+def _folder_names(root: Path) -> tuple[str, ...]:
+    """Names of the visible sub-folders, sorted; none if `root` cannot be read (the scan then says so)."""
+    try:
+        with os.scandir(root) as listing:
+            return tuple(
+                sorted(entry.name for entry in listing if entry.name[0] != "." and _is_folder(entry))
+            )
+    except OSError:
+        return ()
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
+
+
+def _check_classes(names: Sequence[str], root: Path) -> None:
+    if len(names) < 2:
+        raise DataError(
+            f"{root} has {len(names)} class folder(s) with usable images; a probe needs at least two: one "
+            "sub-folder per class, or `train` and `test` folders that hold them"
+        )
+
+
+def _nothing_usable(report: str, min_side: int, labels: bool) -> str:
+    wanted = "one sub-folder of images per class" if labels else "images (sub-folders are searched too)"
+    return (
+        f"there is no usable image: {report}. Put {wanted} there, JPEG, PNG, WebP, BMP, GIF, TIFF or PPM files "
+        f"with a short side of at least {min_side} pixels, or ask for a smaller image size"
+    )
+
+
+def _changed(path: Path, detail: str) -> str:
+    return (
+        f"{printable(str(path))} was changed after it was checked ({detail}); "
+        "leave the folder alone while a client trains, or open it again"
+    )

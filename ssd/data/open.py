@@ -1,0 +1,110 @@
+"""From a worker's configuration to the images of one client, or to labelled probe data."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ssd.data import partition as partitions
+from ssd.data.builtin import KINDS, BuiltinSet, load_builtin
+from ssd.data.decode import MAX_PIXELS
+from ssd.data.errors import DataError, unknown_client
+from ssd.data.folder import FolderImages, FolderOptions, folder_probe
+from ssd.data.source import ImageFormat, ImageSource, ProbeData
+from ssd.data.subset import SubsetImages
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DataConfig:
+    """Where the images of a worker's clients are."""
+
+    kind: str
+    """`digits`, `cifar10`, `cifar100`, `mnist`, or `folder`."""
+    root: Path | None = None
+    """Where torchvision's data sets are; not needed for `digits` and `folder`."""
+    partition: Path | None = None
+    """Which images of a built-in set belong to which client (see `ssd.data.partition`)."""
+    folders: Mapping[str, Path] = field(default_factory=dict)
+    """For `folder`: the folder of each client."""
+    probe: Path | None = None
+    """For `folder`: labelled images to evaluate on; a built-in set is its own probe."""
+    download: bool = False
+    """Let torchvision fetch what is missing."""
+    index_dir: Path | None = None
+    """Where the outcome of checking a folder's images is kept; None checks them at every opening."""
+    labels: str = "none"
+    """For `folder`: `none`, or `folders` (the sub-folder of an image is its class)."""
+    classes: tuple[str, ...] = ()
+    """For `labels = "folders"`: the classes of the whole federation in order; empty: this client's own."""
+    margin: float = 1.15
+    """For `folder`: see `FolderOptions.margin`."""
+    min_side: int | None = None
+    max_pixels: int = MAX_PIXELS
+
+    def __post_init__(self) -> None:
+        if self.kind not in (*KINDS, "folder"):
+            raise DataError(f"there is no data set {self.kind!r}; known are {', '.join(KINDS)} and folder")
+        if self.labels not in ("none", "folders"):
+            raise DataError(f"labels are `none` or `folders`, not {self.labels!r}")
+
+
+def open_client(config: DataConfig, client_id: str, image: ImageFormat) -> ImageSource:
+    """The images of one client.
+
+    Raises:
+        DataError: the client is unknown (the nearest name is given), or its images cannot be used.
+    """
+    if config.kind == "folder":
+        if client_id not in config.folders:
+            raise unknown_client(client_id, config.folders, "the table of client folders")
+        source = FolderImages(
+            config.folders[client_id],
+            image,
+            _folder_options(config),
+            index_dir=config.index_dir,
+            class_names=config.classes or None,
+        )
+        if source.report.refused or source.report.unreadable_folders:
+            _log.warning("client %s: %s", client_id, source.report)
+        return source
+    if config.partition is None:
+        raise DataError(
+            f"the data set {config.kind!r} needs a partition file that says which images are {client_id!r}'s; "
+            "set `partition`"
+        )
+    images = open_builtin(config, image)
+    indices = partitions.load(config.partition, images.identity).indices(client_id)
+    return SubsetImages(images.train, indices)
+
+
+def open_probe(config: DataConfig, image: ImageFormat) -> ProbeData:
+    """Labelled images to evaluate on: the built-in set's own split, or the probe folder.
+
+    Raises:
+        DataError: there is no probe folder in the configuration, or it cannot be used.
+    """
+    if config.kind != "folder":
+        return open_builtin(config, image).probe()
+    if config.probe is None:
+        raise DataError(
+            "no labelled images to evaluate on; set `probe` to a folder with one sub-folder per class"
+        )
+    return folder_probe(config.probe, image, _folder_options(config), index_dir=config.index_dir)
+
+
+def open_builtin(config: DataConfig, image: ImageFormat) -> BuiltinSet:
+    """The whole built-in set; its `identity` and training labels are what a partition is made from."""
+    return load_builtin(config.kind, image, config.root, config.download)
+
+
+def _folder_options(config: DataConfig) -> FolderOptions:
+    return FolderOptions(
+        margin=config.margin,
+        labels=config.labels == "folders",
+        min_side=config.min_side,
+        max_pixels=config.max_pixels,
+    )

@@ -1,0 +1,303 @@
+"""Which images of one data set belong to which client.
+
+A partition is drawn once, saved as JSON that a person can read, and loaded by everything that trains or
+evaluates. It is a pure function of (labels, number of clients, scheme, seed): all randomness comes from
+`RandomStream`, never from a library's generator, so the same call gives the same file on any machine.
+
+A file carries the data set's name, size and a digest of its labels in order; loading it for another data set
+is refused, because the indices would silently mean other images.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import accumulate, pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ssd.data.errors import DataError, unknown_client
+from ssd.digest import digest_bytes
+from ssd.random_stream import RandomStream
+
+FORMAT = "ssd-partition"
+VERSION = 1
+Json = Any
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DatasetIdentity:
+    """What a partition's indices refer to: the training split of a named data set."""
+
+    name: str
+    size: int
+    labels_digest: str
+    """Digest of the labels in order, as little-endian int64; empty for a set without labels."""
+
+    @classmethod
+    def of(cls, name: str, labels: Sequence[int]) -> DatasetIdentity:
+        """The identity of a labelled data set."""
+        array = np.asarray(labels, dtype="<i8")
+        return cls(name=name, size=len(array), labels_digest=digest_bytes(array.tobytes()))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Partition:
+    """Disjoint, sorted image indices per client id, and how they were drawn."""
+
+    dataset: DatasetIdentity
+    scheme: str
+    """`dirichlet` or `iid`."""
+    seed: int
+    alpha: float | None
+    """The Dirichlet concentration; None for `iid`."""
+    min_size: int
+    clients: Mapping[str, tuple[int, ...]]
+    histograms: Mapping[str, Mapping[int, int]] = field(default_factory=dict)
+    """Images per label and client; empty for a set without labels."""
+
+    def indices(self, client_id: str) -> tuple[int, ...]:
+        """The sorted indices of one client; `DataError` (with the nearest name) for an unknown one."""
+        try:
+            return self.clients[client_id]
+        except KeyError:
+            raise unknown_client(client_id, self.clients, f"the partition of {self.dataset.name}") from None
+
+
+def client_ids(count: int) -> tuple[str, ...]:
+    """`client-000`, `client-001`, ...; wider numbers from 1,001 clients on, so that they sort by number."""
+    width = max(3, len(str(count - 1)))
+    return tuple(f"client-{number:0{width}d}" for number in range(count))
+
+
+def iid(
+    size: int, clients: int, seed: int, *, labels: Sequence[int] | None = None, dataset: str = "unnamed"
+) -> Partition:
+    """Deal `size` images out at random: client sizes differ by at most one."""
+    _check_counts(size, clients, min_size=1)
+    if labels is not None and len(labels) != size:
+        raise DataError(f"{len(labels)} labels for {size} images")
+    order = [int(index) for index in RandomStream("partition-iid", seed).permutation(size)]
+    shares = [order[start::clients] for start in range(clients)]
+    identity = (
+        DatasetIdentity(name=dataset, size=size, labels_digest="")
+        if labels is None
+        else DatasetIdentity.of(dataset, labels)
+    )
+    return _partition(identity, "iid", seed, None, 1, shares, labels)
+
+
+def dirichlet(
+    labels: Sequence[int],
+    clients: int,
+    alpha: float,
+    seed: int,
+    *,
+    min_size: int = 10,
+    dataset: str = "unnamed",
+) -> Partition:
+    """Label skew: for each class the shares of the clients are one draw from Dirichlet(alpha, ..., alpha).
+
+    The usual protocol of the field (arXiv 2508.01251 §4 takes alpha 0.1 and no minimum size). Clients left with
+    fewer than `min_size` images are then filled up, one image at a time, from whoever holds most images (the
+    lowest number on a tie), taking from that client's most frequent class: few images move, the skew stays,
+    and unlike drawing again it always ends. `min_size=0` leaves the draw as it is.
+    """
+    if not alpha > 0:
+        raise DataError(f"the Dirichlet concentration must be positive, not {alpha}")
+    truth = np.asarray(labels, dtype=np.int64)
+    _check_counts(len(truth), clients, min_size)
+    shares: list[list[int]] = [[] for _ in range(clients)]
+    for label in np.unique(truth).tolist():
+        members = np.flatnonzero(truth == label)
+        order = RandomStream("partition-order", seed, label).permutation(len(members))
+        shuffled = [int(members[position]) for position in order]
+        cuts = _cuts(len(members), clients, alpha, RandomStream("partition-shares", seed, label))
+        for share, (start, stop) in zip(shares, pairwise(cuts), strict=True):
+            share.extend(shuffled[start:stop])
+    _fill_up(shares, truth, min_size)
+    return _partition(
+        DatasetIdentity.of(dataset, labels), "dirichlet", seed, float(alpha), min_size, shares, labels
+    )
+
+
+def save(partition: Partition, path: Path) -> None:
+    """Write the partition as JSON, one line per client, atomically."""
+    head = {
+        "format": FORMAT,
+        "version": VERSION,
+        "dataset": {
+            "name": partition.dataset.name,
+            "size": partition.dataset.size,
+            "labels_digest": partition.dataset.labels_digest,
+        },
+        "scheme": partition.scheme,
+        "seed": partition.seed,
+        "alpha": partition.alpha,
+        "min_size": partition.min_size,
+    }
+    rows = []
+    for client, indices in partition.clients.items():
+        histogram = {str(label): count for label, count in partition.histograms.get(client, {}).items()}
+        row = {"size": len(indices), "labels": histogram, "indices": list(indices)}
+        rows.append(f"    {json.dumps(client)}: {json.dumps(row)}")
+    text = json.dumps(head, indent=2)[:-2] + ',\n  "clients": {\n' + ",\n".join(rows) + "\n  }\n}\n"
+    write_atomically(path, text)
+
+
+def load(path: Path, dataset: DatasetIdentity | None = None) -> Partition:
+    """Read and check a partition file.
+
+    Args:
+        path: what `save` wrote.
+        dataset: the data set the indices will be used on; None skips only that comparison.
+
+    Raises:
+        DataError: no such file, not a partition, damaged (indices out of range, unsorted, or owned by two
+            clients), or made for another data set.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise DataError(f"there is no partition file at {path}; make one with `dirichlet` or `iid`") from None
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise DataError(f"cannot read the partition file {path}: {error}") from error
+    if not isinstance(value, dict) or value.get("format") != FORMAT:
+        raise DataError(f"{path} is not a partition file (no 'format': '{FORMAT}')")
+    if value.get("version") != VERSION:
+        raise DataError(
+            f"{path} has format version {value.get('version')}; this program reads version {VERSION}"
+        )
+    try:
+        partition = _from_json(value)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise DataError(f"the partition file {path} is damaged: {error!r}") from error
+    problem = _problem(partition)
+    if problem:
+        raise DataError(f"the partition file {path} is damaged: {problem}")
+    if dataset is not None and dataset != partition.dataset:
+        raise DataError(
+            f"{path} was made for {_describe(partition.dataset)}, but the images are {_describe(dataset)}; "
+            "make a new partition for this data set"
+        )
+    return partition
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Replace `path` by `text` so that a reader sees the old file or the new one, never half of one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+def _check_counts(size: int, clients: int, min_size: int) -> None:
+    if clients < 1:
+        raise DataError(f"a partition needs at least one client, not {clients}")
+    if min_size < 0 or size < max(1, min_size) * clients:
+        raise DataError(f"{size} images cannot give {clients} clients at least {max(1, min_size)} each")
+
+
+def _cuts(count: int, clients: int, alpha: float, stream: RandomStream) -> list[int]:
+    """Where to cut `count` images into one Dirichlet draw: clients + 1 ascending positions."""
+    inner = [round(count * part) for part in accumulate(stream.dirichlet(alpha, clients))]
+    return [0, *inner[:-1], count]
+
+
+def _fill_up(shares: list[list[int]], labels: np.ndarray[Any, np.dtype[np.int64]], min_size: int) -> None:
+    """Move single images from the largest share to those below `min_size`, in place."""
+    for share in shares:
+        while len(share) < min_size:
+            donor = max(shares, key=len)
+            owned = labels[donor]
+            frequent = int(np.argmax(np.bincount(owned)))
+            position = len(owned) - 1 - int(np.argmax(owned[::-1] == frequent))
+            share.append(donor.pop(position))
+
+
+def _partition(
+    dataset: DatasetIdentity,
+    scheme: str,
+    seed: int,
+    alpha: float | None,
+    min_size: int,
+    shares: Sequence[Sequence[int]],
+    labels: Sequence[int] | None,
+) -> Partition:
+    clients = {
+        name: tuple(sorted(share)) for name, share in zip(client_ids(len(shares)), shares, strict=True)
+    }
+    histograms = (
+        {} if labels is None else {name: _histogram(labels, owned) for name, owned in clients.items()}
+    )
+    return Partition(
+        dataset=dataset, scheme=scheme, seed=seed, alpha=alpha, min_size=min_size,
+        clients=clients, histograms=histograms,
+    )  # fmt: skip
+
+
+def _histogram(labels: Sequence[int], indices: Sequence[int]) -> dict[int, int]:
+    values, counts = np.unique(np.asarray(labels)[list(indices)], return_counts=True)
+    return dict(zip(values.tolist(), counts.tolist(), strict=True))
+
+
+def _from_json(value: Mapping[str, Json]) -> Partition:
+    dataset = value["dataset"]
+    clients: dict[str, tuple[int, ...]] = {}
+    histograms: dict[str, dict[int, int]] = {}
+    for client, row in value["clients"].items():
+        if any(type(index) is not int for index in row["indices"]) or row["size"] != len(row["indices"]):
+            raise ValueError(f"the indices of {client!r} are not {row['size']} whole numbers")
+        clients[client] = tuple(row["indices"])
+        if row["labels"]:
+            histograms[client] = {int(label): int(count) for label, count in row["labels"].items()}
+    return Partition(
+        dataset=DatasetIdentity(
+            name=str(dataset["name"]), size=int(dataset["size"]), labels_digest=str(dataset["labels_digest"])
+        ),
+        scheme=str(value["scheme"]),
+        seed=int(value["seed"]),
+        alpha=None if value["alpha"] is None else float(value["alpha"]),
+        min_size=int(value["min_size"]),
+        clients=clients,
+        histograms=histograms,
+    )
+
+
+def _problem(partition: Partition) -> str | None:
+    """What is wrong with the indices, or None."""
+    if not partition.clients:
+        return "it names no clients"
+    owner = np.full(partition.dataset.size, -1, dtype=np.int64)
+    names = list(partition.clients)
+    for number, (client, indices) in enumerate(partition.clients.items()):
+        if indices and not 0 <= min(indices) <= max(indices) < len(owner):
+            return f"client {client!r} owns indices outside 0..{len(owner) - 1}"
+        array = np.asarray(indices, dtype=np.int64)
+        if (np.diff(array) <= 0).any():
+            return f"the indices of client {client!r} are not strictly ascending"
+        taken = owner[array]
+        if (taken >= 0).any():
+            where = int(array[np.argmax(taken >= 0)])
+            return f"image {where} belongs to both {names[owner[where]]!r} and {client!r}"
+        owner[array] = number
+        histogram = partition.histograms.get(client)
+        if histogram is not None and sum(histogram.values()) != len(indices):
+            return f"the label counts of client {client!r} do not add up to its {len(indices)} images"
+    return None
+
+
+def _describe(dataset: DatasetIdentity) -> str:
+    return f"{dataset.name} ({dataset.size} images, labels {dataset.labels_digest[:12] or 'unknown'})"

@@ -1,0 +1,184 @@
+"""The geometry of a representation, computed exactly and in float64.
+
+* alignment: E ||z - z+||^2 over two augmentations of one image (lower is better);
+* uniformity: -log E exp(-2 ||u - v||^2) over pairs of different images (higher is better; just below 4 for an
+  even spread in high dimension): of all pairs, of pairs inside one client, and of pairs of two different
+  clients, the part that SSD exists to improve;
+* effective rank: exp of the entropy of the normalised singular values (Roy & Vetterli, 2007).
+
+Sources: Wang & Isola 2020; arXiv 2508.01251 §2, §4 and A.2. Vectors are L2-normalised where the measure says
+so. The diagonal (an image with itself) never counts: it would add 1/n to the mean and hide a good spread.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from ssd.data.source import ImageSource
+from ssd.evaluation.features import Encode, batches
+from ssd.random_stream import RandomStream
+
+T = 2.0
+"""The kernel's sharpness t of arXiv 2508.01251's code (Eq. 4 leaves it open)."""
+
+PairOfViews: TypeAlias = Callable[[Tensor, torch.Generator], Tensor]
+"""uint8 images [B, C, H, W] and a CPU generator to [2B, C, H, W]: a view of every image, then a second of every
+image, as `ssd.data.views.Views.pair` makes them."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Uniformity:
+    """-log E exp(-2 ||u - v||^2), split by who owns the two images; NaN where there is no such pair."""
+
+    intra: float
+    """Over all pairs of one client (a client with more images has more pairs and more weight)."""
+    inter: float
+    """Over all pairs of two different clients."""
+    overall: float
+    features: str
+    split: str
+    samples: int
+    clients: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Measure:
+    """One number and what it was measured on."""
+
+    value: float
+    features: str
+    split: str
+    samples: int
+
+
+def uniformity(
+    features: Tensor,
+    owners: Sequence[int] | None = None,
+    *,
+    kind: str = "h",
+    split: str = "train",
+    device: torch.device | str = "cpu",
+    chunk: int = 2048,
+) -> Uniformity:
+    """Exact uniformity of the pooled features, apart for pairs within and between clients.
+
+    Every unordered pair is visited once, block by block: memory is the features in float64 plus a few
+    `chunk` x `chunk` blocks, whatever the number of images.
+
+    Args:
+        features: float [N, D], normalised here.
+        owners: which client owns each row, as small integers [N]; None: one client owns all.
+        kind: `h` or `z`, for the record.
+        split: which images these are, for the record.
+        device: where the pairs are computed.
+        chunk: rows of a block.
+    """
+    count = len(features)
+    owner = torch.zeros(count, dtype=torch.int64) if owners is None else torch.as_tensor(owners).long()
+    if len(owner) != count:
+        raise ValueError(f"{len(owner)} owners for {count} features")
+    # Sorted by client, so that only blocks near the diagonal hold pairs of one client.
+    order = torch.argsort(owner, stable=True)
+    owner = owner[order].to(device)
+    points = normalize(features[order].to(device, torch.float64), dim=1)
+    same = different = 0.0
+    pieces = list(batches(count, chunk))
+    for number, rows in enumerate(pieces):
+        left, left_owner = points[rows.start : rows.stop], owner[rows.start : rows.stop]
+        for columns in pieces[number:]:
+            right_owner = owner[columns.start : columns.stop]
+            # ||u - v||^2 = 2 - 2 u.v for unit vectors.
+            kernel = (left @ points[columns.start : columns.stop].T).sub_(1.0).mul_(2.0 * T).exp_()
+            if rows == columns:
+                kernel = kernel.triu_(diagonal=1)
+            total = float(kernel.sum())
+            shared = 0.0
+            if bool(left_owner[-1] >= right_owner[0]):
+                shared = float(kernel.mul_(left_owner[:, None] == right_owner[None, :]).sum())
+            same += shared
+            different += total - shared
+    sizes = torch.bincount(owner).tolist() if count else []
+    same_pairs = sum(size * (size - 1) // 2 for size in sizes)
+    all_pairs = count * (count - 1) // 2
+    return Uniformity(
+        intra=_minus_log_mean(same, same_pairs),
+        inter=_minus_log_mean(different, all_pairs - same_pairs),
+        overall=_minus_log_mean(same + different, all_pairs),
+        features=kind,
+        split=split,
+        samples=count,
+        clients=sum(size > 0 for size in sizes),
+    )
+
+
+def alignment(
+    encode: Encode,
+    source: ImageSource,
+    views: PairOfViews,
+    *,
+    seed: int = 0,
+    kind: str = "h",
+    split: str = "train",
+    device: torch.device | str = "cpu",
+    batch: int = 512,
+    indices: Sequence[int] | None = None,
+) -> Measure:
+    """Mean squared distance of the L2-normalised features of two views of one image.
+
+    The views are drawn from a generator seeded by `seed` alone, so encoders are compared on the same
+    augmentations (in batches of the same size).
+    """
+    chosen = range(len(source)) if indices is None else indices
+    if len(chosen) == 0:
+        raise ValueError("there are no images to measure the alignment of")
+    generator = torch.Generator().manual_seed(RandomStream("evaluation-views", seed).seed64())
+    total = 0.0
+    for rows in batches(len(chosen), batch):
+        images = source.batch(chosen[rows.start : rows.stop]).to(device)
+        with torch.inference_mode():
+            first, second = _unit(encode(views(images, generator))).chunk(2)
+        total += float((first - second).square().sum())
+    return Measure(value=total / len(chosen), features=kind, split=split, samples=len(chosen))
+
+
+def effective_rank(features: Tensor, *, kind: str = "h", split: str = "train", chunk: int = 8192) -> Measure:
+    """exp(entropy of sigma_i / sum sigma) of the N x D feature matrix, neither centred nor normalised.
+
+    The singular values come from the eigenvalues of Z^T Z (their squares), which is D x D and a sum over
+    images, so that a federated sum gives the same number. They enter not squared (Roy & Vetterli; arXiv
+    2508.01251 A.2): shares of the eigenvalues themselves would give a smaller rank.
+    """
+    count, dimension = features.flatten(1).shape
+    gram = torch.zeros(dimension, dimension, dtype=torch.float64)
+    for rows in batches(count, chunk):
+        part = features[rows.start : rows.stop].flatten(1).to("cpu", torch.float64)
+        gram += part.T @ part
+    return Measure(value=effective_rank_of_gram(gram), features=kind, split=split, samples=count)
+
+
+def effective_rank_of_gram(gram: Tensor) -> float:
+    """The effective rank of Z from the float64 matrix Z^T Z [D, D]; 0 for a zero matrix."""
+    eigenvalues = torch.linalg.eigvalsh(gram.to(torch.float64))
+    # Below this the eigenvalues are rounding; their square roots would not be small.
+    floor = float(eigenvalues.max().clamp_min(0)) * len(gram) * torch.finfo(torch.float64).eps
+    singular = eigenvalues[eigenvalues > floor].sqrt()
+    if len(singular) == 0:
+        return 0.0
+    share = singular / singular.sum()
+    return math.exp(-float((share * share.log()).sum()))
+
+
+def _unit(features: Tensor) -> Tensor:
+    return normalize(features.detach().flatten(1).to(torch.float64), dim=1)
+
+
+def _minus_log_mean(total: float, pairs: int) -> float:
+    # The kernel of unit vectors is at least e^-8, so a sum over pairs is never zero.
+    return -math.log(total / pairs) if pairs else math.nan

@@ -1,0 +1,1 @@
+"""Pictures of a run: PNG files drawn without a display."""
