@@ -1,0 +1,203 @@
+"""The judgement over a body that arrived: everything is checked before anything is added.
+
+All arithmetic is float64 in a fixed order with numpy's pairwise sum, never a BLAS whose order depends on
+the processor, so a body is accepted everywhere or nowhere.
+"""
+
+from __future__ import annotations
+
+import math
+from enum import StrEnum
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ssd.codec import MalformedUpdate, NotFinite, max_nan
+from ssd.digest import Buffer, byte_view
+from ssd.fold_plan import FoldPlan, GroupFold
+from ssd.packing import iter_unpacked, packed_nbytes
+
+_NORM_SLACK = 1.0 + 1e-9
+"""Room for the rounding of a fold's norm; a client's own norm gets none."""
+_NORM_CHUNK = 1 << 15
+
+
+class RefusalReason(StrEnum):
+    """Why a body is refused; a stable word, also a metric label."""
+
+    WRONG_LENGTH = "wrong_length"
+    NOT_FINITE = "not_finite"
+    OVER_BOUND = "over_bound"
+    OVER_NORM = "over_norm"
+    WEIGHT_OUT_OF_RANGE = "weight_out_of_range"
+    MALFORMED = "malformed"
+    STATISTIC_OUT_OF_RANGE = "statistic_out_of_range"
+
+
+class UpdateRefused(ValueError):
+    """A body must not be added."""
+
+    def __init__(self, reason: RefusalReason, detail: str) -> None:
+        super().__init__(f"{reason.value}: {detail}")
+        self.reason = reason
+        self.detail = detail
+
+
+def check_update(plan: FoldPlan, body: Buffer, weight: int) -> None:
+    """Judge one client's whole body: length, weight, encoding, finite, bounds, norms, statistics.
+
+    Raises:
+        UpdateRefused: the first thing that is wrong.
+    """
+    _check_weight(weight, plan.max_client_weight)
+    nbytes = byte_view(body).nbytes
+    if nbytes != plan.update_nbytes:
+        raise UpdateRefused(RefusalReason.WRONG_LENGTH, f"{nbytes} bytes, expected {plan.update_nbytes}")
+    encoded, statistics = plan.split_update(body)
+    squares = {group.name: 0.0 for group in plan.groups}
+    scratch = np.empty(_NORM_CHUNK, np.float64)
+    try:
+        for group, offset, values in plan.iter_update(encoded):
+            _check_bound(group, offset, values)
+            squares[group.name] += _sum_of_squares(values, scratch)
+    except NotFinite as error:
+        raise UpdateRefused(RefusalReason.NOT_FINITE, str(error)) from error
+    except MalformedUpdate as error:
+        raise UpdateRefused(RefusalReason.MALFORMED, str(error)) from error
+    for group in plan.groups:
+        norm = math.sqrt(squares[group.name])
+        if not norm <= group.norm_bound:
+            raise UpdateRefused(
+                RefusalReason.OVER_NORM, f"group {group.name!r}: norm {norm:.6g} over {group.norm_bound:.6g}"
+            )
+    _check_statistics(plan, statistics)
+
+
+def check_fold(plan: FoldPlan, body: Buffer, weight: int, clients: int) -> None:
+    """Judge a worker's whole fold of `clients` updates with total weight `weight`.
+
+    A sum of updates that each pass `check_update` passes: |sum| <= weight * max_abs and, by the triangle
+    inequality, norm <= weight * norm_bound, each plus what rounding to integers can add (1/2 per client
+    and value). A sum that passes may still hide clients that would not: bounds on a sum cannot see more.
+
+    Raises:
+        UpdateRefused: the first thing that is wrong.
+    """
+    if isinstance(clients, bool) or not isinstance(clients, int) or not 1 <= clients <= plan.max_cohort:
+        raise UpdateRefused(RefusalReason.WEIGHT_OUT_OF_RANGE, f"a fold of {clients!r} clients")
+    _check_weight(weight, clients * plan.max_client_weight, lowest=clients)
+    view = byte_view(body)
+    if not 0 < view.nbytes <= plan.max_fold_nbytes:
+        raise UpdateRefused(
+            RefusalReason.WRONG_LENGTH, f"{view.nbytes} bytes, at most {plan.max_fold_nbytes} expected"
+        )
+    try:
+        boundary = packed_nbytes(view, plan.size)
+        _check_sums(plan, view[:boundary], weight, clients)
+        _check_statistic_sums(plan, view[boundary:], clients)
+    except MalformedUpdate as error:
+        raise UpdateRefused(RefusalReason.MALFORMED, str(error)) from error
+
+
+def _check_weight(weight: int, cap: int, lowest: int = 1) -> None:
+    if isinstance(weight, bool) or not isinstance(weight, int) or not lowest <= weight <= cap:
+        raise UpdateRefused(
+            RefusalReason.WEIGHT_OUT_OF_RANGE, f"weight {weight!r} is no integer in {lowest}..{cap}"
+        )
+
+
+def _check_bound(group: GroupFold, offset: int, values: NDArray[np.float32]) -> None:
+    largest = max_nan(float(values.max()), -float(values.min()))
+    if largest <= group.max_abs:
+        return
+    here = f"group {group.name!r}, values {offset}..{offset + values.size - 1}"
+    if not math.isfinite(largest):
+        raise UpdateRefused(RefusalReason.NOT_FINITE, f"{here}: a value is not finite")
+    raise UpdateRefused(RefusalReason.OVER_BOUND, f"{here}: {largest:.6g} over {group.max_abs:.6g}")
+
+
+def _sum_of_squares(values: NDArray[np.float32], scratch: NDArray[np.float64]) -> float:
+    total = 0.0
+    for start in range(0, values.size, scratch.size):
+        piece = values[start : start + scratch.size]
+        squares = scratch[: piece.size]
+        np.multiply(piece, piece, out=squares, dtype=np.float64)
+        total += float(np.add.reduce(squares))
+    return total
+
+
+def _check_statistics(plan: FoldPlan, flat: NDArray[np.float64]) -> None:
+    for statistic in plan.statistics:
+        values = flat[statistic.where]
+        if not np.isfinite(values).all():
+            raise UpdateRefused(
+                RefusalReason.NOT_FINITE, f"statistic {statistic.name!r} holds a value that is not finite"
+            )
+        largest = float(np.abs(values).max(initial=0.0))
+        if largest > statistic.max_abs:
+            raise UpdateRefused(
+                RefusalReason.STATISTIC_OUT_OF_RANGE,
+                f"statistic {statistic.name!r}: {largest:.6g} over {statistic.max_abs:.6g}",
+            )
+
+
+def _check_sums(plan: FoldPlan, packed: memoryview, weight: int, clients: int) -> None:
+    squares = {group.name: 0.0 for group in plan.groups}
+    limits = {
+        group.name: _integer_limit(group.weight_of(weight, clients), group.max_abs, group.scale_bits, clients)
+        for group in plan.groups
+    }
+    scratch = np.empty(_NORM_CHUNK, np.float64)
+    for offset, values in iter_unpacked(packed, plan.size):
+        for group in plan.groups:
+            start = max(group.where.start - offset, 0)
+            piece = values[start : max(group.where.stop - offset, start)]
+            if not piece.size:
+                continue
+            if max(int(piece.max()), -int(piece.min())) > limits[group.name]:
+                raise UpdateRefused(
+                    RefusalReason.OVER_BOUND,
+                    f"group {group.name!r}: a sum is larger than {clients} clients of weight {weight} can make",
+                )
+            squares[group.name] += _integer_squares(piece, group.scale_bits, scratch)
+    for group in plan.groups:
+        size = group.where.stop - group.where.start
+        rounding = math.ldexp(0.5 * clients * math.sqrt(size), -group.scale_bits)
+        limit = group.weight_of(weight, clients) * group.norm_bound * _NORM_SLACK + rounding
+        norm = math.sqrt(squares[group.name])
+        if not norm <= limit:
+            raise UpdateRefused(
+                RefusalReason.OVER_NORM, f"group {group.name!r}: norm {norm:.6g} over {limit:.6g}"
+            )
+
+
+def _integer_limit(weight: int, max_abs: float, bits: int, clients: int) -> int:
+    # Exact integers: max_abs is a float, so max_abs * 2**bits is a dyadic rational.
+    numerator, denominator = max_abs.as_integer_ratio()
+    return (weight * numerator << bits) // denominator + clients
+
+
+def _integer_squares(values: NDArray[np.int64], bits: int, scratch: NDArray[np.float64]) -> float:
+    unit = math.ldexp(1.0, -bits)
+    total = 0.0
+    for start in range(0, values.size, scratch.size):
+        piece = values[start : start + scratch.size]
+        squares = scratch[: piece.size]
+        np.multiply(piece, unit, out=squares)
+        np.multiply(squares, squares, out=squares)
+        total += float(np.add.reduce(squares))
+    return total
+
+
+def _check_statistic_sums(plan: FoldPlan, packed: memoryview, clients: int) -> None:
+    sums = np.empty(plan.statistics_size, np.int64)
+    for offset, values in iter_unpacked(packed, plan.statistics_size):
+        sums[offset : offset + values.size] = values
+    for statistic in plan.statistics:
+        values = sums[statistic.where]
+        limit = _integer_limit(clients, statistic.max_abs, statistic.scale_bits, clients)
+        if values.size and max(int(values.max()), -int(values.min())) > limit:
+            raise UpdateRefused(
+                RefusalReason.STATISTIC_OUT_OF_RANGE,
+                f"statistic {statistic.name!r}: a sum larger than {clients} clients can make",
+            )

@@ -1,0 +1,205 @@
+"""How the bodies of one run are laid out and scaled: fixed once, the same on every host.
+
+A plan is made from the run's declaration and caps alone. It refuses a configuration whose sums could
+overflow, so that no later step has to think about it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ssd.codec import Encoding, MalformedUpdate, VectorCodec
+from ssd.declaration import Declaration, Reducer
+from ssd.digest import Buffer, byte_view
+from ssd.fixed_point import MAX_TOTAL_WEIGHT, OverflowRisk, scale_bits
+from ssd.packing import max_packed_nbytes
+
+CHUNK_VALUES = 1 << 16
+
+
+class FoldConfigError(ValueError):
+    """The declaration cannot be folded."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GroupFold:
+    """One group's numbers."""
+
+    name: str
+    where: slice
+    reducer: Reducer
+    scale_bits: int
+    max_abs: float
+    norm_bound: float
+
+    def weight_of(self, weight: int, clients: int) -> int:
+        """How many times a value within the bounds may be in a sum of that weight and that many clients.
+
+        For a single client (`clients` = 1) this is what its values are multiplied with.
+        """
+        return weight if self.reducer is Reducer.WEIGHTED_MEAN else clients
+
+    def divisor(self, weight: int, clients: int) -> int:
+        """What the sum is divided by in the end."""
+        return 1 if self.reducer is Reducer.SUM else self.weight_of(weight, clients)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StatisticFold:
+    """One statistic's place among the flattened statistics, and its numbers."""
+
+    name: str
+    shape: tuple[int, ...]
+    where: slice
+    scale_bits: int
+    max_abs: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FoldPlan:
+    """The layout and scales of one run's updates and folds."""
+
+    declaration: Declaration
+    codec: VectorCodec
+    """Of one client's update."""
+    groups: tuple[GroupFold, ...]
+    statistics: tuple[StatisticFold, ...]
+    max_cohort: int
+    max_client_weight: int
+    size: int
+    """Values of the parameter vector."""
+    statistics_size: int
+    """Values of all statistics, flattened in declared order."""
+
+    @classmethod
+    def create(
+        cls, declaration: Declaration, update_encoding: Encoding, max_cohort: int, max_client_weight: int
+    ) -> FoldPlan:
+        """Fix layout and scales for cohorts of up to `max_cohort` clients of integer weight 1..cap.
+
+        Groups that must not be compressed travel as float32 whatever `update_encoding` says.
+
+        Raises:
+            FoldConfigError: a group is to be collected rather than folded, or a bound is no bound.
+            OverflowRisk: the caps could overflow the exact sum; names the group or statistic.
+        """
+        for name, cap in (("max_cohort", max_cohort), ("max_client_weight", max_client_weight)):
+            if isinstance(cap, bool) or not isinstance(cap, int) or cap < 1:
+                raise FoldConfigError(f"{name} must be a positive integer, not {cap!r}")
+        if max_cohort * max_client_weight > MAX_TOTAL_WEIGHT:
+            raise OverflowRisk(f"{max_cohort} clients of weight {max_client_weight} exceed 2**53")
+        spec = declaration.spec
+        encodings = {
+            group.name: update_encoding if group.compress else Encoding.FLOAT32
+            for group in declaration.groups
+        }
+        groups = []
+        for group in declaration.groups:
+            if group.reducer is Reducer.COLLECT:
+                raise FoldConfigError(f"group {group.name!r} is collected, not folded")
+            if not group.norm_bound > 0:
+                raise FoldConfigError(f"group {group.name!r} has the norm bound {group.norm_bound}")
+            weighted = group.reducer is Reducer.WEIGHTED_MEAN
+            total = max_cohort * max_client_weight if weighted else max_cohort
+            groups.append(
+                GroupFold(
+                    name=group.name,
+                    where=spec.groups[group.name],
+                    reducer=group.reducer,
+                    scale_bits=_scale_bits(f"group {group.name!r}", total, group.max_abs),
+                    max_abs=group.max_abs,
+                    norm_bound=group.norm_bound,
+                )
+            )
+        statistics: list[StatisticFold] = []
+        offset = 0
+        for statistic in declaration.statistics:
+            size = int(np.prod(statistic.shape, dtype=np.int64))
+            statistics.append(
+                StatisticFold(
+                    name=statistic.name,
+                    shape=statistic.shape,
+                    where=slice(offset, offset + size),
+                    scale_bits=_scale_bits(f"statistic {statistic.name!r}", max_cohort, statistic.max_abs),
+                    max_abs=statistic.max_abs,
+                )
+            )
+            offset += size
+        return cls(
+            declaration=declaration,
+            codec=VectorCodec(spec, encodings),
+            groups=tuple(groups),
+            statistics=tuple(statistics),
+            max_cohort=max_cohort,
+            max_client_weight=max_client_weight,
+            size=spec.size,
+            statistics_size=offset,
+        )
+
+    @property
+    def update_nbytes(self) -> int:
+        """The exact length of one client's body."""
+        return self.codec.nbytes + 8 * self.statistics_size
+
+    @property
+    def max_fold_nbytes(self) -> int:
+        """The most bytes a worker's fold can have."""
+        return max_packed_nbytes(self.size) + max_packed_nbytes(self.statistics_size)
+
+    @property
+    def max_total_weight(self) -> int:
+        """The most weight a whole round can have."""
+        return self.max_cohort * self.max_client_weight
+
+    def split_update(self, body: Buffer) -> tuple[memoryview, NDArray[np.float64]]:
+        """The encoded delta and the flat statistics of one client's body; nothing is copied.
+
+        Raises:
+            MalformedUpdate: the body has another length.
+        """
+        view = byte_view(body)
+        if view.nbytes != self.update_nbytes:
+            raise MalformedUpdate(f"{view.nbytes} bytes, expected {self.update_nbytes}")
+        flat = np.frombuffer(view, "<f8", self.statistics_size, self.codec.nbytes)
+        return view[: self.codec.nbytes], flat.astype(np.float64, copy=False)
+
+    def iter_update(
+        self, encoded: memoryview
+    ) -> Iterator[tuple[GroupFold, int, NDArray[np.float32]]]:
+        """The decoded values as (group, offset, values) pieces within one group, cache-sized.
+
+        A piece is overwritten by the next one.
+
+        Raises:
+            MalformedUpdate: as `VectorCodec.decode`.
+        """
+        groups = iter(self.groups)
+        group = next(groups)
+        scratch = np.empty(CHUNK_VALUES, np.float32)
+        for offset, values in self.codec.iter_decoded(encoded, scratch=scratch):
+            while offset >= group.where.stop:
+                group = next(groups)
+            yield group, offset, values
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OpenedFold:
+    """What a cohort's updates add up to."""
+
+    delta: NDArray[np.float32]
+    """[n] each group reduced as declared."""
+    statistics: Mapping[str, NDArray[np.float64]]
+    """Sums over the cohort, in their declared shapes."""
+    clients: int
+    weight: int
+
+
+def _scale_bits(what: str, total_weight: int, max_abs: float) -> int:
+    try:
+        return scale_bits(total_weight, max_abs)
+    except OverflowRisk as error:
+        raise OverflowRisk(f"{what}: {error}") from error

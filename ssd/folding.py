@@ -1,0 +1,141 @@
+"""Verify, then fold: from a client's body to the exact sum of a round.
+
+One client's body is its encoded update followed by its statistics as float64; a worker's fold is the packed
+integer sum of its clients' updates followed by that of their statistics. `check_update` and `check_fold`
+judge a whole body and change nothing; only what passed may be added.
+
+The law of this module, asserted bit for bit by its tests: the opened result depends on the *set* of added
+updates only, not on their order nor on which of them were folded together first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ssd.checking import RefusalReason, UpdateRefused, check_fold, check_update
+from ssd.digest import Buffer, byte_view
+from ssd.fixed_point import Int64Ring, OverflowRisk, open_into
+from ssd.fold_plan import CHUNK_VALUES, FoldConfigError, FoldPlan, OpenedFold
+from ssd.packing import iter_unpacked, pack_int64, packed_nbytes
+
+__all__ = [
+    "Fold",
+    "FoldConfigError",
+    "FoldPlan",
+    "OpenedFold",
+    "RefusalReason",
+    "UpdateRefused",
+    "check_fold",
+    "check_update",
+    "encode_update",
+]
+
+
+def encode_update(
+    plan: FoldPlan, delta: NDArray[np.float32], statistics: Mapping[str, NDArray[np.float64]]
+) -> bytes:
+    """One client's body.
+
+    Raises:
+        NotFinite: the delta holds a NaN or an infinity.
+        ValueError: the statistics are not exactly the declared ones in their declared shapes.
+    """
+    declared = [statistic.name for statistic in plan.statistics]
+    if set(statistics) != set(declared):
+        raise ValueError(f"statistics {sorted(statistics)}, but {sorted(declared)} are declared")
+    flat = np.zeros(plan.statistics_size, "<f8")
+    for statistic in plan.statistics:
+        values = np.asarray(statistics[statistic.name], np.float64)
+        if values.shape != statistic.shape:
+            raise ValueError(f"statistic {statistic.name!r} has shape {values.shape}, not {statistic.shape}")
+        flat[statistic.where] = values.reshape(-1)
+    body = plan.codec.encode(delta)
+    body += flat.tobytes()
+    return bytes(body)
+
+
+class Fold:
+    """The running exact sum of one round. Memory: one int64 per value, and a few scratch chunks.
+
+    Adding trusts its input: call `check_update` or `check_fold` first. What is checked here again is only
+    what keeps the sum exact: the caps on clients and total weight, and the lengths.
+    """
+
+    def __init__(self, plan: FoldPlan) -> None:
+        self.plan = plan
+        self.clients = 0
+        self.weight = 0
+        self._ring = Int64Ring()
+        self._sum = self._ring.zeros(plan.size)
+        self._statistics = self._ring.zeros(plan.statistics_size)
+
+    def add_update(self, body: Buffer, weight: int) -> None:
+        """Add one client's checked body.
+
+        Raises:
+            OverflowRisk: the sum would hold more clients or weight than the plan was made for.
+            MalformedUpdate: the body has another length (nothing was added).
+        """
+        clients, total = self._counts_with(1, weight)
+        encoded, statistics = self.plan.split_update(body)
+        integers = np.empty(CHUNK_VALUES, np.int64)
+        for group, start, values in self.plan.iter_update(encoded):
+            quantised = integers[: values.size]
+            self._ring.quantise(values, group.weight_of(weight, 1), group.scale_bits, quantised)
+            self._ring.add(self._sum[start : start + values.size], quantised)
+        for statistic in self.plan.statistics:
+            where = statistic.where
+            quantised = self._ring.quantise(statistics[where], 1, statistic.scale_bits)
+            self._ring.add(self._statistics[where], quantised)
+        self.clients, self.weight = clients, total
+
+    def add_fold(self, body: Buffer, weight: int, clients: int) -> None:
+        """Add a worker's checked fold of `clients` updates with total weight `weight`.
+
+        Raises:
+            OverflowRisk: as `add_update`.
+            MalformedUpdate: the body is no packed fold. The sum may then hold a part of it and must be
+                thrown away, which is why the whole body is checked first.
+        """
+        total_clients, total = self._counts_with(clients, weight)
+        view = byte_view(body)
+        boundary = packed_nbytes(view, self.plan.size)
+        for start, values in iter_unpacked(view[:boundary], self.plan.size):
+            self._ring.add(self._sum[start : start + values.size], values)
+        for start, values in iter_unpacked(view[boundary:], self.plan.statistics_size):
+            self._ring.add(self._statistics[start : start + values.size], values)
+        self.clients, self.weight = total_clients, total
+
+    def pack(self) -> bytes:
+        """The body of this fold; `add_fold` of it equals adding each update."""
+        return b"".join((pack_int64(self._sum), pack_int64(self._statistics)))
+
+    def open(self) -> OpenedFold:
+        """The cohort's reduced values; the fold may go on afterwards.
+
+        Raises:
+            ValueError: nothing has been added.
+        """
+        if self.clients < 1:
+            raise ValueError("an empty fold has no mean")
+        delta = np.empty(self.plan.size, np.float32)
+        for group in self.plan.groups:
+            divisor = group.divisor(self.weight, self.clients)
+            open_into(self._sum[group.where], group.scale_bits, divisor, delta[group.where])
+        statistics = {}
+        for statistic in self.plan.statistics:
+            values = np.empty(statistic.where.stop - statistic.where.start, np.float64)
+            open_into(self._statistics[statistic.where], statistic.scale_bits, 1, values)
+            statistics[statistic.name] = values.reshape(statistic.shape)
+        return OpenedFold(delta=delta, statistics=statistics, clients=self.clients, weight=self.weight)
+
+    def _counts_with(self, clients: int, weight: int) -> tuple[int, int]:
+        total_clients, total = self.clients + clients, self.weight + weight
+        if not 1 <= clients <= weight or total_clients > self.plan.max_cohort:
+            raise OverflowRisk(f"a fold of {total_clients} clients, planned for {self.plan.max_cohort}")
+        if total > self.plan.max_total_weight:
+            raise OverflowRisk(f"a fold of weight {total}, planned for {self.plan.max_total_weight}")
+        return total_clients, total
