@@ -1,0 +1,148 @@
+"""Checks over several settings at once, and what changed between two configurations. Plain JSON in, text out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from coordinator.address import parse_address
+from coordinator.config_sources import Key
+
+Json = Any
+
+
+def cross_checks(tree: Mapping[str, Json]) -> Iterator[tuple[tuple[Key, ...], str]]:
+    """What contradicts what in a tree whose settings are valid one by one.
+
+    Yields:
+        (the settings concerned, the first being the one to report; what is wrong and what to do).
+    """
+    yield from _transport(tree)
+    yield from _clients(tree["run"], tree["round"])
+    yield from _rounds(tree["run"], tree["round"])
+    ram, disk = tree["limits"]["staging_ram_bytes"], tree["limits"]["staging_disk_bytes"]
+    if ram + disk == 0:
+        keys = (("limits", "staging_ram_bytes"), ("limits", "staging_disk_bytes"))
+        yield keys, "uploads need room in memory or on disk: both budgets are 0"
+
+
+def _transport(tree: Mapping[str, Json]) -> Iterator[tuple[tuple[Key, ...], str]]:
+    insecure, listen = ("transport", "insecure"), ("coordinator", "listen")
+    if not tree["transport"]["insecure"]:
+        yield (insecure,), "TLS is not in this version: say so with insecure = true or --insecure"
+    elif not parse_address(tree["coordinator"]["listen"]).is_local:
+        yield (
+            (listen, insecure),
+            (
+                f"{tree['coordinator']['listen']} is open to other machines, which insecure does not allow: "
+                "listen on 127.0.0.1, [::1] or unix:/path, and let workers come through a tunnel"
+            ),
+        )
+
+
+def _clients(run: Mapping[str, Json], rounds: Mapping[str, Json]) -> Iterator[tuple[tuple[Key, ...], str]]:
+    clients, expected, cohort = ("run", "clients"), ("run", "expected_clients"), ("round", "cohort_size")
+    named = len(run["clients"])
+    if run["expected_clients"] is not None and run["expected_clients"] < named:
+        yield (expected, clients), f"{run['expected_clients']} are expected but {named} are named in clients"
+    elif rounds["cohort_size"] > (known := max(named, run["expected_clients"] or 0)) > 0:
+        yield (
+            (cohort, clients, expected),
+            (
+                f"a cohort of {rounds['cohort_size']} cannot be drawn from {known} clients: lower it, or raise "
+                "run.expected_clients or name more in run.clients"
+            ),
+        )
+    if run["mode"] == "reproducible" and not named and run["expected_clients"] is None:
+        yield (
+            (("run", "mode"), clients, expected),
+            "a reproducible run must know its clients: name them in run.clients, or give run.expected_clients",
+        )
+
+
+def _rounds(run: Mapping[str, Json], rounds: Mapping[str, Json]) -> Iterator[tuple[tuple[Key, ...], str]]:
+    mode, cohort = ("run", "mode"), ("round", "cohort_size")
+    if rounds["min_updates"] > rounds["cohort_size"]:
+        yield (
+            (("round", "min_updates"), cohort),
+            f"a round cannot ask for {rounds['min_updates']} updates of a cohort of {rounds['cohort_size']}",
+        )
+    if run["mode"] != "reproducible":
+        return
+    if rounds["over_selection"] != 1:
+        yield (
+            (("round", "over_selection"), mode),
+            "a reproducible run waits for its whole cohort: leave over_selection at 1.0, or set mode = elastic",
+        )
+    if rounds["deadline_quantile"] is not None:
+        yield (
+            (("round", "deadline_quantile"), mode),
+            "a reproducible run has no deadline: remove deadline_quantile, or set mode = elastic",
+        )
+
+
+def not_json(value: Json, name: str = "") -> str:
+    """The first part of a value that JSON cannot hold (a date, an infinity), as a dotted name; else ""."""
+    if isinstance(value, Mapping):
+        found = (not_json(item, f"{name}.{key}" if name else str(key)) for key, item in value.items())
+        return next(filter(None, found), "")
+    if isinstance(value, list | tuple):
+        found = (not_json(item, f"{name}[{number}]") for number, item in enumerate(value))
+        return next(filter(None, found), "")
+    if isinstance(value, float):
+        return "" if math.isfinite(value) else name
+    return "" if value is None or isinstance(value, str | int) else name
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Change:
+    """A setting that differs from what a run was created with."""
+
+    key: str
+    stored: Json
+    new: Json
+
+    def __str__(self) -> str:
+        """One line for the operator."""
+        only = " (it may only grow)" if self.key == "run.rounds" else ""
+        return f"{self.key}: the run has {_show(self.stored)}, now {_show(self.new)}{only}"
+
+
+def changed_keys(
+    stored: Mapping[str, Json], new: Mapping[str, Json], defaults: Mapping[str, Json]
+) -> tuple[Change, ...]:
+    """The settings an existing run does not accept, in alphabetical order.
+
+    Args:
+        stored: the run's `run_config()`.
+        new: the present one's.
+        defaults: the value of settings that `stored` is too old to have.
+    """
+    before, after = flatten(stored), flatten(new)
+    for key, value in flatten(defaults).items():
+        if not key.startswith("method.config"):
+            before.setdefault(key, value)
+    result = []
+    for key in sorted({*before, *after}):
+        old, now = before.get(key), after.get(key)
+        grown = key == "run.rounds" and isinstance(old, int) and isinstance(now, int) and now >= old
+        if old != now and not grown:
+            result.append(Change(key=key, stored=old, new=now))
+    return tuple(result)
+
+
+def flatten(tree: Mapping[str, Json], prefix: str = "") -> dict[str, Json]:
+    """Nested tables as dotted keys. An empty table has none."""
+    result: dict[str, Json] = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            result.update(flatten(value, f"{prefix}{key}."))
+        else:
+            result[f"{prefix}{key}"] = value
+    return result
+
+
+def _show(value: Json) -> str:
+    return "nothing" if value is None else repr(value)

@@ -1,0 +1,154 @@
+"""Where configuration comes from: a TOML file, the environment, flags; and where in the file a key stands.
+
+Nothing here knows which keys exist: the tree in `coordinator.config` says what is valid, this room only
+gathers raw values (flag over environment over file) and remembers where each came from.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from coordinator.errors import ConfigInvalid
+
+Json = Any
+Key = tuple[str, ...]
+PREFIX = "SSD_"
+
+
+@dataclass
+class Sources:
+    """Raw values, not validated yet."""
+
+    values: dict[str, Json] = field(default_factory=dict)
+    """Tables as nested dicts."""
+    file: Path | None = None
+    text: str = ""
+    given: dict[Key, str] = field(default_factory=dict)
+    """Key -> the variable or flag that set it, for keys that are not from the file."""
+
+    def set(self, key: Key, value: Json, origin: str) -> None:
+        """Overrides one key. A table on the way that is no table is replaced."""
+        table = self.values
+        for name in key[:-1]:
+            if not isinstance(table.get(name), dict):
+                table[name] = {}
+            table = table[name]
+        table[key[-1]] = value
+        self.given[key] = origin
+
+    def where(self, key: Key) -> str:
+        """Where a key was set, for the start of a message: `file:line`, a variable or a flag."""
+        for length in range(len(key), 0, -1):
+            if key[:length] in self.given:
+                return self.given[key[:length]]
+        if self.file is None:
+            return "configuration"
+        line = find_line(self.text, key)
+        return f"{self.file}:{line}" if line else str(self.file)
+
+
+def gather(
+    path: Path | None,
+    overrides: Mapping[str, Json],
+    environ: Mapping[str, str],
+    tables: Mapping[str, Callable[[str], bool]],
+) -> Sources:
+    """Reads the file and lays environment and flags over it.
+
+    Args:
+        path: the TOML file, or None for none.
+        overrides: dotted key -> value, from flags. Text is read like a variable's, other values are taken as
+            they are.
+        environ: the process environment; only `SSD_<TABLE>_<KEY>` of the given tables is looked at.
+        tables: every table's name -> a function that tells whether a key of it holds text.
+
+    Raises:
+        ConfigInvalid: the file cannot be read or is not TOML, or an override has no table.
+    """
+    sources = read_file(path) if path is not None else Sources()
+    for name, text in sorted(environ.items()):
+        key = _variable_key(name, tables)
+        if key is not None:
+            sources.set(key, parse_text(text, tables[key[0]](key[1])), name)
+    for dotted, value in overrides.items():
+        key = tuple(dotted.split("."))
+        if len(key) < 2 or not all(key):
+            raise ConfigInvalid(
+                f"{dotted!r} names no setting: write table.key, for example round.cohort_size"
+            )
+        is_text = len(key) == 2 and tables.get(key[0], lambda _: False)(key[1])
+        parsed = parse_text(value, is_text) if isinstance(value, str) else value
+        sources.set(key, parsed, f"flag {dotted}")
+    return sources
+
+
+def read_file(path: Path) -> Sources:
+    """The values of a TOML file.
+
+    Raises:
+        ConfigInvalid: it cannot be read or is not TOML.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        return Sources(values=tomllib.loads(text), file=path, text=text)
+    except FileNotFoundError as error:
+        raise ConfigInvalid(f"{path}: no such file") from error
+    except OSError as error:
+        raise ConfigInvalid(f"{path}: cannot be read: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigInvalid(f"{path}: not valid TOML: {error}") from error
+
+
+def parse_text(text: str, is_text: bool) -> Json:
+    """The value a flag or variable means: TOML (`8`, `true`, `["a", "b"]`), otherwise the text itself.
+
+    Args:
+        text: what was typed.
+        is_text: the setting holds text, so `1` means the text 1; a quoted text loses its quotes all the same.
+    """
+    if is_text and text[:1] not in {'"', "'"}:
+        return text
+    try:
+        parsed = tomllib.loads(f"value = {text}")
+    except tomllib.TOMLDecodeError:
+        return text
+    return parsed["value"] if len(parsed) == 1 else text
+
+
+def find_line(text: str, key: Key) -> int:
+    """The 1-based line a key (or the table it stands in) is written on; 0 if it cannot be told."""
+    table: Key = ()
+    nearest = 0
+    for number, line in enumerate(text.splitlines(), start=1):
+        header = re.match(r"\s*\[\[?\s*([^\]]+?)\s*\]", line)
+        if header:
+            table = _split(header[1])
+            if table == key:
+                return number
+            if table == key[:-1]:
+                nearest = number
+            continue
+        assigned = re.match(r"\s*((?:[\w-]+|\"[^\"]*\"|'[^']*')(?:\s*\.\s*(?:[\w-]+|\"[^\"]*\"))*)\s*=", line)
+        if assigned:
+            full = table + _split(assigned[1])
+            if full == key:
+                return number
+            if full == key[: len(full)]:
+                nearest = number
+    return nearest
+
+
+def _split(dotted: str) -> Key:
+    return tuple(part.strip().strip("\"'") for part in dotted.split("."))
+
+
+def _variable_key(name: str, tables: Mapping[str, Callable[[str], bool]]) -> Key | None:
+    if not name.startswith(PREFIX):
+        return None
+    table, _, key = name.removeprefix(PREFIX).lower().partition("_")
+    return (table, key) if table in tables and key else None
