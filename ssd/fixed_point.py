@@ -105,9 +105,7 @@ class SumRing(Protocol):
         """The inverse of `pack`; raises `ssd.codec.MalformedUpdate` for anything `pack` does not produce."""
         ...
 
-    def open(
-        self, accumulator: NDArray[np.int64], scale_bits: int, total_weight: int
-    ) -> NDArray[np.float32]:
+    def open(self, accumulator: NDArray[np.int64], scale_bits: int, total_weight: int) -> NDArray[np.float32]:
         """float32(float64(accumulator) / (2**scale_bits * total_weight))."""
         ...
 
@@ -143,9 +141,7 @@ class Int64Ring:
         """See `ssd.packing`."""
         return unpack_int64(packed, n)
 
-    def open(
-        self, accumulator: NDArray[np.int64], scale_bits: int, total_weight: int
-    ) -> NDArray[np.float32]:
+    def open(self, accumulator: NDArray[np.int64], scale_bits: int, total_weight: int) -> NDArray[np.float32]:
         """See `SumRing.open`."""
         out = np.empty(accumulator.size, np.float32)
         open_into(accumulator, scale_bits, total_weight, out)

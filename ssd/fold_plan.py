@@ -167,9 +167,7 @@ class FoldPlan:
         flat = np.frombuffer(view, "<f8", self.statistics_size, self.codec.nbytes)
         return view[: self.codec.nbytes], flat.astype(np.float64, copy=False)
 
-    def iter_update(
-        self, encoded: memoryview
-    ) -> Iterator[tuple[GroupFold, int, NDArray[np.float32]]]:
+    def iter_update(self, encoded: memoryview) -> Iterator[tuple[GroupFold, int, NDArray[np.float32]]]:
         """The decoded values as (group, offset, values) pieces within one group, cache-sized.
 
         A piece is overwritten by the next one.
