@@ -83,7 +83,7 @@ def check_fold(plan: FoldPlan, body: Buffer, weight: int, clients: int) -> None:
     Raises:
         UpdateRefused: the first thing that is wrong.
     """
-    if isinstance(clients, bool) or not isinstance(clients, int) or not 1 <= clients <= plan.max_cohort:
+    if type(clients) is not int or not 1 <= clients <= plan.max_cohort:
         raise UpdateRefused(RefusalReason.WEIGHT_OUT_OF_RANGE, f"a fold of {clients!r} clients")
     _check_weight(weight, clients * plan.max_client_weight, lowest=clients)
     view = byte_view(body)
@@ -100,7 +100,7 @@ def check_fold(plan: FoldPlan, body: Buffer, weight: int, clients: int) -> None:
 
 
 def _check_weight(weight: int, cap: int, lowest: int = 1) -> None:
-    if isinstance(weight, bool) or not isinstance(weight, int) or not lowest <= weight <= cap:
+    if type(weight) is not int or not lowest <= weight <= cap:
         raise UpdateRefused(
             RefusalReason.WEIGHT_OUT_OF_RANGE, f"weight {weight!r} is no integer in {lowest}..{cap}"
         )

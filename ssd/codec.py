@@ -33,6 +33,9 @@ BLOCK = 256
 MIN_EXPONENT, MAX_EXPONENT = -125, 113
 _HALF_BITS = 15
 _LARGEST_HALF = np.float32(32752.0)  # the half just below 2**15; times 2**113 it is still a float32
+_LARGEST_SCALE = np.nextafter(
+    np.finfo(np.float32).max / np.float32(127), np.float32(0)
+)  # times 127 is finite
 _SCRATCH_VALUES = 1 << 17
 
 
@@ -82,8 +85,15 @@ class VectorCodec:
             NotFinite: the vector holds a NaN or an infinity; names the tensor or group.
             SpecError: the vector does not fit the spec.
         """
-        check_vector(self.spec, vector)
         body = bytearray(self.nbytes)
+        self.encode_into(vector, memoryview(body))
+        return body
+
+    def encode_into(self, vector: NDArray[np.float32], body: memoryview) -> None:
+        """Like `encode`, into existing writable bytes of length `nbytes` (left half written if refused)."""
+        check_vector(self.spec, vector)
+        if body.nbytes != self.nbytes:
+            raise ValueError(f"{body.nbytes} bytes of room, {self.nbytes} needed")
         for segment in self._segments:
             values = np.ascontiguousarray(vector[segment.offset : segment.offset + segment.size])
             largest = _largest(values)
@@ -95,7 +105,6 @@ class VectorCodec:
                 _encode_half(body, segment, values, largest)
             else:
                 _encode_int8(body, segment, values)
-        return body
 
     def decode(self, body: Buffer) -> NDArray[np.float32]:
         """The float32 [spec.size] vector of a body.
@@ -184,7 +193,7 @@ def max_nan(a: float, b: float) -> float:
     return a + b if math.isnan(a) or math.isnan(b) else max(a, b)
 
 
-def _encode_half(body: bytearray, segment: _Segment, values: NDArray[np.float32], largest: float) -> None:
+def _encode_half(body: memoryview, segment: _Segment, values: NDArray[np.float32], largest: float) -> None:
     exponent = 0
     if largest > 0.0:
         exponent = max(math.frexp(largest)[1] - _HALF_BITS, MIN_EXPONENT)
@@ -208,18 +217,20 @@ def _decode_half(view: memoryview, segment: _Segment, start: int, out: NDArray[n
         np.multiply(out, np.float32(math.ldexp(1.0, exponent)), out=out)
 
 
-def _encode_int8(body: bytearray, segment: _Segment, values: NDArray[np.float32]) -> None:
+def _encode_int8(body: memoryview, segment: _Segment, values: NDArray[np.float32]) -> None:
     scales = np.frombuffer(body, "<f4", -(-segment.size // BLOCK), segment.header)
     quants = np.frombuffer(body, np.int8, segment.size, segment.payload)
     for start in range(0, segment.size, _SCRATCH_VALUES):
         piece = values[start : start + _SCRATCH_VALUES]
         starts = np.arange(0, piece.size, BLOCK)
         scale = np.maximum.reduceat(np.abs(piece), starts) / np.float32(127.0)
+        np.minimum(scale, _LARGEST_SCALE, out=scale)
         scales[start // BLOCK : start // BLOCK + scale.size] = scale
-        divisor = _per_value(np.where(scale > 0, scale, np.float32(1.0)), piece.size)
-        # A scale that rounded down (denormals) could send its largest value past 127.
-        quotient = np.clip(np.rint(piece / divisor), -127, 127)
-        quants[start : start + piece.size] = np.where(_per_value(scale, piece.size) > 0, quotient, 0)
+        # Where the scale is 0 every value is (nearly) 0 and any divisor gives the quotient 0.
+        divisor = np.repeat(np.where(scale > 0, scale, np.ones_like(scale)), BLOCK)[: piece.size]
+        # A scale that was rounded down could send its largest value past 127.
+        np.clip(np.rint(piece / divisor), -127, 127, out=divisor)
+        quants[start : start + piece.size] = divisor
 
 
 def _decode_int8(view: memoryview, segment: _Segment, start: int, out: NDArray[np.float32]) -> None:
@@ -241,7 +252,3 @@ def _decode_int8(view: memoryview, segment: _Segment, start: int, out: NDArray[n
         )
         if whole < out.size:
             np.multiply(out[whole:], scales[-1], out=out[whole:])
-
-
-def _per_value(per_block: NDArray[np.float32], size: int) -> NDArray[np.float32]:
-    return np.repeat(per_block, BLOCK)[:size]

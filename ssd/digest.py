@@ -31,7 +31,7 @@ def byte_view(data: Buffer) -> memoryview:
     Raises:
         TypeError: the data is not contiguous.
     """
-    view = memoryview(data)
+    view = data.data if isinstance(data, np.ndarray) else memoryview(data)
     if view.nbytes == 0:
         return memoryview(b"")
     if not view.contiguous:

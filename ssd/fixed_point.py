@@ -54,7 +54,7 @@ def scale_bits(max_total_weight: int, max_abs: float) -> int:
         OverflowRisk: a cap is not positive or not finite, W > 2**53 (float64(w) would round), or s would
             not be in 1..960 (the unit in the last place would be 1 or more; or 2**s * W is no float).
     """
-    if isinstance(max_total_weight, bool) or not isinstance(max_total_weight, int):
+    if type(max_total_weight) is not int:
         raise OverflowRisk(f"the largest total weight must be an integer, not {max_total_weight!r}")
     if not 1 <= max_total_weight <= MAX_TOTAL_WEIGHT:
         raise OverflowRisk(f"the largest total weight {max_total_weight} is not in 1..2**53")
@@ -71,7 +71,7 @@ def scale_bits(max_total_weight: int, max_abs: float) -> int:
 
 def _ceil_log2(value: Fraction) -> int:
     estimate = value.numerator.bit_length() - value.denominator.bit_length()
-    # 2**(estimate - 1) < value < 2**(estimate + 1)
+    # The bit lengths leave two candidates: the value lies between half and twice 2**estimate.
     return estimate if value <= Fraction(2) ** estimate else estimate + 1
 
 
@@ -94,7 +94,7 @@ class SumRing(Protocol):
         ...
 
     def add(self, accumulator: NDArray[np.int64], addend: NDArray[np.int64]) -> None:
-        """accumulator += addend."""
+        """Add in place: accumulator += addend."""
         ...
 
     def pack(self, accumulator: NDArray[np.int64]) -> bytes:
@@ -130,7 +130,7 @@ class Int64Ring:
         return result
 
     def add(self, accumulator: NDArray[np.int64], addend: NDArray[np.int64]) -> None:
-        """accumulator += addend, in int64."""
+        """See `SumRing.add`."""
         np.add(accumulator, addend, out=accumulator)
 
     def pack(self, accumulator: NDArray[np.int64]) -> bytes:
@@ -156,7 +156,7 @@ def quantising_factor(weight: int, scale_bits: int) -> np.float64:
 def quantise_into(
     values: FloatArray, factor: np.float64, scratch: NDArray[np.float64], out: NDArray[np.int64]
 ) -> None:
-    """out = rint(float64(values) * factor); `scratch` is as long as `values` and overwritten."""
+    """Write rint(float64(values) * factor) to `out`; `scratch` is as long as `values` and overwritten."""
     # dtype is said aloud: float32 times a float64 scalar is float32 in numpy.
     np.multiply(values, factor, out=scratch, dtype=np.float64)
     np.rint(scratch, out=scratch)
@@ -169,7 +169,7 @@ def open_into(
     total_weight: int,
     out: NDArray[np.float32] | NDArray[np.float64],
 ) -> None:
-    """out = float64(accumulator) / (2**scale_bits * total_weight), rounded once to out's dtype.
+    """Write float64(accumulator) / (2**scale_bits * total_weight) to `out`, rounded once to its dtype.
 
     Raises:
         ValueError: the total weight is not positive.

@@ -88,7 +88,7 @@ class FoldPlan:
             OverflowRisk: the caps could overflow the exact sum; names the group or statistic.
         """
         for name, cap in (("max_cohort", max_cohort), ("max_client_weight", max_client_weight)):
-            if isinstance(cap, bool) or not isinstance(cap, int) or cap < 1:
+            if type(cap) is not int or cap < 1:
                 raise FoldConfigError(f"{name} must be a positive integer, not {cap!r}")
         if max_cohort * max_client_weight > MAX_TOTAL_WEIGHT:
             raise OverflowRisk(f"{max_cohort} clients of weight {max_client_weight} exceed 2**53")

@@ -46,14 +46,14 @@ def encode_update(
     declared = [statistic.name for statistic in plan.statistics]
     if set(statistics) != set(declared):
         raise ValueError(f"statistics {sorted(statistics)}, but {sorted(declared)} are declared")
-    flat = np.zeros(plan.statistics_size, "<f8")
+    body = bytearray(plan.update_nbytes)
+    plan.codec.encode_into(delta, memoryview(body)[: plan.codec.nbytes])
+    flat = np.frombuffer(body, "<f8", plan.statistics_size, plan.codec.nbytes)
     for statistic in plan.statistics:
         values = np.asarray(statistics[statistic.name], np.float64)
         if values.shape != statistic.shape:
             raise ValueError(f"statistic {statistic.name!r} has shape {values.shape}, not {statistic.shape}")
         flat[statistic.where] = values.reshape(-1)
-    body = plan.codec.encode(delta)
-    body += flat.tobytes()
     return bytes(body)
 
 
@@ -87,9 +87,8 @@ class Fold:
             self._ring.quantise(values, group.weight_of(weight, 1), group.scale_bits, quantised)
             self._ring.add(self._sum[start : start + values.size], quantised)
         for statistic in self.plan.statistics:
-            where = statistic.where
-            quantised = self._ring.quantise(statistics[where], 1, statistic.scale_bits)
-            self._ring.add(self._statistics[where], quantised)
+            sums = self._ring.quantise(statistics[statistic.where], 1, statistic.scale_bits)
+            self._ring.add(self._statistics[statistic.where], sums)
         self.clients, self.weight = clients, total
 
     def add_fold(self, body: Buffer, weight: int, clients: int) -> None:

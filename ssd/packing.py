@@ -18,6 +18,7 @@ it allocate more than that.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -179,13 +180,14 @@ def _read_planes(stored: NDArray[np.uint8], width: int, out: NDArray[np.uint64])
 
 def _width_of(spread: NDArray[np.uint64]) -> NDArray[np.uint8]:
     """The fewest whole bytes (0..8) that hold each value."""
-    return (spread[:, None] > _WIDEST).sum(axis=1).astype(np.uint8)
+    widths: NDArray[np.uint8] = np.add.reduce(spread[:, None] > _WIDEST, axis=1, dtype=np.uint8)
+    return widths
 
 
 def _runs(widths: NDArray[np.uint8]) -> Iterator[tuple[int, int]]:
     """(start, stop) of each maximal run of equal widths."""
     edges = [0, *(np.flatnonzero(widths[1:] != widths[:-1]) + 1).tolist(), widths.size]
-    yield from zip(edges[:-1], edges[1:], strict=True)
+    yield from pairwise(edges)
 
 
 def _batch_shapes(n: int) -> Iterator[tuple[int, tuple[int, int]]]:

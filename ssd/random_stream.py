@@ -67,7 +67,7 @@ class RandomStream:
         return items
 
     def sample(self, items: Sequence[T], k: int) -> list[T]:
-        """k different items in random order; every ordered choice is equally likely.
+        """Draw k different items in random order; every ordered choice is equally likely.
 
         Raises:
             ValueError: there are fewer than k items.

@@ -121,17 +121,16 @@ class ParameterSpec:
             SpecError: the value is not such an object, or its digest is not that of its tensors.
         """
         try:
-            if value["format"] != SPEC_FORMAT:
-                raise SpecError(f"unknown spec format {value['format']!r}")
+            known = value["format"] == SPEC_FORMAT
             tensors = tuple(
                 TensorSpec(t["name"], tuple(t["shape"]), t["offset"], t["group"], Kind(t["kind"]))
                 for t in value["tensors"]
             )
             digest = value["digest"]
-        except SpecError:
-            raise
         except (KeyError, TypeError, ValueError) as error:
             raise SpecError(f"not a parameter spec: {error!r}") from error
+        if not known:
+            raise SpecError(f"unknown spec format {value['format']!r}")
         spec = cls(tensors)
         if spec.digest != digest:
             raise SpecError(f"the spec's digest is {spec.digest}, not {digest!r}")
@@ -167,7 +166,7 @@ def check_vector(spec: ParameterSpec, vector: NDArray[np.float32]) -> None:
 
 def _check_shape(tensor: TensorSpec) -> None:
     for extent in tensor.shape:
-        if isinstance(extent, bool) or not isinstance(extent, int) or extent < 1:
+        if type(extent) is not int or extent < 1:
             raise SpecError(f"tensor {tensor.name!r} has the shape {tensor.shape}")
 
 
@@ -178,15 +177,13 @@ def _check(tensors: tuple[TensorSpec, ...]) -> None:
     groups: list[str] = []
     offset = 0
     for tensor in tensors:
-        if not isinstance(tensor.name, str) or not isinstance(tensor.group, str):
-            raise SpecError("tensor and group names are strings")
-        if not tensor.name or not tensor.group:
-            raise SpecError("a tensor and its group need a name")
+        if not all(type(name) is str and name for name in (tensor.name, tensor.group)):
+            raise SpecError(f"a tensor and its group need names, not {tensor.name!r} and {tensor.group!r}")
         if tensor.name in names:
             raise SpecError(f"tensor {tensor.name!r} is there twice")
         names.add(tensor.name)
         _check_shape(tensor)
-        if isinstance(tensor.offset, bool) or tensor.offset != offset:
+        if type(tensor.offset) is not int or tensor.offset != offset:
             raise SpecError(f"tensor {tensor.name!r} starts at {tensor.offset}, expected {offset}")
         offset += tensor.size
         if offset > MAX_SIZE:

@@ -43,7 +43,7 @@ def load(name_or_file: str, config: Mapping[str, Any]) -> Method:
     create = getattr(module, "create", None)
     if not callable(create):
         raise MethodError(f"{name_or_file} has no function create(config)")
-    return cast(Method, create(dict(config)))
+    return cast("Method", create(dict(config)))
 
 
 def _load_name(name: str) -> ModuleType:
