@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ from PIL import Image, UnidentifiedImageError
 EXTENSIONS = frozenset(
     ".jpg .jpeg .jpe .jfif .png .webp .bmp .gif .tif .tiff .ppm .pgm .pbm .pnm".split()  # noqa: SIM905 - easier to read
 )
-FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 MAX_PIXELS = 89_478_485
 """Pillow's own threshold for a suspected decompression bomb; a decode needs up to 8 bytes per pixel."""
 _ORIENTATION = 0x0112
@@ -63,8 +64,6 @@ class Decoding:
 
     side: int
     channels: int
-    keep: float = 1.0
-    """The part of the short side that the centred square keeps."""
     max_pixels: int = MAX_PIXELS
 
 
@@ -87,8 +86,9 @@ def measure(path: Path, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
 
 
 def _decode(path: Path, how: Decoding) -> tuple[tuple[int, int], NDArray[np.uint8]]:
+    formats = _formats()
     try:
-        with Image.open(path, formats=FORMATS) as image:
+        with Image.open(path, formats=formats) as image:
             size = image.size
             _check_size(size, how.max_pixels)
             # At twice the needed size or more, so that the antialiased resize below decides how it looks.
@@ -102,6 +102,13 @@ def _decode(path: Path, how: Decoding) -> tuple[tuple[int, int], NDArray[np.uint
         raise RefusedImageError(_refusal_of(error, path), str(error)) from error
 
 
+@cache
+def _formats() -> tuple[str, ...]:
+    """Those of `FORMATS` that this build of Pillow has; asking for another would fail on every file."""
+    Image.init()
+    return tuple(name for name in FORMATS if name in Image.OPEN)
+
+
 def _check_size(size: tuple[int, int], max_pixels: int) -> None:
     width, height = size
     if width * height > max_pixels:
@@ -113,10 +120,10 @@ def _check_size(size: tuple[int, int], max_pixels: int) -> None:
 def _square(image: Image.Image, how: Decoding) -> NDArray[np.uint8]:
     plain = _plain_mode(image)
     width, height = plain.size
-    edge = min(width, height) * how.keep
+    edge = min(width, height)
     box = ((width - edge) / 2, (height - edge) / 2, (width + edge) / 2, (height + edge) / 2)
     # Pillow multiplies colours by alpha before it mixes pixels, so transparent ones do not bleed in.
-    small = plain.resize((how.side, how.side), Image.Resampling.BICUBIC, box=box, reducing_gap=2.0)
+    small = plain.resize((how.side, how.side), Image.Resampling.BILINEAR, box=box, reducing_gap=2.0)
     # A centred square may be turned after scaling as well as before; on few pixels it costs nothing.
     turn = _ROTATIONS.get(_orientation(image))
     if turn is not None:

@@ -82,29 +82,26 @@ class FolderImages:
         self._format = ImageFormat(size=side, channels=image.channels)
         self._how = Decoding(side=side, channels=image.channels, max_pixels=options.max_pixels)
         self._threads = options.threads
-        if options.labels and class_names is None:
-            class_names = _folder_names(root)
+        wanted = _folder_names(root) if class_names is None else tuple(class_names)
         min_side = image.size if options.min_side is None else options.min_side
         self._files, self.report = scan(
             root,
             index_dir=index_dir,
             min_side=min_side,
             max_pixels=options.max_pixels,
-            classes=class_names if options.labels else None,
+            classes=wanted if options.labels else None,
             threads=options.threads,
         )
         if not self._files:
             raise DataError(_nothing_usable(str(self.report), min_side, options.labels))
         self.class_names: tuple[str, ...] = ()
         self._labels: Tensor | None = None
-        if options.labels and class_names is not None:
-            # Without given names a class exists only if it has an image.
-            present = {file.relative.split("/")[0] for file in self._files}
-            self.class_names = tuple(class_names)
-            if set(class_names) - present and class_names == _folder_names(root):
-                self.class_names = tuple(sorted(present))
+        if options.labels:
+            folders = [file.relative.split("/")[0] for file in self._files]
+            # A class nobody named exists only if it has an image.
+            self.class_names = tuple(sorted(set(folders))) if class_names is None else wanted
             number = {name: label for label, name in enumerate(self.class_names)}
-            self._labels = torch.tensor([number[file.relative.split("/")[0]] for file in self._files])
+            self._labels = torch.tensor([number[folder] for folder in folders])
 
     @property
     def format(self) -> ImageFormat:
@@ -201,6 +198,7 @@ def folder_probe(
     for label, name in enumerate(every.class_names):
         members = np.flatnonzero(labels == label).tolist()
         held_out = min(len(members) - 1, max(1, round(len(members) * test_share)))
+        # printable: a folder's name need not be text, a stream's label must be.
         chosen = set(RandomStream("probe-split", seed, printable(name)).sample(members, held_out))
         test_rows += [row for row in members if row in chosen]
         train_rows += [row for row in members if row not in chosen]

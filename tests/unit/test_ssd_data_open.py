@@ -1,0 +1,127 @@
+import logging
+
+import pytest
+import torch
+from PIL import Image
+
+from ssd.data.builtin import load_builtin
+from ssd.data.errors import DataError
+from ssd.data.open import DataConfig, open_builtin, open_client, open_probe
+from ssd.data.partition import dirichlet, iid, save
+from ssd.data.source import ImageFormat, TensorImages
+from ssd.data.subset import SubsetImages
+
+GREY_8 = ImageFormat(size=8, channels=1)
+
+
+@pytest.fixture
+def digits(tmp_path):
+    config = DataConfig(kind="digits", partition=tmp_path / "partition.json")
+    whole = open_builtin(config, GREY_8)
+    save(dirichlet(whole.train.labels.tolist(), 4, 0.3, seed=0, dataset="digits"), config.partition)
+    return config
+
+
+def test_clients_of_a_built_in_set_share_out_its_training_images(digits):
+    whole = load_builtin("digits", GREY_8).train
+    sources = [open_client(digits, f"client-00{number}", GREY_8) for number in range(4)]
+    assert sum(len(source) for source in sources) == 1437
+    assert torch.equal(
+        torch.cat([source.labels for source in sources]).sort().values, whole.labels.sort().values
+    )
+    first = sources[0]
+    assert first.format == GREY_8
+    assert first.batch([0, 1]).shape == (2, 1, 8, 8)
+
+
+def test_the_probe_of_a_built_in_set_is_its_own_split(digits):
+    probe = open_probe(digits, ImageFormat(size=16, channels=3))
+    assert (probe.name, len(probe.train), len(probe.test)) == ("digits", 1437, 360)
+    assert probe.test.format == ImageFormat(size=16, channels=3)
+
+
+def test_an_unknown_client_is_told_the_nearest_name(digits):
+    with pytest.raises(DataError, match=r"'clint-002' is not in the partition of digits.*is 'client-002'"):
+        open_client(digits, "clint-002", GREY_8)
+
+
+def test_a_partition_is_needed_and_must_be_of_this_data_set(digits, tmp_path):
+    with pytest.raises(DataError, match="set `partition`"):
+        open_client(DataConfig(kind="digits"), "client-000", GREY_8)
+    save(iid(1437, 2, seed=0, dataset="digits"), tmp_path / "other.json")
+    with pytest.raises(DataError, match="make a new partition"):
+        open_client(DataConfig(kind="digits", partition=tmp_path / "other.json"), "client-000", GREY_8)
+
+
+@pytest.fixture
+def folders(tmp_path):
+    for site in ("north", "south"):
+        for label in ("cat", "dog"):
+            (tmp_path / site / label).mkdir(parents=True)
+            for number in range(3):
+                Image.new("RGB", (40, 30), (number, 0, 0)).save(tmp_path / site / label / f"{number}.png")
+    return DataConfig(
+        kind="folder",
+        folders={"north": tmp_path / "north", "south": tmp_path / "south"},
+        probe=tmp_path / "north",
+        index_dir=tmp_path / "index",
+    )
+
+
+def test_a_client_may_be_a_folder_of_images(folders, tmp_path):
+    source = open_client(folders, "south", ImageFormat(size=16, channels=3))
+    assert len(source) == 6
+    assert source.labels is None
+    assert source.batch([5]).shape == (1, 3, 18, 18)
+    assert len(list((tmp_path / "index").iterdir())) == 1
+    with pytest.raises(DataError, match=r"'west' is not in the table of client folders.*2 clients"):
+        open_client(folders, "west", ImageFormat(size=16, channels=3))
+
+
+def test_labels_of_folder_clients_agree_when_the_classes_are_given(folders):
+    config = DataConfig(
+        kind="folder", folders=folders.folders, labels="folders", classes=("dog", "bird", "cat")
+    )
+    source = open_client(config, "north", ImageFormat(size=16, channels=3))
+    assert source.labels.tolist() == [2, 2, 2, 0, 0, 0]
+
+
+def test_a_folder_probe_is_labelled_and_at_the_exact_size(folders):
+    probe = open_probe(folders, ImageFormat(size=16, channels=3))
+    assert probe.train.labels.tolist() == [0, 0, 1, 1]
+    assert probe.train.batch([0]).shape == (1, 3, 16, 16)
+    with pytest.raises(DataError, match="set `probe`"):
+        open_probe(DataConfig(kind="folder"), GREY_8)
+
+
+def test_images_left_out_are_logged_once_when_a_client_is_opened(folders, tmp_path, caplog):
+    (tmp_path / "north" / "cat" / "broken.jpg").write_text("x")
+    with caplog.at_level(logging.WARNING, logger="ssd.data.open"):
+        open_client(folders, "north", ImageFormat(size=16, channels=3))
+        open_client(folders, "south", ImageFormat(size=16, channels=3))
+    assert len(caplog.records) == 1
+    assert "1 not an image (first: cat/broken.jpg)" in caplog.text
+
+
+def test_a_data_configuration_is_checked_when_it_is_made():
+    with pytest.raises(DataError, match="no data set 'cifar'"):
+        DataConfig(kind="cifar")
+    with pytest.raises(DataError, match="`none` or `folders`"):
+        DataConfig(kind="folder", labels="file")
+
+
+def test_a_subset_is_a_view_in_the_order_of_its_indices():
+    base = TensorImages(
+        torch.arange(5, dtype=torch.uint8).reshape(5, 1, 1, 1).expand(5, 1, 4, 4), torch.arange(5)
+    )
+    subset = SubsetImages(base, [3, 1, 4])
+    assert len(subset) == 3
+    assert subset.labels.tolist() == [3, 1, 4]
+    assert subset.batch([2, 0])[:, 0, 0, 0].tolist() == [4, 3]
+    assert subset.batch(range(2))[:, 0, 0, 0].tolist() == [3, 1]
+    assert len(SubsetImages(base, [])) == 0
+    for wrong in ([5], [-1]):
+        with pytest.raises(IndexError, match=r"0\.\.4"):
+            SubsetImages(base, wrong)
+    with pytest.raises(IndexError):
+        subset.batch([3])
