@@ -1,0 +1,31 @@
+"""FedAlignUniform: FedAvg over clients that minimise alignment plus uniformity; the base method of SSD."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from ssd.declaration import Json
+from ssd.methods.align_uniform import AlignUniform
+from ssd.methods.align_uniform_config import AlignUniformConfig, resolve
+from ssd.training import STATISTICS
+
+NAME = "fed_align_uniform"
+VERSION = 1
+
+
+class FedAlignUniform(AlignUniform):
+    """The method; see `AlignUniformConfig` for its settings."""
+
+    def __init__(self, config: AlignUniformConfig) -> None:
+        statistics = tuple(name for name in STATISTICS if name not in ("dsr_sum", "distillation_sum"))
+        super().__init__(NAME, VERSION, config, statistics=statistics)
+
+
+def create(config: Mapping[str, Json]) -> FedAlignUniform:
+    """The method of a configuration.
+
+    Raises:
+        SettingsError: listing everything that is wrong with it.
+
+    """
+    return FedAlignUniform(resolve(AlignUniformConfig, config))

@@ -1,0 +1,1 @@
+"""Backbones, the projector, and the flat vector they travel as."""

@@ -1,0 +1,71 @@
+"""Encoders by name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+from torch import nn
+
+from ssd.data.source import ImageFormat
+from ssd.models.initialise import initialise
+from ssd.models.resnet import FEATURE_DIMS, resnet
+from ssd.models.small import SmallEncoder
+
+EncoderName = Literal["small", "resnet18_cifar", "resnet18", "resnet50"]
+NAMES: tuple[str, ...] = get_args(EncoderName)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelConfig:
+    """Which encoder."""
+
+    name: EncoderName = "resnet18_cifar"
+    feature_dim: int | None = None
+    """Length of h. Free for `small` (None: 128); fixed for the ResNets (512, 512, 2048)."""
+    width: int | None = None
+    """Channels of the first layer of `small` (None: 32); not a setting of the ResNets."""
+
+    def resolved(self) -> ModelConfig:
+        """The same with every None that has a default replaced.
+
+        Raises:
+            ValueError: a value the named encoder cannot have.
+
+        """
+        if self.name == "small":
+            feature_dim = self.feature_dim if self.feature_dim is not None else 128
+            width = self.width if self.width is not None else 32
+            if feature_dim < 1 or width < 1:
+                raise ValueError(f"feature_dim and width must be positive, got {feature_dim} and {width}")
+            return ModelConfig(name=self.name, feature_dim=feature_dim, width=width)
+        fixed = FEATURE_DIMS[self.name]
+        if self.feature_dim not in (None, fixed):
+            raise ValueError(f"{self.name} has feature_dim {fixed}, not {self.feature_dim}")
+        if self.width is not None:
+            raise ValueError(f"width is a setting of the small encoder, not of {self.name}")
+        return ModelConfig(name=self.name, feature_dim=fixed, width=None)
+
+
+def skeleton(config: ModelConfig, image: ImageFormat) -> nn.Module:
+    """An encoder on the meta device: shapes and names, no memory. Touches no random generator.
+
+    Maps [B, C, S, S] images in [0, 1] to [B, feature_dim].
+    """
+    sizes = config.resolved()
+    with torch.device("meta"):
+        if sizes.name != "small":
+            return resnet(sizes.name, channels=image.channels)
+        assert sizes.feature_dim is not None
+        assert sizes.width is not None
+        return SmallEncoder(
+            size=image.size, channels=image.channels, feature_dim=sizes.feature_dim, width=sizes.width
+        )
+
+
+def build_initialised(config: ModelConfig, image: ImageFormat, seed: int) -> nn.Module:
+    """The same with initial weights drawn from `seed`."""
+    encoder = skeleton(config, image).to_empty(device="cpu")
+    initialise(encoder, torch.Generator().manual_seed(seed))
+    return encoder

@@ -1,0 +1,221 @@
+"""One client's local training: SGD on the SSD objective over its own images.
+
+Rules it keeps:
+
+- The result is a function of (options, base vector, data, scaling, seeds, device type, thread count). Batch order
+  comes from `RandomStream("batches", run seed, round, client, epoch)`, view parameters from a generator seeded by
+  `RandomStream("views", run seed, round, client)`; global generators are never touched.
+- A fresh optimiser every round: momentum starts at zero, as in the official code.
+- Both views of a batch go through the model as one batch of 2B, so BatchNorm sees them together.
+- The last, smaller batch of an epoch is dropped if `drop_last` says so, unless it is the only one: a client with
+  fewer images than a batch trains on one batch of all it has. (The official code drops it for K <= 10 clients,
+  and there such a client does nothing and reports NaN.) A batch of one image is always left out: it has no pair
+  for uniformity and no batch statistics.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from ssd.data.source import ImageSource
+from ssd.data.views import Views
+from ssd.losses.dimension_scaled import DimensionScaling
+from ssd.losses.objective import Terms, objective
+from ssd.losses.presets import SsdLosses
+from ssd.methods.method import Progress
+from ssd.models.flat import FlatModel
+from ssd.random_stream import RandomStream
+
+CUDA_CHECK_INTERVAL = 25
+"""Steps between looks at the loss on an accelerator, where every look waits for the device."""
+
+STATISTICS = (
+    "loss_sum",
+    "alignment_sum",
+    "uniformity_sum",
+    "dsr_sum",
+    "distillation_sum",
+    "representation_norm_sum",
+    "embedding_norm_sum",
+    "batches",
+    "images",
+)
+"""All additive: a `*_sum` is over mini-batches (norms: of the batch means of ‖h‖ and ‖z‖), `images` counts every
+image of every epoch."""
+
+
+class TrainingDiverged(ArithmeticError):
+    """A loss or a parameter stopped being finite."""
+
+
+class TooFewImages(ValueError):
+    """A client has fewer than two images: there is nothing to train on."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainingOptions:
+    """How a client trains; the defaults are the official code's."""
+
+    local_epochs: int = 5
+    batch_size: int = 128
+    drop_last: bool = True
+    """Drop an epoch's last, smaller batch (the official code: with up to ten clients)."""
+    momentum: float = 0.9
+    weight_decay: float = 1e-4
+    mixed_precision: bool = False
+    """bfloat16 forward passes on CUDA; the objective stays float32. No effect on the CPU."""
+
+    def __post_init__(self) -> None:
+        if self.local_epochs < 1:
+            raise ValueError(f"local_epochs must be at least 1, got {self.local_epochs}")
+        if self.batch_size < 2:
+            raise ValueError(f"batch_size must be at least 2, got {self.batch_size}")
+        if not 0.0 <= self.momentum < 1.0:
+            raise ValueError(f"momentum must be 0 to below 1, got {self.momentum}")
+        if self.weight_decay < 0.0:
+            raise ValueError(f"weight_decay must not be negative, got {self.weight_decay}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Seeds:
+    """What a client's randomness in one round is derived from."""
+
+    run_seed: int
+    round: int
+    client_id: str
+
+    def order(self, epoch: int, count: int) -> list[int]:
+        """The order of the client's images in one epoch."""
+        return RandomStream("batches", self.run_seed, self.round, self.client_id, epoch).permutation(count)
+
+    def views(self) -> torch.Generator:
+        """A CPU generator for the views of one visit."""
+        stream = RandomStream("views", self.run_seed, self.round, self.client_id)
+        return torch.Generator().manual_seed(stream.seed64())
+
+
+def batch_sizes(count: int, options: TrainingOptions) -> list[int]:
+    """The sizes of one epoch's batches, in order; see the rules at the top of this module.
+
+    Raises:
+        TooFewImages: fewer than two images.
+
+    """
+    if count < 2:
+        raise TooFewImages(f"a client needs at least two images to train on, this one has {count}")
+    full, rest = divmod(count, options.batch_size)
+    sizes = [options.batch_size] * full
+    if rest >= 2 and not (options.drop_last and full):
+        sizes.append(rest)
+    return sizes
+
+
+@dataclass
+class MomentumSgd:
+    """SGD with momentum and L2 decay on one flat vector; the update rule of `torch.optim.SGD`.
+
+    Written out because it is three operations here, and because constructing torch's first optimiser imports its
+    compiler, a second of start-up in every training process.
+    """
+
+    lr: float
+    momentum: float
+    weight_decay: float
+    _velocity: Tensor | None = field(default=None, init=False)
+
+    @torch.no_grad()
+    def step(self, parameters: Tensor, gradient: Tensor) -> None:
+        """Move `parameters` in place; `gradient` is overwritten."""
+        gradient.add_(parameters, alpha=self.weight_decay)
+        if self._velocity is None:
+            self._velocity = gradient.clone()
+        else:
+            self._velocity.mul_(self.momentum).add_(gradient)
+        parameters.add_(self._velocity, alpha=-self.lr)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LocalTraining:
+    """Everything of a client's visit that is not the model or the data."""
+
+    options: TrainingOptions
+    losses: SsdLosses
+    views: Views
+    lr: float
+    seeds: Seeds
+    scaling: DimensionScaling | None
+
+    def run(self, model: FlatModel, source: ImageSource, progress: Progress) -> Mapping[str, float]:
+        """Train `model` in place on `source`; returns the `STATISTICS`.
+
+        Raises:
+            TooFewImages: fewer than two images.
+            TrainingDiverged: a loss or a parameter is not finite.
+
+        """
+        sizes = batch_sizes(len(source), self.options)
+        steps = self.options.local_epochs * len(sizes)
+        device = model.trainable.device
+        interval = 1 if device.type == "cpu" else CUDA_CHECK_INTERVAL
+        optimiser = MomentumSgd(self.lr, self.options.momentum, self.options.weight_decay)
+        generator = self.seeds.views()
+        totals = torch.zeros(7, dtype=torch.float64, device=device)
+        for module in model.parts.values():
+            module.train()
+        for step, indices in enumerate(self._batches(len(source), sizes), start=1):
+            images = source.batch(indices).to(device, non_blocking=True)
+            terms, norms = self._forward(model, self.views.pair(images, generator))
+            model.clear_gradient()
+            torch.autograd.backward(terms.loss)
+            optimiser.step(model.trainable, model.gradient())
+            with torch.no_grad():
+                parts = (terms.loss, terms.alignment, terms.uniformity, terms.dsr, terms.distillation, *norms)
+                latest = torch.stack(parts)
+                totals += latest
+            if step % interval == 0 or step == steps:
+                self._report(step, steps, latest, progress)
+        model.clear_gradient()
+        if not bool(torch.isfinite(model.trainable).all()):
+            raise TrainingDiverged(self._advice("a parameter is not finite", steps, steps))
+        batches = self.options.local_epochs * len(sizes)
+        images_seen = self.options.local_epochs * sum(sizes)
+        return dict(zip(STATISTICS, [*totals.tolist(), float(batches), float(images_seen)], strict=True))
+
+    def _batches(self, count: int, sizes: Sequence[int]) -> Iterator[list[int]]:
+        for epoch in range(self.options.local_epochs):
+            order = self.seeds.order(epoch, count)
+            start = 0
+            for size in sizes:
+                yield order[start : start + size]
+                start += size
+
+    def _forward(self, model: FlatModel, views: Tensor) -> tuple[Terms, tuple[Tensor, Tensor]]:
+        mixed = self.options.mixed_precision and views.device.type == "cuda"
+        with torch.autocast(views.device.type, dtype=torch.bfloat16, enabled=mixed):
+            representations = model.parts["encoder"](views)
+            head = model.parts.get("projector")
+            embeddings = representations if head is None else head(representations)
+        representations, embeddings = representations.float(), embeddings.float()
+        first_h, second_h = representations.chunk(2)
+        first_z, second_z = embeddings.chunk(2)
+        terms = objective((first_h, second_h), (first_z, second_z), self.losses, self.scaling)
+        norms = (representations.detach().norm(dim=1).mean(), embeddings.detach().norm(dim=1).mean())
+        return terms, norms
+
+    def _report(self, step: int, steps: int, latest: Tensor, progress: Progress) -> None:
+        values = latest.tolist()
+        if not math.isfinite(values[0]):
+            raise TrainingDiverged(self._advice(f"the loss is {values[0]}", step, steps))
+        names = [name.removesuffix("_sum") for name in STATISTICS]
+        progress(step, steps, dict(zip(names, values, strict=False)))
+
+    def _advice(self, what: str, step: int, steps: int) -> str:
+        return (
+            f"training of client {self.seeds.client_id!r} diverged in round {self.seeds.round} at step {step} of "
+            f"{steps}: {what} (learning rate {self.lr:g}); lower the learning rate or the loss weights"
+        )
