@@ -70,7 +70,7 @@ class CoordinatorMetrics:
 
     def __init__(self, build: str = "", clock: Callable[[], float] = time.monotonic) -> None:
         # A `_created` gauge beside every counter doubles the page and says nothing build_info does not.
-        disable_created_metrics()
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # the library has no annotation there
         self.registry = CollectorRegistry(auto_describe=True)
         self._clock = clock
         self._phase: str | None = None
