@@ -39,7 +39,9 @@ def _address(value: str) -> str:
     return str(parse_address(value))
 
 
-def _optional_address(value: str) -> str:
+def _http_address(value: str) -> str:
+    if value and parse_address(value).path:
+        raise ValueError("HTTP is served on host:port only")
     return _address(value) if value else value
 
 
@@ -61,7 +63,7 @@ def _plain_json(value: Mapping[str, Json]) -> Mapping[str, Json]:
 
 ConfigPath = Annotated[Path, BeforeValidator(_as_path)]
 AddressText = Annotated[str, AfterValidator(_address)]
-OptionalAddressText = Annotated[str, AfterValidator(_optional_address)]
+HttpAddressText = Annotated[str, AfterValidator(_http_address)]
 ClientNames = Annotated[tuple[str, ...], BeforeValidator(_as_tuple), AfterValidator(_client_names)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -77,8 +79,8 @@ class CoordinatorSection(_Section):
 
     listen: AddressText = "127.0.0.1:7443"
     """Where workers and operators connect: host:port or unix:/path; port 0 takes any free one."""
-    http_listen: OptionalAddressText = "127.0.0.1:9464"
-    """Where /metrics, /livez and /readyz are served; empty: nowhere."""
+    http_listen: HttpAddressText = "127.0.0.1:9464"
+    """Where /metrics, /livez and /readyz are served, host:port; empty: nowhere."""
     state_dir: ConfigPath = Path("state/coordinator")
     """Journal, registry and blobs. One directory is one federation."""
 

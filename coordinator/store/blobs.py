@@ -1,9 +1,9 @@
 """Content-addressed blobs as files.
 
-`<root>/ab/<digest>` holds the bytes, `<digest>.chunks` beside it the SHA-256 of every 1 MiB chunk; the two
+`<state_dir>/blobs/ab/<digest>` holds the bytes, `<digest>.chunks` beside it the SHA-256 of every 1 MiB chunk; the two
 together prove the digest, so a truncated or exchanged file is noticed when it is opened and a damaged chunk
 is named by `verify`. A blob exists if and only if its data file does. Writing: both files under a temporary
-name in `<root>/tmp`, fsync, rename the chunk list, rename the data, fsync the directory. What a dead process left
+name in `blobs/tmp`, fsync, rename the chunk list, rename the data, fsync the directory. What a dead process left
 in `tmp`, and chunk lists without data, are removed at start; the state directory's lock makes that safe.
 """
 
@@ -182,10 +182,10 @@ class FileBlobReader:
 
 
 class FileBlobs:
-    """`coordinator.ports.Blobs` under `root`. Writers and readers may be used from different threads."""
+    """`coordinator.ports.Blobs` in `<state_dir>/blobs`. Writers and readers may be used from different threads."""
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
+    def __init__(self, state_dir: Path) -> None:
+        self.root = root = state_dir / "blobs"
         self._numbers = itertools.count()
         try:
             (root / "tmp").mkdir(parents=True, exist_ok=True)
