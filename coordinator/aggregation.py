@@ -9,7 +9,7 @@ moment, whatever the cohort.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,18 +19,18 @@ from coordinator.core.strategy import Strategy
 from coordinator.ports import BlobInfo, Blobs
 from ssd.codec import Encoding, VectorCodec
 from ssd.declaration import Declaration
-from ssd.folding import Fold
+from ssd.digest import byte_view
+from ssd.folding import OpenedFold
 from ssd.spec import ParameterSpec
 from ssd.version import next_version
 
 Vector = NDArray[np.float32]
+Insist = Callable[[Callable[[], BlobInfo]], BlobInfo]
 
 
 def group_encodings(declaration: Declaration, encoding: Encoding) -> dict[str, Encoding]:
     """The encoding of each group: the run's for compressed groups, float32 for the others."""
-    return {
-        group.name: encoding if group.compress else Encoding.FLOAT32 for group in declaration.groups
-    }
+    return {group.name: encoding if group.compress else Encoding.FLOAT32 for group in declaration.groups}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -60,41 +60,40 @@ class VersionMaker:
         # float32 rounds nothing away, so there is nothing to carry.
         self._carries_residual = delta_encoding is not Encoding.FLOAT32
 
-    def make(self, fold: Fold, base: BlobInfo, server_state: Mapping[str, BlobInfo]) -> MadeVersion:
+    def make(
+        self, opened: OpenedFold, base: BlobInfo, server_state: Mapping[str, BlobInfo], insist: Insist
+    ) -> MadeVersion:
         """The version after `base`. Blobs are durable on return; the journal does not know them yet.
 
         Args:
-            fold: the closed sum of the accepted updates; its accumulator is released on the way.
+            opened: the reduced updates of the accepted set; its vector is used up.
             base: the full blob of the newest version.
             server_state: blobs of the newest version's server state.
+            insist: does one write, again and again while the medium refuses it.
 
         Raises:
-            BlobMissing, BlobCorrupt, StorageFailed: from the blob store; nothing was committed.
+            BlobMissing, BlobCorrupt: from the blob store; nothing was committed.
         """
-        opened = fold.open()
         step = opened.delta
-        moments = {
-            name: self._load(server_state.get(name), copy=True) for name in self._strategy.moments
-        }
+        moments = {name: self._load(server_state.get(name), copy=True) for name in self._strategy.moments}
         residual = self._load(server_state.get("residual"), copy=False) if self._carries_residual else None
-        for name, where in self._optimised().items():
+        for where in self._optimised().values():
             sliced = {moment: vector[where] for moment, vector in moments.items()}
             step[where] = self._strategy.step(step[where], sliced)
             if residual is not None:
                 np.add(step[where], residual[where], out=step[where])
-            del name
         encoded = self._codec.encode(step)
         decoded = self._codec.decode(encoded)
-        delta = self._store(encoded)
+        delta = self._insist_on(insist, encoded)
         del encoded
-        state = {name: self._store(vector) for name, vector in moments.items()}
+        state = {name: self._insist_on(insist, vector) for name, vector in moments.items()}
         step_norm = float(np.sqrt(sum(_squared_norm(step[where]) for where in self._optimised().values())))
         if self._carries_residual:
             np.subtract(step, decoded, out=step)
             for group, where in self._spec.groups.items():
                 if not self._declaration.group(group).optimise:
                     step[where] = 0
-            state["residual"] = self._store(step)
+            state["residual"] = self._insist_on(insist, step)
         del step, residual, moments
         reader = self._blobs.open(base.digest)
         try:
@@ -103,8 +102,8 @@ class VersionMaker:
             reader.close()
         del decoded
         digest = hashlib.sha256(bytes.fromhex(self._spec.digest))
-        digest.update(memoryview(vector).cast("B"))
-        full = self._store(vector)
+        digest.update(byte_view(vector))
+        full = self._insist_on(insist, vector)
         return MadeVersion(
             model_digest=digest.hexdigest(),
             full=full,
@@ -116,9 +115,7 @@ class VersionMaker:
 
     def _optimised(self) -> dict[str, slice]:
         return {
-            name: where
-            for name, where in self._spec.groups.items()
-            if self._declaration.group(name).optimise
+            name: where for name, where in self._spec.groups.items() if self._declaration.group(name).optimise
         }
 
     def _load(self, blob: BlobInfo | None, *, copy: bool) -> Vector:
@@ -131,10 +128,13 @@ class VersionMaker:
         finally:
             reader.close()
 
+    def _insist_on(self, insist: Insist, content: Vector | bytearray) -> BlobInfo:
+        return insist(lambda: self._store(content))
+
     def _store(self, content: NDArray[np.generic] | bytes | bytearray) -> BlobInfo:
         writer = self._blobs.create()
         try:
-            writer.write(memoryview(content).cast("B"))
+            writer.write(byte_view(content))
             return writer.finish()
         except BaseException:
             writer.discard()

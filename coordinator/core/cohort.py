@@ -15,7 +15,9 @@ from coordinator.core.policy import (
 from ssd.random_stream import RandomStream
 
 
-def sample(policy: RoundPolicy, round_number: int, attempt: int, population: Iterable[str]) -> tuple[str, ...]:
+def sample(
+    policy: RoundPolicy, round_number: int, attempt: int, population: Iterable[str]
+) -> tuple[str, ...]:
     """The cohort, sorted by client id.
 
     Reproducible: depends on (seed, round) and the population, not on the attempt, so a retry keeps the cohort.

@@ -1,4 +1,4 @@
-"""The round machine: `step(state, event) -> (state, effects)`.
+r"""The round machine: `step(state, event) -> (state, effects)`.
 
 Rules it keeps:
 
@@ -11,7 +11,7 @@ Rules it keeps:
 - A restored attempt (its accepted set was journaled before a crash) closes with exactly that set or not at all.
 
     WAITING --enough clients--> TRAINING --all, goal or deadline--> COMMITTING --durable--> WAITING | PAUSED | ...
-       ^                           |  \\--a client fails for good--> HALTED --resume--> TRAINING
+       ^                           |  \--a client fails for good--> HALTED --resume--> TRAINING
        +----- abandoned -----------+
 
 It deliberately does not know the content of updates, model bytes, workers' addresses or how anything is stored.
@@ -189,7 +189,9 @@ def _retry_due_clients(state: RunState, now: float, out: list[Effect]) -> RunSta
 
 def _committed(state: RunState, event: events.VersionCommitted) -> RunState:
     if state.phase is not Phase.COMMITTING or event.version != state.version + 1:
-        raise InternalFault(f"version {event.version} was committed in phase {state.phase} of {state.version}")
+        raise InternalFault(
+            f"version {event.version} was committed in phase {state.phase} of {state.version}"
+        )
     return replace(
         state,
         version=event.version,

@@ -20,8 +20,10 @@ Vector = NDArray[np.float32]
 class Strategy(Protocol):
     """Turns the mean update into the step of the global model."""
 
-    moments: tuple[str, ...]
-    """Names of the server-state vectors ([n] float32, zero at first) it keeps; they commit with the version."""
+    @property
+    def moments(self) -> tuple[str, ...]:
+        """Names of the server-state vectors ([n] float32, zero at first) it keeps; they commit with the version."""
+        ...
 
     def step(self, mean: Vector, moments: Mapping[str, Vector]) -> Vector:
         """The step for one optimised slice. Changes `moments` in place and may reuse `mean`."""

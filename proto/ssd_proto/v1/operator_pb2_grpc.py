@@ -79,6 +79,11 @@ class OperatorStub(object):
                 request_serializer=ssd__proto_dot_v1_dot_operator__pb2.VersionRequest.SerializeToString,
                 response_deserializer=ssd__proto_dot_v1_dot_operator__pb2.VersionReply.FromString,
                 _registered_method=True)
+        self.Download = channel.unary_stream(
+                '/ssd_proto.v1.Operator/Download',
+                request_serializer=ssd__proto_dot_v1_dot_operator__pb2.DownloadRequest.SerializeToString,
+                response_deserializer=ssd__proto_dot_v1_dot_operator__pb2.DownloadPart.FromString,
+                _registered_method=True)
 
 
 class OperatorServicer(object):
@@ -140,7 +145,14 @@ class OperatorServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def Version(self, request, context):
-        """Streams the newest (or a named) version's vector; raw float32 as in FetchBlob.
+        """Names the newest (or a given) version's blobs, with the declaration its vector is laid out by.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Download(self, request, context):
+        """Streams a blob that Version named, in pieces of at most 1 MiB.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -193,6 +205,11 @@ def add_OperatorServicer_to_server(servicer, server):
                     servicer.Version,
                     request_deserializer=ssd__proto_dot_v1_dot_operator__pb2.VersionRequest.FromString,
                     response_serializer=ssd__proto_dot_v1_dot_operator__pb2.VersionReply.SerializeToString,
+            ),
+            'Download': grpc.unary_stream_rpc_method_handler(
+                    servicer.Download,
+                    request_deserializer=ssd__proto_dot_v1_dot_operator__pb2.DownloadRequest.FromString,
+                    response_serializer=ssd__proto_dot_v1_dot_operator__pb2.DownloadPart.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -438,6 +455,33 @@ class Operator(object):
             '/ssd_proto.v1.Operator/Version',
             ssd__proto_dot_v1_dot_operator__pb2.VersionRequest.SerializeToString,
             ssd__proto_dot_v1_dot_operator__pb2.VersionReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Download(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/ssd_proto.v1.Operator/Download',
+            ssd__proto_dot_v1_dot_operator__pb2.DownloadRequest.SerializeToString,
+            ssd__proto_dot_v1_dot_operator__pb2.DownloadPart.FromString,
             options,
             channel_credentials,
             insecure,

@@ -1,0 +1,169 @@
+"""The composition root: builds every part, starts it, and stops it in reverse."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+
+from coordinator.aggregation import VersionMaker
+from coordinator.clock import SystemClock
+from coordinator.config import CoordinatorConfig, refuse_changes
+from coordinator.core.strategy import create as create_strategy
+from coordinator.driver import Driver
+from coordinator.errors import StorageFailed
+from coordinator.host_client import SubprocessMethodHost
+from coordinator.identity import ClaimedIdentity
+from coordinator.logs import configure as configure_logs
+from coordinator.logs import event as log_event
+from coordinator.metrics import CoordinatorMetrics
+from coordinator.ports import RunRecord
+from coordinator.rpc.convert import BUILD
+from coordinator.rpc.server import RpcServer
+from coordinator.runs import create_run, plan_of, restore, settings_of
+from coordinator.store.blobs import FileBlobs
+from coordinator.store.lock import StateDirectoryLock
+from coordinator.store.sqlite import SqliteStore
+from coordinator.store.staging import BudgetedStaging
+from coordinator.web.http import HttpServer, create_app
+from ssd.codec import Encoding
+from ssd.declaration import Declaration
+
+log = logging.getLogger(__name__)
+
+STOP_GRACE_SECONDS = 3.0
+HEALTH_INTERVAL_SECONDS = 0.25
+
+
+def run(config: CoordinatorConfig) -> int:
+    """Run the daemon until it is drained, stopped or done; the process's exit code.
+
+    Raises:
+        OperatorFault: it could not start, and what to do about it.
+    """
+    configure_logs(config.log.level, config.log.format)
+    with StateDirectoryLock(config.coordinator.state_dir):
+        return asyncio.run(_serve(config))
+
+
+async def _serve(config: CoordinatorConfig) -> int:
+    clock = SystemClock()
+    state_dir = config.coordinator.state_dir
+    async with contextlib.AsyncExitStack() as stack:
+        store = SqliteStore(state_dir)
+        stack.callback(store.close)
+        blobs = FileBlobs(state_dir)
+        host = SubprocessMethodHost()
+        stack.push_async_callback(host.close)
+        run_record = await _current_run(config, store, blobs, host, clock)
+        # Nothing needs it any more until somebody exports or a method has a server hook.
+        await host.close()
+        declaration = Declaration.from_json(run_record.declaration)
+        plan = plan_of(declaration, config)
+        settings = settings_of(config)
+        strategy = create_strategy(
+            config.strategy.name,
+            learning_rate=config.strategy.learning_rate,
+            momentum=config.strategy.momentum,
+        )
+        metrics = CoordinatorMetrics(BUILD)
+        staging = BudgetedStaging(
+            state_dir / "staging", config.limits.staging_ram_bytes, config.limits.staging_disk_bytes
+        )
+        driver = Driver(
+            run=run_record,
+            declaration=declaration,
+            plan=plan,
+            maker=VersionMaker(declaration, strategy, Encoding(settings.delta_encoding), blobs),
+            state=restore(config, store, clock),
+            settings=settings,
+            store=store,
+            blobs=blobs,
+            staging=staging,
+            clock=clock,
+            metrics=metrics,
+        )
+        driver.catalogue.verify_newest()
+        newest = driver.catalogue.newest
+        metrics.model(newest.number, newest.statistics)
+        metrics.read_at_scrape(
+            ram_used=lambda: staging.ram_used,
+            disk_used=lambda: staging.disk_used,
+            free_bytes=blobs.free_bytes,
+        )
+        server = RpcServer(driver, ClaimedIdentity(), config.limits.max_message_bytes)
+        port = await server.start(str(config.listen))
+        stack.push_async_callback(server.stop, STOP_GRACE_SECONDS)
+        http_address = ""
+        if config.http_listen is not None:
+            http = HttpServer(create_app(metrics.render, lambda: not_ready(driver)))
+            http_address = str(await http.start(config.http_listen))
+            stack.push_async_callback(http.stop)
+        log_event(
+            log,
+            logging.INFO,
+            "listening",
+            address=f"{config.listen.host}:{port}" if port else str(config.listen),
+            http=http_address,
+            run=run_record.run_id,
+            method=declaration.method,
+            version=driver.state.version,
+        )
+        return await _drive(driver, server)
+
+
+async def _current_run(
+    config: CoordinatorConfig, store: SqliteStore, blobs: FileBlobs, host: SubprocessMethodHost, clock: SystemClock
+) -> RunRecord:
+    current = store.current_run()
+    if current is None:
+        return await create_run(config, store, blobs, host, clock)
+    refuse_changes(current.config, config)
+    return current
+
+
+async def _drive(driver: Driver, server: RpcServer) -> int:
+    loop = asyncio.get_running_loop()
+    stops = 0
+
+    def on_signal() -> None:
+        nonlocal stops
+        stops += 1
+        if stops > 1:
+            log_event(log, logging.WARNING, "forced")
+            # Everything that matters is durable at every instant; a second signal means now.
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            signal.raise_signal(signal.SIGTERM)
+        log_event(log, logging.INFO, "stopping")
+        driver.stop()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, on_signal)
+    health = asyncio.ensure_future(_keep_health(driver, server))
+    try:
+        await driver.run()
+    except StorageFailed as error:
+        # Asked to stop while the medium failed: nothing is lost, the attempt is journaled as far as it got.
+        log_event(log, logging.ERROR, "stopped_in_storage_failure", detail=str(error))
+        return 4
+    finally:
+        health.cancel()
+        with contextlib.suppress(Exception):
+            await server.serving(False)
+    log_event(log, logging.INFO, "stopped", version=driver.state.version)
+    return 0
+
+
+async def _keep_health(driver: Driver, server: RpcServer) -> None:
+    while True:
+        await server.serving(driver.ready)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(driver.changed(), HEALTH_INTERVAL_SECONDS)
+
+
+def not_ready(driver: Driver) -> list[str]:
+    """Why /readyz says no; empty if it says yes."""
+    if driver.ready:
+        return []
+    return [driver.storage_trouble or "the round machine is not running"]

@@ -1,0 +1,106 @@
+"""The model versions that are served, and how a worker may get each of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from coordinator.errors import BlobCorrupt, BlobMissing
+from coordinator.messages import DeltaOffer, VersionOffer
+from coordinator.ports import Blobs, RunRecord, Store, VersionRecord
+
+
+class Catalogue:
+    """The run's versions in memory, kept in step with the store by the driver."""
+
+    def __init__(self, run: RunRecord, store: Store, blobs: Blobs) -> None:
+        self._store = store
+        self._blobs = blobs
+        self._versions = {version.number: version for version in store.versions()}
+        self._fixed = {run.declaration_blob.digest, *(artefact.blob.digest for artefact in run.artefacts)}
+        self.newest = self._versions[max(self._versions)]
+
+    @property
+    def digests(self) -> Mapping[int, str]:
+        """Model digest by version number."""
+        return {number: version.model_digest for number, version in self._versions.items()}
+
+    def record(self, number: int) -> VersionRecord | None:
+        """A version's record, retained or not."""
+        return self._versions.get(number)
+
+    def add(self, version: VersionRecord) -> None:
+        """A version was committed."""
+        self._versions[version.number] = version
+        self.newest = version
+
+    def offer(self, number: int | None = None) -> VersionOffer:
+        """How to get a version (the newest by default): whole, or over deltas while they are fewer bytes."""
+        version = self.newest if number is None else self._versions[number]
+        deltas: list[DeltaOffer] = []
+        total = 0
+        for step in range(version.number, 0, -1):
+            record = self._versions.get(step)
+            if record is None or record.delta is None or not self._blobs.exists(record.delta.digest):
+                break
+            total += record.delta.size
+            if total > version.full.size:
+                break
+            deltas.append(DeltaOffer(number=step, blob=record.delta, model_digest=record.model_digest))
+        return VersionOffer(
+            number=version.number,
+            model_digest=version.model_digest,
+            full=version.full,
+            deltas=tuple(reversed(deltas)),
+        )
+
+    def serves(self, digest: str) -> bool:
+        """Whether a worker may fetch this blob: never the server's own state."""
+        if digest in self._fixed:
+            return True
+        newest = self.newest.number
+        return any(
+            digest in (version.full.digest, version.delta.digest if version.delta else None)
+            for number in range(newest, -1, -1)
+            if (version := self._versions.get(number)) is not None and version.retained
+        )
+
+    def verify_newest(self) -> None:
+        """Re-hash everything the next commit stands on.
+
+        Raises:
+            BlobMissing, BlobCorrupt: names the file's role and says what to do.
+        """
+        named = {f"version {self.newest.number}": self.newest.full}
+        named |= {f"server state {name!r}": blob for name, blob in self.newest.server_state.items()}
+        for role, blob in named.items():
+            try:
+                self._blobs.verify(blob.digest)
+            except (BlobMissing, BlobCorrupt) as error:
+                raise type(error)(
+                    f"{role} of the run is not intact: {error}. Restore the state directory from a backup, or"
+                    " start a new run in another state directory with run.warm_start set to an exported encoder."
+                ) from error
+
+    def retire(self, *, full_versions: int, deltas: int) -> None:
+        """Remove blobs beyond retention. A removed version stays in the journal."""
+        newest = self.newest.number
+        kept = [v for v in self._versions.values() if v.retained]
+        keep_full = {v.full.digest for v in kept if v.number > newest - full_versions}
+        keep_delta = {v.delta.digest for v in kept if v.delta and v.number > newest - deltas}
+        keep = keep_full | keep_delta | self._fixed | {b.digest for b in self.newest.server_state.values()}
+        forgotten = []
+        for version in kept:
+            if version.number == newest:
+                continue
+            blobs = [version.full, *version.server_state.values()]
+            if version.delta is not None:
+                blobs.append(version.delta)
+            for blob in blobs:
+                if blob.digest not in keep:
+                    self._blobs.remove(blob.digest)
+            if not {version.full.digest, version.delta.digest if version.delta else ""} & keep:
+                forgotten.append(version.number)
+        if forgotten:
+            self._store.forget_version_blobs(forgotten)
+            for version in self._store.versions():
+                self._versions[version.number] = version

@@ -1,0 +1,213 @@
+"""Between protobuf and the coordinator's own types; the only place that knows both."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+
+from ssd_proto.v1 import federation_pb2 as pb
+from ssd_proto.v1 import tensor_pb2 as tensor_pb
+
+from coordinator import messages as m
+from coordinator.core.registry import Claim, HeldFate, HeldUpdate
+from coordinator.core.state import Fate
+from coordinator.errors import ClientFault, Reason
+from coordinator.ports import ArtefactRecord, BlobInfo
+
+BUILD = "ssd-federated/0.1.0"
+DIGEST_BYTES = 32
+
+_HELD = {
+    HeldFate.KEEP: pb.HeldFate.FATE_KEEP,
+    HeldFate.COMMITTED: pb.HeldFate.FATE_COMMITTED,
+    HeldFate.DISCARDED: pb.HeldFate.FATE_DISCARDED,
+}
+_FATE = {
+    Fate.ACCEPTED: pb.Verdict.FATE_ACCEPTED,
+    Fate.REJECTED: pb.Verdict.FATE_REJECTED,
+    Fate.DISCARDED: pb.Verdict.FATE_DISCARDED,
+}
+
+
+def claim_of(hello: pb.Hello) -> Claim:
+    """Who the worker says it is and what it brings.
+
+    Raises:
+        ClientFault: a client is named twice.
+    """
+    clients = hosted_clients(hello.clients)
+    held = tuple(
+        HeldUpdate(
+            client=each.client,
+            round=each.round,
+            base_digest=each.base_digest,
+            task_digest=each.task_digest,
+        )
+        for each in hello.held_updates
+    )
+    return Claim(
+        worker=hello.worker, instance=hello.instance, clients=clients, held=held, run_id=hello.run_id
+    )
+
+
+def hosted_clients(hosted: object) -> dict[str, int]:
+    """Client -> the worker's record of its last committed round; raises ClientFault on a repetition."""
+    clients: dict[str, int] = {}
+    for each in hosted:  # type: ignore[attr-defined]  # protobuf's repeated container has no public type
+        if each.client in clients:
+            raise ClientFault(Reason.BAD_NAME, "a client is named twice")
+        clients[each.client] = each.last_committed_round
+    return clients
+
+
+def capabilities_of(hello: pb.Hello) -> m.Capabilities:
+    """What the worker can do; the device is shown to people only."""
+    device = hello.capabilities.device if hello.capabilities.device in ("cpu", "cuda") else "other"
+    return m.Capabilities(evaluates=hello.capabilities.evaluates, device=device)
+
+
+def envelope_of(envelope: pb.Envelope) -> m.Envelope:
+    """An upload's envelope.
+
+    Raises:
+        ClientFault: malformed_message, if it cannot be one.
+    """
+    if envelope.kind not in (pb.Envelope.KIND_UPDATE, pb.Envelope.KIND_FOLD):
+        raise ClientFault(Reason.MALFORMED_MESSAGE, "the envelope names no kind of upload")
+    digests = envelope.chunk_digests
+    if len(digests) % DIGEST_BYTES:
+        raise ClientFault(Reason.MALFORMED_MESSAGE, "chunk digests are 32 bytes each")
+    weights = {each.client: each.weight for each in envelope.clients}
+    return m.Envelope(
+        run_id=envelope.run_id,
+        round=envelope.round,
+        attempt=envelope.attempt,
+        base_digest=envelope.base_digest,
+        spec_digest=envelope.spec_digest,
+        task_digest=envelope.task_digest,
+        fold=envelope.kind == pb.Envelope.KIND_FOLD,
+        clients=weights,
+        training_seconds={each.client: _seconds(each.training_seconds) for each in envelope.clients},
+        body_size=envelope.body_size,
+        chunk_digests=tuple(
+            digests[start : start + DIGEST_BYTES] for start in range(0, len(digests), DIGEST_BYTES)
+        ),
+        digest=hashlib.sha256(envelope.SerializeToString(deterministic=True)).hexdigest(),
+        duplicate_clients=len(weights) != len(envelope.clients),
+    )
+
+
+def _seconds(claimed: float) -> float:
+    """A duration fit for a metric, whatever the peer wrote."""
+    return min(max(claimed, 0.0), 1e7) if math.isfinite(claimed) else 0.0
+
+
+def blob_ref(blob: BlobInfo) -> tensor_pb.BlobRef:
+    """A blob's name on the wire."""
+    return tensor_pb.BlobRef(digest=blob.digest, size=blob.size)
+
+
+def version_message(offer: m.VersionOffer) -> tensor_pb.ModelVersion:
+    """A version on the wire."""
+    return tensor_pb.ModelVersion(
+        number=offer.number,
+        model_digest=offer.model_digest,
+        full=blob_ref(offer.full),
+        deltas=[
+            tensor_pb.Delta(number=step.number, blob=blob_ref(step.blob), model_digest=step.model_digest)
+            for step in offer.deltas
+        ],
+    )
+
+
+def down(message: m.Down) -> pb.CoordinatorMessage:
+    """A message to a worker."""
+    match message:
+        case m.Welcome():
+            return pb.CoordinatorMessage(welcome=_welcome(message))
+        case m.Train():
+            return pb.CoordinatorMessage(train=_train(message))
+        case m.Committed():
+            return pb.CoordinatorMessage(
+                committed=pb.Committed(
+                    round=message.round,
+                    version=version_message(message.version),
+                    included=message.included,
+                )
+            )
+        case m.Cancel():
+            return pb.CoordinatorMessage(
+                cancel=pb.Cancel(round=message.round, attempt=message.attempt, reason=message.reason)
+            )
+        case m.Evaluate():
+            return pb.CoordinatorMessage(
+                evaluate=pb.Evaluate(version=version_message(message.version), run_seed=message.run_seed)
+            )
+        case m.Drain():
+            return pb.CoordinatorMessage(
+                drain=pb.Drain(reason=message.reason, reconnect_after_seconds=message.reconnect_after)
+            )
+        case m.RunChanged():
+            return pb.CoordinatorMessage(
+                run_changed=pb.RunChanged(reason=message.reason, finished=message.finished)
+            )
+    raise TypeError(f"no wire form for {type(message).__name__}")
+
+
+def _welcome(message: m.Welcome) -> pb.Welcome:
+    return pb.Welcome(
+        protocol=message.protocol,
+        session=message.session,
+        run_id=message.run_id,
+        declaration=blob_ref(message.declaration),
+        declaration_digest=message.declaration_digest,
+        held_fates=[pb.HeldFate(fate=_HELD[fate]) for fate in message.held_fates],
+        reinitialise=[
+            pb.HostedClient(client=client, last_committed_round=record)
+            for client, record in sorted(message.reinitialise.items())
+        ],
+        data_endpoints=message.data_endpoints,
+        heartbeat_seconds=message.heartbeat_seconds,
+        update_encoding=message.update_encoding,
+        delta_encoding=message.delta_encoding,
+        max_cohort=message.max_cohort,
+        max_client_weight=message.max_client_weight,
+        max_upload_bytes=message.max_upload_bytes,
+        build=BUILD,
+        version=version_message(message.version),
+    )
+
+
+def _train(message: m.Train) -> pb.Train:
+    clients = []
+    for client, scaling in message.clients:
+        task = pb.ClientTask(client=client)
+        if scaling is not None:
+            task.scaling.CopyFrom(
+                pb.ScalingVector(dimension=scaling.dimension, indices=scaling.indices, alpha=scaling.alpha)
+            )
+        clients.append(task)
+    return pb.Train(
+        round=message.round,
+        attempt=message.attempt,
+        base=version_message(message.base),
+        task_digest=message.task_digest,
+        run_seed=message.run_seed,
+        rounds=message.rounds,
+        values=message.values,
+        threads=message.threads,
+        clients=clients,
+        artefacts=[_artefact(each) for each in message.artefacts],
+        upload_within_seconds=message.upload_within,
+    )
+
+
+def _artefact(record: ArtefactRecord) -> tensor_pb.Artefact:
+    return tensor_pb.Artefact(name=record.name, blob=blob_ref(record.blob), shape=record.shape)
+
+
+def verdict_message(verdict: m.Verdict) -> pb.UploadReply:
+    """An upload's fate on the wire."""
+    return pb.UploadReply(
+        verdict=pb.Verdict(fate=_FATE[verdict.fate], reason=verdict.reason, detail=verdict.detail)
+    )

@@ -1,0 +1,210 @@
+"""Creating a run and picking one up again: from configuration and journal to the driver's starting state."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import secrets
+import shutil
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from coordinator.config import CoordinatorConfig
+from coordinator.core.cohort import deadline_after
+from coordinator.core.policy import Mode, RoundPolicy
+from coordinator.core.state import Attempt, Phase, RunState
+from coordinator.driver import Settings
+from coordinator.errors import ConfigInvalid, MethodRefused
+from coordinator.ports import (
+    ArtefactRecord,
+    BlobInfo,
+    Blobs,
+    Clock,
+    MethodHost,
+    RunRecord,
+    Store,
+    VersionRecord,
+)
+from ssd.codec import Encoding
+from ssd.declaration import Declaration, DeclarationError
+from ssd.digest import byte_view, canonical_json
+from ssd.fixed_point import OverflowRisk
+from ssd.folding import FoldConfigError, FoldPlan
+
+
+def policy_of(config: CoordinatorConfig) -> RoundPolicy:
+    """The round machine's settings."""
+    section = config.round
+    return RoundPolicy(
+        mode=Mode(config.run.mode),
+        rounds=config.run.rounds,
+        cohort_size=section.cohort_size,
+        seed=config.run.seed,
+        min_updates=section.min_updates,
+        over_selection=section.over_selection,
+        deadline_seconds=section.deadline_seconds,
+        deadline_quantile=section.deadline_quantile,
+        wait_for_clients_seconds=section.wait_for_clients_seconds,
+        retry_seconds=section.retry_seconds,
+        max_client_failures=section.max_client_failures,
+        expected_clients=None if config.run.clients else config.run.expected_clients,
+        named_clients=config.run.clients,
+    )
+
+
+def settings_of(config: CoordinatorConfig) -> Settings:
+    """The driver's settings."""
+    return Settings(
+        update_encoding=config.wire.update_encoding,
+        delta_encoding=config.wire.delta_encoding,
+        max_cohort=max_cohort(config),
+        max_client_weight=config.limits.max_client_weight,
+        expected_clients=expected_clients(config),
+        seed=config.run.seed,
+        threads=config.run.threads,
+        heartbeat_seconds=config.limits.heartbeat_seconds,
+        full_versions=config.retention.full_versions,
+        deltas=config.retention.deltas,
+        evaluation_every=config.evaluation.every,
+        stop_when_finished=config.run.when_done == "exit",
+        min_free_bytes=config.limits.min_free_bytes,
+    )
+
+
+def max_cohort(config: CoordinatorConfig) -> int:
+    """The most clients one round's sum may hold."""
+    return math.ceil(config.round.cohort_size * config.round.over_selection)
+
+
+def expected_clients(config: CoordinatorConfig) -> int:
+    """How many clients scaling vectors are laid out for."""
+    return config.run.expected_clients or len(config.run.clients) or config.round.cohort_size
+
+
+def plan_of(declaration: Declaration, config: CoordinatorConfig) -> FoldPlan:
+    """The sums' layout and scale.
+
+    Raises:
+        ConfigInvalid: the caps could overflow a sum.
+    """
+    try:
+        return FoldPlan.create(
+            declaration,
+            Encoding(config.wire.update_encoding),
+            max_cohort(config),
+            config.limits.max_client_weight,
+        )
+    except (OverflowRisk, FoldConfigError) as error:
+        raise ConfigInvalid(
+            f"the sums of this run could overflow: {error}. Lower limits.max_client_weight or round.cohort_size."
+        ) from error
+
+
+async def create_run(
+    config: CoordinatorConfig, store: Store, blobs: Blobs, host: MethodHost, clock: Clock
+) -> RunRecord:
+    """Make version 0 and journal the run.
+
+    Raises:
+        ConfigInvalid, MethodRefused, StorageFailed: nothing was journaled.
+    """
+    method, method_config = config.method.name, dict(config.method.config)
+    try:
+        declaration = Declaration.from_json(await host.declare(method, method_config))
+    except DeclarationError as error:
+        raise MethodRefused(f"method {method} declares itself badly: {error}") from error
+    if declaration.scaling is not None and not (config.run.clients or config.run.expected_clients):
+        raise ConfigInvalid(
+            f"method {method} gives every client its own dimensions: set run.expected_clients (or name them in"
+            " run.clients), so that they can be shared out"
+        )
+    plan_of(declaration, config)
+    scratch = Path(tempfile.mkdtemp(prefix="init-", dir=config.coordinator.state_dir))
+    try:
+        initial = await host.initial(method, method_config, config.run.seed, config.run.warm_start, scratch)
+        full = _store_file(blobs, initial.vector, declaration.spec.size)
+        digest = hashlib.sha256(bytes.fromhex(declaration.spec.digest))
+        digest.update(initial.vector.read_bytes())
+        artefacts = tuple(
+            ArtefactRecord(name=name, blob=_store_file(blobs, path, math.prod(shape)), shape=shape)
+            for name, (path, shape) in sorted(initial.artefacts.items())
+        )
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    document = canonical_json(declaration.to_json())
+    writer = blobs.create()
+    writer.write(document)
+    run = RunRecord(
+        run_id=secrets.token_hex(8),
+        created_at=clock.wall(),
+        config=config.run_config(),
+        declaration=declaration.to_json(),
+        declaration_blob=writer.finish(),
+        declaration_digest=declaration.digest,
+        artefacts=artefacts,
+    )
+    zero = VersionRecord(
+        number=0,
+        model_digest=digest.hexdigest(),
+        full=full,
+        delta=None,
+        committed_at=clock.wall(),
+    )
+    store.create_run(run, zero)
+    if config.run.clients:
+        store.register_clients(config.run.clients, clock.wall())
+    return run
+
+
+def _store_file(blobs: Blobs, path: Path, values: int) -> BlobInfo:
+    content = np.fromfile(path, dtype="<f4")
+    if content.size != values or not np.isfinite(content).all():
+        raise MethodRefused(
+            f"the method's {path.name} should hold {values} finite float32 values, not {content.size}"
+        )
+    writer = blobs.create()
+    try:
+        writer.write(byte_view(content))
+        return writer.finish()
+    except BaseException:
+        writer.discard()
+        raise
+
+
+def restore(config: CoordinatorConfig, store: Store, clock: Clock) -> RunState:
+    """The state the journal amounts to. An attempt under way goes on; its updates come from the workers again."""
+    policy = policy_of(config)
+    version = store.versions()[-1].number
+    records = store.clients()
+    state = RunState(
+        policy=policy,
+        version=version,
+        clients=frozenset(record.client for record in records if not record.revoked),
+        indexes={record.client: record.index for record in records if record.index is not None},
+        paused=store.flag("paused"),
+        waiting_since=clock.monotonic(),
+    )
+    attempts = [attempt for attempt in store.attempts() if attempt.round == version + 1]
+    if not attempts:
+        return state
+    newest = attempts[0]
+    made = max(attempt.attempt for attempt in attempts)
+    if newest.outcome not in ("open", "closed"):
+        return replace(state, attempts_made=made)
+    now = clock.monotonic()
+    after = deadline_after(policy, ())
+    closed = newest.outcome == "closed"
+    members = newest.accepted if closed else newest.cohort
+    attempt = Attempt(
+        round=newest.round,
+        number=newest.attempt,
+        cohort=tuple(sorted(members)),
+        goal=len(members) if closed else min(policy.cohort_size, len(members)),
+        opened_at=now,
+        deadline_at=None if after is None else now + after,
+        restored=closed,
+    )
+    return replace(state, attempts_made=made, attempt=attempt, phase=Phase.TRAINING)

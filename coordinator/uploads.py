@@ -1,0 +1,258 @@
+"""Uploads on their way in: which are let in, what has arrived of each, which may go on where they broke off."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+
+from coordinator.core.state import Fate, Phase, RunState
+from coordinator.errors import ClientFault, Reason
+from coordinator.messages import Envelope, Verdict
+from coordinator.ports import StagedBody, Staging
+from coordinator.sessions import Session
+from ssd.digest import CHUNK_BYTES
+from ssd.folding import FoldPlan, UpdateRefused, check_fold, check_update
+
+DISCARDING = frozenset(
+    {
+        Reason.TOO_LATE,
+        Reason.STALE_ATTEMPT,
+        Reason.DUPLICATE,
+        Reason.NOT_NEEDED,
+        Reason.DRAINING,
+        Reason.NO_ROOM,
+    }
+)
+"""Reasons that say nothing against the update itself; every other one rejects it."""
+
+RETRYING = frozenset(
+    {Reason.CORRUPT_CHUNK, Reason.TRUNCATED, Reason.BAD_OFFSET, Reason.NO_SESSION, Reason.MALFORMED_MESSAGE}
+)
+"""Faults of one transmission: the update may be sent again and its client has not failed."""
+
+CONTENT = frozenset(
+    {
+        Reason.NOT_FINITE,
+        Reason.OVER_BOUND,
+        Reason.OVER_NORM,
+        Reason.WEIGHT_OUT_OF_RANGE,
+        Reason.STATISTIC_OUT_OF_RANGE,
+        Reason.MALFORMED_UPDATE,
+        Reason.WRONG_LENGTH,
+    }
+)
+"""Faults of the update: its clients have failed this attempt."""
+
+
+def verdict_of(fault: ClientFault) -> Verdict:
+    """The verdict a fault amounts to."""
+    fate = Fate.DISCARDED if fault.reason in DISCARDING else Fate.REJECTED
+    return Verdict(fate=fate, reason=fault.reason.value, detail=fault.detail)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Addressing:
+    """What an upload of the present attempt must say."""
+
+    run_id: str
+    spec_digest: str
+    base_digest: str
+    task_digest: str
+
+
+def check_envelope(
+    state: RunState, addressing: Addressing, plan: FoldPlan, session: Session, envelope: Envelope
+) -> None:
+    """Refuse an upload before a byte of its body is taken.
+
+    Raises:
+        ClientFault: the first thing that is wrong; nothing changed.
+    """
+    if envelope.run_id != addressing.run_id:
+        raise ClientFault(Reason.WRONG_RUN, f"this coordinator works on run {addressing.run_id}")
+    if envelope.spec_digest != addressing.spec_digest:
+        raise ClientFault(Reason.WRONG_SPEC, "the body is laid out by another parameter spec than this run's")
+    if envelope.round < 1 or envelope.round > state.round:
+        raise ClientFault(
+            Reason.WRONG_ROUND, f"round {envelope.round} has not begun; the run is at round {state.round}"
+        )
+    if envelope.round < state.round:
+        raise ClientFault(Reason.TOO_LATE, f"round {envelope.round} is over; the run is at {state.round}")
+    if envelope.base_digest != addressing.base_digest:
+        raise ClientFault(
+            Reason.WRONG_BASE, f"round {state.round} trains from version {state.version}, not from that base"
+        )
+    attempt = state.attempt
+    if attempt is None or state.phase not in (Phase.TRAINING, Phase.HALTED):
+        raise ClientFault(Reason.TOO_LATE, f"round {state.round} takes no updates now")
+    if envelope.attempt != attempt.number:
+        raise ClientFault(
+            Reason.STALE_ATTEMPT,
+            f"round {state.round} is at attempt {attempt.number}, not {envelope.attempt}",
+        )
+    if envelope.task_digest != addressing.task_digest:
+        raise ClientFault(Reason.WRONG_TASK, "the update answers another task than this round's")
+    _check_clients(state, plan, session, envelope)
+    _check_size(plan, envelope)
+
+
+def _check_clients(state: RunState, plan: FoldPlan, session: Session, envelope: Envelope) -> None:
+    attempt = state.attempt
+    assert attempt is not None
+    if not envelope.clients or (len(envelope.clients) != 1 and not envelope.fold):
+        raise ClientFault(Reason.MALFORMED_MESSAGE, "an update names exactly one client, a fold at least one")
+    if envelope.duplicate_clients:
+        raise ClientFault(Reason.DUPLICATE, "a client is named twice in one upload")
+    for client, weight in envelope.clients.items():
+        if client not in session.clients:
+            raise ClientFault(
+                Reason.CLIENT_NOT_HOSTED, f"client {client} is not hosted by worker {session.worker}"
+            )
+        if client not in state.clients:
+            raise ClientFault(Reason.CLIENT_REVOKED, f"client {client} was revoked")
+        if client not in attempt.cohort:
+            raise ClientFault(
+                Reason.CLIENT_NOT_INVITED, f"client {client} is not in the cohort of round {attempt.round}"
+            )
+        if client in attempt.accepted:
+            raise ClientFault(Reason.DUPLICATE, f"client {client} is in this round's sum already")
+        if not 1 <= weight <= plan.max_client_weight:
+            raise ClientFault(
+                Reason.WEIGHT_OUT_OF_RANGE,
+                f"client {client} claims weight {weight}; 1 to {plan.max_client_weight} is allowed",
+            )
+
+
+def _check_size(plan: FoldPlan, envelope: Envelope) -> None:
+    if envelope.fold:
+        if not 0 < envelope.body_size <= plan.max_fold_nbytes:
+            raise ClientFault(
+                Reason.WRONG_LENGTH,
+                f"a fold has at most {plan.max_fold_nbytes} bytes, not {envelope.body_size}",
+            )
+    elif envelope.body_size != plan.update_nbytes:
+        raise ClientFault(
+            Reason.WRONG_LENGTH, f"an update has {plan.update_nbytes} bytes, not {envelope.body_size}"
+        )
+    chunks = -(-envelope.body_size // CHUNK_BYTES)
+    if len(envelope.chunk_digests) != chunks:
+        raise ClientFault(
+            Reason.WRONG_LENGTH, f"{chunks} chunk digests were expected, not {len(envelope.chunk_digests)}"
+        )
+
+
+@dataclass(slots=True, eq=False)
+class Upload:
+    """One upload: envelope and what has arrived of the body. Every chunk was checked when it became whole."""
+
+    envelope: Envelope
+    worker: str
+    body: StagedBody
+    busy: bool = False
+    """A call is writing to it now."""
+    _chunk: hashlib._Hash = field(default_factory=hashlib.sha256)
+    """Hash of the chunk that is still incomplete."""
+
+    @property
+    def complete(self) -> bool:
+        """Whether the whole body has arrived."""
+        return self.body.received == self.envelope.body_size
+
+    def take(self, offset: int, data: bytes) -> None:
+        """Append a piece of the body.
+
+        Raises:
+            ClientFault: bad_offset, wrong_length (past the declared end, or across a chunk boundary) or
+                corrupt_chunk; what arrived before stays and can be continued.
+        """
+        received = self.body.received
+        if offset != received:
+            raise ClientFault(Reason.BAD_OFFSET, f"byte {received} comes next, not {offset}")
+        index, within = divmod(received, CHUNK_BYTES)
+        end = min(self.envelope.body_size, (index + 1) * CHUNK_BYTES)
+        if not data or received + len(data) > end:
+            raise ClientFault(
+                Reason.WRONG_LENGTH,
+                f"a piece at {received} holds 1 to {end - received} bytes, not {len(data)}",
+            )
+        hasher = self._chunk if within else hashlib.sha256()
+        whole = received + len(data) == end
+        if whole and not within:
+            if hashlib.sha256(data).digest() != self.envelope.chunk_digests[index]:
+                raise ClientFault(Reason.CORRUPT_CHUNK, f"chunk {index} does not match its digest")
+        else:
+            hasher = hasher.copy()
+            hasher.update(data)
+            if whole and hasher.digest() != self.envelope.chunk_digests[index]:
+                raise ClientFault(Reason.CORRUPT_CHUNK, f"chunk {index} does not match its digest")
+        self._chunk = hasher
+        self.body.append(data)
+
+    def check(self, plan: FoldPlan) -> None:
+        """Check the whole content; runs in a thread, reads the body once.
+
+        Raises:
+            ClientFault: with the content's fault as reason.
+        """
+        envelope = self.envelope
+        try:
+            if envelope.fold:
+                check_fold(plan, self.body.view(), envelope.weight, len(envelope.clients))
+            else:
+                check_update(plan, self.body.view(), envelope.weight)
+        except UpdateRefused as refusal:
+            reasons = {"malformed": Reason.MALFORMED_UPDATE}
+            reason = reasons.get(refusal.reason.value) or Reason(refusal.reason.value)
+            raise ClientFault(reason, str(refusal)) from refusal
+
+
+class UploadDesk:
+    """Uploads by (worker, envelope digest), so that a broken one goes on where it stopped."""
+
+    def __init__(self, staging: Staging) -> None:
+        self._staging = staging
+        self._uploads: dict[tuple[str, str], Upload] = {}
+
+    def claim(self, worker: str, envelope: Envelope) -> Upload | None:
+        """The upload of this envelope, resumed or new; None: no room now.
+
+        Raises:
+            ClientFault: wrong_order, if another call is sending the same upload.
+        """
+        key = (worker, envelope.digest)
+        upload = self._uploads.get(key)
+        if upload is None:
+            body = self._staging.open(envelope.body_size)
+            if body is None and not self._evict_idle():
+                return None
+            body = body or self._staging.open(envelope.body_size)
+            if body is None:
+                return None
+            upload = self._uploads[key] = Upload(envelope=envelope, worker=worker, body=body)
+        if upload.busy:
+            raise ClientFault(Reason.WRONG_ORDER, "this upload is being sent by another call")
+        upload.busy = True
+        return upload
+
+    def release(self, upload: Upload) -> None:
+        """The call broke off; what arrived is kept for its continuation."""
+        upload.busy = False
+
+    def finish(self, upload: Upload) -> None:
+        """The upload has its verdict; its room is given back."""
+        self._uploads.pop((upload.worker, upload.envelope.digest), None)
+        upload.busy = False
+        upload.body.discard()
+
+    def forget_idle(self) -> None:
+        """An attempt ended: what nobody is sending now will not be wanted again."""
+        for upload in [each for each in self._uploads.values() if not each.busy]:
+            self.finish(upload)
+
+    def _evict_idle(self) -> bool:
+        """Give up the oldest broken-off upload to make room; its worker starts that one again."""
+        for upload in self._uploads.values():
+            if not upload.busy:
+                self.finish(upload)
+                return True
+        return False
