@@ -40,8 +40,6 @@ def _address(value: str) -> str:
 
 
 def _http_address(value: str) -> str:
-    if value and parse_address(value).path:
-        raise ValueError("HTTP is served on host:port only")
     return _address(value) if value else value
 
 
@@ -80,7 +78,7 @@ class CoordinatorSection(_Section):
     listen: AddressText = "127.0.0.1:7443"
     """Where workers and operators connect: host:port or unix:/path; port 0 takes any free one."""
     http_listen: HttpAddressText = "127.0.0.1:9464"
-    """Where /metrics, /livez and /readyz are served, host:port; empty: nowhere."""
+    """Where /metrics, /livez and /readyz are served: host:port or unix:/path; empty: nowhere."""
     state_dir: ConfigPath = Path("state/coordinator")
     """Journal, registry and blobs. One directory is one federation."""
 

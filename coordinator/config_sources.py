@@ -81,7 +81,7 @@ def gather(
             raise ConfigInvalid(
                 f"{dotted!r} names no setting: write table.key, for example round.cohort_size"
             )
-        is_text = len(key) == 2 and tables.get(key[0], lambda _: False)(key[1])
+        is_text = len(key) == 2 and key[0] in tables and tables[key[0]](key[1])
         parsed = parse_text(value, is_text) if isinstance(value, str) else value
         sources.set(key, parsed, f"flag {dotted}")
     return sources

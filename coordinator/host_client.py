@@ -33,7 +33,7 @@ _CLOSE_SECONDS = 5.0
 _REFUSALS = frozenset({"bad_config", "bad_input", "no_server_hook"})
 
 
-class HostClient:
+class SubprocessMethodHost:
     """`coordinator.ports.MethodHost` over a subprocess.
 
     Args:

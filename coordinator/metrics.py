@@ -17,18 +17,21 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from prometheus_client import (
+    CONTENT_TYPE_LATEST,
     CollectorRegistry,
     Counter,
     Gauge,
     Histogram,
     ProcessCollector,
     disable_created_metrics,
+    generate_latest,
 )
 
 from coordinator.core.state import Fate, Phase
 from coordinator.errors import Reason
 
 PREFIX = "ssd_coordinator_"
+CONTENT_TYPE = CONTENT_TYPE_LATEST
 OTHER = "other"
 _VOCABULARY_LIMIT = 64
 _WORD = re.compile(r"[a-z][a-z0-9_@.]{0,63}")
@@ -277,6 +280,10 @@ class CoordinatorMetrics:
         self._staging.labels("ram").set_function(lambda: float(ram_used()))
         self._staging.labels("disk").set_function(lambda: float(disk_used()))
         self._free.set_function(lambda: float(free_bytes()))
+
+    def render(self) -> bytes:
+        """The exposition text, of type `CONTENT_TYPE`."""
+        return generate_latest(self.registry)
 
 
 def peak_memory_bytes() -> float:

@@ -90,7 +90,7 @@ class SqliteStore:
                     self._db.execute("ROLLBACK")
                 raise
 
-    def _rows(self, query: str, *arguments: Any) -> list[tuple[Any, ...]]:  # noqa: ANN401  # SQL values
+    def _rows(self, query: str, *arguments: Any) -> list[tuple[Any, ...]]:
         with self._lock, self._failures("reading it"):
             return self._db.execute(query, arguments).fetchall()
 
@@ -106,7 +106,7 @@ class SqliteStore:
     def _active_id(self) -> str:
         return rules.active_run(*self._current()).run_id
 
-    def _versions(self, run_id: str, condition: str = "", *arguments: Any) -> list[VersionRecord]:  # noqa: ANN401  # SQL values
+    def _versions(self, run_id: str, condition: str = "", *arguments: Any) -> list[VersionRecord]:
         rows = self._rows(
             # `condition` is a constant of this file, never input.
             f"SELECT record, committed_at, retained FROM versions WHERE run_id = ? {condition}",  # noqa: S608
@@ -118,7 +118,7 @@ class SqliteStore:
     def _newest(self, run_id: str) -> VersionRecord:
         return self._versions(run_id, "ORDER BY number DESC LIMIT 1")[0]
 
-    def _attempts(self, run_id: str, condition: str, *arguments: Any) -> list[AttemptRecord]:  # noqa: ANN401  # SQL values
+    def _attempts(self, run_id: str, condition: str, *arguments: Any) -> list[AttemptRecord]:
         rows = self._rows(
             # `condition` is a constant of this file, never input.
             "SELECT record, outcome, reason, accepted, closed_at FROM attempts "  # noqa: S608
