@@ -5,6 +5,7 @@ import os
 import pickle
 import struct
 from pathlib import Path
+from typing import Never
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ from ssd.torchvision_compat import torchvision
 GREY_8 = ImageFormat(size=8, channels=1)
 
 
-def real_root(*members):
+def real_root(*members: str) -> Path:
     """A folder with restored data sets, from SSD_DATA_ROOT or shared/data beside the repository; or skip."""
     beside = Path(__file__).resolve().parents[3] / "shared" / "data"
     for root in (os.environ.get("SSD_DATA_ROOT"), beside):
@@ -30,7 +31,7 @@ def real_root(*members):
     )
 
 
-def test_digits_are_there_without_any_file():
+def test_digits_are_there_without_any_file() -> None:
     digits = load_builtin("digits", GREY_8)
     assert (len(digits.train), len(digits.test)) == (1437, 360)
     assert digits.train.format == digits.test.format == GREY_8
@@ -41,7 +42,7 @@ def test_digits_are_there_without_any_file():
     assert len(images.unique()) == 17
 
 
-def test_the_digits_split_is_stratified_and_fixed_for_good():
+def test_the_digits_split_is_stratified_and_fixed_for_good() -> None:
     digits = load_builtin("digits", GREY_8)
     share = torch.bincount(digits.test.labels) / torch.bincount(
         torch.cat([digits.train.labels, digits.test.labels])
@@ -54,7 +55,7 @@ def test_the_digits_split_is_stratified_and_fixed_for_good():
     assert json_digest(test)[:16] == "f4ae7f77fc5d4914"
 
 
-def test_a_stratified_split_takes_the_exact_number_and_at_most_one_off_the_share():
+def test_a_stratified_split_takes_the_exact_number_and_at_most_one_off_the_share() -> None:
     labels = np.array([0] * 7 + [1] * 5 + [2] * 3)
     train, test = stratified_split(labels, 5, "any")
     assert (len(train), len(test)) == (10, 5)
@@ -63,13 +64,13 @@ def test_a_stratified_split_takes_the_exact_number_and_at_most_one_off_the_share
 
 
 @pytest.mark.parametrize("image", [ImageFormat(size=8, channels=3), ImageFormat(size=32, channels=3)])
-def test_digits_take_the_format_a_run_asks_for(image):
+def test_digits_take_the_format_a_run_asks_for(image: ImageFormat) -> None:
     batch = load_builtin("digits", image).train.batch([0, 1])
     assert batch.shape == (2, 3, image.size, image.size)
     assert torch.equal(batch[:, 0], batch[:, 2])
 
 
-def test_colour_becomes_luma_and_sizes_are_resampled_with_antialiasing():
+def test_colour_becomes_luma_and_sizes_are_resampled_with_antialiasing() -> None:
     image = np.zeros((1, 4, 4, 3), dtype=np.uint8)
     image[..., 1] = 200
     grey = fit(image, ImageFormat(size=4, channels=1))
@@ -81,11 +82,11 @@ def test_colour_becomes_luma_and_sizes_are_resampled_with_antialiasing():
     assert (fit(np.full((2, 28, 28), 7, dtype=np.uint8), ImageFormat(size=32, channels=3)) == 7).all()
 
 
-def test_the_same_set_is_opened_once_for_many_clients():
+def test_the_same_set_is_opened_once_for_many_clients() -> None:
     assert load_builtin("digits", GREY_8) is load_builtin("digits", GREY_8)
 
 
-def write_mnist(root):
+def write_mnist(root: Path) -> None:
     raw = root / "MNIST" / "raw"
     raw.mkdir(parents=True)
     for prefix, count in (("train", 20), ("t10k", 10)):
@@ -95,7 +96,7 @@ def write_mnist(root):
         (raw / f"{prefix}-images-idx3-ubyte").write_bytes(struct.pack(">4I", 0x803, count, 28, 28) + pixels)
 
 
-def test_mnist_files_are_read_and_brought_to_the_format(tmp_path):
+def test_mnist_files_are_read_and_brought_to_the_format(tmp_path: Path) -> None:
     write_mnist(tmp_path)
     mnist = load_builtin("mnist", ImageFormat(size=32, channels=3), tmp_path)
     assert (len(mnist.train), len(mnist.test)) == (20, 10)
@@ -104,18 +105,18 @@ def test_mnist_files_are_read_and_brought_to_the_format(tmp_path):
     assert mnist.identity.name == mnist.probe().name == "mnist"
 
 
-def write_cifar10(root, monkeypatch):
+def write_cifar10(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The layout of the real files with 2 images a batch; the checksums are those of these files."""
     folder = root / "cifar-10-batches-py"
     folder.mkdir(parents=True)
     cifar = torchvision("torchvision.datasets").CIFAR10
 
-    def write(name, value):
+    def write(name: str, value: dict[str, object]) -> list[str]:
         content = pickle.dumps(value)
         (folder / name).write_bytes(content)
         return [name, hashlib.md5(content).hexdigest()]
 
-    def batch(first):
+    def batch(first: int) -> dict[str, object]:
         pixels = np.arange(2 * 3072, dtype=np.int64) % 251 + first
         return {"data": pixels.astype(np.uint8).reshape(2, 3072), "labels": [first, 9]}
 
@@ -128,7 +129,9 @@ def write_cifar10(root, monkeypatch):
     monkeypatch.setattr(cifar, "meta", meta)
 
 
-def test_cifar_files_are_read_in_channel_row_column_order(tmp_path, monkeypatch):
+def test_cifar_files_are_read_in_channel_row_column_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write_cifar10(tmp_path, monkeypatch)
     cifar = load_builtin("cifar10", ImageFormat(size=32, channels=3), tmp_path)
     assert (len(cifar.train), len(cifar.test)) == (10, 2)
@@ -145,7 +148,7 @@ def test_cifar_files_are_read_in_channel_row_column_order(tmp_path, monkeypatch)
     )
 
 
-def test_missing_files_name_the_folder_and_what_to_do(tmp_path):
+def test_missing_files_name_the_folder_and_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"no usable CIFAR10 under .*nowhere.*download = true"):
         load_builtin("cifar10", ImageFormat(size=32, channels=3), tmp_path / "nowhere")
     with pytest.raises(DataError, match=r"'mnist' needs a root folder; set `root`"):
@@ -157,10 +160,12 @@ def test_missing_files_name_the_folder_and_what_to_do(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_nothing_is_downloaded_unless_asked_and_a_failure_says_so(tmp_path, monkeypatch):
+def test_nothing_is_downloaded_unless_asked_and_a_failure_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     asked = []
 
-    def no_network(self):
+    def no_network(self: object) -> Never:
         asked.append(type(self).__name__)
         raise OSError("Name or service not known")
 
@@ -174,7 +179,7 @@ def test_nothing_is_downloaded_unless_asked_and_a_failure_says_so(tmp_path, monk
     assert asked == ["CIFAR10"]
 
 
-def test_real_cifar_10_is_the_published_one():
+def test_real_cifar_10_is_the_published_one() -> None:
     root = real_root("cifar-10-batches-py")
     cifar = load_builtin("cifar10", ImageFormat(size=32, channels=3), root)
     assert (len(cifar.train), len(cifar.test)) == (50_000, 10_000)
@@ -183,7 +188,7 @@ def test_real_cifar_10_is_the_published_one():
     assert cifar.train.batch([0])[0, :, 0, 0].tolist() == [59, 62, 63]
 
 
-def test_real_mnist_is_the_published_one():
+def test_real_mnist_is_the_published_one() -> None:
     root = real_root("MNIST/raw/train-images-idx3-ubyte")
     mnist = load_builtin("mnist", ImageFormat(size=28, channels=1), root)
     assert (len(mnist.train), len(mnist.test)) == (60_000, 10_000)

@@ -4,7 +4,9 @@ import io
 import json
 import os
 import resource
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,17 +23,17 @@ from ssd.data.source import ImageFormat
 FORMAT = ImageFormat(size=16, channels=3)
 
 
-def picture(path, shade=0, size=(24, 20)):
+def picture(path: Path, shade: int = 0, size: tuple[int, int] = (24, 20)) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", size, (shade, 255 - shade, 7)).save(path)
     return path
 
 
-def names(source):
+def names(source: FolderImages) -> list[str]:
     return [file.relative for file in source.files]
 
 
-def test_sub_folders_are_searched_and_the_order_is_that_of_the_paths(tmp_path):
+def test_sub_folders_are_searched_and_the_order_is_that_of_the_paths(tmp_path: Path) -> None:
     for name in ("b/2.png", "a.png", "b/10.PNG", "B.jpeg", "ü/x.webp", "a/deep/er/y.bmp", "a b.gif"):
         picture(tmp_path / name)
     assert names(FolderImages(tmp_path, FORMAT)) == sorted(
@@ -39,7 +41,7 @@ def test_sub_folders_are_searched_and_the_order_is_that_of_the_paths(tmp_path):
     )
 
 
-def test_a_batch_is_the_centre_square_at_the_size_with_its_margin(tmp_path):
+def test_a_batch_is_the_centre_square_at_the_size_with_its_margin(tmp_path: Path) -> None:
     for number, shade in enumerate((10, 20, 30)):
         picture(tmp_path / f"{number}.png", shade)
     source = FolderImages(tmp_path, FORMAT)
@@ -55,7 +57,7 @@ def test_a_batch_is_the_centre_square_at_the_size_with_its_margin(tmp_path):
     assert exact.batch([]).shape == (0, 1, 16, 16)
 
 
-def test_the_pixels_do_not_depend_on_the_number_of_threads(tmp_path):
+def test_the_pixels_do_not_depend_on_the_number_of_threads(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     for number in range(12):
         Image.fromarray(rng.integers(0, 256, (40, 30, 3), dtype=np.uint8)).save(tmp_path / f"{number}.jpg")
@@ -66,7 +68,7 @@ def test_the_pixels_do_not_depend_on_the_number_of_threads(tmp_path):
     assert torch.equal(one.batch(order), one.batch(order))
 
 
-def test_files_that_cannot_be_used_are_left_out_and_reported(tmp_path):
+def test_files_that_cannot_be_used_are_left_out_and_reported(tmp_path: Path) -> None:
     good = picture(tmp_path / "good.png")
     (tmp_path / "empty.jpg").touch()
     (tmp_path / "notes.jpg").write_text("not an image")
@@ -98,7 +100,7 @@ def test_files_that_cannot_be_used_are_left_out_and_reported(tmp_path):
     assert "1 corrupt or truncated (first: cut.jpg)" in str(source.report)
 
 
-def test_links_are_followed_and_no_folder_is_entered_twice(tmp_path):
+def test_links_are_followed_and_no_folder_is_entered_twice(tmp_path: Path) -> None:
     outside = tmp_path / "outside"
     picture(outside / "far.png")
     root = tmp_path / "root"
@@ -110,7 +112,7 @@ def test_links_are_followed_and_no_folder_is_entered_twice(tmp_path):
     assert names(FolderImages(root, FORMAT)) == ["a/near.png", "b/far.png", "single.png"]
 
 
-def test_odd_names_are_names(tmp_path):
+def test_odd_names_are_names(tmp_path: Path) -> None:
     odd = [
         "ünï/çödé 😀.png",
         "line\nbreak.png",
@@ -134,12 +136,14 @@ def test_odd_names_are_names(tmp_path):
     str(source.report).encode("utf-8")
 
 
-def test_a_folder_that_cannot_be_read_is_reported_and_the_rest_is_used(tmp_path, monkeypatch):
+def test_a_folder_that_cannot_be_read_is_reported_and_the_rest_is_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     picture(tmp_path / "open" / "a.png")
     picture(tmp_path / "closed" / "b.png")
     real = os.scandir
 
-    def guarded(path):
+    def guarded(path: Path) -> Any:
         if Path(path).name == "closed":
             raise PermissionError(13, "Permission denied")
         return real(path)
@@ -151,7 +155,7 @@ def test_a_folder_that_cannot_be_read_is_reported_and_the_rest_is_used(tmp_path,
     assert "1 folders could not be read (first: closed)" in str(source.report)
 
 
-def test_a_folder_without_usable_images_says_what_is_there_and_what_to_do(tmp_path):
+def test_a_folder_without_usable_images_says_what_is_there_and_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"no usable image: 0 images under .*short side of at least 16"):
         FolderImages(tmp_path, FORMAT)
     picture(tmp_path / "tiny.png", size=(9, 9))
@@ -163,7 +167,7 @@ def test_a_folder_without_usable_images_says_what_is_there_and_what_to_do(tmp_pa
     assert len(FolderImages(tmp_path, FORMAT, FolderOptions(min_side=9))) == 1
 
 
-def test_a_root_that_is_no_folder_is_named(tmp_path):
+def test_a_root_that_is_no_folder_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"cannot read the image folder .*absent"):
         FolderImages(tmp_path / "absent", FORMAT)
     with pytest.raises(DataError, match=r"cannot read the image folder .*file\.png"):
@@ -173,7 +177,7 @@ def test_a_root_that_is_no_folder_is_named(tmp_path):
 
 
 class TestIndex:
-    def test_a_file_is_checked_once_and_again_only_when_it_changed(self, tmp_path):
+    def test_a_file_is_checked_once_and_again_only_when_it_changed(self, tmp_path: Path) -> None:
         root, index_dir = tmp_path / "images", tmp_path / "index"
         for number in range(4):
             picture(root / f"{number}.png", number)
@@ -190,7 +194,7 @@ class TestIndex:
         (root / "0.png").unlink()
         assert len(scan(root, index_dir=index_dir)[0]) == 4
 
-    def test_one_index_serves_every_image_format(self, tmp_path):
+    def test_one_index_serves_every_image_format(self, tmp_path: Path) -> None:
         root, index_dir = tmp_path / "images", tmp_path / "index"
         picture(root / "a.png", size=(20, 20))
         picture(root / "b.png", size=(90, 90))
@@ -198,7 +202,7 @@ class TestIndex:
         large = FolderImages(root, ImageFormat(size=64, channels=1), index_dir=index_dir)
         assert (names(large), large.report.decoded) == (["b.png"], 0)
 
-    def test_the_pixel_limit_may_change_between_scans(self, tmp_path):
+    def test_the_pixel_limit_may_change_between_scans(self, tmp_path: Path) -> None:
         root, index_dir = tmp_path / "images", tmp_path / "index"
         picture(root / "a.png", size=(100, 100))
         assert scan(root, index_dir=index_dir, max_pixels=100)[1].refused == {Refusal.TOO_MANY_PIXELS: 1}
@@ -219,7 +223,9 @@ class TestIndex:
             lambda text: json.dumps({**json.loads(text), "files": []}),
         ],
     )
-    def test_a_damaged_or_foreign_index_is_made_again(self, tmp_path, damage):
+    def test_a_damaged_or_foreign_index_is_made_again(
+        self, tmp_path: Path, damage: Callable[[Any], Any]
+    ) -> None:
         root, index_dir = tmp_path / "images", tmp_path / "index"
         picture(root / "a.png")
         scan(root, index_dir=index_dir)
@@ -229,7 +235,7 @@ class TestIndex:
         assert (len(files), report.decoded) == (1, 1)
         assert scan(root, index_dir=index_dir)[1].decoded == 0
 
-    def test_two_folders_of_the_same_name_have_their_own_index(self, tmp_path):
+    def test_two_folders_of_the_same_name_have_their_own_index(self, tmp_path: Path) -> None:
         index_dir = tmp_path / "index"
         for parent in ("one", "two"):
             picture(tmp_path / parent / "images" / "a.png")
@@ -238,7 +244,9 @@ class TestIndex:
 
 
 @pytest.mark.parametrize("change", ["other image", "touched", "removed", "damaged"])
-def test_a_file_changed_while_a_client_trains_stops_it_instead_of_changing_the_data(tmp_path, change):
+def test_a_file_changed_while_a_client_trains_stops_it_instead_of_changing_the_data(
+    tmp_path: Path, change: str
+) -> None:
     path = picture(tmp_path / "a.png")
     source = FolderImages(tmp_path, FORMAT)
     if change == "other image":
@@ -255,7 +263,7 @@ def test_a_file_changed_while_a_client_trains_stops_it_instead_of_changing_the_d
         source.batch([0])
 
 
-def test_sub_folder_names_are_labels(tmp_path):
+def test_sub_folder_names_are_labels(tmp_path: Path) -> None:
     for name in ("dog/1.png", "cat/kittens/2.png", "cat/1.png", "loose.png"):
         picture(tmp_path / name)
     (tmp_path / "empty").mkdir()
@@ -271,7 +279,7 @@ def test_sub_folder_names_are_labels(tmp_path):
 
 
 class TestProbe:
-    def test_given_train_and_test_folders_are_the_split(self, tmp_path):
+    def test_given_train_and_test_folders_are_the_split(self, tmp_path: Path) -> None:
         for part, count in (("train", 3), ("test", 2)):
             for label in ("cat", "dog"):
                 for number in range(count):
@@ -285,7 +293,7 @@ class TestProbe:
         with pytest.raises(DataError, match=r"'bird' .*has no images in .*train"):
             folder_probe(tmp_path, FORMAT)
 
-    def test_class_folders_are_split_by_seed_and_class(self, tmp_path):
+    def test_class_folders_are_split_by_seed_and_class(self, tmp_path: Path) -> None:
         for label, count in (("cat", 10), ("dog", 5), ("rare", 1), ("pair", 2)):
             for number in range(count):
                 picture(tmp_path / label / f"{number}.png")
@@ -302,25 +310,25 @@ class TestProbe:
     @pytest.mark.parametrize(
         "layout", [["a.png"], ["cat/1.png", "cat/2.png"], ["cat/1.png", "dog/1.png"], []]
     )
-    def test_too_little_to_probe_with_is_said(self, tmp_path, layout):
+    def test_too_little_to_probe_with_is_said(self, tmp_path: Path, layout: list[str]) -> None:
         for name in layout:
             picture(tmp_path / name)
         with pytest.raises(DataError, match=r"class|one image"):
             folder_probe(tmp_path, FORMAT)
 
-    def test_a_class_may_be_called_train(self, tmp_path):
+    def test_a_class_may_be_called_train(self, tmp_path: Path) -> None:
         for label in ("train", "plane"):
             for number in range(3):
                 picture(tmp_path / label / f"{number}.png")
         assert folder_probe(tmp_path, FORMAT).train.labels.tolist() == [0, 0, 1, 1]
 
 
-def peak_resident_mib(work):
+def peak_resident_mib(work: Callable[[], object]) -> float:
     """Peak resident memory of this process while `work` runs, above what it had before."""
     reset = Path("/proc/self/clear_refs")
     status = Path("/proc/self/status")
 
-    def high_water():
+    def high_water() -> float:
         if not status.exists():
             return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
@@ -333,7 +341,7 @@ def peak_resident_mib(work):
     return high_water() - before
 
 
-def test_hundreds_of_photographs_are_streamed_in_bounded_memory(tmp_path):
+def test_hundreds_of_photographs_are_streamed_in_bounded_memory(tmp_path: Path) -> None:
     """300 images of 1000 x 1000 are 858 MiB decoded; two in the making are a few."""
     rng = np.random.default_rng(1)
     coarse = Image.fromarray(rng.integers(0, 256, (20, 20, 3), dtype=np.uint8))
@@ -345,10 +353,9 @@ def test_hundreds_of_photographs_are_streamed_in_bounded_memory(tmp_path):
             (tmp_path / f"{number}.{name}").write_bytes(buffer.getvalue())
     seen = []
 
-    def work():
+    def work() -> None:
         source = FolderImages(tmp_path, ImageFormat(size=64, channels=3))
-        for start in range(0, 300, 50):
-            seen.append(len(source.batch(range(start, start + 50))))
+        seen.extend(len(source.batch(range(start, start + 50))) for start in range(0, 300, 50))
 
     assert peak_resident_mib(work) < 100
     assert sum(seen) == 300

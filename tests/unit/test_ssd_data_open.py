@@ -1,4 +1,5 @@
 import logging
+from pathlib import Path
 
 import pytest
 import torch
@@ -15,14 +16,14 @@ GREY_8 = ImageFormat(size=8, channels=1)
 
 
 @pytest.fixture
-def digits(tmp_path):
+def digits(tmp_path: Path) -> DataConfig:
     config = DataConfig(kind="digits", partition=tmp_path / "partition.json")
     whole = open_builtin(config, GREY_8)
     save(dirichlet(whole.train.labels.tolist(), 4, 0.3, seed=0, dataset="digits"), config.partition)
     return config
 
 
-def test_clients_of_a_built_in_set_share_out_its_training_images(digits):
+def test_clients_of_a_built_in_set_share_out_its_training_images(digits: DataConfig) -> None:
     whole = load_builtin("digits", GREY_8).train
     sources = [open_client(digits, f"client-00{number}", GREY_8) for number in range(4)]
     assert sum(len(source) for source in sources) == 1437
@@ -34,18 +35,18 @@ def test_clients_of_a_built_in_set_share_out_its_training_images(digits):
     assert first.batch([0, 1]).shape == (2, 1, 8, 8)
 
 
-def test_the_probe_of_a_built_in_set_is_its_own_split(digits):
+def test_the_probe_of_a_built_in_set_is_its_own_split(digits: DataConfig) -> None:
     probe = open_probe(digits, ImageFormat(size=16, channels=3))
     assert (probe.name, len(probe.train), len(probe.test)) == ("digits", 1437, 360)
     assert probe.test.format == ImageFormat(size=16, channels=3)
 
 
-def test_an_unknown_client_is_told_the_nearest_name(digits):
+def test_an_unknown_client_is_told_the_nearest_name(digits: DataConfig) -> None:
     with pytest.raises(DataError, match=r"'clint-002' is not in the partition of digits.*is 'client-002'"):
         open_client(digits, "clint-002", GREY_8)
 
 
-def test_a_partition_is_needed_and_must_be_of_this_data_set(digits, tmp_path):
+def test_a_partition_is_needed_and_must_be_of_this_data_set(digits: DataConfig, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="set `partition`"):
         open_client(DataConfig(kind="digits"), "client-000", GREY_8)
     save(iid(1437, 2, seed=0, dataset="digits"), tmp_path / "other.json")
@@ -54,7 +55,7 @@ def test_a_partition_is_needed_and_must_be_of_this_data_set(digits, tmp_path):
 
 
 @pytest.fixture
-def folders(tmp_path):
+def folders(tmp_path: Path) -> DataConfig:
     for site in ("north", "south"):
         for label in ("cat", "dog"):
             (tmp_path / site / label).mkdir(parents=True)
@@ -68,7 +69,7 @@ def folders(tmp_path):
     )
 
 
-def test_a_client_may_be_a_folder_of_images(folders, tmp_path):
+def test_a_client_may_be_a_folder_of_images(folders: DataConfig, tmp_path: Path) -> None:
     source = open_client(folders, "south", ImageFormat(size=16, channels=3))
     assert len(source) == 6
     assert source.labels is None
@@ -78,7 +79,7 @@ def test_a_client_may_be_a_folder_of_images(folders, tmp_path):
         open_client(folders, "west", ImageFormat(size=16, channels=3))
 
 
-def test_labels_of_folder_clients_agree_when_the_classes_are_given(folders):
+def test_labels_of_folder_clients_agree_when_the_classes_are_given(folders: DataConfig) -> None:
     config = DataConfig(
         kind="folder", folders=folders.folders, labels="folders", classes=("dog", "bird", "cat")
     )
@@ -86,7 +87,7 @@ def test_labels_of_folder_clients_agree_when_the_classes_are_given(folders):
     assert source.labels.tolist() == [2, 2, 2, 0, 0, 0]
 
 
-def test_a_folder_probe_is_labelled_and_at_the_exact_size(folders):
+def test_a_folder_probe_is_labelled_and_at_the_exact_size(folders: DataConfig) -> None:
     probe = open_probe(folders, ImageFormat(size=16, channels=3))
     assert probe.train.labels.tolist() == [0, 0, 1, 1]
     assert probe.train.batch([0]).shape == (1, 3, 16, 16)
@@ -94,7 +95,9 @@ def test_a_folder_probe_is_labelled_and_at_the_exact_size(folders):
         open_probe(DataConfig(kind="folder"), GREY_8)
 
 
-def test_images_left_out_are_logged_once_when_a_client_is_opened(folders, tmp_path, caplog):
+def test_images_left_out_are_logged_once_when_a_client_is_opened(
+    folders: DataConfig, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     (tmp_path / "north" / "cat" / "broken.jpg").write_text("x")
     with caplog.at_level(logging.WARNING, logger="ssd.data.open"):
         open_client(folders, "north", ImageFormat(size=16, channels=3))
@@ -103,14 +106,14 @@ def test_images_left_out_are_logged_once_when_a_client_is_opened(folders, tmp_pa
     assert "1 not an image (first: cat/broken.jpg)" in caplog.text
 
 
-def test_a_data_configuration_is_checked_when_it_is_made():
+def test_a_data_configuration_is_checked_when_it_is_made() -> None:
     with pytest.raises(DataError, match="no data set 'cifar'"):
         DataConfig(kind="cifar")
     with pytest.raises(DataError, match="`none` or `folders`"):
         DataConfig(kind="folder", labels="file")
 
 
-def test_a_subset_is_a_view_in_the_order_of_its_indices():
+def test_a_subset_is_a_view_in_the_order_of_its_indices() -> None:
     base = TensorImages(
         torch.arange(5, dtype=torch.uint8).reshape(5, 1, 1, 1).expand(5, 1, 4, 4), torch.arange(5)
     )

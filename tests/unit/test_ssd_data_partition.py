@@ -1,4 +1,7 @@
 import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Never
 
 import numpy as np
 import pytest
@@ -7,13 +10,13 @@ from hypothesis import strategies as st
 
 from ssd.data import partition as partitions
 from ssd.data.errors import DataError
-from ssd.data.partition import DatasetIdentity, client_ids, dirichlet, iid, load, save
+from ssd.data.partition import DatasetIdentity, Partition, client_ids, dirichlet, iid, load, save
 from ssd.digest import json_digest
 
 LABELS = [index % 10 for index in range(1000)]
 
 
-def owned(partition):
+def owned(partition: Partition) -> list[int]:
     return sorted(index for indices in partition.clients.values() for index in indices)
 
 
@@ -26,8 +29,8 @@ def owned(partition):
     min_size=st.integers(0, 5),
 )
 def test_a_dirichlet_partition_gives_every_image_to_exactly_one_client(
-    labels, clients, alpha, seed, min_size
-):
+    labels: list[int], clients: int, alpha: float, seed: int, min_size: int
+) -> None:
     drawn = dirichlet(labels, clients, alpha, seed, min_size=min_size)
     assert owned(drawn) == list(range(len(labels)))
     assert all(len(indices) >= min_size for indices in drawn.clients.values())
@@ -37,7 +40,7 @@ def test_a_dirichlet_partition_gives_every_image_to_exactly_one_client(
         assert drawn.histograms[client] == dict(zip(values.tolist(), counts.tolist(), strict=True))
 
 
-def test_the_shares_of_a_class_are_one_draw_from_the_dirichlet_distribution():
+def test_the_shares_of_a_class_are_one_draw_from_the_dirichlet_distribution() -> None:
     # Marginal of a symmetric Dirichlet: mean 1/K, variance (K-1) / (K^2 (K alpha + 1)).
     clients, alpha = 5, 0.5
     shares = []
@@ -49,7 +52,7 @@ def test_the_shares_of_a_class_are_one_draw_from_the_dirichlet_distribution():
     assert np.var(shares) == pytest.approx(expected, rel=0.15)
 
 
-def test_classes_are_drawn_independently_and_images_within_a_class_are_shuffled():
+def test_classes_are_drawn_independently_and_images_within_a_class_are_shuffled() -> None:
     drawn = dirichlet(LABELS, 4, 0.1, seed=3, min_size=0)
     shapes = {
         tuple(drawn.histograms[client].get(label, 0) for client in drawn.clients) for label in range(10)
@@ -59,7 +62,7 @@ def test_classes_are_drawn_independently_and_images_within_a_class_are_shuffled(
     assert list(largest) != list(range(largest[0], largest[0] + len(largest)))
 
 
-def test_a_small_client_is_filled_up_with_few_moves_and_the_rest_of_the_draw_stays():
+def test_a_small_client_is_filled_up_with_few_moves_and_the_rest_of_the_draw_stays() -> None:
     loose = dirichlet(LABELS, 10, 0.05, seed=1, min_size=0)
     guarded = dirichlet(LABELS, 10, 0.05, seed=1, min_size=12)
     assert min(map(len, loose.clients.values())) < 12
@@ -69,7 +72,7 @@ def test_a_small_client_is_filled_up_with_few_moves_and_the_rest_of_the_draw_sta
     assert moved == missing
 
 
-def test_the_same_arguments_draw_the_same_partition_on_every_machine():
+def test_the_same_arguments_draw_the_same_partition_on_every_machine() -> None:
     # A golden value: a change here silently changes every experiment that draws its partition anew.
     first = dirichlet(LABELS, 7, 0.3, seed=11)
     assert first == dirichlet(LABELS, 7, 0.3, seed=11)
@@ -79,7 +82,7 @@ def test_the_same_arguments_draw_the_same_partition_on_every_machine():
     assert json_digest({name: list(rows) for name, rows in dealt.clients.items()})[:16] == "64dde12eafc4b861"
 
 
-def test_an_iid_partition_has_equal_sizes_and_mixed_labels():
+def test_an_iid_partition_has_equal_sizes_and_mixed_labels() -> None:
     dealt = iid(1000, 7, seed=0, labels=LABELS, dataset="tens")
     assert owned(dealt) == list(range(1000))
     sizes = [len(indices) for indices in dealt.clients.values()]
@@ -88,7 +91,7 @@ def test_an_iid_partition_has_equal_sizes_and_mixed_labels():
     assert iid(10, 2, seed=0).histograms == {}
 
 
-def test_client_names_sort_by_number():
+def test_client_names_sort_by_number() -> None:
     assert client_ids(3) == ("client-000", "client-001", "client-002")
     assert list(client_ids(1001)) == sorted(client_ids(1001))
 
@@ -104,12 +107,12 @@ def test_client_names_sort_by_number():
         lambda: iid(4, 2, 0, labels=[0]),
     ],
 )
-def test_impossible_partitions_are_refused(call):
+def test_impossible_partitions_are_refused(call: Callable[[], object]) -> None:
     with pytest.raises(DataError):
         call()
 
 
-def test_a_saved_partition_is_loaded_unchanged_and_can_be_read_by_a_person(tmp_path):
+def test_a_saved_partition_is_loaded_unchanged_and_can_be_read_by_a_person(tmp_path: Path) -> None:
     path = tmp_path / "made" / "partition.json"
     drawn = dirichlet(LABELS, 5, 0.1, seed=2, dataset="tens")
     save(drawn, path)
@@ -129,68 +132,70 @@ def test_a_saved_partition_is_loaded_unchanged_and_can_be_read_by_a_person(tmp_p
         (DatasetIdentity.of("tens", LABELS[::-1]), "made for tens"),
     ],
 )
-def test_a_partition_of_another_data_set_is_refused(tmp_path, identity, word):
+def test_a_partition_of_another_data_set_is_refused(
+    tmp_path: Path, identity: DatasetIdentity, word: str
+) -> None:
     path = tmp_path / "partition.json"
     save(dirichlet(LABELS, 5, 0.1, seed=2, dataset="tens"), path)
     with pytest.raises(DataError, match=word):
         load(path, identity)
 
 
-def overlap(value):
+def overlap(value: Any) -> None:
     value["clients"]["client-001"]["indices"][0] = value["clients"]["client-000"]["indices"][0]
     value["clients"]["client-001"]["indices"].sort()
 
 
-def out_of_range(value):
+def out_of_range(value: Any) -> None:
     value["clients"]["client-000"]["indices"][-1] = 1000
 
 
-def huge(value):
+def huge(value: Any) -> None:
     value["clients"]["client-000"]["indices"][-1] = 2**70
 
 
-def negative(value):
+def negative(value: Any) -> None:
     value["clients"]["client-000"]["indices"][0] = -1
 
 
-def unsorted(value):
+def unsorted(value: Any) -> None:
     value["clients"]["client-000"]["indices"].reverse()
 
 
-def repeated(value):
+def repeated(value: Any) -> None:
     indices = value["clients"]["client-000"]["indices"]
     indices[1] = indices[0]
 
 
-def fractional(value):
+def fractional(value: Any) -> None:
     value["clients"]["client-000"]["indices"][0] = 0.5
 
 
-def wrong_size(value):
+def wrong_size(value: Any) -> None:
     value["clients"]["client-000"]["size"] += 1
 
 
-def wrong_histogram(value):
+def wrong_histogram(value: Any) -> None:
     value["clients"]["client-000"]["labels"] = {"0": 1}
 
 
-def other_version(value):
+def other_version(value: Any) -> None:
     value["version"] = 2
 
 
-def other_format(value):
+def other_format(value: Any) -> None:
     value["format"] = "something"
 
 
-def nobody(value):
+def nobody(value: Any) -> None:
     value["clients"] = {}
 
 
-def no_dataset(value):
+def no_dataset(value: Any) -> None:
     del value["dataset"]
 
 
-def clients_list(value):
+def clients_list(value: Any) -> None:
     value["clients"] = [1, 2]
 
 
@@ -201,7 +206,7 @@ DAMAGE = [
 
 
 @pytest.mark.parametrize("damage", DAMAGE, ids=lambda function: function.__name__)
-def test_a_damaged_partition_file_is_refused_and_named(tmp_path, damage):
+def test_a_damaged_partition_file_is_refused_and_named(tmp_path: Path, damage: Callable[[Any], Any]) -> None:
     path = tmp_path / "partition.json"
     save(iid(1000, 3, seed=2, labels=LABELS, dataset="tens"), path)
     value = json.loads(path.read_text())
@@ -212,30 +217,32 @@ def test_a_damaged_partition_file_is_refused_and_named(tmp_path, damage):
 
 
 @pytest.mark.parametrize("content", [b"", b"not json", b"\xff\xfe", b"[1, 2]", b'"text"'])
-def test_a_file_that_is_no_partition_is_refused(tmp_path, content):
+def test_a_file_that_is_no_partition_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "partition.json"
     path.write_bytes(content)
     with pytest.raises(DataError, match=r"partition\.json"):
         load(path)
 
 
-def test_a_missing_partition_file_is_named(tmp_path):
+def test_a_missing_partition_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"no partition file at .*absent\.json"):
         load(tmp_path / "absent.json")
 
 
-def test_an_unknown_client_is_told_the_nearest_name():
+def test_an_unknown_client_is_told_the_nearest_name() -> None:
     drawn = iid(30, 3, seed=0)
     with pytest.raises(DataError, match=r"'client-1'.*3 clients is 'client-001'"):
         drawn.indices("client-1")
 
 
-def test_a_failed_save_leaves_the_old_file_and_no_litter(tmp_path, monkeypatch):
+def test_a_failed_save_leaves_the_old_file_and_no_litter(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "partition.json"
     save(iid(30, 3, seed=0), path)
     before = path.read_bytes()
 
-    def full_disk(*_):
+    def full_disk(*_: object) -> Never:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(partitions.os, "replace", full_disk)
