@@ -114,7 +114,11 @@ async def _serve(config: CoordinatorConfig) -> int:
 
 
 async def _current_run(
-    config: CoordinatorConfig, store: SqliteStore, blobs: FileBlobs, host: SubprocessMethodHost, clock: SystemClock
+    config: CoordinatorConfig,
+    store: SqliteStore,
+    blobs: FileBlobs,
+    host: SubprocessMethodHost,
+    clock: SystemClock,
 ) -> RunRecord:
     current = store.current_run()
     if current is None:

@@ -8,22 +8,24 @@ and says so, and nothing is lost: the sum stays in memory, workers keep what the
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import secrets
-import threading
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from coordinator.aggregation import VersionMaker, mean_statistics
+from coordinator.aggregation import VersionMaker
 from coordinator.catalogue import Catalogue
+from coordinator.committing import Committer, Tally
 from coordinator.core import effects, events, registry
 from coordinator.core.effects import Effect
 from coordinator.core.round import next_wakeup, step
-from coordinator.core.state import Fate, Phase, RunState
+from coordinator.core.state import Phase, RunState
+from coordinator.durability import Durability
 from coordinator.errors import ClientFault, Reason, StorageFailed
 from coordinator.evaluations import Evaluations
+from coordinator.inbox import Inbox
+from coordinator.intake import Intake
 from coordinator.logs import event as log_event
 from coordinator.messages import (
     Cancel,
@@ -35,12 +37,10 @@ from coordinator.messages import (
     StatusView,
     Train,
     Verdict,
-    Welcome,
 )
 from coordinator.metrics import CoordinatorMetrics
 from coordinator.ports import (
     AttemptRecord,
-    BlobInfo,
     BlobReader,
     Blobs,
     Clock,
@@ -50,7 +50,8 @@ from coordinator.ports import (
     VersionRecord,
 )
 from coordinator.sessions import Session, SessionTable
-from coordinator.uploads import CONTENT, Addressing, Upload, UploadDesk, check_envelope, verdict_of
+from coordinator.uploads import Addressing, Upload, UploadDesk, check_envelope
+from coordinator.welcoming import Terms, welcome
 from ssd.declaration import Declaration
 from ssd.digest import json_digest
 from ssd.folding import Fold, FoldPlan
@@ -62,7 +63,6 @@ log = logging.getLogger(__name__)
 
 PROTOCOL_VERSIONS = range(1, 2)
 """Protocol versions this build speaks."""
-STORAGE_RETRY_SECONDS = 1.0
 SILENT_HEARTBEATS = 3
 RESTART_RECONNECT_SECONDS = 1.0
 
@@ -85,17 +85,6 @@ class Settings:
     stop_when_finished: bool
     min_free_bytes: int = 0
     data_endpoints: tuple[str, ...] = ()
-
-
-@dataclass(slots=True)
-class _Tally:
-    """What a round cost, for its record."""
-
-    opened_wall: float = 0.0
-    opened: float = 0.0
-    bytes_up: int = 0
-    bytes_down: int = 0
-    training_seconds: list[float] = field(default_factory=list)
 
 
 class Driver:
@@ -123,27 +112,37 @@ class Driver:
         self.metrics = metrics
         self.staging = staging
         self.sessions = SessionTable()
-        self.storage_trouble = ""
-        self._maker = maker
         self._state = state
         self._store = store
         self._blobs = blobs
         self._clock = clock
         self._desk = UploadDesk(staging)
-        self._inbox: asyncio.Queue[Callable[[], Awaitable[None]]] = asyncio.Queue()
+        self._inbox = Inbox()
+        self._durability = Durability(clock, metrics)
         self._catalogue = Catalogue(run, store, blobs)
         self._evaluations = Evaluations(store, self._catalogue, self.sessions, settings.evaluation_every)
         self._scaling: dict[str, ScalingVector | None] = {
             record.client: record.scaling for record in store.clients()
         }
         self._committed_rounds = {record.client: record.last_committed_round for record in store.clients()}
+        self._committer = Committer(
+            store=store, catalogue=self._catalogue, maker=maker, durability=self._durability, clock=clock
+        )
+        self._terms = Terms(
+            run=run,
+            declaration=declaration,
+            plan=plan,
+            update_encoding=settings.update_encoding,
+            delta_encoding=settings.delta_encoding,
+            heartbeat_seconds=settings.heartbeat_seconds,
+            data_endpoints=settings.data_endpoints,
+        )
         self._fold = Fold(plan)
-        self._offered: dict[int, tuple[Upload, asyncio.Future[Verdict]]] = {}
-        self._next_upload = 0
-        self._tally = _Tally(opened=clock.monotonic(), opened_wall=clock.wall())
+        self._intake = Intake(
+            desk=self._desk, plan=plan, inbox=self._inbox, post=self.post, clock=clock, metrics=metrics
+        )
+        self._tally = Tally(opened=self._clock.monotonic())
         self._started = clock.monotonic()
-        self._stopping = asyncio.Event()
-        self._stop_threads = threading.Event()
         self._changed = asyncio.Event()
         self._ready = False
 
@@ -152,43 +151,40 @@ class Driver:
     @property
     def ready(self) -> bool:
         """Whether the loop runs, the medium takes writes and no drain is under way."""
-        return self._ready and not self.storage_trouble and not self._stopping.is_set()
+        return self._ready and not self._durability.trouble and not self._inbox.stopping
 
     @property
     def state(self) -> RunState:
         """The run's present state."""
         return self._state
 
+    @property
+    def storage_trouble(self) -> str:
+        """What the medium last said; empty while it takes writes."""
+        return self._durability.trouble
+
     async def run(self) -> None:
         """Drive rounds until `stop` or the run's own end. Attempts under way stay journaled."""
         self._ready = True
         self._evaluations.begin(self._state.version)
         await self._apply(events.Tick(now=self._clock.monotonic()))
-        stopped = asyncio.ensure_future(self._stopping.wait())
         try:
-            while not self._stopping.is_set():
-                command = asyncio.ensure_future(self._inbox.get())
-                timeout = self._seconds_to_next_wakeup()
-                await asyncio.wait({command, stopped}, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
-                if command.done():
-                    await command.result()()
-                else:
-                    command.cancel()
-                    with contextlib.suppress(asyncio.CancelledError):
-                        await command
-                    if not self._stopping.is_set():
-                        self._cut_off_silent()
-                        await self._apply(events.Tick(now=self._clock.monotonic()))
+            while not self._inbox.stopping:
+                command = await self._inbox.next(self._seconds_to_next_wakeup())
+                if command is not None:
+                    await command()
+                if self._seconds_to_next_wakeup() <= 0:
+                    await self._apply(events.Tick(now=self._clock.monotonic()))
+                self._cut_off_silent()
                 self._publish()
         finally:
             self._ready = False
-            stopped.cancel()
             self._say_goodbye()
 
     def stop(self) -> None:
         """Leave the loop after the event in hand. Idempotent."""
-        self._stopping.set()
-        self._stop_threads.set()
+        self._inbox.stop()
+        self._durability.stop()
 
     async def changed(self) -> None:
         """Wait until something changed since the call."""
@@ -211,38 +207,7 @@ class Driver:
         for session in self.sessions:
             session.send(Drain(reason="the coordinator stops", reconnect_after=RESTART_RECONNECT_SECONDS))
             session.close()
-        gone = ClientFault(Reason.DRAINING, "the coordinator stops; offer the update again to the next one")
-        for _, verdict in self._offered.values():
-            if not verdict.done():
-                verdict.set_result(verdict_of(gone))
-
-    async def _in_loop(self, command: Callable[[], Awaitable[T]]) -> T:
-        """Run `command` between two events and give its result."""
-        if self._stopping.is_set():
-            raise ClientFault(Reason.DRAINING, "the coordinator is stopping")
-        done: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-
-        async def run() -> None:
-            try:
-                result = await command()
-            except Exception as error:  # noqa: BLE001 - handed to the caller, who knows what it means
-                if not done.done():
-                    done.set_exception(error)
-            else:
-                if not done.done():
-                    done.set_result(result)
-
-        self._inbox.put_nowait(run)
-        stopped = asyncio.ensure_future(self._stopping.wait())
-        try:
-            await asyncio.wait((done, stopped), return_when=asyncio.FIRST_COMPLETED)
-            # One turn of grace: the loop may be finishing this very command.
-            await asyncio.sleep(0)
-            if not done.done():
-                raise ClientFault(Reason.DRAINING, "the coordinator is stopping")
-            return done.result()
-        finally:
-            stopped.cancel()
+        self._intake.dismiss()
 
     def post(self, event: events.Event) -> None:
         """Queue an event."""
@@ -250,7 +215,7 @@ class Driver:
         async def run() -> None:
             await self._apply(event)
 
-        self._inbox.put_nowait(run)
+        self._inbox.put(run)
 
     async def _apply(self, event: events.Event) -> None:
         before = self._state.phase
@@ -286,7 +251,7 @@ class Driver:
         now = self._clock.wall()
         match effect:
             case effects.RegisterClients():
-                await self._durably(lambda: self._store.register_clients(effect.clients, now))
+                await self._durability.write(lambda: self._store.register_clients(effect.clients, now))
             case effects.AssignIndexes():
                 await self._assign(effect)
             case effects.OpenAttempt():
@@ -294,19 +259,17 @@ class Driver:
             case effects.SendTrain():
                 self._send_train(effect)
             case effects.FoldUpload():
-                await self._fold_upload(self._offered[effect.upload][0])
+                await self._fold_upload(self._intake.upload(effect.upload))
             case effects.AnswerUpload():
-                _, verdict = self._offered[effect.upload]
-                if not verdict.done():
-                    verdict.set_result(Verdict(fate=effect.fate, reason=effect.reason, detail=effect.detail))
+                self._intake.answer(effect)
             case effects.CloseAndCommit():
                 await self._commit(effect)
             case effects.AbandonAttempt():
                 await self._abandon(effect)
             case effects.PersistPaused():
-                await self._durably(lambda: self._store.set_flag("paused", effect.paused))
+                await self._durability.write(lambda: self._store.set_flag("paused", effect.paused))
             case effects.RunFinished():
-                await self._durably(self._store.finish_run)
+                await self._durability.write(self._store.finish_run)
                 for session in self.sessions:
                     session.send(RunChanged(reason="all rounds are committed", finished=True))
                 log_event(log, logging.INFO, "run_finished", version=self._state.version)
@@ -314,53 +277,6 @@ class Driver:
                 log_event(log, logging.ERROR, "halted", reason=effect.reason)
             case effects.Stop():
                 self.stop()
-
-    async def _durably(self, write: Callable[[], T]) -> T:
-        """Do a write that everything after it depends on; wait while the medium refuses it."""
-        while True:
-            started = self._clock.monotonic()
-            try:
-                result = await asyncio.to_thread(write)
-            except StorageFailed as error:
-                self._in_trouble(str(error))
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._stopping.wait(), STORAGE_RETRY_SECONDS)
-                if self._stopping.is_set():
-                    raise
-            else:
-                self._out_of_trouble()
-                self.metrics.journal_write(self._clock.monotonic() - started)
-                return result
-
-    def _insister(self) -> Callable[[Callable[[], BlobInfo]], BlobInfo]:
-        """The same for a worker thread in the middle of a computation it should not repeat."""
-        loop = asyncio.get_running_loop()
-
-        def insist(write: Callable[[], BlobInfo]) -> BlobInfo:
-            while True:
-                try:
-                    result = write()
-                except StorageFailed as error:
-                    loop.call_soon_threadsafe(self._in_trouble, str(error))
-                    if self._stop_threads.wait(STORAGE_RETRY_SECONDS):
-                        raise
-                else:
-                    loop.call_soon_threadsafe(self._out_of_trouble)
-                    return result
-
-        return insist
-
-    def _in_trouble(self, detail: str) -> None:
-        if detail != self.storage_trouble:
-            log_event(log, logging.ERROR, "storage_failed", detail=detail)
-        self.storage_trouble = detail
-        self.metrics.storage_failure()
-        self._changed.set()
-
-    def _out_of_trouble(self) -> None:
-        if self.storage_trouble:
-            log_event(log, logging.INFO, "storage_recovered")
-            self.storage_trouble = ""
 
     async def _assign(self, effect: effects.AssignIndexes) -> None:
         scaling = self.declaration.scaling
@@ -378,7 +294,7 @@ class Driver:
                     seed=self.settings.seed,
                 )
             given[client] = (index, vector)
-        await self._durably(lambda: self._store.assign(given))
+        await self._durability.write(lambda: self._store.assign(given))
         self._scaling.update({client: vector for client, (_, vector) in given.items()})
 
     async def _open_attempt(self, effect: effects.OpenAttempt) -> None:
@@ -391,8 +307,8 @@ class Driver:
             cohort=effect.cohort,
             opened_at=now,
         )
-        await self._durably(self._check_room)
-        await self._durably(lambda: self._store.open_attempt(record))
+        await self._durability.write(self._check_room)
+        await self._durability.write(lambda: self._store.open_attempt(record))
         self._reset_sum()
         log_event(
             log,
@@ -414,7 +330,7 @@ class Driver:
     def _reset_sum(self) -> None:
         self._fold = Fold(self.plan)
         self._desk.forget_idle()
-        self._tally = _Tally(opened=self._clock.monotonic(), opened_wall=self._clock.wall())
+        self._tally = Tally(opened=self._clock.monotonic())
 
     def _send_train(self, effect: effects.SendTrain) -> None:
         session = self.sessions.worker(effect.worker)
@@ -466,50 +382,22 @@ class Driver:
 
     async def _commit(self, effect: effects.CloseAndCommit) -> None:
         closed = self._clock.monotonic()
-        await self._durably(lambda: self._store.close_attempt(effect.round, effect.attempt, effect.accepted))
-        newest = self._catalogue.newest
+        await self._committer.journal(effect.round, effect.attempt, effect.accepted)
         opened = await asyncio.to_thread(self._fold.open)
-        clients, weight = opened.clients, opened.weight
-        # Its accumulator is twice the model: gone before the next version is made.
+        # The accumulator is twice the model: gone before the next version is made.
         self._fold = Fold(self.plan)
-        made = await asyncio.to_thread(
-            self._maker.make, opened, newest.full, newest.server_state, self._insister()
-        )
+        version = await self._committer.commit(effect.round, effect.attempt, opened, self._tally)
         del opened
-        seconds = self._clock.monotonic() - self._tally.opened
-        statistics = mean_statistics(made.statistics, len(effect.accepted))
-        statistics |= {
-            "clients": float(clients),
-            "weight": float(weight),
-            "step_norm": made.step_norm,
-            "seconds": seconds,
-            "bytes_up": float(self._tally.bytes_up),
-            "bytes_down": float(self._tally.bytes_down),
-        }
-        version = VersionRecord(
-            number=effect.round,
-            model_digest=made.model_digest,
-            full=made.full,
-            delta=made.delta,
-            server_state=made.server_state,
-            round=effect.round,
-            attempt=effect.attempt,
-            committed_at=self._clock.wall(),
-            statistics=statistics,
-        )
-        del made
-        await self._durably(lambda: self._store.commit(version, version.committed_at))
-        self._catalogue.add(version)
         self._committed_rounds.update(dict.fromkeys(effect.accepted, effect.round))
         self._announce(version, frozenset(effect.accepted))
         self._evaluations.committed(version.number, last=version.number >= self._state.policy.rounds)
-        slowest = max(self._tally.training_seconds, default=0.0)
+        seconds = version.statistics["seconds"]
         self.metrics.round_committed(
             version=version.number,
             seconds=seconds,
             commit_seconds=self._clock.monotonic() - closed,
-            overhead_seconds=max(0.0, seconds - slowest),
-            statistics=statistics,
+            overhead_seconds=max(0.0, seconds - self._tally.slowest),
+            statistics=version.statistics,
         )
         log_event(
             log,
@@ -522,7 +410,7 @@ class Driver:
             digest=version.model_digest[:16],
         )
         await self._apply(events.VersionCommitted(now=self._clock.monotonic(), version=version.number))
-        await self._durably(
+        await self._durability.write(
             lambda: self._catalogue.retire(
                 full_versions=self.settings.full_versions, deltas=self.settings.deltas
             )
@@ -541,7 +429,7 @@ class Driver:
 
     async def _abandon(self, effect: effects.AbandonAttempt) -> None:
         now = self._clock.wall()
-        await self._durably(
+        await self._durability.write(
             lambda: self._store.abandon_attempt(effect.round, effect.attempt, effect.reason, now)
         )
         self._desk.forget_idle()
@@ -589,7 +477,18 @@ class Driver:
                 last_seen=self._clock.monotonic(),
             )
             self.sessions.add(session)
-            session.send(self._welcome(session, claim, max(common)))
+            session.send(
+                welcome(
+                    self._terms,
+                    claim,
+                    token=session.token,
+                    protocol=max(common),
+                    store=self._store,
+                    catalogue=self._catalogue,
+                    committed_rounds=self._committed_rounds,
+                    metrics=self.metrics,
+                )
+            )
             log_event(log, logging.INFO, "worker_attached", worker=claim.worker, clients=len(claim.clients))
             await self._apply(
                 events.WorkerAttached(
@@ -600,69 +499,7 @@ class Driver:
                 session.send(RunChanged(reason="all rounds are committed", finished=True))
             return session
 
-        return await self._in_loop(admit)
-
-    def _welcome(self, session: Session, claim: registry.Claim, protocol: int) -> Welcome:
-        fates = self._held_fates(claim)
-        records = dict(claim.clients)
-        for held, fate in zip(claim.held, fates, strict=True):
-            if fate is registry.HeldFate.COMMITTED:
-                records[held.client] = held.round
-        other_run = claim.run_id != self.run_record.run_id
-        reinitialise = {}
-        for client, theirs in records.items():
-            ours = self._committed_rounds.get(client, 0)
-            if theirs != ours and not (other_run and ours == 0):
-                reinitialise[client] = ours
-                if self.declaration.persists_client_state:
-                    self.metrics.client_reinitialised()
-                    log_event(
-                        log,
-                        logging.WARNING,
-                        "client_reinitialised",
-                        client=client,
-                        worker=session.worker,
-                        worker_record=theirs,
-                        coordinator_record=ours,
-                    )
-        return Welcome(
-            protocol=protocol,
-            session=session.token,
-            run_id=self.run_record.run_id,
-            declaration=self.run_record.declaration_blob,
-            declaration_digest=self.run_record.declaration_digest,
-            held_fates=fates,
-            reinitialise=reinitialise,
-            data_endpoints=self.settings.data_endpoints,
-            heartbeat_seconds=self.settings.heartbeat_seconds,
-            update_encoding=self.settings.update_encoding,
-            delta_encoding=self.settings.delta_encoding,
-            max_cohort=self.settings.max_cohort,
-            max_client_weight=self.settings.max_client_weight,
-            max_upload_bytes=max(self.plan.update_nbytes, self.plan.max_fold_nbytes),
-            version=self._catalogue.offer(),
-        )
-
-    def _held_fates(self, claim: registry.Claim) -> tuple[registry.HeldFate, ...]:
-        if claim.run_id != self.run_record.run_id:
-            return tuple(registry.HeldFate.DISCARDED for _ in claim.held)
-        if not claim.held:
-            return ()
-        included = {
-            attempt.round: frozenset(attempt.accepted)
-            for attempt in self._store.attempts()
-            if attempt.outcome == "committed"
-        }
-        return tuple(
-            registry.held_fate(
-                held,
-                current_base_digest=self._catalogue.newest.model_digest,
-                digests=self._catalogue.digests,
-                committed_rounds=self._committed_rounds,
-                was_included=held.client in included.get(held.round, frozenset()),
-            )
-            for held in claim.held
-        )
+        return await self._inbox.call(admit)
 
     def detach(self, session: Session) -> None:
         """The session's stream ended."""
@@ -693,7 +530,7 @@ class Driver:
                 )
             )
 
-        await self._in_loop(change)
+        await self._inbox.call(change)
 
     def client_failed(
         self, session: Session, round_number: int, attempt: int, client: str, reason: str
@@ -722,7 +559,7 @@ class Driver:
             now = self._clock.wall()
             kept = self._evaluations.done(session.worker, version, values, error)
             if kept is not None:
-                await self._durably(lambda: self._store.record_evaluation(version, kept, now))
+                await self._durability.write(lambda: self._store.record_evaluation(version, kept, now))
                 self.metrics.evaluation(version, kept)
                 log_event(log, logging.INFO, "evaluated", version=version, **_rounded(kept))
             elif error:
@@ -730,7 +567,7 @@ class Driver:
             self._evaluations.offer(self._state.policy.seed)
             self._stop_if_finished()
 
-        await self._in_loop(record)
+        await self._inbox.call(record)
 
     # -------------------------------------------------------------------------------------------- data plane
 
@@ -760,7 +597,7 @@ class Driver:
 
     def let_in(self, session: Session, envelope: Envelope) -> None:
         """Check an upload's envelope against the present attempt; raises ClientFault."""
-        if self._stopping.is_set():
+        if self._inbox.stopping:
             raise ClientFault(Reason.DRAINING, "the coordinator is stopping")
         addressing = Addressing(
             run_id=self.run_record.run_id,
@@ -779,69 +616,12 @@ class Driver:
         self._desk.release(upload)
 
     async def judge(self, session: Session, upload: Upload) -> Verdict:
-        """Check a complete upload, offer it to the round, give its fate. Its room is given back."""
-        try:
-            try:
-                await asyncio.to_thread(upload.check, self.plan)
-            except ClientFault as fault:
-                return self.reject(session, upload.envelope, fault)
-            verdict: asyncio.Future[Verdict] = asyncio.get_running_loop().create_future()
-            self._next_upload += 1
-            number = self._next_upload
-            self._offered[number] = (upload, verdict)
-            try:
-                envelope = upload.envelope
-                self.post(
-                    events.UploadVerified(
-                        now=self._clock.monotonic(),
-                        upload=number,
-                        worker=session.worker,
-                        round=envelope.round,
-                        attempt=envelope.attempt,
-                        clients=tuple(sorted(envelope.clients)),
-                    )
-                )
-                stopped = asyncio.ensure_future(self._stopping.wait())
-                await asyncio.wait((verdict, stopped), return_when=asyncio.FIRST_COMPLETED)
-                stopped.cancel()
-                if not verdict.done():
-                    # `run` still answers everybody on its way out; do not outlive it.
-                    verdict.set_result(verdict_of(ClientFault(Reason.DRAINING, "the coordinator stops")))
-                answer = verdict.result()
-            finally:
-                del self._offered[number]
-        finally:
-            self._desk.finish(upload)
-        self.metrics.upload(answer.fate, answer.reason)
-        return answer
+        """The fate of a complete upload; its room is given back."""
+        return await self._intake.judge(session, upload)
 
     def reject(self, session: Session, envelope: Envelope, fault: ClientFault) -> Verdict:
-        """Count a refusal; a fault of the content is a failure of its clients."""
-        verdict = verdict_of(fault)
-        self.metrics.upload(verdict.fate, verdict.reason)
-        log_event(
-            log,
-            logging.WARNING if verdict.fate is Fate.REJECTED else logging.INFO,
-            "upload_refused",
-            worker=session.worker,
-            round=envelope.round,
-            attempt=envelope.attempt,
-            fate=verdict.fate.value,
-            reason=verdict.reason,
-            detail=verdict.detail,
-        )
-        if fault.reason in CONTENT:
-            self.post(
-                events.ClientFailed(
-                    now=self._clock.monotonic(),
-                    worker=session.worker,
-                    round=envelope.round,
-                    attempt=envelope.attempt,
-                    clients=tuple(sorted(client for client in envelope.clients if client in session.clients)),
-                    reason=fault.reason.value,
-                )
-            )
-        return verdict
+        """Count the refusal of an upload."""
+        return self._intake.reject(session, envelope, fault)
 
     # ---------------------------------------------------------------------------------------------- operator
 
@@ -851,7 +631,7 @@ class Driver:
         async def apply() -> None:
             await self._apply(make(self._clock.monotonic()))
 
-        await self._in_loop(apply)
+        await self._inbox.call(apply)
 
     def wish(self, make: Callable[[float], events.Event]) -> None:
         """Note an operator's event; what follows from it is not waited for."""
@@ -878,10 +658,10 @@ class Driver:
         async def apply() -> None:
             if client not in {record.client for record in self._store.clients()}:
                 raise ClientFault(Reason.NOT_FOUND, f"no client is called {client}")
-            await self._durably(lambda: self._store.revoke_client(client))
+            await self._durability.write(lambda: self._store.revoke_client(client))
             await self._apply(events.ClientRevoked(now=self._clock.monotonic(), client=client))
 
-        await self._in_loop(apply)
+        await self._inbox.call(apply)
 
     def store_view(self) -> Store:
         """The journal, for reading."""
@@ -911,7 +691,7 @@ class Driver:
             method=self.declaration.method,
             mode=state.policy.mode.value,
             phase=state.phase.value,
-            waiting_for=self.storage_trouble or state.waiting_for()[1],
+            waiting_for=self._durability.trouble or state.waiting_for()[1],
             version=self._catalogue.offer(),
             round=attempt.round if attempt else 0,
             attempt=attempt.number if attempt else 0,

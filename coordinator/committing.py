@@ -1,0 +1,85 @@
+"""From a closed attempt to a durable version: journal the set, make the version, commit both together."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from coordinator.aggregation import VersionMaker, mean_statistics
+from coordinator.catalogue import Catalogue
+from coordinator.durability import Durability
+from coordinator.ports import Clock, Store, VersionRecord
+from ssd.folding import OpenedFold
+
+
+@dataclass(slots=True)
+class Tally:
+    """What an attempt cost, for its record."""
+
+    opened: float
+    """Monotonic seconds."""
+    bytes_up: int = 0
+    bytes_down: int = 0
+    training_seconds: list[float] = field(default_factory=list)
+
+    @property
+    def slowest(self) -> float:
+        """The slowest client's own work, seconds."""
+        return max(self.training_seconds, default=0.0)
+
+
+class Committer:
+    """Makes commits; keeps nothing between them."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        catalogue: Catalogue,
+        maker: VersionMaker,
+        durability: Durability,
+        clock: Clock,
+    ) -> None:
+        self._store = store
+        self._catalogue = catalogue
+        self._maker = maker
+        self._durability = durability
+        self._clock = clock
+
+    async def journal(self, round_number: int, attempt: int, accepted: Sequence[str]) -> None:
+        """Make the accepted set durable; from here on the round commits with it or not at all."""
+        await self._durability.write(lambda: self._store.close_attempt(round_number, attempt, accepted))
+
+    async def commit(
+        self, round_number: int, attempt: int, opened: OpenedFold, tally: Tally
+    ) -> VersionRecord:
+        """Make and journal the next version; `opened` is used up."""
+        newest = self._catalogue.newest
+        clients, weight = opened.clients, opened.weight
+        made = await asyncio.to_thread(
+            self._maker.make, opened, newest.full, newest.server_state, self._durability.insister()
+        )
+        statistics = mean_statistics(made.statistics, clients)
+        statistics |= {
+            "clients": float(clients),
+            "weight": float(weight),
+            "step_norm": made.step_norm,
+            "seconds": self._clock.monotonic() - tally.opened,
+            "bytes_up": float(tally.bytes_up),
+            "bytes_down": float(tally.bytes_down),
+        }
+        version = VersionRecord(
+            number=round_number,
+            model_digest=made.model_digest,
+            full=made.full,
+            delta=made.delta,
+            server_state=made.server_state,
+            round=round_number,
+            attempt=attempt,
+            committed_at=self._clock.wall(),
+            statistics=statistics,
+        )
+        await self._durability.write(lambda: self._store.commit(version, version.committed_at))
+        self._catalogue.add(version)
+        return version

@@ -1,0 +1,87 @@
+"""Writes that everything after them depends on: tried until the medium takes them or the daemon is told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import threading
+from collections.abc import Callable
+from typing import TypeVar
+
+from coordinator.errors import StorageFailed
+from coordinator.logs import event as log_event
+from coordinator.metrics import CoordinatorMetrics
+from coordinator.ports import BlobInfo, Clock
+
+T = TypeVar("T")
+log = logging.getLogger(__name__)
+
+RETRY_SECONDS = 1.0
+
+
+class Durability:
+    """Stands still while the medium refuses, says so, and loses nothing."""
+
+    def __init__(self, clock: Clock, metrics: CoordinatorMetrics) -> None:
+        self.trouble = ""
+        """What the medium last said; empty while it takes writes."""
+        self._clock = clock
+        self._metrics = metrics
+        self._stopping = asyncio.Event()
+        self._stopping_threads = threading.Event()
+
+    def stop(self) -> None:
+        """From now on a failing write raises instead of being tried again."""
+        self._stopping.set()
+        self._stopping_threads.set()
+
+    async def write(self, write: Callable[[], T]) -> T:
+        """Do `write` in a thread and return what it gives.
+
+        Raises:
+            StorageFailed: it failed and the daemon is stopping.
+        """
+        while True:
+            started = self._clock.monotonic()
+            try:
+                result = await asyncio.to_thread(write)
+            except StorageFailed as error:
+                self._in_trouble(str(error))
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._stopping.wait(), RETRY_SECONDS)
+                if self._stopping.is_set():
+                    raise
+            else:
+                self._out_of_trouble()
+                self._metrics.journal_write(self._clock.monotonic() - started)
+                return result
+
+    def insister(self) -> Callable[[Callable[[], BlobInfo]], BlobInfo]:
+        """The same for a worker thread in the middle of a computation it should not repeat."""
+        loop = asyncio.get_running_loop()
+
+        def insist(write: Callable[[], BlobInfo]) -> BlobInfo:
+            while True:
+                try:
+                    result = write()
+                except StorageFailed as error:
+                    loop.call_soon_threadsafe(self._in_trouble, str(error))
+                    if self._stopping_threads.wait(RETRY_SECONDS):
+                        raise
+                else:
+                    loop.call_soon_threadsafe(self._out_of_trouble)
+                    return result
+
+        return insist
+
+    def _in_trouble(self, detail: str) -> None:
+        if detail != self.trouble:
+            log_event(log, logging.ERROR, "storage_failed", detail=detail)
+        self.trouble = detail
+        self._metrics.storage_failure()
+
+    def _out_of_trouble(self) -> None:
+        if self.trouble:
+            log_event(log, logging.INFO, "storage_recovered")
+            self.trouble = ""

@@ -1,0 +1,129 @@
+"""Uploads between their last byte and their verdict: checked in a thread, offered to the round, answered."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from coordinator.core import effects, events
+from coordinator.core.state import Fate
+from coordinator.errors import ClientFault, Reason
+from coordinator.inbox import Inbox
+from coordinator.logs import event as log_event
+from coordinator.messages import Envelope, Verdict
+from coordinator.metrics import CoordinatorMetrics
+from coordinator.ports import Clock
+from coordinator.sessions import Session
+from coordinator.uploads import CONTENT, Upload, UploadDesk, verdict_of
+from ssd.folding import FoldPlan
+
+log = logging.getLogger(__name__)
+
+
+class Intake:
+    """Every upload that comes in whole leaves with exactly one verdict and one count."""
+
+    def __init__(
+        self,
+        *,
+        desk: UploadDesk,
+        plan: FoldPlan,
+        inbox: Inbox,
+        post: Callable[[events.Event], None],
+        clock: Clock,
+        metrics: CoordinatorMetrics,
+    ) -> None:
+        self._desk = desk
+        self._plan = plan
+        self._inbox = inbox
+        self._post = post
+        self._clock = clock
+        self._metrics = metrics
+        self._offered: dict[int, tuple[Upload, asyncio.Future[Verdict]]] = {}
+        self._numbers = 0
+
+    async def judge(self, session: Session, upload: Upload) -> Verdict:
+        """Check a complete upload, offer it to the round, give its fate. Its room is given back."""
+        try:
+            try:
+                await asyncio.to_thread(upload.check, self._plan)
+            except ClientFault as fault:
+                return self.reject(session, upload.envelope, fault)
+            verdict = await self._offer(session, upload)
+        finally:
+            self._desk.finish(upload)
+        self._metrics.upload(verdict.fate, verdict.reason)
+        return verdict
+
+    async def _offer(self, session: Session, upload: Upload) -> Verdict:
+        verdict: asyncio.Future[Verdict] = asyncio.get_running_loop().create_future()
+        self._numbers += 1
+        number = self._numbers
+        self._offered[number] = (upload, verdict)
+        envelope = upload.envelope
+        try:
+            self._post(
+                events.UploadVerified(
+                    now=self._clock.monotonic(),
+                    upload=number,
+                    worker=session.worker,
+                    round=envelope.round,
+                    attempt=envelope.attempt,
+                    clients=tuple(sorted(envelope.clients)),
+                )
+            )
+            await self._inbox.or_stopped(verdict)
+            if not verdict.done():
+                return verdict_of(_stopping())
+            return verdict.result()
+        finally:
+            del self._offered[number]
+
+    def upload(self, number: int) -> Upload:
+        """An upload under judgement."""
+        return self._offered[number][0]
+
+    def answer(self, effect: effects.AnswerUpload) -> None:
+        """Give an upload its verdict."""
+        _, verdict = self._offered[effect.upload]
+        if not verdict.done():
+            verdict.set_result(Verdict(fate=effect.fate, reason=effect.reason, detail=effect.detail))
+
+    def dismiss(self) -> None:
+        """The daemon stops: nobody waits for a verdict any longer."""
+        for _, verdict in self._offered.values():
+            if not verdict.done():
+                verdict.set_result(verdict_of(_stopping()))
+
+    def reject(self, session: Session, envelope: Envelope, fault: ClientFault) -> Verdict:
+        """Count a refusal; a fault of the content is a failure of its clients."""
+        verdict = verdict_of(fault)
+        self._metrics.upload(verdict.fate, verdict.reason)
+        log_event(
+            log,
+            logging.WARNING if verdict.fate is Fate.REJECTED else logging.INFO,
+            "upload_refused",
+            worker=session.worker,
+            round=envelope.round,
+            attempt=envelope.attempt,
+            fate=verdict.fate.value,
+            reason=verdict.reason,
+            detail=verdict.detail,
+        )
+        if fault.reason in CONTENT:
+            self._post(
+                events.ClientFailed(
+                    now=self._clock.monotonic(),
+                    worker=session.worker,
+                    round=envelope.round,
+                    attempt=envelope.attempt,
+                    clients=tuple(sorted(client for client in envelope.clients if client in session.clients)),
+                    reason=fault.reason.value,
+                )
+            )
+        return verdict
+
+
+def _stopping() -> ClientFault:
+    return ClientFault(Reason.DRAINING, "the coordinator stops; offer the update again to the next one")

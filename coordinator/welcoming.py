@@ -1,0 +1,124 @@
+"""What a worker is told when it attends: the run, and what becomes of the work and state it still holds."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from coordinator.catalogue import Catalogue
+from coordinator.core.registry import Claim, HeldFate, held_fate
+from coordinator.logs import event as log_event
+from coordinator.messages import Welcome
+from coordinator.metrics import CoordinatorMetrics
+from coordinator.ports import RunRecord, Store
+from ssd.declaration import Declaration
+from ssd.folding import FoldPlan
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Terms:
+    """What every worker of a run is told alike."""
+
+    run: RunRecord
+    declaration: Declaration
+    plan: FoldPlan
+    update_encoding: str
+    delta_encoding: str
+    heartbeat_seconds: float
+    data_endpoints: tuple[str, ...]
+
+
+def welcome(
+    terms: Terms,
+    claim: Claim,
+    *,
+    token: str,
+    protocol: int,
+    store: Store,
+    catalogue: Catalogue,
+    committed_rounds: Mapping[str, int],
+    metrics: CoordinatorMetrics,
+) -> Welcome:
+    """The welcome for one worker."""
+    fates = _held_fates(terms, claim, store, catalogue, committed_rounds)
+    return Welcome(
+        protocol=protocol,
+        session=token,
+        run_id=terms.run.run_id,
+        declaration=terms.run.declaration_blob,
+        declaration_digest=terms.run.declaration_digest,
+        held_fates=fates,
+        reinitialise=_reinitialise(terms, claim, fates, committed_rounds, metrics),
+        data_endpoints=terms.data_endpoints,
+        heartbeat_seconds=terms.heartbeat_seconds,
+        update_encoding=terms.update_encoding,
+        delta_encoding=terms.delta_encoding,
+        max_cohort=terms.plan.max_cohort,
+        max_client_weight=terms.plan.max_client_weight,
+        max_upload_bytes=max(terms.plan.update_nbytes, terms.plan.max_fold_nbytes),
+        version=catalogue.offer(),
+    )
+
+
+def _held_fates(
+    terms: Terms,
+    claim: Claim,
+    store: Store,
+    catalogue: Catalogue,
+    committed_rounds: Mapping[str, int],
+) -> tuple[HeldFate, ...]:
+    if claim.run_id != terms.run.run_id:
+        return tuple(HeldFate.DISCARDED for _ in claim.held)
+    if not claim.held:
+        return ()
+    included = {
+        attempt.round: frozenset(attempt.accepted)
+        for attempt in store.attempts()
+        if attempt.outcome == "committed"
+    }
+    return tuple(
+        held_fate(
+            held,
+            current_base_digest=catalogue.newest.model_digest,
+            digests=catalogue.digests,
+            committed_rounds=committed_rounds,
+            was_included=held.client in included.get(held.round, frozenset()),
+        )
+        for held in claim.held
+    )
+
+
+def _reinitialise(
+    terms: Terms,
+    claim: Claim,
+    fates: tuple[HeldFate, ...],
+    committed_rounds: Mapping[str, int],
+    metrics: CoordinatorMetrics,
+) -> dict[str, int]:
+    """Clients whose record at the worker is not ours (lost disk, old backup, moved client): declared, never silent."""
+    # A worker that comes from another run starts this one without any record.
+    theirs = dict(claim.clients) if claim.run_id == terms.run.run_id else dict.fromkeys(claim.clients, 0)
+    for held, fate in zip(claim.held, fates, strict=True):
+        if fate is HeldFate.COMMITTED:
+            theirs[held.client] = held.round
+    changed = {
+        client: committed_rounds.get(client, 0)
+        for client, record in theirs.items()
+        if record != committed_rounds.get(client, 0)
+    }
+    if terms.declaration.persists_client_state:
+        for client, record in sorted(changed.items()):
+            metrics.client_reinitialised()
+            log_event(
+                log,
+                logging.WARNING,
+                "client_reinitialised",
+                client=client,
+                worker=claim.worker,
+                worker_record=theirs[client],
+                coordinator_record=record,
+            )
+    return changed
