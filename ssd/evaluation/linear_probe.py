@@ -13,10 +13,13 @@ import warnings
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from ssd.evaluation.few_labels import draw
+
+_THREADED_WORK = 50_000_000
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -132,9 +135,14 @@ def _accuracy(
     # Imported here: scikit-learn takes more than a second to load, and only evaluation needs it.
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # it ships no types
 
     classifier = LogisticRegression(C=inverse_penalty, max_iter=max_iterations, tol=1e-4)
-    with warnings.catch_warnings():
+    # On small problems a threaded BLAS spends a hundred times the work on waiting for its threads; on large ones
+    # it gets as many as torch, whose number a caller can fix for bit-equal results.
+    work = train.shape[0] * train.shape[1] * len(np.unique(train_labels))
+    threads = 1 if work < _THREADED_WORK else torch.get_num_threads()
+    with threadpool_limits(threads), warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         classifier.fit(train, train_labels)
     accuracy = float((classifier.predict(test) == test_labels).mean())
