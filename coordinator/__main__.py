@@ -1,0 +1,5 @@
+"""`python -m coordinator` is `ssd-coordinator`."""
+
+from coordinator.cli import main
+
+main()

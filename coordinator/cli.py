@@ -1,0 +1,279 @@
+"""`ssd-coordinator`: run the daemon, ask it, tell it.
+
+Exit codes: 0 done; 1 a defect of ours; 2 wrong usage or configuration; 3 refused, unreachable, or something is in
+use; 4 the state directory or a file fails; 130 interrupted. Nothing here imports torch, and gRPC only when a
+command needs it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from coordinator import console
+from coordinator.config import CoordinatorConfig, load
+from coordinator.errors import (
+    BlobCorrupt,
+    BlobMissing,
+    ConfigInvalid,
+    CoordinatorError,
+    MethodRefused,
+    OperatorFault,
+    RunConfigChanged,
+    StorageFailed,
+)
+
+if TYPE_CHECKING:
+    from coordinator.rpc.operator_client import OperatorClient
+
+Json = Any
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+EXIT_OK, EXIT_DEFECT, EXIT_CONFIG, EXIT_REFUSED, EXIT_STORAGE, EXIT_INTERRUPTED = 0, 1, 2, 3, 4, 130
+_CONFIG_FAULTS = (ConfigInvalid, RunConfigChanged, MethodRefused)
+_STORAGE_FAULTS = (StorageFailed, BlobMissing, BlobCorrupt)
+_CODES = (
+    "Exit codes: 0 done, 1 a defect, 2 usage or configuration, 3 refused, unreachable or in use, 4 storage, "
+    "130 interrupted."
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The console script; ends the process with a documented exit code."""
+    sys.exit(_guarded(lambda: cli.main(arguments, prog_name="ssd-coordinator", standalone_mode=False)))
+
+
+def _guarded(run: Callable[[], Json]) -> int:
+    try:
+        code = run()
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        return EXIT_INTERRUPTED
+    except OperatorFault as error:
+        _complain(str(error))
+        return exit_code(error)
+    except CoordinatorError as error:
+        _complain(f"{error} (a defect; please report it with the log)")
+        return EXIT_DEFECT
+    except BrokenPipeError:
+        # The reader (head, less) has seen enough; keep the interpreter from complaining while it closes.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_OK
+    return code if isinstance(code, int) else EXIT_OK
+
+
+def exit_code(fault: OperatorFault) -> int:
+    """The exit code a fault ends the process with."""
+    if isinstance(fault, _CONFIG_FAULTS):
+        return EXIT_CONFIG
+    return EXIT_STORAGE if isinstance(fault, _STORAGE_FAULTS) else EXIT_REFUSED
+
+
+def _complain(message: str) -> None:
+    click.echo(click.style("error: ", fg="red", bold=True) + message, err=True, color=_colour())
+
+
+def _say(text: str) -> None:
+    click.echo(text, color=_colour())
+
+
+def _colour() -> bool | None:
+    """None lets click decide by whether the output is a terminal."""
+    return False if os.environ.get("NO_COLOR") else None
+
+
+def _show(value: Json, form: str, human: Callable[[Json], str]) -> None:
+    _say(json.dumps(value, ensure_ascii=False) if form == "json" else human(value))
+
+
+@click.group(epilog=_CODES, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="ssd-federated", message="%(prog)s %(version)s")
+def cli() -> None:
+    """Coordinator of a federation: runs rounds, and answers its operator."""
+
+
+_config_option = click.option(
+    "--config", "config_path", type=click.Path(path_type=Path), help="TOML file; see deploy/config."
+)
+
+
+def _settings(command: Command) -> Command:
+    """The options that change single settings."""
+    command = click.option(
+        "--set", "assignments", multiple=True, metavar="TABLE.KEY=VALUE", help="Any setting, as TOML value."
+    )(command)
+    command = click.option("--rounds", type=int, help="run.rounds")(command)
+    command = click.option("--state-dir", help="coordinator.state_dir")(command)
+    command = click.option("--listen", help="coordinator.listen: host:port or unix:/path")(command)
+    command = click.option("--insecure", is_flag=True, help="Serve without TLS, to this machine only.")(
+        command
+    )
+    return _config_option(command)
+
+
+def _load(
+    config_path: Path | None,
+    insecure: bool,
+    listen: str | None,
+    state_dir: str | None,
+    rounds: int | None,
+    assignments: tuple[str, ...],
+) -> CoordinatorConfig:
+    overrides: dict[str, Json] = {}
+    for assignment in assignments:
+        key, equals, value = assignment.partition("=")
+        if not equals:
+            raise click.UsageError(
+                f"--set {assignment}: write table.key=value, for example round.cohort_size=5"
+            )
+        overrides[key.strip()] = value.strip()
+    flags = {
+        "transport.insecure": insecure or None,
+        "coordinator.listen": listen,
+        "coordinator.state_dir": state_dir,
+        "run.rounds": rounds,
+    }
+    overrides |= {key: value for key, value in flags.items() if value is not None}
+    return load(config_path, overrides)
+
+
+@cli.command(epilog=_CODES)
+@_settings
+def run(**options: Any) -> int:
+    """Run the coordinator until it is stopped, drained or done."""
+    config = _load(**options)
+    from coordinator.app import run as run_app
+
+    return run_app(config)
+
+
+@cli.group()
+def config() -> None:
+    """Look at the configuration."""
+
+
+@config.command("show")
+@_settings
+@click.option("--format", "form", type=click.Choice(["human", "json"]), default="human", show_default=True)
+def config_show(form: str, **options: Any) -> None:
+    """Print every setting as `run` would have it: file, SSD_* environment and flags laid over the defaults."""
+    _show(_load(**options).resolved(), form, console.toml)
+
+
+def _verb(command: Command) -> Command:
+    """The options of everything that talks to a running coordinator."""
+    command = click.option(
+        "--format", "form", type=click.Choice(["human", "json"]), default="human", show_default=True
+    )(command)
+    command = click.option(
+        "--address", help="host:port or unix:/path.  [default: from --config, else 127.0.0.1:7443]"
+    )(command)
+    return _config_option(command)
+
+
+@contextlib.contextmanager
+def _client(config_path: Path | None, address: str | None) -> Iterator[OperatorClient]:
+    from coordinator.rpc.operator_client import OperatorClient
+
+    # Whether the daemon was allowed to run without TLS is its business, not the caller's.
+    where = address or load(config_path, {"transport.insecure": True}).coordinator.listen
+    with OperatorClient(where) as client:
+        yield client
+
+
+@cli.command()
+@_verb
+@click.option("--watch", is_flag=True, help="Print again at every change, until Ctrl-C.")
+def status(config_path: Path | None, address: str | None, form: str, watch: bool) -> None:
+    """What the coordinator is doing now."""
+    with _client(config_path, address) as client:
+        if not watch:
+            _show(client.status(), form, console.status)
+            return
+        for value in client.watch():
+            if form == "human" and sys.stdout.isatty():
+                click.clear()
+            _show(value, form, console.status)
+
+
+@cli.command()
+@_verb
+@click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True, help="How many at most.")
+def rounds(config_path: Path | None, address: str | None, form: str, limit: int) -> None:
+    """Round attempts, newest first."""
+    with _client(config_path, address) as client:
+        _show(client.rounds(limit), form, console.rounds)
+
+
+@cli.command()
+@_verb
+def clients(config_path: Path | None, address: str | None, form: str) -> None:
+    """Registered clients: who hosts them, what they contributed, which dimensions are theirs."""
+    with _client(config_path, address) as client:
+        _show(client.clients(), form, console.clients)
+
+
+def _wish(name: str, done: str, text: str) -> None:
+    """A verb that changes something and has nothing to show."""
+
+    @cli.command(name, help=text)
+    @_verb
+    def command(config_path: Path | None, address: str | None, form: str) -> None:
+        with _client(config_path, address) as client:
+            getattr(client, name)()
+            _show({"done": name}, form, lambda _: done)
+
+
+_wish("pause", "paused: the attempt under way is finished, no further one begins until resume",
+      "Finish the attempt under way, then begin no further one until resume.")  # fmt: skip
+_wish("resume", "resumed", "Go on after a pause or a halt.")
+_wish("drain", "draining: the coordinator finishes the attempt under way and stops",
+      "Finish the attempt under way, then stop the coordinator.")  # fmt: skip
+
+
+@cli.command()
+@click.argument("client_id", metavar="CLIENT")
+@_verb
+def revoke(client_id: str, config_path: Path | None, address: str | None, form: str) -> None:
+    """Never sample CLIENT again and refuse its uploads. This cannot be undone."""
+    with _client(config_path, address) as client:
+        client.revoke(client_id)
+        _show({"done": "revoke", "client": client_id}, form, lambda _: f"revoked {client_id}")
+
+
+@cli.command()
+@_verb
+@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), required=True, help="The new file.")
+@click.option("--version", "number", type=click.IntRange(min=0), help="Which version.  [default: the newest]")
+@click.option("--method", help="The method's own file, if it is not built in.  [default: from --config]")
+@click.option("--force", is_flag=True, help="Replace an existing file.")
+def export(
+    config_path: Path | None,
+    address: str | None,
+    form: str,
+    out: Path,
+    number: int | None,
+    method: str | None,
+    force: bool,
+) -> None:
+    """Write the encoder of the newest version as safetensors."""
+    from coordinator.exporting import export as export_version
+
+    if out.exists() and not force:
+        raise click.UsageError(f"{out} exists: choose another name or add --force")
+    if method is None and config_path is not None:
+        method = load(config_path, {"transport.insecure": True}).method.name
+    with _client(config_path, address) as client:
+        run_id = client.status()["run_id"]
+        found = export_version(client, out, number=number, method=method, run_id=run_id)
+    value = {"out": str(out), "version": found.number, "model_digest": found.model_digest}
+    _show(value, form, lambda _: f"version {found.number} ({found.model_digest[:16]}) -> {out}")

@@ -1,0 +1,162 @@
+"""What the `ssd-coordinator` verbs print, for people. Plain values in, text out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import click
+
+Json = Any
+_PHASE_COLOURS = {"halted": "red", "paused": "yellow", "waiting": "yellow"}
+_OUTCOME_COLOURS = {"abandoned": "yellow", "committed": "green"}
+_UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
+
+
+def status(value: Mapping[str, Json]) -> str:
+    """The answer to `status`."""
+    phase = click.style(value["phase"], fg=_PHASE_COLOURS.get(value["phase"], "green"))
+    lines = [
+        f"phase     {phase}" + (f": {value['waiting_for']}" if value["waiting_for"] else ""),
+        f"run       {value['run_id']}  method {value['method']}, {value['mode']}",
+        f"version   {value['version']} of {value['rounds']}  {value['model_digest'][:16]}",
+    ]
+    if value["round"]:
+        cohort = ", ".join(f"{count} {state}" for state, count in value["cohort"].items())
+        lines.append(f"round     {value['round']}, attempt {value['attempt']}: {cohort}")
+    lines.append(
+        f"clients   {value['connected_clients']} of {value['registered_clients']} connected, "
+        f"on {len(value['workers'])} workers"
+    )
+    if value["statistics"]:
+        lines.append(f"round was {_scalars(value['statistics'])}")
+    if value["evaluation"]:
+        lines.append(f"quality   of version {value['evaluated_version']}: {_scalars(value['evaluation'])}")
+    if value["workers"]:
+        rows = [
+            (
+                each["worker"],
+                each["device"] or "-",
+                each["clients"],
+                "yes" if each["evaluates"] else "no",
+                _seconds(each["last_seen_seconds"]),
+            )
+            for each in value["workers"]
+        ]
+        lines += ["", table(("worker", "device", "clients", "evaluates", "last seen"), rows)]
+    return "\n".join(lines)
+
+
+def rounds(records: Sequence[Mapping[str, Json]]) -> str:
+    """The answer to `rounds`."""
+    if not records:
+        return "no round was opened yet"
+    rows = [
+        (
+            each["round"],
+            each["attempt"],
+            click.style(each["outcome"], fg=_OUTCOME_COLOURS.get(each["outcome"])),
+            f"{each['accepted']}/{each['cohort_size']}",
+            _seconds(each["seconds"]),
+            size(each["bytes_up"]),
+            size(each["bytes_down"]),
+            _number(each["statistics"].get("loss")),
+            each["reason"] or each["model_digest"][:16],
+        )
+        for each in records
+    ]
+    heads = ("round", "attempt", "outcome", "clients", "time", "up", "down", "loss", "digest or reason")
+    return table(heads, rows)
+
+
+def clients(records: Sequence[Mapping[str, Json]]) -> str:
+    """The answer to `clients`."""
+    if not records:
+        return "no client is registered yet"
+    rows = [
+        (
+            each["client"],
+            "-" if each["index"] is None else each["index"],
+            click.style("revoked", fg="red") if each["revoked"] else each["worker"] or "-",
+            each["last_committed_round"] or "-",
+            each["rounds_included"],
+            _dimensions(each["scaled_dimensions"]),
+        )
+        for each in records
+    ]
+    return table(("client", "index", "worker", "last round", "rounds", "scaled dimensions"), rows)
+
+
+def table(heads: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """Left-aligned columns under their heads."""
+    cells = [list(heads), *([str(cell) for cell in row] for row in rows)]
+    widths = [max(len(click.unstyle(row[column])) for row in cells) for column in range(len(heads))]
+    lines = [
+        "  ".join(
+            cell + " " * (width - len(click.unstyle(cell))) for cell, width in zip(row, widths, strict=True)
+        ).rstrip()
+        for row in cells
+    ]
+    return "\n".join([click.style(lines[0], bold=True), *lines[1:]])
+
+
+def toml(tree: Mapping[str, Json], prefix: str = "") -> str:
+    """A configuration tree as TOML; a setting without a value becomes a comment."""
+    plain = {key: value for key, value in tree.items() if not isinstance(value, Mapping)}
+    lines = [f"[{prefix}]"] if prefix and plain else []
+    for key, value in plain.items():
+        lines.append(f"# {_key(key)} is not set" if value is None else f"{_key(key)} = {_toml_value(value)}")
+    blocks = ["\n".join(lines)] if lines else []
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            blocks.append(toml(value, f"{prefix}.{_key(key)}" if prefix else _key(key)))
+    return "\n\n".join(filter(None, blocks))
+
+
+def size(nbytes: int) -> str:
+    """A number of bytes with a unit."""
+    amount, unit = float(nbytes), 0
+    while amount >= 1024 and unit < len(_UNITS) - 1:
+        amount, unit = amount / 1024, unit + 1
+    return f"{amount:.0f} {_UNITS[unit]}" if unit == 0 else f"{amount:.1f} {_UNITS[unit]}"
+
+
+def _toml_value(value: Json) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+        return '"' + "".join(c if c.isprintable() else f"\\U{ord(c):08x}" for c in escaped) + '"'
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{_key(key)} = {_toml_value(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(map(_toml_value, value)) + "]"
+    return repr(value)
+
+
+def _key(key: str) -> str:
+    bare = key.isascii() and key.replace("_", "").replace("-", "").isalnum()
+    return key if bare else _toml_value(key)
+
+
+def _scalars(values: Mapping[str, Json]) -> str:
+    return ", ".join(f"{name} {_number(value)}" for name, value in values.items())
+
+
+def _number(value: Json) -> str:
+    return "-" if value is None else f"{value:.4g}"
+
+
+def _seconds(value: Json) -> str:
+    if value is None:
+        return "-"
+    if value < 120:
+        return f"{value:.1f} s"
+    return f"{value / 60:.0f} min" if value < 7200 else f"{value / 3600:.1f} h"
+
+
+def _dimensions(indices: Sequence[int]) -> str:
+    if not indices:
+        return "-"
+    shown = ",".join(map(str, indices[:6]))
+    return f"{shown},… ({len(indices)})" if len(indices) > 6 else shown

@@ -1,0 +1,73 @@
+"""From a running coordinator to an encoder file: fetch, check, and let the method host write it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from coordinator.errors import BlobCorrupt, StorageFailed
+from coordinator.host_client import SubprocessMethodHost
+from coordinator.rpc.operator_client import OperatorClient, VersionFound
+from ssd.declaration import Declaration
+from ssd.spec import model_digest
+
+
+def export(
+    client: OperatorClient, out: Path, *, number: int | None, method: str | None, run_id: str
+) -> VersionFound:
+    """Write the encoder of a version as `safetensors`.
+
+    Args:
+        client: the coordinator to ask.
+        out: the new file.
+        number: which version; None: the newest.
+        method: name or file of the method; None: the name the run's declaration has.
+        run_id: goes into the file's metadata.
+
+    Returns:
+        The version that was written.
+
+    Raises:
+        BlobCorrupt: what arrived is not the version it claims to be.
+        MethodRefused: the method cannot export it.
+        StorageFailed: the file cannot be written.
+    """
+    found = client.version(number)
+    declaration = Declaration.from_json(found.declaration)
+    descriptor, name = _temporary(out)
+    vector = Path(name)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            client.download(found, file)
+        values = np.memmap(vector, dtype="<f4", mode="r")
+        if (
+            values.size != declaration.spec.size
+            or model_digest(declaration.spec, values) != found.model_digest
+        ):
+            raise BlobCorrupt(f"version {found.number} does not have the digest it is known by")
+        metadata = {"run": run_id, "version": str(found.number), "model_digest": found.model_digest}
+        asyncio.run(_write(method or declaration.method, declaration, vector, out.absolute(), metadata))
+    finally:
+        vector.unlink(missing_ok=True)
+    return found
+
+
+async def _write(
+    method: str, declaration: Declaration, vector: Path, out: Path, metadata: dict[str, str]
+) -> None:
+    host = SubprocessMethodHost()
+    try:
+        await host.export(method, declaration.config, vector, out, metadata)
+    finally:
+        await host.close()
+
+
+def _temporary(out: Path) -> tuple[int, str]:
+    try:
+        return tempfile.mkstemp(dir=out.absolute().parent, prefix=f".{out.name}.", suffix=".f32")
+    except OSError as error:
+        raise StorageFailed(f"{out.parent} cannot be written: {error.strerror}") from error

@@ -1,0 +1,260 @@
+"""The Operator service from the outside: what the `ssd-coordinator` verbs call. Plain JSON values come back."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from types import TracebackType
+from typing import IO, Any, Self, TypeVar
+
+import grpc
+from ssd_proto.v1 import operator_pb2 as pb
+from ssd_proto.v1.operator_pb2_grpc import OperatorStub
+
+from coordinator.errors import BlobCorrupt, OperatorFault
+from coordinator.rpc.status import REASON_KEY
+from ssd.digest import BlobHasher
+
+Json = Any
+T = TypeVar("T")
+CALL_SECONDS = 30.0
+"""Patience with one answer; a drain or a commit under way may keep the coordinator busy for a while."""
+_LARGEST_REPLY = 64 << 20
+
+
+class Unreachable(OperatorFault):
+    """No coordinator answers at the address."""
+
+    code = "unreachable"
+
+
+class CallRefused(OperatorFault):
+    """The coordinator answered no."""
+
+    code = "refused"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class VersionFound:
+    """A version the coordinator serves."""
+
+    number: int
+    model_digest: str
+    blob_digest: str
+    blob_bytes: int
+    declaration: Mapping[str, Json]
+    """`ssd.declaration.Declaration.to_json()` of the run."""
+
+
+def open_channel(address: str) -> grpc.Channel:
+    """A channel to the coordinator at `host:port` or `unix:/path`. The one place that decides on transport."""
+    return grpc.insecure_channel(
+        address,
+        options=(
+            # The coordinator is reached directly or through a tunnel; a proxy meant for the web would break that.
+            ("grpc.enable_http_proxy", 0),
+            ("grpc.max_receive_message_length", _LARGEST_REPLY),
+        ),
+    )
+
+
+class OperatorClient:
+    """Calls on one coordinator. Every method raises `Unreachable` or `CallRefused` if it comes to nothing."""
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+        self._channel = open_channel(address)
+        self._stub = OperatorStub(self._channel)  # type: ignore[no-untyped-call]  # generated code
+
+    def close(self) -> None:
+        """Give the connection up."""
+        self._channel.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def status(self) -> dict[str, Json]:
+        """The coordinator's state now."""
+        return _status(self._ask(lambda: self._stub.Status(pb.StatusRequest(), timeout=CALL_SECONDS)))
+
+    def watch(self) -> Iterator[dict[str, Json]]:
+        """The state now and after every change, for as long as the caller listens."""
+        replies = self._stub.Watch(pb.WatchRequest())
+        try:
+            while True:
+                try:
+                    reply = self._ask(lambda: next(replies))
+                except StopIteration:
+                    return
+                yield _status(reply)
+        finally:
+            replies.cancel()
+
+    def rounds(self, limit: int = 0) -> list[dict[str, Json]]:
+        """Round attempts, newest first; `limit` 0: as many as the coordinator sends unasked."""
+        reply = self._ask(lambda: self._stub.Rounds(pb.RoundsRequest(limit=limit), timeout=CALL_SECONDS))
+        return [
+            {
+                "round": each.round,
+                "attempt": each.attempt,
+                "outcome": each.outcome,
+                "reason": each.reason,
+                "cohort_size": each.cohort_size,
+                "accepted": each.accepted,
+                "seconds": each.seconds,
+                "bytes_up": each.bytes_up,
+                "bytes_down": each.bytes_down,
+                "model_digest": each.model_digest,
+                "statistics": _numbers(each.statistics),
+                "accepted_clients": list(each.accepted_clients),
+            }
+            for each in reply.rounds
+        ]
+
+    def clients(self) -> list[dict[str, Json]]:
+        """Every registered client, by id."""
+        reply = self._ask(lambda: self._stub.Clients(pb.ClientsRequest(), timeout=CALL_SECONDS))
+        return [
+            {
+                "client": each.client,
+                "index": None if each.index < 0 else each.index,
+                "worker": each.worker,
+                "last_committed_round": each.last_committed_round,
+                "rounds_included": each.rounds_included,
+                "revoked": each.revoked,
+                "scaled_dimensions": list(each.scaled_dimensions),
+                "alpha": each.alpha,
+            }
+            for each in reply.clients
+        ]
+
+    def pause(self) -> None:
+        """Finish the attempt under way, then start no further one."""
+        self._ask(lambda: self._stub.Pause(pb.PauseRequest(), timeout=CALL_SECONDS))
+
+    def resume(self) -> None:
+        """Go on after a pause or halt."""
+        self._ask(lambda: self._stub.Resume(pb.ResumeRequest(), timeout=CALL_SECONDS))
+
+    def drain(self) -> None:
+        """Finish the attempt under way, then stop the coordinator. Returns when the wish is noted."""
+        self._ask(lambda: self._stub.Drain(pb.DrainRequest(), timeout=CALL_SECONDS))
+
+    def revoke(self, client: str) -> None:
+        """Never sample the client again and refuse its uploads."""
+        self._ask(lambda: self._stub.Revoke(pb.RevokeRequest(client=client), timeout=CALL_SECONDS))
+
+    def version(self, number: int | None = None) -> VersionFound:
+        """A version by number; None: the newest."""
+        request = pb.VersionRequest(newest=True) if number is None else pb.VersionRequest(number=number)
+        reply = self._ask(lambda: self._stub.Version(request, timeout=CALL_SECONDS))
+        return VersionFound(
+            number=reply.version.number,
+            model_digest=reply.version.model_digest,
+            blob_digest=reply.version.full.digest,
+            blob_bytes=reply.version.full.size,
+            declaration=json.loads(reply.declaration),
+        )
+
+    def download(self, version: VersionFound, into: IO[bytes]) -> None:
+        """Write a version's vector (raw little-endian float32) and check every byte of it.
+
+        Raises:
+            BlobCorrupt: what arrived does not have the digest.
+        """
+        parts = self._stub.Download(pb.DownloadRequest(digest=version.blob_digest))
+        hasher = BlobHasher()
+        try:
+            # A coordinator that sends more than it announced is cut off here, not when the disk is full.
+            while hasher.size < version.blob_bytes:
+                data = self._ask(lambda: next(parts)).data
+                hasher.update(data)
+                into.write(data)
+        except StopIteration:
+            pass
+        finally:
+            parts.cancel()
+        if hasher.finish()[2] != version.blob_digest:
+            raise BlobCorrupt(
+                f"version {version.number} arrived damaged ({hasher.size} of {version.blob_bytes} bytes): try again"
+            )
+
+    def _ask(self, call: Callable[[], T]) -> T:
+        try:
+            return call()
+        except grpc.RpcError as error:
+            raise self._fault(error) from error
+
+    def _fault(self, error: grpc.RpcError) -> OperatorFault:
+        code, details = error.code(), error.details() or ""
+        reason = _trailing(error).get(REASON_KEY, "")
+        if reason:
+            return CallRefused(f"the coordinator at {self.address} refused ({reason}): {details}")
+        if code is grpc.StatusCode.UNAVAILABLE:
+            return Unreachable(
+                f"no coordinator answers at {self.address}: is it running, and is that its listen address? "
+                "Say which one with --address or --config"
+            )
+        if code is grpc.StatusCode.DEADLINE_EXCEEDED:
+            return Unreachable(
+                f"the coordinator at {self.address} did not answer within {CALL_SECONDS:.0f} s: look at its log"
+            )
+        if code is grpc.StatusCode.UNIMPLEMENTED:
+            return CallRefused(
+                f"{self.address} does not know this call: it is no coordinator, or an older version of one"
+            )
+        return CallRefused(f"the call on {self.address} failed ({code.name.lower()}): {details}")
+
+
+def _status(reply: pb.StatusReply) -> dict[str, Json]:
+    return {
+        "run_id": reply.run_id,
+        "method": reply.method,
+        "mode": reply.mode,
+        "phase": reply.phase,
+        "waiting_for": reply.waiting_for,
+        "version": reply.version.number,
+        "model_digest": reply.version.model_digest,
+        "rounds": reply.rounds,
+        "round": reply.round,
+        "attempt": reply.attempt,
+        "cohort": dict(sorted(reply.cohort.items())),
+        "workers": [
+            {
+                "worker": each.worker,
+                "clients": each.clients,
+                "evaluates": each.evaluates,
+                "device": each.device,
+                "last_seen_seconds": _number(each.last_seen_seconds),
+            }
+            for each in reply.workers
+        ],
+        "registered_clients": reply.registered_clients,
+        "connected_clients": reply.connected_clients,
+        "evaluated_version": reply.evaluated_version,
+        "evaluation": _numbers(reply.evaluation),
+        "statistics": _numbers(reply.statistics),
+        "build": reply.build,
+        "uptime_seconds": _number(reply.uptime_seconds),
+    }
+
+
+def _trailing(error: Any) -> dict[str, str]:
+    """The trailing metadata; grpc's stubs give its pairs no usable type."""
+    return {key: value for key, value in error.trailing_metadata() or () if isinstance(value, str)}
+
+
+def _numbers(values: Mapping[str, float]) -> dict[str, float | None]:
+    return {name: _number(value) for name, value in sorted(values.items())}
+
+
+def _number(value: float) -> float | None:
+    """JSON has no NaN."""
+    return value if math.isfinite(value) else None
