@@ -1,5 +1,6 @@
-"""`python -m coordinator` is `ssd-coordinator`."""
+"""`python -m coordinator`: the same as `ssd-coordinator`."""
 
 from coordinator.cli import main
 
-main()
+if __name__ == "__main__":
+    main()

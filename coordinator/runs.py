@@ -183,6 +183,7 @@ def restore(config: CoordinatorConfig, store: Store, clock: Clock) -> RunState:
         policy=policy,
         version=version,
         clients=frozenset(record.client for record in records if not record.revoked),
+        revoked=frozenset(record.client for record in records if record.revoked),
         indexes={record.client: record.index for record in records if record.index is not None},
         paused=store.flag("paused"),
         waiting_since=clock.monotonic(),

@@ -74,7 +74,7 @@ def check_claim(state: RunState, claim: Claim) -> None:
                 Reason.CLIENT_CLAIMED,
                 f"client {client} is hosted by the connected worker {host}; stop it there first",
             )
-    unknown = sorted(set(claim.clients) - state.clients - state.indexes.keys())
+    unknown = sorted(set(claim.clients) - state.known())
     if unknown and population_closed(state):
         raise ClientFault(
             Reason.CLIENT_UNKNOWN,

@@ -93,7 +93,7 @@ def next_wakeup(state: RunState) -> float | None:
 
 
 def _attach(state: RunState, event: events.WorkerAttached, out: list[Effect]) -> RunState:
-    unknown = tuple(sorted(set(event.clients) - state.clients - state.indexes.keys()))
+    unknown = tuple(sorted(set(event.clients) - state.known()))
     if unknown:
         out.append(effects.RegisterClients(clients=unknown))
     hosts = {client: worker for client, worker in state.hosts.items() if worker != event.worker}
@@ -106,7 +106,7 @@ def _attach(state: RunState, event: events.WorkerAttached, out: list[Effect]) ->
 
 
 def _revoke(state: RunState, event: events.ClientRevoked) -> RunState:
-    state = replace(state, clients=state.clients - {event.client})
+    state = replace(state, clients=state.clients - {event.client}, revoked=state.revoked | {event.client})
     attempt = state.attempt
     # In the committing phase the set is journaled: the revoked client's update stays in this last sum.
     if attempt is None or state.phase is Phase.COMMITTING or not attempt.wants(event.client):
@@ -347,8 +347,10 @@ def _assign_indexes(state: RunState, out: list[Effect]) -> RunState:
 
     At the first round everybody known is ranked together, so who connected first does not matter.
     """
-    named = [client for client in sorted(state.policy.named_clients) if client not in state.indexes]
-    others = sorted(state.clients - state.indexes.keys() - set(named))
+    # A revoked client keeps its rank, so that revoking one before the first round moves nobody else.
+    everybody = (state.clients | state.revoked) - state.indexes.keys()
+    named = sorted(everybody & set(state.policy.named_clients))
+    others = sorted(everybody - set(named))
     fresh = [*named, *others]
     if not fresh:
         return state

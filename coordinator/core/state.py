@@ -69,6 +69,7 @@ class RunState:
     """Attempts already opened for round `version + 1`."""
     clients: frozenset[str] = frozenset()
     """Registered and not revoked."""
+    revoked: frozenset[str] = frozenset()
     indexes: Mapping[str, int] = field(default_factory=dict)
     """Assigned allocation index of every client that has one (revoked ones too)."""
     hosts: Mapping[str, str] = field(default_factory=dict)
@@ -86,6 +87,10 @@ class RunState:
     def round(self) -> int:
         """The round being worked on or due next."""
         return self.version + 1
+
+    def known(self) -> frozenset[str]:
+        """Every client that was ever registered."""
+        return self.clients | self.revoked | self.indexes.keys()
 
     def connected(self) -> frozenset[str]:
         """Registered, unrevoked clients whose worker is attached."""

@@ -1,0 +1,221 @@
+"""A federation of real processes for tests: start, kill, restart, ask."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import grpc
+from ssd_proto.v1 import operator_pb2 as operator_pb
+
+from coordinator.store.sqlite import SqliteStore
+
+ROOT = Path(__file__).resolve().parents[2]
+PATIENCE = 90.0
+"""Seconds after which a wait counts as a hang; nothing is asserted about how fast things are."""
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def toml(tables: Mapping[str, Mapping[str, Any]]) -> str:
+    def value(item: Any) -> str:
+        if isinstance(item, Mapping):
+            return "{" + ", ".join(f"{json.dumps(k)} = {value(v)}" for k, v in item.items()) + "}"
+        if isinstance(item, list | tuple):
+            return "[" + ", ".join(value(each) for each in item) + "]"
+        return json.dumps(str(item) if isinstance(item, Path) else item)
+
+    lines = []
+    for table, keys in tables.items():
+        lines.append(f"[{table}]")
+        lines.extend(f"{key} = {value(item)}" for key, item in keys.items())
+    return "\n".join(lines) + "\n"
+
+
+def merged(base: Mapping[str, Mapping[str, Any]], changes: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """`changes` are dotted keys: {"run.rounds": 3}."""
+    result = {table: dict(keys) for table, keys in base.items()}
+    for dotted, item in changes.items():
+        table, _, key = dotted.partition(".")
+        result.setdefault(table, {})[key] = item
+    return result
+
+
+class Daemon:
+    """One process of ours, its log in a file."""
+
+    def __init__(self, arguments: Sequence[str], log: Path) -> None:
+        self.log = log
+        environment = {
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "proto")]),
+            "PYTHONUNBUFFERED": "1",
+            "GRPC_VERBOSITY": "ERROR",
+        }
+        with log.open("ab") as sink:
+            self.process = subprocess.Popen(
+                [sys.executable, *arguments], stdout=sink, stderr=sink, env=environment, cwd=log.parent
+            )
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+    def terminate(self) -> int:
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(PATIENCE)
+
+    def wait(self) -> int:
+        return self.process.wait(PATIENCE)
+
+    @property
+    def running(self) -> bool:
+        return self.process.poll() is None
+
+    def events(self, name: str | None = None) -> list[dict[str, Any]]:
+        return read_events(self.log, name)
+
+
+def read_events(log: Path, name: str | None = None) -> list[dict[str, Any]]:
+    """The JSON log lines of a daemon, of one event or all."""
+    found = []
+    for line in log.read_text(errors="replace").splitlines() if log.exists() else ():
+        try:
+            record = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(record, dict) and (name is None or record.get("event") == name):
+            found.append(record)
+    return found
+
+
+class Federation:
+    """A coordinator and any number of workers in one directory."""
+
+    def __init__(self, root: Path, **changes: Any) -> None:
+        self.root = root
+        self.port = free_port()
+        self.http_port = free_port()
+        self.state_dir = root / "coordinator"
+        self.coordinator: Daemon | None = None
+        self.workers: dict[str, Daemon] = {}
+        self._base = {
+            "coordinator": {
+                "listen": f"127.0.0.1:{self.port}",
+                "http_listen": f"127.0.0.1:{self.http_port}",
+                "state_dir": str(self.state_dir),
+            },
+            "transport": {"insecure": True},
+            "run": {"mode": "reproducible", "rounds": 3, "seed": 5, "when_done": "exit"},
+            "round": {"cohort_size": 10, "retry_seconds": 0.2},
+            "limits": {"heartbeat_seconds": 1.0, "min_free_bytes": 0},
+            "evaluation": {"every": 0},
+            "method": {"name": "synthetic"},
+            "log": {"format": "json", "level": "info"},
+        }
+        self.config = merged(self._base, changes)
+
+    def __enter__(self) -> Federation:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for daemon in [*self.workers.values(), *([self.coordinator] if self.coordinator else [])]:
+            if daemon.running:
+                daemon.kill()
+
+    # ----------------------------------------------------------------------------------------- processes
+
+    def start_coordinator(self, *, wait: bool = True, **changes: Any) -> Daemon:
+        path = self.root / "coordinator.toml"
+        path.write_text(toml(merged(self.config, changes)))
+        log = self.root / "coordinator.log"
+        before = len(read_events(log, "listening"))
+        self.coordinator = Daemon(["-m", "coordinator", "run", "--config", str(path)], log)
+        if wait:
+            started = self.coordinator
+            self.until(
+                lambda: len(started.events("listening")) > before or not started.running,
+                "the coordinator listens",
+            )
+            assert started.running, log.read_text()[-4000:]
+        return self.coordinator
+
+    def start_worker(
+        self, name: str, clients: Sequence[str], *, config: Mapping[str, Any] | None = None
+    ) -> Daemon:
+        tables = merged(
+            {
+                "worker": {
+                    "name": name,
+                    "coordinator": f"127.0.0.1:{self.port}",
+                    "state_dir": str(self.root / "workers" / name),
+                    "device": "cpu",
+                },
+                "transport": {"insecure": True},
+                "data": {"clients": list(clients)},
+                "log": {"format": "json", "level": "info"},
+            },
+            config or {},
+        )
+        path = self.root / f"{name}.toml"
+        path.write_text(toml(tables))
+        daemon = Daemon(["-m", "worker", "run", "--config", str(path)], self.root / f"{name}.log")
+        self.workers[name] = daemon
+        return daemon
+
+    # ------------------------------------------------------------------------------------------- waiting
+
+    def until(self, condition: Callable[[], Any], what: str, patience: float = PATIENCE) -> Any:
+        deadline = time.monotonic() + patience
+        while time.monotonic() < deadline:
+            found = condition()
+            if found:
+                return found
+            time.sleep(0.02)
+        tails = "\n".join(
+            f"--- {path.name}\n{path.read_text(errors='replace')[-3000:]}"
+            for path in sorted(self.root.glob("*.log"))
+        )
+        raise AssertionError(f"waited {patience:g} s in vain: {what}\n{tails}")
+
+    def finish(self) -> int:
+        """Wait until the coordinator ends by itself."""
+        assert self.coordinator is not None
+        daemon = self.coordinator
+        self.until(lambda: not daemon.running, "the run finishes")
+        return daemon.wait()
+
+    # -------------------------------------------------------------------------------------------- asking
+
+    def digests(self) -> list[str]:
+        """Model digest of every version in the journal."""
+        store = SqliteStore(self.state_dir)
+        try:
+            return [version.model_digest for version in store.versions()]
+        finally:
+            store.close()
+
+    def store(self) -> SqliteStore:
+        return SqliteStore(self.state_dir)
+
+    def operator(self, call: str, request: Any, reply: Any) -> Any:
+        with grpc.insecure_channel(f"127.0.0.1:{self.port}") as channel:
+            method = channel.unary_unary(
+                f"/ssd_proto.v1.Operator/{call}", type(request).SerializeToString, reply.FromString
+            )
+            return method(request, timeout=20)
+
+    def status(self) -> operator_pb.StatusReply:
+        return self.operator("Status", operator_pb.StatusRequest(), operator_pb.StatusReply)

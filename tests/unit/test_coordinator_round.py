@@ -1,0 +1,425 @@
+"""The round machine: what each event does, and what no sequence of events may do."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from coordinator.core import effects, events
+from coordinator.core.cohort import deadline_after, sample
+from coordinator.core.policy import Mode, RoundPolicy
+from coordinator.core.round import next_wakeup, step
+from coordinator.core.state import Attempt, Fate, Phase, RunState
+from coordinator.errors import InternalFault, Reason
+
+CLIENTS = ("a", "b", "c", "d")
+
+
+def policy(**changes: object) -> RoundPolicy:
+    base = RoundPolicy(mode=Mode.REPRODUCIBLE, rounds=3, cohort_size=2, seed=1, named_clients=CLIENTS)
+    return replace(base, **changes)  # type: ignore[arg-type]
+
+
+def start(**changes: object) -> RunState:
+    return RunState(policy=policy(**changes), clients=frozenset(CLIENTS), waiting_since=0.0)
+
+
+def attached(state: RunState, worker: str = "w", clients: tuple[str, ...] = CLIENTS, now: float = 0.0):
+    return step(state, events.WorkerAttached(now=now, worker=worker, clients=clients))
+
+
+def verified(state: RunState, *clients: str, worker: str = "w", upload: int = 1, now: float = 1.0):
+    attempt = state.attempt
+    assert attempt is not None
+    return step(
+        state,
+        events.UploadVerified(
+            now=now,
+            upload=upload,
+            worker=worker,
+            round=attempt.round,
+            attempt=attempt.number,
+            clients=clients,
+        ),
+    )
+
+
+def of(kind: type, todo: tuple[effects.Effect, ...]) -> list:
+    return [effect for effect in todo if isinstance(effect, kind)]
+
+
+def test_a_round_persists_indexes_and_cohort_before_it_sends_anything() -> None:
+    state, todo = attached(start())
+    assert [type(effect) for effect in todo] == [
+        effects.AssignIndexes,
+        effects.OpenAttempt,
+        effects.SendTrain,
+    ]
+    assert todo[0].indexes == (("a", 0), ("b", 1), ("c", 2), ("d", 3))
+    assert todo[2].clients == todo[1].cohort == state.attempt.cohort
+    assert state.phase is Phase.TRAINING
+
+
+def test_indexes_do_not_depend_on_who_connects_first() -> None:
+    first, _ = attached(start(named_clients=(), expected_clients=4, cohort_size=4), "x", ("d", "c"))
+    other, _ = attached(start(named_clients=(), expected_clients=4, cohort_size=4), "y", ("a",))
+    assert first.indexes == other.indexes == {"a": 0, "b": 1, "c": 2, "d": 3}
+
+
+def test_late_clients_are_appended_and_nobody_moves() -> None:
+    state = RunState(
+        policy=policy(mode=Mode.ELASTIC, named_clients=(), cohort_size=1),
+        clients=frozenset("cd"),
+        indexes={"c": 0, "d": 1},
+    )
+    state, todo = attached(state, clients=("a", "c", "d"))
+    assert of(effects.RegisterClients, todo)[0].clients == ("a",)
+    assert state.indexes == {"c": 0, "d": 1, "a": 2}
+
+
+def test_all_accepted_closes_the_round_with_the_sorted_set() -> None:
+    state, _ = attached(start())
+    one, two = state.attempt.cohort
+    state, todo = verified(state, two)
+    assert [type(effect) for effect in todo] == [effects.FoldUpload, effects.AnswerUpload]
+    state, todo = verified(state, one, upload=2)
+    assert [type(e) for e in todo] == [effects.FoldUpload, effects.AnswerUpload, effects.CloseAndCommit]
+    assert todo[-1].accepted == (one, two)
+    assert state.phase is Phase.COMMITTING
+
+
+def test_commit_opens_the_next_round_and_the_last_one_finishes_the_run() -> None:
+    state, _ = attached(start(rounds=1))
+    state, _ = verified(state, *state.attempt.cohort)
+    state, todo = step(state, events.VersionCommitted(now=2.0, version=1))
+    assert state.phase is Phase.FINISHED
+    assert [type(effect) for effect in todo] == [effects.RunFinished]
+    again, todo = step(state, events.Tick(now=3.0))
+    assert todo == ()
+    more, todo = step(again, events.RoundsExtended(now=4.0, rounds=2))
+    assert more.phase is Phase.TRAINING
+    assert of(effects.OpenAttempt, todo)[0].round == 2
+
+
+def test_a_commit_nobody_asked_for_is_refused_and_changes_nothing() -> None:
+    state, _ = attached(start())
+    with pytest.raises(InternalFault):
+        step(state, events.VersionCommitted(now=1.0, version=1))
+
+
+@pytest.mark.parametrize(
+    ("change", "fate", "reason"),
+    [
+        ({"round": 9}, Fate.DISCARDED, Reason.TOO_LATE),
+        ({"attempt": 9}, Fate.DISCARDED, Reason.STALE_ATTEMPT),
+        ({"clients": ("zz",)}, Fate.REJECTED, Reason.CLIENT_REVOKED),
+        ({"worker": "other"}, Fate.REJECTED, Reason.CLIENT_NOT_HOSTED),
+    ],
+)
+def test_an_upload_that_does_not_fit_is_answered_with_its_reason(change, fate, reason) -> None:
+    state, _ = attached(start())
+    event = events.UploadVerified(
+        now=1.0, upload=7, worker="w", round=1, attempt=1, clients=state.attempt.cohort[:1]
+    )
+    after, todo = step(state, replace(event, **change))
+    assert [(e.upload, e.fate, e.reason) for e in of(effects.AnswerUpload, todo)] == [(7, fate, reason.value)]
+    assert not of(effects.FoldUpload, todo)
+    assert after.attempt == state.attempt
+
+
+def test_a_client_counts_once_and_a_fold_is_taken_or_left_whole() -> None:
+    state, _ = attached(start())
+    one, two = state.attempt.cohort
+    state, _ = verified(state, one)
+    after, todo = verified(state, one, two, upload=2)
+    assert of(effects.AnswerUpload, todo)[0].reason == Reason.DUPLICATE.value
+    assert after.attempt.accepted == {one}
+
+
+def test_a_reconnected_worker_gets_what_is_still_wanted() -> None:
+    state, _ = attached(start())
+    one, two = state.attempt.cohort
+    state, _ = verified(state, one)
+    state, _ = step(state, events.WorkerDetached(now=2.0, worker="w"))
+    assert state.waiting_for()[0] == 1
+    state, todo = attached(state, "elsewhere", now=3.0)
+    assert [(e.worker, e.clients) for e in of(effects.SendTrain, todo)] == [("elsewhere", (two,))]
+
+
+def test_reproducible_retries_a_failed_client_then_halts_and_resume_tries_again() -> None:
+    state, _ = attached(start(retry_seconds=5.0, max_client_failures=2))
+    victim = state.attempt.cohort[0]
+    failed = events.ClientFailed(
+        now=1.0, worker="w", round=1, attempt=1, clients=(victim,), reason="not_finite"
+    )
+    state, todo = step(state, failed)
+    assert todo == ()
+    assert next_wakeup(state) == 6.0
+    state, todo = step(state, events.Tick(now=6.0))
+    assert of(effects.SendTrain, todo)[0].clients == (victim,)
+    state, todo = step(state, replace(failed, now=7.0))
+    assert state.phase is Phase.HALTED
+    assert victim in of(effects.Halt, todo)[0].reason
+    assert "not_finite" in state.waiting_for()[1]
+    state, todo = step(state, events.ResumeRequested(now=8.0))
+    assert state.phase is Phase.TRAINING
+    assert victim in of(effects.SendTrain, todo)[0].clients
+
+
+def test_only_its_own_host_can_report_a_client_failed() -> None:
+    state, _ = attached(start())
+    event = events.ClientFailed(
+        now=1.0, worker="stranger", round=1, attempt=1, clients=state.attempt.cohort, reason="lies"
+    )
+    after, _ = step(state, event)
+    assert after.attempt.failures == {}
+
+
+def test_a_retry_in_reproducible_mode_keeps_the_cohort_and_elastic_does_not_insist() -> None:
+    many = [f"c{i}" for i in range(50)]
+    fixed = policy(cohort_size=10)
+    assert sample(fixed, 4, 1, many) == sample(fixed, 4, 2, reversed(many))
+    elastic = policy(mode=Mode.ELASTIC, cohort_size=10, over_selection=1.3)
+    assert len(sample(elastic, 4, 1, many)) == 13
+    assert sample(elastic, 4, 1, many) != sample(elastic, 4, 2, many)
+
+
+# -------------------------------------------------------------------------------------------------- elastic
+
+
+def elastic(**changes: object) -> RunState:
+    return start(**{"mode": Mode.ELASTIC, "named_clients": (), "deadline_seconds": 10.0, **changes})
+
+
+def test_too_few_clients_says_so_and_starts_as_soon_as_they_come() -> None:
+    state, todo = attached(elastic(), clients=("a",))
+    assert state.phase is Phase.WAITING
+    assert state.waiting_for() == (1, "round 1 needs 2 connected clients, 1 are connected")
+    state, todo = attached(state, "w2", ("b",), now=50.0)
+    assert state.phase is Phase.TRAINING
+    assert of(effects.OpenAttempt, todo)[0].cohort == ("a", "b")
+
+
+def test_bounded_waiting_halts_with_the_reason() -> None:
+    state, _ = attached(elastic(wait_for_clients_seconds=5.0), clients=("a",), now=1.0)
+    assert next_wakeup(state) == 5.0
+    state, todo = step(state, events.Tick(now=6.0))
+    assert state.phase is Phase.HALTED
+    assert "needs 2 connected clients" in of(effects.Halt, todo)[0].reason
+
+
+def test_the_goal_closes_the_round_before_everybody_reported() -> None:
+    state, _ = attached(elastic(over_selection=2.0))
+    assert len(state.attempt.cohort) == 4
+    state, _ = verified(state, "a")
+    state, todo = verified(state, "c", upload=2)
+    assert of(effects.CloseAndCommit, todo)[0].accepted == ("a", "c")
+
+
+def test_the_deadline_closes_with_enough_and_abandons_with_too_few() -> None:
+    state, _ = attached(elastic())
+    enough, _ = (
+        verified(state, "a") if "a" in state.attempt.cohort else verified(state, state.attempt.cohort[0])
+    )
+    closed, todo = step(enough, events.Tick(now=10.0))
+    assert closed.phase is Phase.COMMITTING
+    abandoned, todo = step(state, events.Tick(now=10.0))
+    assert "deadline" in of(effects.AbandonAttempt, todo)[0].reason
+    assert abandoned.phase is Phase.WAITING
+    again, todo = step(abandoned, events.Tick(now=15.0))
+    assert of(effects.OpenAttempt, todo)[0].attempt == 2
+
+
+def test_when_nobody_is_left_to_report_the_round_does_not_wait_for_its_deadline() -> None:
+    state, _ = attached(elastic(min_updates=2))
+    one, two = state.attempt.cohort
+    state, _ = verified(state, one)
+    failed = events.ClientFailed(now=2.0, worker="w", round=1, attempt=1, clients=(two,), reason="x")
+    state, todo = step(state, failed)
+    assert of(effects.AbandonAttempt, todo)[0].workers == ("w",)
+
+
+def test_the_running_quantile_shortens_the_deadline_only_with_enough_reports() -> None:
+    fast = policy(mode=Mode.ELASTIC, deadline_seconds=100.0, deadline_quantile=0.5)
+    assert deadline_after(fast, [1.0] * 3) == 100.0
+    assert deadline_after(fast, [2.0] * 30) == 3.0
+    assert deadline_after(fast, [500.0] * 30) == 100.0
+    assert deadline_after(policy(), [1.0] * 30) is None
+
+
+def test_a_restored_attempt_commits_its_journaled_set_or_nothing() -> None:
+    attempt = Attempt(
+        round=1, number=1, cohort=("a", "b"), goal=2, opened_at=0.0, deadline_at=10.0, restored=True
+    )
+    state = replace(elastic(over_selection=2.0, cohort_size=1), attempt=attempt, phase=Phase.TRAINING)
+    state, todo = attached(state)
+    state, todo = verified(state, "a")
+    assert not of(effects.CloseAndCommit, todo)
+    done, todo = verified(state, "b", upload=2)
+    assert of(effects.CloseAndCommit, todo)[0].accepted == ("a", "b")
+    _, todo = step(state, events.Tick(now=10.0))
+    assert of(effects.AbandonAttempt, todo)
+
+
+# ------------------------------------------------------------------------------------------------ operator
+
+
+def test_pause_finishes_the_attempt_and_starts_no_other() -> None:
+    state, _ = attached(start())
+    state, todo = step(state, events.PauseRequested(now=1.0))
+    assert todo == (effects.PersistPaused(paused=True),)
+    assert state.phase is Phase.TRAINING
+    state, _ = verified(state, *state.attempt.cohort)
+    state, todo = step(state, events.VersionCommitted(now=2.0, version=1))
+    assert (state.phase, todo) == (Phase.PAUSED, ())
+    state, todo = step(state, events.ResumeRequested(now=3.0))
+    assert of(effects.OpenAttempt, todo)[0].round == 2
+
+
+def test_drain_finishes_the_attempt_and_stops() -> None:
+    state, _ = attached(start())
+    state, todo = step(state, events.DrainRequested(now=1.0))
+    assert todo == ()
+    state, _ = verified(state, *state.attempt.cohort)
+    state, todo = step(state, events.VersionCommitted(now=2.0, version=1))
+    assert (state.phase, todo) == (Phase.DRAINED, (effects.Stop(),))
+
+
+def test_drain_outside_a_round_stops_at_once() -> None:
+    _, todo = step(start(), events.DrainRequested(now=1.0))
+    assert todo == (effects.Stop(),)
+
+
+def test_a_revoked_client_leaves_the_cohort_and_is_never_invited_again() -> None:
+    state, _ = attached(start())
+    one, two = state.attempt.cohort
+    state, _ = step(state, events.ClientRevoked(now=1.0, client=one))
+    assert state.attempt.cohort == (two,)
+    state, todo = verified(state, two)
+    assert of(effects.CloseAndCommit, todo)[0].accepted == (two,)
+    for number in range(2, 40):
+        assert one not in sample(state.policy, number, 1, state.clients)
+
+
+# ---------------------------------------------------------------------------------------------- properties
+
+names = st.sampled_from(CLIENTS)
+workers = st.sampled_from(["w1", "w2"])
+some_clients = st.lists(names, min_size=1, max_size=4, unique=True).map(tuple)
+
+
+@st.composite
+def histories(draw: st.DrawFn) -> list[tuple[str, object]]:
+    operation = st.one_of(
+        st.tuples(st.just("attach"), st.tuples(workers, some_clients)),
+        st.tuples(st.just("detach"), workers),
+        st.tuples(st.just("upload"), st.tuples(workers, some_clients, st.integers(-1, 1))),
+        st.tuples(st.just("fail"), st.tuples(workers, some_clients)),
+        st.tuples(st.just("tick"), st.floats(0.0, 30.0)),
+        st.tuples(st.just("revoke"), names),
+        st.tuples(st.just("pause"), st.none()),
+        st.tuples(st.just("resume"), st.none()),
+    )
+    return draw(st.lists(operation, min_size=1, max_size=60))
+
+
+@given(history=histories(), mode=st.sampled_from(list(Mode)), minimum=st.integers(1, 2))
+@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def test_no_history_breaks_the_rules(history, mode, minimum) -> None:
+    state = start(
+        mode=mode,
+        named_clients=CLIENTS if mode is Mode.REPRODUCIBLE else (),
+        min_updates=minimum,
+        deadline_seconds=20.0,
+        rounds=4,
+        over_selection=1.0 if mode is Mode.REPRODUCIBLE else 1.5,
+    )
+    now, upload = 0.0, 0
+    open_attempt: tuple[int, int] | None = None
+    cohort: tuple[str, ...] = ()
+    folded: set[str] = set()
+    indexes: dict[str, int] = {}
+    revoked: set[str] = set()
+    for kind, argument in history:
+        now += 0.1
+        match kind:
+            case "attach":
+                event = events.WorkerAttached(now=now, worker=argument[0], clients=argument[1])
+            case "detach":
+                event = events.WorkerDetached(now=now, worker=argument)
+            case "upload":
+                upload += 1
+                attempt = state.attempt
+                event = events.UploadVerified(
+                    now=now,
+                    upload=upload,
+                    worker=argument[0],
+                    round=attempt.round + argument[2] if attempt else 1,
+                    attempt=attempt.number if attempt else 1,
+                    clients=argument[1],
+                )
+            case "fail":
+                event = events.ClientFailed(
+                    now=now,
+                    worker=argument[0],
+                    round=state.round,
+                    attempt=state.attempts_made,
+                    clients=argument[1],
+                    reason="x",
+                )
+            case "tick":
+                now += argument
+                event = events.Tick(now=now)
+            case "revoke":
+                revoked.add(argument)
+                event = events.ClientRevoked(now=now, client=argument)
+            case "pause":
+                event = events.PauseRequested(now=now)
+            case _:
+                event = events.ResumeRequested(now=now)
+        state, todo = step(state, event)
+        pending = [todo]
+        while pending:
+            answered = 0
+            for effect in pending.pop():
+                match effect:
+                    case effects.AssignIndexes():
+                        for client, index in effect.indexes:
+                            assert client not in indexes, "an index was given twice"
+                            assert index not in indexes.values()
+                            indexes[client] = index
+                    case effects.OpenAttempt():
+                        assert open_attempt is None, "two attempts at once"
+                        assert set(effect.cohort) <= set(indexes), "trained before its index was durable"
+                        assert not revoked & set(effect.cohort)
+                        open_attempt, cohort, folded = (effect.round, effect.attempt), effect.cohort, set()
+                    case effects.SendTrain():
+                        assert open_attempt == (effect.round, effect.attempt)
+                        assert set(effect.clients) <= set(cohort) - folded
+                        assert all(state.hosts[client] == effect.worker for client in effect.clients)
+                    case effects.FoldUpload():
+                        clients = set(argument[1])
+                        assert clients <= set(cohort)
+                        assert not clients & folded, "folded twice"
+                        folded |= clients
+                    case effects.AnswerUpload():
+                        answered += 1
+                    case effects.CloseAndCommit():
+                        assert open_attempt == (effect.round, effect.attempt)
+                        assert set(effect.accepted) == folded
+                        if mode is Mode.REPRODUCIBLE:
+                            assert set(effect.accepted) >= set(cohort) - revoked
+                        else:
+                            assert len(folded) >= minimum or not (set(cohort) - folded - revoked)
+                        open_attempt = None
+                        state, more = step(state, events.VersionCommitted(now=now, version=state.version + 1))
+                        pending.append(more)
+                    case effects.AbandonAttempt():
+                        assert open_attempt == (effect.round, effect.attempt)
+                        open_attempt = None
+            if kind == "upload" and answered:
+                assert answered == 1
+        assert (state.attempt is not None) == (open_attempt is not None)
