@@ -143,7 +143,8 @@ class Store(Protocol):
 
     def assign(self, assignments: Mapping[str, tuple[int, ScalingVector | None]]) -> None:
         """Behaviour: fixes index and scaling vector of registered clients for ever. Refuses to change one, to
-        give an index twice, and to assign an unregistered client."""
+        give an index twice, and to assign an unregistered client.
+        """
         ...
 
     def revoke_client(self, client: str) -> None: ...
@@ -165,7 +166,8 @@ class Store(Protocol):
     def commit(self, version: VersionRecord, now: float) -> None:
         """Behaviour: in one transaction adds the version, marks its attempt committed and sets
         `last_committed_round` of the journaled accepted clients. Refuses unless the attempt is closed and the
-        version is the newest plus one."""
+        version is the newest plus one.
+        """
         ...
 
     def attempts(self, limit: int | None = None) -> tuple[AttemptRecord, ...]:
@@ -224,7 +226,8 @@ class BlobReader(Protocol):
 
 class Blobs(Protocol):
     """Content-addressed files. A missing blob raises `coordinator.errors.BlobMissing`, a full or read-only
-    medium `StorageFailed`."""
+    medium `StorageFailed`.
+    """
 
     def create(self) -> BlobWriter: ...
 
@@ -289,7 +292,8 @@ class InitialState:
 
 class MethodHost(Protocol):
     """The one server-side process that may import torch. A crash of it raises `MethodHostFailed`; the next
-    call starts it again. Errors the method itself reports raise `MethodRefused` with its message."""
+    call starts it again. Errors the method itself reports raise `MethodRefused` with its message.
+    """
 
     async def declare(self, method: str, config: Mapping[str, Json]) -> Mapping[str, Json]:
         """`Declaration.to_json()` of the method with this configuration."""
