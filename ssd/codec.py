@@ -212,8 +212,8 @@ def _decode_half(view: memoryview, segment: _Segment, start: int, out: NDArray[n
     if not MIN_EXPONENT <= exponent <= MAX_EXPONENT:
         raise MalformedUpdate(f"{segment.name!r} has the exponent {exponent}")
     np.copyto(out, np.frombuffer(view, "<f2", out.size, segment.payload + 2 * start))
-    # A forged half above 2**15 may overflow here; the infinity is what the fold's check looks for.
-    with np.errstate(over="ignore"):
+    # A forged half may be NaN, or overflow here; that is what the fold's check looks for.
+    with np.errstate(over="ignore", invalid="ignore"):
         np.multiply(out, np.float32(math.ldexp(1.0, exponent)), out=out)
 
 

@@ -83,12 +83,12 @@ class Fold:
         encoded, statistics = self.plan.split_update(body)
         integers = np.empty(CHUNK_VALUES, np.int64)
         for group, start, values in self.plan.iter_update(encoded):
-            quantised = integers[: values.size]
-            self._ring.quantise(values, group.weight_of(weight, 1), group.scale_bits, quantised)
-            self._ring.add(self._sum[start : start + values.size], quantised)
+            factor, room = group.weight_of(weight, 1), integers[: values.size]
+            addend = self._ring.quantise(values, factor, group.scale_bits, out=room)
+            self._ring.add(self._sum[start : start + values.size], addend)
         for statistic in self.plan.statistics:
-            sums = self._ring.quantise(statistics[statistic.where], 1, statistic.scale_bits)
-            self._ring.add(self._statistics[statistic.where], sums)
+            addend = self._ring.quantise(statistics[statistic.where], 1, statistic.scale_bits)
+            self._ring.add(self._statistics[statistic.where], addend)
         self.clients, self.weight = clients, total
 
     def add_fold(self, body: Buffer, weight: int, clients: int) -> None:

@@ -2,9 +2,9 @@
 
 It runs through the real daemons in the kill, hostile, load and benchmark suites. Its updates are cheap to
 make and differ in every coordinate and in magnitude, so that a float sum would depend on the order. They
-depend on everything a client receives: run seed, round, identity, base, scheduled values, scaling vector,
-artefacts and its persistent state, a hash chain that advances once per training. One wrong bit of any of
-these, or a state that advanced twice, changes the digest of the next model version.
+depend on everything a client receives: run seed, round, identity, a sample of the base, scheduled values,
+scaling vector, artefacts and its persistent state, a hash chain that advances once per training. A wrong
+base or vector, or a state that advanced twice, changes the digest of the next model version.
 """
 
 from __future__ import annotations
@@ -58,7 +58,9 @@ class SyntheticConfig:
     max_weight: int = 64
     """A client's weight is drawn once from 1..max_weight."""
     fail_clients: Mapping[str, str] = field(default_factory=dict)
-    """Client id to one of `FAILURES`: what goes wrong with this client's training, every time."""
+    """Client id to one of `FAILURES`: what goes wrong with this client's training."""
+    fail_rounds: list[int] = field(default_factory=list)
+    """Rounds in which the above happens; empty: in all."""
     scaling: Mapping[str, Any] | None = None
     """Fields of a `ScalingDeclaration`; None: no scaling vectors."""
     artefacts: Mapping[str, list[int]] = field(default_factory=dict)
@@ -139,7 +141,8 @@ class SyntheticMethod:
             if self.config.train_seconds:
                 sleep(self.config.train_seconds / STEPS)
             progress(step, STEPS, {"loss": loss})
-        failure = self.config.fail_clients.get(task.client_id)
+        failing = not self.config.fail_rounds or task.round in self.config.fail_rounds
+        failure = self.config.fail_clients.get(task.client_id) if failing else None
         if failure == "raise":
             raise SyntheticFailure(f"client {task.client_id} was told to fail")
         chain, counter = _read_state(task.state)

@@ -1,0 +1,76 @@
+"""Finding methods: by name, from a user's own file, and clear words when there is none."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ssd.methods.registry import BUILT_IN, MethodError, load
+
+OWN_METHOD = """
+from dataclasses import dataclass
+from ssd.methods.synthetic import SyntheticConfig, SyntheticMethod
+
+@dataclass(frozen=True)
+class Own:
+    parameters: int = 32
+
+def create(config):
+    return SyntheticMethod(SyntheticConfig(parameters=Own(**config).parameters))
+"""
+
+
+def test_the_synthetic_method_is_found_by_name() -> None:
+    assert load("synthetic", {"parameters": 100}).declare().spec.size == 100
+
+
+def test_a_users_own_file_is_loaded(tmp_path: Path) -> None:
+    file = tmp_path / "own.py"
+    file.write_text(OWN_METHOD)
+    assert load(str(file), {"parameters": 64}).declare().spec.size == 64
+    assert load(str(file), {}).declare().spec.size == 32
+
+
+def test_files_of_one_name_do_not_shadow_each_other(tmp_path: Path) -> None:
+    for folder, size in (("a", 40), ("b", 50)):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "method.py").write_text(OWN_METHOD.replace("32", str(size)))
+    sizes = [load(str(tmp_path / folder / "method.py"), {}).declare().spec.size for folder in "aba"]
+    assert sizes == [40, 50, 40]
+
+
+def test_an_edited_file_is_not_stale(tmp_path: Path) -> None:
+    file = tmp_path / "own.py"
+    file.write_text(OWN_METHOD)
+    load(str(file), {})
+    file.write_text(OWN_METHOD.replace("32", "48"))
+    assert load(str(file), {}).declare().spec.size == 48
+
+
+def test_a_file_that_fails_fails_again(tmp_path: Path) -> None:
+    file = tmp_path / "broken.py"
+    file.write_text("raise RuntimeError('broken on purpose')")
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match="on purpose"):
+            load(str(file), {})
+
+
+def test_an_unknown_name_names_its_neighbour() -> None:
+    with pytest.raises(MethodError, match="'synthetic'"):
+        load("syntetic", {})
+    with pytest.raises(MethodError, match="fed_align_uniform"):
+        load("zzz", {})
+
+
+def test_a_file_without_create_or_without_content_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "empty.py"
+    file.write_text("create = 3")
+    with pytest.raises(MethodError, match="create"):
+        load(str(file), {})
+    with pytest.raises(MethodError, match="cannot read"):
+        load(str(tmp_path / "missing.py"), {})
+
+
+def test_names_lead_to_modules_of_this_folder() -> None:
+    assert all(module.startswith("ssd.methods.") for module in BUILT_IN.values())
