@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
@@ -14,7 +14,7 @@ from matplotlib.ticker import MaxNLocator
 
 from ssd.report.style import INK, QUIET, RUN_COLOURS, new_figure, plain, quiet_axes, save_png, styled
 
-LINES: tuple[tuple[float, tuple[float, ...]] | str, ...] = (
+LINES: tuple[Any, ...] = (
     "-",
     (0, (5, 2)),
     (0, (1, 1.5)),

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
@@ -26,7 +27,8 @@ INK = "#222222"
 QUIET = "#8A8A8A"
 DPI = 150
 
-_SETTINGS = {
+# Any: the library types its keys since version 3.11 only.
+_SETTINGS: Any = {
     "font.family": "DejaVu Sans",
     "font.size": 9.5,
     "text.color": INK,
