@@ -35,7 +35,7 @@ class RoundPolicy:
     max_client_failures: int = 3
     """Reproducible: failures of one client in one attempt after which the run halts for the operator."""
     expected_clients: int | None = None
-    """Without names: the first round waits until this many clients are registered."""
+    """Reproducible without names: the first round waits until this many clients are registered."""
     named_clients: tuple[str, ...] = ()
     """Clients known at run creation; their index is their rank in the sorted list."""
 

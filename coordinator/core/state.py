@@ -117,10 +117,6 @@ class RunState:
 
     def _waiting_to_open(self) -> tuple[int, str]:
         policy = self.policy
-        if policy.expected_clients is not None and not self.indexes:
-            short = policy.expected_clients - len(self.clients)
-            if short > 0:
-                return short, f"{len(self.clients)} of {policy.expected_clients} expected clients registered"
         if policy.mode is Mode.ELASTIC:
             short = policy.cohort_size - len(self.connected())
             if short > 0:
@@ -129,6 +125,11 @@ class RunState:
                     f"{len(self.connected())} are connected"
                 )
             return 0, ""
+        if policy.expected_clients is not None and not self.indexes:
+            # Whoever is known at the first round is ranked together, so a fixed population waits for all of it.
+            short = policy.expected_clients - len(self.clients)
+            if short > 0:
+                return short, f"{len(self.clients)} of {policy.expected_clients} expected clients registered"
         invited = sample(policy, self.round, self.attempts_made + 1, self.clients)
         if not any(client in self.hosts for client in invited):
             missing = max(1, len(invited))

@@ -9,11 +9,14 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import grpc
+from prometheus_client.parser import text_string_to_metric_families
 from ssd_proto.v1 import operator_pb2 as operator_pb
 
 from coordinator.store.sqlite import SqliteStore
@@ -60,7 +63,7 @@ class Daemon:
         self.log = log
         environment = {
             **os.environ,
-            "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "proto")]),
+            "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "proto"), str(ROOT / "tests" / "support")]),
             "PYTHONUNBUFFERED": "1",
             "GRPC_VERBOSITY": "ERROR",
         }
@@ -86,6 +89,12 @@ class Daemon:
 
     def events(self, name: str | None = None) -> list[dict[str, Any]]:
         return read_events(self.log, name)
+
+
+def _program(daemon: str, fault: Sequence[str]) -> list[str]:
+    if not fault:
+        return ["-m", daemon]
+    return [str(Path(__file__).with_name("faulty.py")), *fault, daemon]
 
 
 def read_events(log: Path, name: str | None = None) -> list[dict[str, Any]]:
@@ -137,13 +146,16 @@ class Federation:
 
     # ----------------------------------------------------------------------------------------- processes
 
-    def start_coordinator(self, *, wait: bool = True, **changes: Any) -> Daemon:
+    def start_coordinator(
+        self, *, wait: bool = True, fault: Sequence[str] = (), **changes: Any
+    ) -> Daemon:
+        """Start it on its one address; `fault` are arguments for `faulty.py`."""
         path = self.root / "coordinator.toml"
         path.write_text(toml(merged(self.config, changes)))
         log = self.root / "coordinator.log"
         before = len(read_events(log, "listening"))
-        self.coordinator = Daemon(["-m", "coordinator", "run", "--config", str(path)], log)
-        if wait:
+        self.coordinator = Daemon([*_program("coordinator", fault), "run", "--config", str(path)], log)
+        if wait and not fault:
             started = self.coordinator
             self.until(
                 lambda: len(started.events("listening")) > before or not started.running,
@@ -171,7 +183,9 @@ class Federation:
         )
         path = self.root / f"{name}.toml"
         path.write_text(toml(tables))
-        daemon = Daemon(["-m", "worker", "run", "--config", str(path)], self.root / f"{name}.log")
+        daemon = Daemon(
+            [*_program("worker", fault), "run", "--config", str(path)], self.root / f"{name}.log"
+        )
         self.workers[name] = daemon
         return daemon
 
@@ -219,3 +233,19 @@ class Federation:
 
     def status(self) -> operator_pb.StatusReply:
         return self.operator("Status", operator_pb.StatusRequest(), operator_pb.StatusReply)
+
+    def http(self, path: str) -> tuple[int, str]:
+        """GET from the coordinator's HTTP port: (status, body)."""
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.http_port}{path}", timeout=20) as reply:
+                return reply.status, reply.read().decode()
+        except urllib.error.HTTPError as error:
+            return error.code, error.read().decode()
+
+    def metric(self, name: str, **labels: str) -> float:
+        """The value of one sample; 0 if it is not there yet."""
+        for family in text_string_to_metric_families(self.http("/metrics")[1]):
+            for sample in family.samples:
+                if sample.name == name and labels.items() <= sample.labels.items():
+                    return sample.value
+        return 0.0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -40,6 +41,7 @@ class RawWorker:
         self.declaration: Declaration | None = None
         self.plan: FoldPlan | None = None
         self.status: grpc.RpcError | None = None
+        self.beats = True
         self.states: dict[str, Mapping[str, Any]] = {}
 
     def __enter__(self) -> RawWorker:
@@ -49,6 +51,7 @@ class RawWorker:
         self.close()
 
     def close(self) -> None:
+        self.beats = False
         self.up.put(None)
         self.channel.close()
 
@@ -73,7 +76,14 @@ class RawWorker:
             assert message.WhichOneof("kind") == "welcome", message
             self.welcome = message.welcome
             self.session = message.welcome.session
+            threading.Thread(target=self._beat, daemon=True).start()
         return self
+
+    def _beat(self) -> None:
+        assert self.welcome is not None
+        while self.beats:
+            self.up.put(pb.WorkerMessage(heartbeat=pb.Heartbeat()))
+            time.sleep(self.welcome.heartbeat_seconds / 2)
 
     def open_stream(self, first: Any) -> None:
         self.up.put(first)
