@@ -107,7 +107,7 @@ def _object(cls: type, value: object, where: str, mistakes: list[str]) -> object
         return _WRONG
 
 
-def _value(kind: Any, value: object, where: str, mistakes: list[str]) -> object:  # noqa: ANN401  # a type form
+def _value(kind: Any, value: object, where: str, mistakes: list[str]) -> object:  # a type form
     if kind is Any:
         return value
     if isinstance(kind, type) and is_dataclass(kind):

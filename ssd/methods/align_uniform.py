@@ -23,11 +23,10 @@ from ssd.losses.dimension_scaled import DimensionScaling
 from ssd.losses.presets import AlignUniformLosses, SsdLosses
 from ssd.methods.align_uniform_config import AlignUniformConfig
 from ssd.methods.method import ClientResult, ClientTask, EvaluationTask, Progress
+from ssd.models import projector, registry
 from ssd.models.batch_statistics import calibrate
 from ssd.models.flat import BUFFERS, FlatModel, entries_of
 from ssd.models.initialise import initialise
-from ssd.models.projector import projector
-from ssd.models.registry import skeleton
 from ssd.random_stream import RandomStream
 from ssd.settings import to_json
 from ssd.spec import ParameterSpec
@@ -66,7 +65,9 @@ class AlignUniform:
     def _scaling_declaration(self) -> ScalingDeclaration | None:
         return None
 
-    def _scaling(self, task: ClientTask, device: torch.device) -> DimensionScaling | None:  # noqa: ARG002  # the base has none
+    def _scaling(
+        self, task: ClientTask, device: torch.device
+    ) -> DimensionScaling | None:  # the base has none
         return None
 
     # The protocol.
@@ -113,7 +114,7 @@ class AlignUniform:
             self._overwrite(vector, warm_start)
         return vector
 
-    def artefacts(self, seed: int) -> Mapping[str, NDArray[np.float32]]:  # noqa: ARG002  # the base has none
+    def artefacts(self, seed: int) -> Mapping[str, NDArray[np.float32]]:  # the base has none
         """See `Method.artefacts`."""
         return {}
 
@@ -202,11 +203,10 @@ class AlignUniform:
     def _skeletons(self) -> dict[str, nn.Module]:
         """The networks on the meta device: shapes and names, no memory."""
         config = self._config
-        parts = {ENCODER: skeleton(config.model, config.image)}
+        parts = {ENCODER: registry.skeleton(config.model, config.image)}
         if config.projector is not None:
             assert config.model.feature_dim is not None
-            with torch.device("meta"):
-                parts[PROJECTOR] = projector(config.model.feature_dim, config.projector)
+            parts[PROJECTOR] = projector.skeleton(config.model.feature_dim, config.projector)
         return parts
 
     def _parts(self) -> dict[str, nn.Module]:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import nn
+
+from ssd.models.initialise import initialise
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -30,14 +33,22 @@ class ProjectorConfig:
         return ProjectorConfig(hidden_dim=hidden, out_dim=out)
 
 
-def projector(feature_dim: int, config: ProjectorConfig) -> nn.Sequential:
-    """[B, feature_dim] -> [B, out_dim]."""
+def skeleton(feature_dim: int, config: ProjectorConfig) -> nn.Sequential:
+    """[B, feature_dim] -> [B, out_dim], on the meta device: shapes and names, no memory, no randomness."""
     sizes = config.resolved(feature_dim)
     assert sizes.hidden_dim is not None
     assert sizes.out_dim is not None
-    return nn.Sequential(
-        nn.Linear(feature_dim, sizes.hidden_dim),
-        nn.BatchNorm1d(sizes.hidden_dim),
-        nn.ReLU(inplace=True),
-        nn.Linear(sizes.hidden_dim, sizes.out_dim),
-    )
+    with torch.device("meta"):
+        return nn.Sequential(
+            nn.Linear(feature_dim, sizes.hidden_dim),
+            nn.BatchNorm1d(sizes.hidden_dim),
+            nn.ReLU(inplace=True),
+            nn.Linear(sizes.hidden_dim, sizes.out_dim),
+        )
+
+
+def build_initialised(feature_dim: int, config: ProjectorConfig, seed: int) -> nn.Module:
+    """The same on the CPU with initial weights drawn from `seed`."""
+    head = skeleton(feature_dim, config).to_empty(device="cpu")
+    initialise(head, torch.Generator().manual_seed(seed))
+    return head
