@@ -1,0 +1,610 @@
+"""Every store keeps the Behaviour lines of `coordinator.ports.Store`; the durable one also survives its process."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from coordinator.errors import CoordinatorError, JournalConflict, StorageFailed
+from coordinator.ports import ArtefactRecord, AttemptRecord, BlobInfo, RunRecord, Store, VersionRecord
+from coordinator.store.memory import MemoryStore
+from coordinator.store.sqlite import SqliteStore
+from ssd.scaling import ScalingVector
+
+BLOB = BlobInfo(digest="ab" * 32, size=12)
+SCALING = ScalingVector(dimension=8, indices=(1, 5), alpha=10.0)
+
+
+def a_run(run_id: str = "run-1") -> RunRecord:
+    return RunRecord(
+        run_id=run_id,
+        created_at=100.0,
+        config={"run": {"rounds": 3, "clients": ["a"]}},
+        declaration={"method": "synthetic", "groups": []},
+        declaration_blob=BLOB,
+        declaration_digest="cd" * 32,
+        artefacts=(ArtefactRecord(name="basis", blob=BLOB, shape=(2, 3)),),
+    )
+
+
+def a_version(number: int, attempt: int = 1, **changes: object) -> VersionRecord:
+    record = VersionRecord(
+        number=number,
+        model_digest=f"m{number}",
+        full=BLOB,
+        delta=BLOB if number else None,
+        server_state={"residual": BLOB},
+        round=number,
+        attempt=attempt if number else 0,
+        committed_at=float(number),
+        statistics={"loss": 0.5, "broken": math.nan},
+    )
+    return replace(record, **changes)  # type: ignore[arg-type]  # fields of several types
+
+
+def an_attempt(round_number: int, attempt: int = 1, cohort: tuple[str, ...] = ("a", "b")) -> AttemptRecord:
+    base = round_number - 1
+    return AttemptRecord(
+        round=round_number,
+        attempt=attempt,
+        base_version=base,
+        base_digest=f"m{base}",
+        cohort=cohort,
+        opened_at=10.0 * round_number,
+    )
+
+
+def started(store: Store) -> Store:
+    store.create_run(a_run(), a_version(0))
+    store.register_clients(["a", "b", "c"], 1.0)
+    return store
+
+
+def commit_round(store: Store, number: int, accepted: tuple[str, ...] = ("a", "b")) -> None:
+    store.open_attempt(an_attempt(number))
+    store.close_attempt(number, 1, accepted)
+    store.commit(a_version(number), float(number))
+
+
+def everything(store: Store) -> str:
+    """All a store can be asked, as text (so that NaN equals itself)."""
+    run = store.current_run()
+    answers = {
+        "federation": store.federation_id(),
+        "run": asdict(run) if run else None,
+        "finished": store.run_finished(),
+        "clients": [asdict(record) for record in store.clients()],
+        "attempts": [asdict(record) for record in store.attempts()],
+        "versions": [asdict(record) for record in store.versions()],
+        "evaluations": store.evaluations(),
+        "paused": store.flag("paused"),
+    }
+    return json.dumps(answers, sort_keys=True)
+
+
+@pytest.fixture(params=["sqlite", "memory"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
+    opened: Store = SqliteStore(tmp_path) if request.param == "sqlite" else MemoryStore()
+    yield opened
+    opened.close()
+
+
+def refused(store: Store, call: Callable[[], None]) -> None:
+    """The call raises JournalConflict and changes nothing."""
+    before = everything(store)
+    with pytest.raises(JournalConflict):
+        call()
+    assert everything(store) == before
+
+
+def repeatable(store: Store, call: Callable[[], None]) -> None:
+    """The call succeeds, and a second time changes nothing."""
+    call()
+    before = everything(store)
+    call()
+    assert everything(store) == before
+
+
+class TestStore:
+    def test_a_new_store_is_empty_but_has_an_id(self, store: Store) -> None:
+        assert len(store.federation_id()) == 32
+        int(store.federation_id(), 16)
+        assert store.current_run() is None
+        assert not store.run_finished()
+        assert store.clients() == store.attempts() == store.versions() == store.evaluations() == ()
+        assert not store.flag("paused")
+
+    def test_a_created_run_is_current_and_has_version_0(self, store: Store) -> None:
+        repeatable(store, lambda: store.create_run(a_run(), a_version(0)))
+        assert store.current_run() == a_run()
+        (version,) = store.versions()
+        assert (version.number, version.server_state, version.retained) == (0, {"residual": BLOB}, True)
+
+    def test_no_second_run_while_one_is_unfinished(self, store: Store) -> None:
+        started(store)
+        refused(store, lambda: store.create_run(a_run("run-2"), a_version(0)))
+
+    def test_a_run_cannot_be_created_again_with_other_contents(self, store: Store) -> None:
+        started(store)
+        refused(store, lambda: store.create_run(replace(a_run(), config={}), a_version(0)))
+        refused(store, lambda: store.create_run(a_run(), a_version(0, model_digest="other")))
+
+    def test_a_run_begins_with_version_0(self, store: Store) -> None:
+        refused(store, lambda: store.create_run(a_run(), a_version(1)))
+
+    def test_a_finished_run_stays_readable_until_the_next(self, store: Store) -> None:
+        started(store)
+        store.assign({"a": (0, SCALING)})
+        commit_round(store, 1)
+        repeatable(store, store.finish_run)
+        assert store.run_finished()
+        assert store.current_run() == a_run()
+        assert len(store.versions()) == 2
+        assert store.clients()[0].scaling == SCALING
+
+    def test_a_new_run_has_the_clients_but_nothing_else_of_the_old_one(self, store: Store) -> None:
+        started(store)
+        store.assign({"a": (0, SCALING)})
+        store.revoke_client("b")
+        commit_round(store, 1)
+        store.record_evaluation(1, {"knn": 0.5}, 9.0)
+        store.finish_run()
+        store.create_run(a_run("run-2"), a_version(0))
+        assert [
+            (c.client, c.index, c.scaling, c.last_committed_round, c.revoked) for c in store.clients()
+        ] == [
+            ("a", None, None, 0, False),
+            ("b", None, None, 0, True),
+            ("c", None, None, 0, False),
+        ]
+        assert store.attempts() == store.evaluations() == ()
+        assert [version.number for version in store.versions()] == [0]
+        assert not store.run_finished()
+        refused(store, lambda: store.create_run(a_run("run-1"), a_version(0)))
+
+    def test_a_run_with_an_attempt_under_way_cannot_finish(self, store: Store) -> None:
+        started(store)
+        store.open_attempt(an_attempt(1))
+        refused(store, store.finish_run)
+
+    @pytest.mark.parametrize(
+        "call",
+        [
+            lambda store: store.finish_run(),
+            lambda store: store.assign({}),
+            lambda store: store.open_attempt(an_attempt(1)),
+            lambda store: store.close_attempt(1, 1, []),
+            lambda store: store.abandon_attempt(1, 1, "late", 1.0),
+            lambda store: store.commit(a_version(1), 1.0),
+            lambda store: store.forget_version_blobs([0]),
+            lambda store: store.record_evaluation(0, {}, 1.0),
+        ],
+    )
+    def test_without_a_run_nothing_of_a_run_can_change(
+        self, store: Store, call: Callable[[Store], None]
+    ) -> None:
+        refused(store, lambda: call(store))
+
+    def test_a_finished_run_takes_no_further_round(self, store: Store) -> None:
+        started(store)
+        store.finish_run()
+        refused(store, lambda: store.open_attempt(an_attempt(1)))
+        refused(store, lambda: store.assign({"a": (0, None)}))
+
+    def test_registering_adds_the_unknown_and_leaves_the_known(self, store: Store) -> None:
+        store.register_clients(["b", "a"], 1.0)
+        store.revoke_client("b")
+        repeatable(store, lambda: store.register_clients(["b", "c"], 2.0))
+        assert [(c.client, c.registered_at, c.revoked) for c in store.clients()] == [
+            ("a", 1.0, False),
+            ("b", 1.0, True),
+            ("c", 2.0, False),
+        ]
+
+    def test_only_a_registered_client_can_be_revoked(self, store: Store) -> None:
+        refused(store, lambda: store.revoke_client("nobody"))
+        store.register_clients(["a"], 1.0)
+        repeatable(store, lambda: store.revoke_client("a"))
+
+    def test_index_and_scaling_vector_are_fixed_for_ever(self, store: Store) -> None:
+        started(store)
+        repeatable(store, lambda: store.assign({"a": (0, SCALING), "b": (1, None)}))
+        repeatable(store, lambda: store.assign({"b": (1, None), "c": (7, None)}))
+        assert [(c.index, c.scaling) for c in store.clients()] == [(0, SCALING), (1, None), (7, None)]
+        refused(store, lambda: store.assign({"a": (3, SCALING)}))
+        refused(store, lambda: store.assign({"a": (0, None)}))
+        refused(store, lambda: store.assign({"a": (0, replace(SCALING, alpha=2.0))}))
+
+    def test_an_assignment_is_all_or_nothing(self, store: Store) -> None:
+        started(store)
+        store.assign({"a": (0, None)})
+        refused(store, lambda: store.assign({"b": (1, None), "c": (0, None)}))
+        refused(store, lambda: store.assign({"b": (1, None), "c": (1, None)}))
+        refused(store, lambda: store.assign({"b": (1, None), "nobody": (2, None)}))
+        refused(store, lambda: store.assign({"b": (-1, None)}))
+
+    def test_attempts_go_from_open_over_closed_to_committed(self, store: Store) -> None:
+        started(store)
+        repeatable(store, lambda: store.open_attempt(an_attempt(1)))
+        assert store.attempts() == (an_attempt(1),)
+        repeatable(store, lambda: store.close_attempt(1, 1, ["b", "a"]))
+        assert store.attempts() == (replace(an_attempt(1), outcome="closed", accepted=("a", "b")),)
+        repeatable(store, lambda: store.commit(a_version(1), 77.0))
+        (attempt,) = store.attempts()
+        assert (attempt.outcome, attempt.accepted, attempt.closed_at) == ("committed", ("a", "b"), 77.0)
+        # The answer to a question that was asked twice.
+        store.close_attempt(1, 1, ["a", "b"])
+
+    def test_a_commit_adds_the_version_and_credits_exactly_the_accepted(self, store: Store) -> None:
+        started(store)
+        commit_round(store, 1, ("a",))
+        commit_round(store, 2, ("a", "b"))
+        assert [(c.last_committed_round, c.rounds_included) for c in store.clients()] == [
+            (2, 2),
+            (2, 1),
+            (0, 0),
+        ]
+        assert [version.number for version in store.versions()] == [0, 1, 2]
+        newest = store.versions()[-1]
+        assert newest.committed_at == 2.0
+        assert newest.statistics["loss"] == 0.5
+        assert math.isnan(newest.statistics["broken"])
+
+    def test_an_assignment_after_the_first_commit_keeps_the_credit(self, store: Store) -> None:
+        started(store)
+        commit_round(store, 1, ("a",))
+        store.assign({"a": (4, SCALING)})
+        (record, *_) = store.clients()
+        assert (record.index, record.last_committed_round, record.rounds_included) == (4, 1, 1)
+
+    def test_one_attempt_at_a_time(self, store: Store) -> None:
+        started(store)
+        store.open_attempt(an_attempt(1))
+        refused(store, lambda: store.open_attempt(an_attempt(1, 2)))
+        store.close_attempt(1, 1, ["a"])
+        refused(store, lambda: store.open_attempt(an_attempt(1, 2)))
+        store.abandon_attempt(1, 1, "crash", 5.0)
+        store.open_attempt(an_attempt(1, 2))
+
+    @pytest.mark.parametrize(
+        "attempt",
+        [
+            replace(an_attempt(1), base_version=1),
+            replace(an_attempt(1), base_digest="other"),
+            replace(an_attempt(1), cohort=("a", "stranger")),
+            replace(an_attempt(1), cohort=("a", "a")),
+            replace(an_attempt(1), outcome="closed"),
+            replace(an_attempt(1), accepted=("a",)),
+        ],
+    )
+    def test_an_attempt_that_contradicts_the_journal_does_not_open(
+        self, store: Store, attempt: AttemptRecord
+    ) -> None:
+        started(store)
+        refused(store, lambda: store.open_attempt(attempt))
+
+    def test_an_attempt_cannot_be_opened_again_with_other_contents(self, store: Store) -> None:
+        started(store)
+        store.open_attempt(an_attempt(1))
+        refused(store, lambda: store.open_attempt(replace(an_attempt(1), cohort=("a",))))
+
+    def test_the_accepted_set_cannot_change(self, store: Store) -> None:
+        started(store)
+        refused(store, lambda: store.close_attempt(1, 1, ["a"]))
+        store.open_attempt(an_attempt(1))
+        refused(store, lambda: store.close_attempt(1, 1, ["c"]))
+        refused(store, lambda: store.close_attempt(1, 1, ["a", "a"]))
+        store.close_attempt(1, 1, ["a"])
+        refused(store, lambda: store.close_attempt(1, 1, ["a", "b"]))
+        refused(store, lambda: store.close_attempt(1, 1, []))
+
+    def test_an_abandoned_attempt_is_over(self, store: Store) -> None:
+        started(store)
+        store.open_attempt(an_attempt(1))
+        repeatable(store, lambda: store.abandon_attempt(1, 1, "deadline", 6.0))
+        (attempt,) = store.attempts()
+        assert (attempt.outcome, attempt.reason, attempt.closed_at) == ("abandoned", "deadline", 6.0)
+        refused(store, lambda: store.abandon_attempt(1, 1, "other", 6.0))
+        refused(store, lambda: store.close_attempt(1, 1, ["a"]))
+        refused(store, lambda: store.commit(a_version(1), 7.0))
+        refused(store, lambda: store.abandon_attempt(4, 1, "deadline", 6.0))
+
+    def test_a_committed_attempt_cannot_be_abandoned(self, store: Store) -> None:
+        started(store)
+        commit_round(store, 1)
+        refused(store, lambda: store.abandon_attempt(1, 1, "late", 9.0))
+
+    def test_only_a_closed_attempt_commits_and_only_the_next_version(self, store: Store) -> None:
+        started(store)
+        refused(store, lambda: store.commit(a_version(1), 1.0))
+        store.open_attempt(an_attempt(1))
+        refused(store, lambda: store.commit(a_version(1), 1.0))
+        store.close_attempt(1, 1, ["a"])
+        refused(store, lambda: store.commit(a_version(2, round=1), 1.0))
+        refused(store, lambda: store.commit(a_version(0, round=1, attempt=1), 1.0))
+        store.commit(a_version(1), 1.0)
+        refused(store, lambda: store.commit(a_version(1, model_digest="other"), 1.0))
+
+    def test_attempts_come_newest_first_and_can_be_limited(self, store: Store) -> None:
+        started(store)
+        store.open_attempt(an_attempt(1))
+        store.abandon_attempt(1, 1, "deadline", 5.0)
+        store.open_attempt(an_attempt(1, 2))
+        store.close_attempt(1, 2, ["a"])
+        store.commit(a_version(1, attempt=2), 8.0)
+        store.open_attempt(an_attempt(2))
+        assert [(a.round, a.attempt) for a in store.attempts()] == [(2, 1), (1, 2), (1, 1)]
+        assert [(a.round, a.attempt) for a in store.attempts(limit=2)] == [(2, 1), (1, 2)]
+
+    def test_forgotten_versions_stay_listed(self, store: Store) -> None:
+        started(store)
+        commit_round(store, 1)
+        commit_round(store, 2)
+        repeatable(store, lambda: store.forget_version_blobs([0, 1]))
+        assert [version.retained for version in store.versions()] == [False, False, True]
+        refused(store, lambda: store.forget_version_blobs([2]))
+        refused(store, lambda: store.forget_version_blobs([0, 9]))
+        # Forgetting is no change of contents: the commit can still be repeated.
+        store.commit(a_version(1), 1.0)
+
+    def test_the_latest_measurement_of_a_version_counts(self, store: Store) -> None:
+        started(store)
+        commit_round(store, 1)
+        store.record_evaluation(1, {"knn": 0.4}, 5.0)
+        store.record_evaluation(0, {"knn": 0.1}, 6.0)
+        repeatable(store, lambda: store.record_evaluation(1, {"knn": 0.5, "probe": 0.6}, 7.0))
+        assert store.evaluations() == ((0, {"knn": 0.1}), (1, {"knn": 0.5, "probe": 0.6}))
+        refused(store, lambda: store.record_evaluation(2, {}, 8.0))
+
+    def test_flags(self, store: Store) -> None:
+        repeatable(store, lambda: store.set_flag("paused", True))
+        assert store.flag("paused")
+        assert not store.flag("other")
+        store.set_flag("paused", False)
+        assert not store.flag("paused")
+
+    def test_it_may_be_used_from_another_thread(self, store: Store) -> None:
+        failures: list[BaseException] = []
+
+        def work() -> None:
+            try:
+                started(store)
+                commit_round(store, 1)
+            except CoordinatorError as error:
+                failures.append(error)
+
+        thread = threading.Thread(target=work)
+        thread.start()
+        thread.join()
+        assert failures == []
+        assert store.versions()[-1].number == 1
+
+    def test_a_closed_store_fails_as_storage(self, store: Store) -> None:
+        store.close()
+        with pytest.raises(StorageFailed):
+            store.set_flag("paused", True)
+
+
+CLIENTS = st.sampled_from(["a", "b", "c"])
+CALLS = st.one_of(
+    st.tuples(st.just("register_clients"), st.tuples(st.lists(CLIENTS, max_size=2), st.just(1.0))),
+    st.tuples(
+        st.just("assign"),
+        st.tuples(st.dictionaries(CLIENTS, st.tuples(st.integers(0, 2), st.sampled_from([None, SCALING])))),
+    ),
+    st.tuples(st.just("revoke_client"), st.tuples(CLIENTS)),
+    st.tuples(
+        st.just("open_attempt"),
+        st.tuples(st.builds(an_attempt, st.integers(1, 2), st.integers(1, 2), st.just(("a", "b")))),
+    ),
+    st.tuples(
+        st.just("close_attempt"),
+        st.tuples(st.integers(1, 2), st.integers(1, 2), st.lists(st.sampled_from(["a", "b"]), max_size=2)),
+    ),
+    st.tuples(
+        st.just("abandon_attempt"),
+        st.tuples(st.integers(1, 2), st.integers(1, 2), st.sampled_from(["x", "y"]), st.just(3.0)),
+    ),
+    st.tuples(
+        st.just("commit"),
+        st.tuples(st.builds(a_version, st.integers(0, 2), st.integers(1, 2)), st.just(4.0)),
+    ),
+    st.tuples(st.just("forget_version_blobs"), st.tuples(st.lists(st.integers(0, 2), max_size=2))),
+    st.tuples(
+        st.just("record_evaluation"), st.tuples(st.integers(0, 2), st.just({"knn": 0.5}), st.just(1.0))
+    ),
+    st.tuples(st.just("finish_run"), st.just(())),
+)
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(calls=st.lists(CALLS, max_size=25))
+def test_both_stores_answer_any_sequence_of_calls_alike(
+    calls: list[tuple[str, tuple[object, ...]]], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    durable, plain = SqliteStore(tmp_path_factory.mktemp("store")), MemoryStore()
+    for store in (durable, plain):
+        store.create_run(a_run(), a_version(0))
+        store.register_clients(["a", "b"], 1.0)
+    for name, arguments in calls:
+        outcomes = []
+        for store in (durable, plain):
+            try:
+                getattr(store, name)(*arguments)
+                outcomes.append("done")
+            except JournalConflict as error:
+                outcomes.append(str(error))
+        assert outcomes[0] == outcomes[1]
+        plain._federation_id = durable.federation_id()
+        assert everything(durable) == everything(plain)
+    durable.close()
+
+
+class TestSqlite:
+    def test_everything_is_there_after_reopening(self, tmp_path: Path) -> None:
+        store = SqliteStore(tmp_path)
+        started(store)
+        store.assign({"a": (0, SCALING)})
+        commit_round(store, 1)
+        store.open_attempt(an_attempt(2))
+        store.record_evaluation(1, {"knn": 0.5}, 5.0)
+        store.set_flag("paused", True)
+        before = everything(store)
+        store.close()
+        again = SqliteStore(tmp_path)
+        assert everything(again) == before
+        again.close()
+
+    def test_it_is_durable_by_its_settings(self, tmp_path: Path) -> None:
+        store = SqliteStore(tmp_path)
+        assert store._rows("PRAGMA journal_mode") == [("wal",)]
+        assert store._rows("PRAGMA synchronous") == [(2,)]
+        assert store._rows("PRAGMA foreign_keys") == [(1,)]
+        store.close()
+
+    @pytest.mark.parametrize("method", ["commit", "assign", "create_run"])
+    def test_a_kill_in_the_middle_of_a_transaction_leaves_no_trace(self, tmp_path: Path, method: str) -> None:
+        """Should: all of the transaction before, none of the one under way. Should not: half a commit."""
+        script = f"""
+import os, signal, sys
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from test_coordinator_store import *
+store = SqliteStore(Path({str(tmp_path)!r}))
+if {method!r} != "create_run":
+    started(store)
+    store.open_attempt(an_attempt(1))
+    store.close_attempt(1, 1, ["a"])
+statements = []
+def trace(statement):
+    if statement.startswith(("INSERT", "UPDATE")):
+        statements.append(statement)
+        if len(statements) == 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+store._db.set_trace_callback(trace)
+if {method!r} == "commit":
+    store.commit(a_version(1), 5.0)
+elif {method!r} == "assign":
+    store.assign({{"a": (0, SCALING), "b": (1, None)}})
+else:
+    store.create_run(a_run(), a_version(0))
+"""
+        done = subprocess.run(
+            [sys.executable, "-c", script],
+            capture_output=True,
+            text=True,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        )
+        assert done.returncode == -signal.SIGKILL, done.stderr
+        store = SqliteStore(tmp_path)
+        if method == "create_run":
+            assert store.current_run() is None
+            store.create_run(a_run(), a_version(0))
+        else:
+            assert [version.number for version in store.versions()] == [0]
+            assert store.attempts()[0].outcome == "closed"
+            assert all(client.index is None and client.rounds_included == 0 for client in store.clients())
+            store.commit(a_version(1), 5.0)
+        store.close()
+
+    def test_a_newer_schema_is_refused_and_left_alone(self, tmp_path: Path) -> None:
+        store = SqliteStore(tmp_path)
+        store._db.execute("UPDATE schema_version SET version = 99")
+        store.close()
+        with pytest.raises(StorageFailed, match=r"schema version 99.*newer version"):
+            SqliteStore(tmp_path)
+        db = sqlite3.connect(tmp_path / "state.sqlite3")
+        assert db.execute("SELECT version FROM schema_version").fetchone() == (99,)
+        db.close()
+
+    def test_somebody_elses_database_is_refused(self, tmp_path: Path) -> None:
+        db = sqlite3.connect(tmp_path / "state.sqlite3")
+        db.execute("CREATE TABLE shopping (item TEXT)")
+        db.close()
+        with pytest.raises(StorageFailed, match="choose another state_dir"):
+            SqliteStore(tmp_path)
+
+    def test_a_file_that_is_no_database_says_what_to_do(self, tmp_path: Path) -> None:
+        (tmp_path / "state.sqlite3").write_bytes(b"not a database, certainly not one" * 100)
+        with pytest.raises(StorageFailed, match="restore the state directory from a backup"):
+            SqliteStore(tmp_path)
+
+    def test_a_damaged_database_says_what_to_do(self, tmp_path: Path) -> None:
+        store = SqliteStore(tmp_path)
+        started(store)
+        store.register_clients([f"client-{number:05}" for number in range(3000)], 1.0)
+        store.close()
+        path = tmp_path / "state.sqlite3"
+        content = bytearray(path.read_bytes())
+        content[4096 * 4 :] = b"\xa5" * (len(content) - 4096 * 4)
+        path.write_bytes(content)
+        with pytest.raises(StorageFailed, match="damaged: restore"):
+            SqliteStore(tmp_path).clients()
+
+    def test_a_full_disk_changes_nothing_and_is_got_over(self, tmp_path: Path) -> None:
+        store = SqliteStore(tmp_path)
+        started(store)
+        (pages,) = store._rows("PRAGMA page_count")[0]
+        store._db.execute(f"PRAGMA max_page_count = {pages}")
+        before = everything(store)
+        many = [f"client-{number:05}" for number in range(3000)]
+        with pytest.raises(StorageFailed, match="disk is full: free space"):
+            store.register_clients(many, 1.0)
+        assert everything(store) == before
+        store._db.execute("PRAGMA max_page_count = 1000000")
+        store.register_clients(many, 1.0)
+        assert len(store.clients()) == 3003
+        store.close()
+
+    def test_a_locked_database_says_so(self, tmp_path: Path) -> None:
+        store = SqliteStore(tmp_path)
+        store._db.execute("PRAGMA busy_timeout = 0")
+        other = sqlite3.connect(tmp_path / "state.sqlite3", isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(StorageFailed, match="another program holds it locked"):
+            store.set_flag("paused", True)
+        other.execute("ROLLBACK")
+        store.set_flag("paused", True)
+        other.close()
+        store.close()
+
+    def test_a_read_only_database_says_so(self, tmp_path: Path) -> None:
+        store = SqliteStore(tmp_path)
+        store._db.execute("PRAGMA query_only = ON")
+        with pytest.raises(StorageFailed, match="cannot be written"):
+            store.set_flag("paused", True)
+        store.close()
+
+    def test_a_state_directory_that_is_a_file_says_so(self, tmp_path: Path) -> None:
+        (tmp_path / "state").write_text("")
+        with pytest.raises(StorageFailed):
+            SqliteStore(tmp_path / "state")
+
+
+def test_the_memory_store_can_be_told_to_fail() -> None:
+    store = MemoryStore()
+    started(store)
+    store.open_attempt(an_attempt(1))
+    before = everything(store)
+
+    def fail(what: str) -> None:
+        raise StorageFailed(what)
+
+    store.fail = fail
+    with pytest.raises(StorageFailed, match="close_attempt"):
+        store.close_attempt(1, 1, ["a"])
+    store.fail = None
+    assert everything(store) == before
+    store.close_attempt(1, 1, ["a"])
