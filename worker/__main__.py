@@ -1,6 +1,8 @@
 """`python -m worker`: the same as `ssd-worker`."""
 
+import sys
+
 from worker.cli import main
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

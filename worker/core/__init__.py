@@ -1,0 +1,1 @@
+"""The worker's decisions, without sockets, clock, randomness or disk."""

@@ -1,0 +1,1 @@
+"""The only room of the worker that knows gRPC and protobuf."""

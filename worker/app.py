@@ -1,0 +1,137 @@
+"""The composition root: builds every part, starts it, and stops it in reverse."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import signal
+import time
+from collections.abc import Mapping
+from importlib import metadata
+
+from worker.config import WorkerConfig
+from worker.core.state import Session
+from worker.driver import Driver
+from worker.errors import ConfigInvalid
+from worker.hosting import data_fields, hosted_clients
+from worker.logs import configure_logging, fields
+from worker.metrics import Metrics
+from worker.rpc.client import Greeting, GrpcTransport
+from worker.store import SqliteStore
+from worker.trainer import ProcessTrainer, TrainerSettings
+from worker.web import serve_http
+
+_log = logging.getLogger(__name__)
+
+
+class SystemClock:
+    """`worker.ports.Clock` of the machine."""
+
+    def __init__(self) -> None:
+        self._random = random.SystemRandom()
+
+    def monotonic(self) -> float:
+        """Seconds."""
+        return time.monotonic()
+
+    def uniform(self) -> float:
+        """A draw in [0, 1)."""
+        return self._random.random()
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait."""
+        await asyncio.sleep(seconds)
+
+
+def build_name() -> str:
+    """Name and version of the installed software."""
+    try:
+        return f"ssd-federated {metadata.version('ssd-federated')}"
+    except metadata.PackageNotFoundError:
+        return "ssd-federated (source)"
+
+
+def run(config: WorkerConfig) -> None:
+    """Run the worker until it is told to stop.
+
+    Raises:
+        OperatorFault: with the sentence for the operator.
+    """
+    configure_logging(config.log.level, config.log.format)
+    clients = hosted_clients(config.data)
+    if not clients and not config.evaluates:
+        raise ConfigInvalid("[data] clients: this worker hosts no client and evaluates nothing")
+    asyncio.run(_run(config, clients))
+
+
+async def _run(config: WorkerConfig, clients: tuple[str, ...]) -> None:
+    settings = config.worker
+    store = await asyncio.to_thread(SqliteStore, settings.state_dir)
+    try:
+        metrics = Metrics(build_name())
+        driver = _driver(config, clients, store, metrics)
+        _stop_on_signals(driver)
+        extra = fields(
+            name=settings.name,
+            coordinator=settings.coordinator,
+            clients=len(clients),
+            state=settings.state_dir,
+        )
+        _log.info("started", extra=extra)
+        async with serve_http(settings.http_listen, metrics, driver):
+            await driver.run()
+        _log.info("stopped")
+    finally:
+        store.close()
+
+
+def _driver(config: WorkerConfig, clients: tuple[str, ...], store: SqliteStore, metrics: Metrics) -> Driver:
+    settings = config.worker
+    stored = store.load_run(store.current_run())
+    trainer: list[ProcessTrainer] = []
+    greeting = Greeting(
+        worker=settings.name,
+        instance=store.instance_id(),
+        build=build_name(),
+        evaluates=config.evaluates,
+        device=lambda: (trainer[0].device, trainer[0].device_memory),
+    )
+    methods: Mapping[str, str] = {name: str(path) for name, path in config.methods.items()}
+    trainer_settings = TrainerSettings(
+        device=settings.device,
+        methods=methods,
+        data=data_fields(config.data, str(settings.state_dir / "image-index")),
+        max_open_clients=settings.max_open_clients,
+        log_level=config.log.level,
+        log_format=config.log.format,
+    )
+
+    def make_trainer(driver: Driver) -> ProcessTrainer:
+        trainer.append(ProcessTrainer(trainer_settings, store, driver.post, driver.progress))
+        return trainer[0]
+
+    session = Session(
+        clients={client: stored.rounds.get(client, 0) for client in clients},
+        run_id=stored.run_id,
+        held={finished.key: finished for finished in stored.held if finished.key.client in clients},
+        versions=dict(stored.versions),
+        max_versions=settings.max_cached_versions,
+    )
+    transport = GrpcTransport(settings.coordinator, greeting, metrics.moved)
+    return Driver(session, store, transport, make_trainer, SystemClock(), metrics)
+
+
+def _stop_on_signals(driver: Driver) -> None:
+    """The first signal stops gracefully; the second one does what it does by default, at once."""
+    loop = asyncio.get_running_loop()
+
+    def stop(number: signal.Signals) -> None:
+        _log.info("stopping", extra=fields(signal=number.name))
+        for name in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(name)
+            signal.signal(name, signal.SIG_DFL)
+        driver.stop()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop, number)

@@ -1,0 +1,86 @@
+"""The images of a worker's clients, opened when first needed; used inside the training process only."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ssd.declaration import Declaration
+from worker.errors import TaskFault
+
+if TYPE_CHECKING:
+    # ssd.data brings torch along, which a method without images never needs.
+    from ssd.data.open import DataConfig
+    from ssd.data.source import ImageFormat
+
+Json = Any
+
+
+class ClientData:
+    """Opens clients' images and keeps the last `limit` open. `config`: the fields of a `DataConfig`, or None."""
+
+    def __init__(self, config: Mapping[str, Json] | None, limit: int) -> None:
+        self._fields = config
+        self._limit = limit
+        self._open: OrderedDict[tuple[str, int, int], object] = OrderedDict()
+        self._probe: tuple[object, object] | None = None
+
+    def open(self, client: str, declaration: Declaration) -> object:
+        """The client's `ImageSource`; None if the method needs no images.
+
+        Raises:
+            TaskFault: there are no images for the client here.
+        """
+        if not declaration.needs_images:
+            return None
+        image = _format(declaration)
+        key = (client, image.size, image.channels)
+        if key not in self._open:
+            from ssd.data.open import open_client
+
+            source = open_client(self._config(), client, image)
+            while len(self._open) >= self._limit:
+                self._open.popitem(last=False)
+            self._open[key] = source
+        self._open.move_to_end(key)
+        return self._open[key]
+
+    def probe(self, declaration: Declaration) -> object:
+        """The labelled `ProbeData`; None if the method needs no images."""
+        if not declaration.needs_images:
+            return None
+        image = _format(declaration)
+        if self._probe is None or self._probe[0] != image:
+            from ssd.data.open import open_probe
+
+            self._probe = (image, open_probe(self._config(), image))
+        return self._probe[1]
+
+    def _config(self) -> DataConfig:
+        from ssd.data.open import DataConfig
+
+        if self._fields is None:
+            raise TaskFault(
+                "data_missing", "the method needs images and this worker has no [data] kind", whole_task=True
+            )
+        fields = dict(self._fields)
+        for name in ("root", "partition", "probe", "index_dir"):
+            fields[name] = None if fields[name] is None else Path(fields[name])
+        fields["folders"] = {client: Path(folder) for client, folder in fields["folders"].items()}
+        fields["classes"] = tuple(fields["classes"])
+        return DataConfig(**fields)
+
+
+def _format(declaration: Declaration) -> ImageFormat:
+    from ssd.data.source import ImageFormat
+
+    image = declaration.config.get("image")
+    if not isinstance(image, Mapping):
+        raise TaskFault(
+            "method_unavailable",
+            "the method needs images but its config has no `image` table",
+            whole_task=True,
+        )
+    return ImageFormat(size=image["size"], channels=image["channels"])

@@ -1,0 +1,171 @@
+"""What the driver must do, in the order given. Whatever persists comes before whatever tells of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from worker.core.messages import Evaluate, Finished, Hello, TaskClient, Train, Up, UpdateKey, Welcome
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OpenLink:
+    """Open the control stream and say hello."""
+
+    hello: Hello
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CloseLink:
+    """End the control stream."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Redial:
+    """Raise `DialDue` after a while."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GiveUp:
+    """The coordinator will never take this worker as it is: stop with a clear sentence."""
+
+    reason: str
+    detail: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OpenSession:
+    """Use this welcome's token, endpoints and encodings from now on."""
+
+    welcome: Welcome
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EnterRun:
+    """Persist: this run is current. Persisting effects before this one are about the run before."""
+
+    run_id: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class KeepUpdate:
+    """Persist: a finished update and its pending client state, in one transaction."""
+
+    finished: Finished
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ForgetFiles:
+    """Remove the files of a finished update nobody wants."""
+
+    finished: Finished
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Promote:
+    """Persist, fsynced: the pending states become current with their update's round; the updates go."""
+
+    keys: tuple[UpdateKey, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DropUpdates:
+    """Persist: these updates and their pending states are gone."""
+
+    keys: tuple[UpdateKey, ...]
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Reinitialise:
+    """Persist: these clients have no state; their last committed round is the coordinator's."""
+
+    rounds: Mapping[str, int]
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DropVersions:
+    """Remove cached versions."""
+
+    model_digests: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Prepare:
+    """Get declaration, base version and artefacts. Answered by `Prepared` or `PrepareFailed`."""
+
+    train: Train
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StopPreparing:
+    """Nobody wants what is being prepared."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainClient:
+    """Let the training process train one client. Answered by `ClientTrained` or `ClientFailed`."""
+
+    train: Train
+    client: TaskClient
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StopTraining:
+    """Stop what the training process does now. Answered by `TrainingStopped`."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunEvaluation:
+    """Let the training process measure a version. Answered by `EvaluationEnded`."""
+
+    evaluate: Evaluate
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StartUpload:
+    """Upload one update, or the fold of several. Answered by `UploadEnded` or `UploadBroken`."""
+
+    upload: int
+    train: Train
+    updates: tuple[Finished, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StopUpload:
+    """Abandon the upload under way without an answer."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ArmUploadTimer:
+    """Raise `UploadDue` after a while; replaces an earlier timer."""
+
+    round: int
+    attempt: int
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Send:
+    """Send a message up; lost if the stream has ended meanwhile."""
+
+    message: Up
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Note:
+    """Log and count what was decided."""
+
+    event: str
+    level: str = "info"
+    fields: Mapping[str, object] = field(default_factory=dict)
+
+
+Effect = (
+    OpenLink | CloseLink | Redial | GiveUp | OpenSession | EnterRun | KeepUpdate | ForgetFiles | Promote | DropUpdates
+    | Reinitialise | DropVersions | Prepare | StopPreparing | TrainClient | StopTraining | RunEvaluation | StartUpload
+    | StopUpload | ArmUploadTimer | Send | Note
+)  # fmt: skip

@@ -1,0 +1,152 @@
+"""What can happen to a session. Messages down (`worker.core.messages`) but the welcome are events as they come."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from worker.core.messages import (
+    Cancel,
+    Committed,
+    Drain,
+    Evaluate,
+    Finished,
+    Flush,
+    RunChanged,
+    Train,
+    UpdateKey,
+    Verdict,
+    Welcome,
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DialDue:
+    """It is time to open the control stream."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LinkLost:
+    """The control stream ended, was refused or could not be opened."""
+
+    reason: str
+    """The coordinator's word for it (`ssd-reason`), or the transport's."""
+    detail: str = ""
+    uniform: float = 0.5
+    """A draw in [0, 1) for the jitter of the next wait."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StoredRun:
+    """What the worker's store holds of one run."""
+
+    run_id: str
+    rounds: Mapping[str, int] = field(default_factory=dict)
+    """Client -> last committed round; absent means 0."""
+    held: tuple[Finished, ...] = ()
+    versions: Mapping[int, str] = field(default_factory=dict)
+    """Verified versions on disk: number -> model digest."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Welcomed:
+    """The coordinator answered the hello."""
+
+    welcome: Welcome
+    stored: StoredRun | None = None
+    """What the store holds of the welcome's run, if that is not the run of the hello."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Prepared:
+    """Base version, artefacts and declaration of the work are on disk and verified."""
+
+    key: UpdateKey
+    """With an empty client."""
+    number: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PrepareFailed:
+    """They could not be got. `retry`: only because the session ended."""
+
+    key: UpdateKey
+    reason: str
+    detail: str
+    retry: bool
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ClientTrained:
+    """The training process finished a client; its files are written."""
+
+    finished: Finished
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ClientFailed:
+    """The training process could not train a client, or died while it tried."""
+
+    key: UpdateKey
+    reason: str
+    detail: str
+    whole_task: bool = False
+    """True: no client of this task can be trained here (the declaration differs)."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainingStopped:
+    """The training process is idle after a stop that was asked for."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class UploadEnded:
+    """The coordinator judged an upload."""
+
+    upload: int
+    verdict: Verdict
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class UploadLeftOut:
+    """These clients' updates failed the worker's own check before folding; the upload goes on without them."""
+
+    upload: int
+    failures: Mapping[UpdateKey, tuple[str, str]]
+    """Update -> (reason, detail)."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class UploadBroken:
+    """An upload ended without a verdict, and its session is void."""
+
+    upload: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class UploadDue:
+    """`upload_within_seconds` of an attempt have passed."""
+
+    round: int
+    attempt: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EvaluationEnded:
+    """An evaluation finished; with `error` set it did so without values."""
+
+    version: int
+    values: Mapping[str, float] = field(default_factory=dict)
+    error: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StopRequested:
+    """The operator wants the worker to end."""
+
+
+Event = (
+    DialDue | LinkLost | Welcomed | Prepared | PrepareFailed | ClientTrained | ClientFailed | TrainingStopped
+    | UploadEnded | UploadLeftOut | UploadBroken | UploadDue | EvaluationEnded | StopRequested
+    | Train | Flush | Evaluate | Cancel | Drain | Committed | RunChanged
+)  # fmt: skip

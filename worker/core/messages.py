@@ -1,0 +1,302 @@
+"""What worker and coordinator say to each other, in the worker's own types; `worker.rpc.convert` maps protobuf.
+
+All records are frozen and compare by value. The messages down are at the same time events of the session.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from ssd.scaling import ScalingVector
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Blob:
+    """A content-addressed blob."""
+
+    digest: str
+    size: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DeltaStep:
+    """The step from version `number - 1` to `number`."""
+
+    number: int
+    blob: Blob
+    model_digest: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Version:
+    """A model version and how to get it."""
+
+    number: int
+    model_digest: str
+    full: Blob
+    deltas: tuple[DeltaStep, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Artefact:
+    """A named float32 array shared by all clients."""
+
+    name: str
+    blob: Blob
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, order=True)
+class UpdateKey:
+    """What a finished update is addressed to (within a run). The attempt is only an envelope around it."""
+
+    client: str
+    round: int
+    base_digest: str
+    task_digest: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Finished:
+    """A client's finished training: the update lies in a file, its description here."""
+
+    key: UpdateKey
+    weight: int
+    seconds: float
+    body_size: int
+    chunk_digests: bytes
+    """SHA-256 of every 1 MiB chunk of the body, concatenated."""
+    state_digest: str = ""
+    """Hex SHA-256 of the pending client state's file; empty if the method keeps no state."""
+
+
+# ------------------------------------------------------------------------------------------------------ down
+
+
+class Fate(StrEnum):
+    """What the coordinator wants done with a held update."""
+
+    KEEP = "keep"
+    COMMITTED = "committed"
+    DISCARDED = "discarded"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Welcome:
+    """The first message of a session."""
+
+    protocol: int
+    session: str
+    run_id: str
+    declaration: Blob
+    declaration_digest: str
+    held_fates: tuple[Fate, ...]
+    """One per held update of the hello, in the same order."""
+    reinitialise: Mapping[str, int]
+    """Clients whose record differs from the coordinator's -> the round it takes over from there, without state."""
+    data_endpoints: tuple[str, ...]
+    heartbeat_seconds: float
+    update_encoding: str
+    delta_encoding: str
+    max_cohort: int
+    max_client_weight: int
+    max_upload_bytes: int
+    version: Version
+    build: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TaskClient:
+    """One client of a task."""
+
+    client: str
+    scaling: ScalingVector | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Train:
+    """Train these clients from `base`."""
+
+    round: int
+    attempt: int
+    base: Version
+    task_digest: str
+    run_seed: int
+    rounds: int
+    values: Mapping[str, float]
+    threads: int
+    clients: tuple[TaskClient, ...]
+    artefacts: tuple[Artefact, ...] = ()
+    upload_within_seconds: float = 0.0
+    """Seconds from receipt after which what is finished is uploaded; 0: no limit."""
+
+    def key(self, client: str) -> UpdateKey:
+        """What this client's finished update will be addressed to."""
+        return UpdateKey(
+            client=client,
+            round=self.round,
+            base_digest=self.base.model_digest,
+            task_digest=self.task_digest,
+        )
+
+    def same_work(self, other: Train) -> bool:
+        """Whether a client trained for the one is trained for the other."""
+        return self.key("") == other.key("")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Flush:
+    """Upload what is finished now."""
+
+    round: int
+    attempt: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Evaluate:
+    """Measure a version on the worker's probe data."""
+
+    version: Version
+    run_seed: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Cancel:
+    """Stop the task of an attempt; finished updates are kept."""
+
+    round: int
+    attempt: int
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Drain:
+    """The coordinator is going away or wants this worker gone."""
+
+    reason: str
+    reconnect_after_seconds: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Committed:
+    """A round was committed; `included` are clients of this worker."""
+
+    round: int
+    version: Version
+    included: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunChanged:
+    """The run was finished or replaced."""
+
+    reason: str
+    finished: bool
+
+
+Down = Welcome | Train | Flush | Evaluate | Cancel | Drain | Committed | RunChanged
+
+
+# -------------------------------------------------------------------------------------------------------- up
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Hello:
+    """What the session decides of the first message up; the shell adds name, instance and capabilities."""
+
+    run_id: str
+    clients: Mapping[str, int]
+    """Hosted client -> last committed round."""
+    versions_held: tuple[int, ...]
+    held: tuple[UpdateKey, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Progress:
+    """How far a client's training is; equal numbers: finished and stored."""
+
+    round: int
+    attempt: int
+    client: str
+    step: int
+    steps: int
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TaskFailed:
+    """A client (empty: every client not yet finished) cannot be trained."""
+
+    round: int
+    attempt: int
+    client: str
+    reason: str
+    detail: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class VersionHeld:
+    """The worker's verified copy of a version."""
+
+    number: int
+    model_digest: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EvaluationDone:
+    """The named scalars of an evaluation, or why there are none."""
+
+    version: int
+    values: Mapping[str, float] = field(default_factory=dict)
+    error: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Heartbeat:
+    """Sign of life."""
+
+    uptime_seconds: int
+    device_memory_used: int
+    busy_share: float
+
+
+Up = Progress | TaskFailed | VersionHeld | EvaluationDone | Heartbeat
+
+
+# ------------------------------------------------------------------------------------------------------- data
+
+
+class UploadFate(StrEnum):
+    """What became of an upload."""
+
+    ACCEPTED = "accepted"
+    REJECTED = "rejected"
+    DISCARDED = "discarded"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Verdict:
+    """The coordinator's last word on an upload."""
+
+    fate: UploadFate
+    reason: str = ""
+    detail: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Envelope:
+    """What an upload says of itself before its body."""
+
+    run_id: str
+    round: int
+    attempt: int
+    base_digest: str
+    spec_digest: str
+    task_digest: str
+    fold: bool
+    clients: tuple[tuple[str, int, float], ...]
+    """(client, weight, training seconds)."""
+    body_size: int
+    chunk_digests: bytes

@@ -1,0 +1,103 @@
+"""The session's state: frozen records, replaced and never changed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from worker.core.backoff import Backoff
+from worker.core.messages import Evaluate, EvaluationDone, Finished, Train, UpdateKey
+
+
+class Link(StrEnum):
+    """The control stream."""
+
+    OFFLINE = "offline"
+    DIALLING = "dialling"
+    """The hello is on its way."""
+    ATTENDING = "attending"
+
+
+class Stage(StrEnum):
+    """Whether the work's base version is here."""
+
+    UNPREPARED = "unprepared"
+    PREPARING = "preparing"
+    PREPARED = "prepared"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Upload:
+    """An upload that has no verdict yet."""
+
+    number: int
+    keys: tuple[UpdateKey, ...]
+    active: bool = True
+    """False: its session ended; it resumes when the coordinator asks for the work again."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Job:
+    """What the training process does now: a client's training or an evaluation."""
+
+    key: UpdateKey | None = None
+    version: int | None = None
+    stopping: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Work:
+    """The task of the newest `Train`."""
+
+    train: Train
+    stage: Stage = Stage.UNPREPARED
+    live: bool = True
+    """The coordinator asked for it in the present session."""
+    failed: frozenset[str] = frozenset()
+    """Clients that could not be trained, reported; trained again only when asked again."""
+    settled: frozenset[str] = frozenset()
+    """Clients whose upload was rejected, or not wanted, in this attempt."""
+    delivered: frozenset[str] = frozenset()
+    """Clients the coordinator has, according to a verdict of this session."""
+    eager: bool = False
+    """Upload what is finished without waiting for the rest."""
+    singly: bool = False
+    """A fold was refused: upload the clients one by one."""
+    upload: Upload | None = None
+
+    @property
+    def clients(self) -> tuple[str, ...]:
+        """Every client of the task, in the order it was asked for."""
+        return tuple(task.client for task in self.train.clients)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Session:
+    """Everything the machine knows."""
+
+    clients: Mapping[str, int]
+    """Hosted client -> last committed round in the current run."""
+    run_id: str = ""
+    held: Mapping[UpdateKey, Finished] = field(default_factory=dict)
+    """Finished updates in the store whose fate is open."""
+    versions: Mapping[int, str] = field(default_factory=dict)
+    """Verified versions on disk: number -> model digest."""
+    newest: str = ""
+    """Model digest of the newest version the worker heard of."""
+    max_versions: int = 2
+    backoff: Backoff = field(default_factory=Backoff)
+    link: Link = Link.OFFLINE
+    failures: int = 0
+    """Times in a row the link was lost or refused without a welcome in between."""
+    hello_held: tuple[UpdateKey, ...] = ()
+    """The held updates the last hello named, in its order."""
+    work: Work | None = None
+    job: Job | None = None
+    uploads: int = 0
+    """Uploads started so far; numbers them."""
+    evaluations: tuple[Evaluate, ...] = ()
+    """Waiting for the training process, oldest first."""
+    unsent: tuple[EvaluationDone, ...] = ()
+    """Results that came while offline."""
+    stopped: bool = False

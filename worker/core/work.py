@@ -1,0 +1,399 @@
+"""The task of the newest `Train`: preparing, training, uploading. Part of the session machine.
+
+Train --> UNPREPARED --Prepare--> PREPARING --> PREPARED: clients are trained one by one
+^------session ended---'            |
+all finished, Flush or time is up --> upload --> verdict
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from worker.core import effects, events, messages
+from worker.core.commits import drop
+from worker.core.effects import Effect
+from worker.core.messages import Finished, TaskClient, UpdateKey, UploadFate
+from worker.core.state import Job, Link, Session, Stage, Upload, Work
+
+DUPLICATE = "duplicate"
+
+
+def dispatch(session: Session, out: list[Effect]) -> Session:
+    """Give the idle training process, the idle upload and the missing preparation their next thing to do."""
+    if session.stopped:
+        return session
+    session = _prepare(session, out)
+    session = _train_next(session, out)
+    return _upload_next(session, out)
+
+
+def _prepare(session: Session, out: list[Effect]) -> Session:
+    current = session.work
+    if (
+        current is None
+        or not current.live
+        or current.stage is not Stage.UNPREPARED
+        or not _untrained(session)
+    ):
+        return session
+    out.append(effects.Prepare(train=current.train))
+    return replace(session, work=replace(current, stage=Stage.PREPARING))
+
+
+def _train_next(session: Session, out: list[Effect]) -> Session:
+    if session.job is not None:
+        return session
+    current = session.work
+    waiting = _untrained(session)
+    if current is not None and current.stage is Stage.PREPARED and waiting:
+        out.append(effects.TrainClient(train=current.train, client=waiting[0]))
+        return replace(session, job=Job(key=current.train.key(waiting[0].client)))
+    task_first = current is not None and current.live and bool(waiting)
+    if session.evaluations and session.link is Link.ATTENDING and not task_first:
+        evaluate, *rest = session.evaluations
+        out.append(effects.RunEvaluation(evaluate=evaluate))
+        return replace(session, evaluations=tuple(rest), job=Job(version=evaluate.version.number))
+    return session
+
+
+def _untrained(session: Session) -> list[TaskClient]:
+    """Clients of the task that are neither finished nor failed, nor settled in this attempt."""
+    current = session.work
+    if current is None:
+        return []
+    done = current.failed | current.settled | current.delivered
+    return [
+        task
+        for task in current.train.clients
+        if task.client not in done and current.train.key(task.client) not in session.held
+    ]
+
+
+def _upload_next(session: Session, out: list[Effect]) -> Session:
+    current = session.work
+    if current is None or not current.live or session.link is not Link.ATTENDING:
+        return session
+    if current.upload is not None and current.upload.active:
+        return session
+    ready = [
+        session.held[key]
+        for key in map(current.train.key, current.clients)
+        if key in session.held and key.client not in current.delivered | current.settled
+    ]
+    chosen: list[Finished] = []
+    if current.upload is not None:
+        # The same envelope as before the break, so that the coordinator goes on where it stopped.
+        wanted = set(current.upload.keys)
+        chosen = [finished for finished in ready if finished.key in wanted]
+    if not chosen and ready and (current.eager or not _untrained(session)):
+        chosen = ready[:1] if current.singly else ready
+    if not chosen:
+        return replace(session, work=replace(current, upload=None)) if current.upload else session
+    number = session.uploads + 1
+    out.append(effects.StartUpload(upload=number, train=current.train, updates=tuple(chosen)))
+    upload = Upload(number=number, keys=tuple(finished.key for finished in chosen))
+    return replace(session, uploads=number, work=replace(current, upload=upload))
+
+
+# ------------------------------------------------------------------------------------------------- messages
+
+
+def train(session: Session, event: messages.Train, out: list[Effect]) -> Session:
+    """The coordinator wants work, or wants it (again) in this session or attempt."""
+    strangers = [task.client for task in event.clients if task.client not in session.clients]
+    out.extend(
+        _failure(event, client, "client_not_hosted", f"this worker does not host {client}")
+        for client in strangers
+    )
+    event = replace(event, clients=tuple(task for task in event.clients if task.client not in strangers))
+    if not event.clients:
+        return session
+    named = {task.client for task in event.clients}
+    # Another task for the same round takes the place of the one before it.
+    superseded = tuple(
+        key
+        for key in sorted(session.held)
+        if key.client in named and key.round == event.round and key != event.key(key.client)
+    )
+    session = drop(session, superseded, "superseded", out)
+    before = session.work
+    if before is not None and before.train.same_work(event):
+        session = replace(session, work=_adopt(before, event, out))
+    else:
+        session = replace(abandon(session, out), work=Work(train=event))
+    if event.upload_within_seconds > 0:
+        out.append(
+            effects.ArmUploadTimer(
+                round=event.round, attempt=event.attempt, seconds=event.upload_within_seconds
+            )
+        )
+    fields = {"round": event.round, "attempt": event.attempt, "clients": len(event.clients)}
+    out.append(effects.Note(event="task_received", fields=fields))
+    return _stop_unwanted(session, out)
+
+
+def _adopt(before: Work, event: messages.Train, out: list[Effect]) -> Work:
+    """The same work again: keep what is going on, take the new envelope."""
+    named = {task.client for task in event.clients}
+    if before.train.attempt != event.attempt:
+        if before.upload is not None and before.upload.active:
+            out.append(effects.StopUpload())
+        return Work(train=event, stage=before.stage)
+    if before.live:
+        # Asked again in one session: a retry of failed clients, or clients that joined; the rest still stands.
+        kept = tuple(task for task in before.train.clients if task.client not in named)
+        event = replace(event, clients=(*kept, *event.clients))
+    return replace(
+        before,
+        train=event,
+        live=True,
+        failed=before.failed - named,
+        settled=before.settled - named,
+    )
+
+
+def _stop_unwanted(session: Session, out: list[Effect]) -> Session:
+    """Stop the training process if the client it trains is not part of the work."""
+    job = session.job
+    if job is None or job.key is None or job.stopping:
+        return session
+    current = session.work
+    if current is not None and job.key in {current.train.key(client) for client in current.clients}:
+        return session
+    out.append(effects.StopTraining())
+    return replace(session, job=replace(job, stopping=True))
+
+
+def flush(session: Session, event: messages.Flush, _: list[Effect]) -> Session:
+    """Upload what is finished now."""
+    return _hurry(session, event.round, event.attempt)
+
+
+def upload_due(session: Session, event: events.UploadDue, _: list[Effect]) -> Session:
+    """The time of the attempt is up."""
+    return _hurry(session, event.round, event.attempt)
+
+
+def _hurry(session: Session, round_number: int, attempt: int) -> Session:
+    if not _is_current(session, round_number, attempt):
+        return session
+    assert session.work is not None  # _is_current answers for it
+    return replace(session, work=replace(session.work, eager=True))
+
+
+def cancel(session: Session, event: messages.Cancel, out: list[Effect]) -> Session:
+    """Stop the attempt's task; what is finished stays."""
+    if not _is_current(session, event.round, event.attempt):
+        return session
+    fields = {"round": event.round, "attempt": event.attempt, "reason": event.reason}
+    out.append(effects.Note(event="task_cancelled", fields=fields))
+    return abandon(session, out)
+
+
+def _is_current(session: Session, round_number: int, attempt: int) -> bool:
+    current = session.work
+    return current is not None and (current.train.round, current.train.attempt) == (round_number, attempt)
+
+
+def abandon(session: Session, out: list[Effect]) -> Session:
+    """Let go of the work, if there is any; finished updates stay."""
+    current = session.work
+    if current is None:
+        return session
+    if current.stage is Stage.PREPARING:
+        out.append(effects.StopPreparing())
+    if current.upload is not None and current.upload.active:
+        out.append(effects.StopUpload())
+    return _stop_unwanted(replace(session, work=None), out)
+
+
+def rejoin(session: Session, welcome: messages.Welcome, out: list[Effect]) -> Session:
+    """A new session of the same run: verdicts of the old one no longer count, the task has to be asked for again."""
+    out.extend(effects.Send(message=done) for done in session.unsent)
+    session = replace(session, unsent=())
+    current = session.work
+    if current is None:
+        return session
+    if current.train.base.model_digest != welcome.version.model_digest:
+        return abandon(session, out)
+    return replace(session, work=replace(current, delivered=frozenset(), live=False))
+
+
+# -------------------------------------------------------------------------------------------------- results
+
+
+def prepared(session: Session, event: events.Prepared, out: list[Effect]) -> Session:
+    """A base version is here, verified."""
+    versions = {**session.versions, event.number: event.key.base_digest}
+    current = session.work
+    in_use = {event.number, -1 if current is None else current.train.base.number}
+    surplus = [number for number in sorted(versions) if number not in in_use]
+    surplus = surplus[: max(0, len(versions) - session.max_versions)]
+    if surplus:
+        out.append(effects.DropVersions(model_digests=tuple(versions.pop(number) for number in surplus)))
+    session = replace(session, versions=versions)
+    if session.link is Link.ATTENDING:
+        held = messages.VersionHeld(number=event.number, model_digest=event.key.base_digest)
+        out.append(effects.Send(message=held))
+    if current is None or current.train.key("") != event.key:
+        return session
+    return replace(session, work=replace(current, stage=Stage.PREPARED))
+
+
+def prepare_failed(session: Session, event: events.PrepareFailed, out: list[Effect]) -> Session:
+    """The base version cannot be had, now or at all."""
+    current = session.work
+    if current is None or current.train.key("") != event.key:
+        return session
+    if event.retry:
+        # Asked for again by the Train of the next session; see `live`.
+        return replace(session, work=replace(current, stage=Stage.UNPREPARED, live=False))
+    return _fail_all(
+        replace(session, work=replace(current, stage=Stage.UNPREPARED)), event.reason, event.detail, out
+    )
+
+
+def client_trained(session: Session, event: events.ClientTrained, out: list[Effect]) -> Session:
+    """A client's files are written: keep them if their base is still the newest, else forget them."""
+    finished = event.finished
+    key = finished.key
+    ours = session.job is not None and session.job.key == key
+    session = _job_done(session, key)
+    fresh = key.client in session.clients and session.clients[key.client] < key.round
+    if not ours or not fresh or key in session.held or key.base_digest != session.newest:
+        out.append(effects.ForgetFiles(finished=finished))
+        return session
+    session = replace(session, held={**session.held, key: finished})
+    current = session.work
+    # The next client trains while this one's update is written down.
+    if current is not None and not session.stopped:
+        session = _train_next(session, out)
+    out.append(effects.KeepUpdate(finished=finished))
+    if current is not None and session.link is Link.ATTENDING and current.train.key(key.client) == key:
+        out.append(effects.Send(message=_finished_progress(current.train, finished)))
+    return session
+
+
+def client_failed(session: Session, event: events.ClientFailed, out: list[Effect]) -> Session:
+    """A client cannot be trained here; the others go on."""
+    session = _job_done(session, event.key)
+    current = session.work
+    if current is None or current.train.key(event.key.client) != event.key:
+        return session
+    if event.whole_task:
+        return _fail_all(session, event.reason, event.detail, out)
+    if event.key.client not in current.clients:
+        return session
+    return _fail(session, event.key.client, event.reason, event.detail, out)
+
+
+def training_stopped(session: Session, _event: events.TrainingStopped, _out: list[Effect]) -> Session:
+    """The training process is free again."""
+    return replace(session, job=None)
+
+
+def _job_done(session: Session, key: UpdateKey) -> Session:
+    job = session.job
+    # A stopping job is over when the training process says it stopped, whatever it finished on the way.
+    if job is None or job.key != key or job.stopping:
+        return session
+    return replace(session, job=None)
+
+
+def _fail(session: Session, client: str, reason: str, detail: str, out: list[Effect]) -> Session:
+    current = session.work
+    assert current is not None  # callers hold the work the client belongs to
+    fields = {"client": client, "reason": reason, "detail": detail}
+    out.append(effects.Note(event="client_failed", level="error", fields=fields))
+    if current.live:
+        out.append(_failure(current.train, client, reason, detail))
+    return replace(session, work=replace(current, failed=current.failed | {client}))
+
+
+def _fail_all(session: Session, reason: str, detail: str, out: list[Effect]) -> Session:
+    current = session.work
+    assert current is not None  # callers hold the work
+    left = frozenset(task.client for task in _untrained(session))
+    fields = {"clients": len(left), "reason": reason, "detail": detail}
+    out.append(effects.Note(event="task_failed", level="error", fields=fields))
+    if current.live:
+        out.append(_failure(current.train, "", reason, detail))
+    return replace(session, work=replace(current, failed=current.failed | left))
+
+
+def _failure(task: messages.Train, client: str, reason: str, detail: str) -> Effect:
+    return effects.Send(
+        message=messages.TaskFailed(
+            round=task.round, attempt=task.attempt, client=client, reason=reason, detail=detail
+        )
+    )
+
+
+def _finished_progress(task: messages.Train, finished: Finished) -> messages.Progress:
+    return messages.Progress(
+        round=task.round,
+        attempt=task.attempt,
+        client=finished.key.client,
+        step=1,
+        steps=1,
+        seconds=finished.seconds,
+    )
+
+
+# -------------------------------------------------------------------------------------------------- uploads
+
+
+def upload_ended(session: Session, event: events.UploadEnded, out: list[Effect]) -> Session:
+    """The coordinator judged an upload."""
+    current, upload = _upload(session, event.upload)
+    if current is None or upload is None:
+        return session
+    fate, reason = event.verdict.fate, event.verdict.reason
+    clients = frozenset(key.client for key in upload.keys)
+    level = "error" if fate is UploadFate.REJECTED else "info"
+    fields = {"fate": fate.value, "reason": reason, "detail": event.verdict.detail, "clients": len(clients)}
+    out.append(effects.Note(event="upload_judged", level=level, fields=fields))
+    current = replace(current, upload=None)
+    if fate is UploadFate.ACCEPTED or (reason == DUPLICATE and len(clients) == 1):
+        current = replace(current, delivered=current.delivered | clients)
+    elif len(clients) > 1 and (fate is UploadFate.REJECTED or reason == DUPLICATE):
+        # Something about some of the clients; one by one each gets its own verdict.
+        current = replace(current, singly=True)
+    else:
+        current = replace(current, settled=current.settled | clients)
+        if fate is UploadFate.REJECTED:
+            session = drop(session, upload.keys, "rejected", out)
+    return replace(session, work=current)
+
+
+def upload_left_out(session: Session, event: events.UploadLeftOut, out: list[Effect]) -> Session:
+    """The worker's own check found bad updates before folding: they are reported, the upload goes on without them."""
+    current, upload = _upload(session, event.upload)
+    if current is None or upload is None:
+        return session
+    failures: Mapping[UpdateKey, tuple[str, str]] = event.failures
+    session = drop(session, tuple(failures), "failed_check", out)
+    for key, (reason, detail) in failures.items():
+        session = _fail(session, key.client, reason, detail, out)
+    assert session.work is not None  # failing a client never lets go of the work
+    left = tuple(key for key in upload.keys if key not in failures)
+    return replace(session, work=replace(session.work, upload=replace(upload, keys=left) if left else None))
+
+
+def upload_broken(session: Session, event: events.UploadBroken, _: list[Effect]) -> Session:
+    """The session the upload belonged to is over; it resumes in the next one."""
+    current, upload = _upload(session, event.upload)
+    if current is None or upload is None:
+        return session
+    return replace(session, work=replace(current, live=False, upload=replace(upload, active=False)))
+
+
+def _upload(session: Session, number: int) -> tuple[Work | None, Upload | None]:
+    """The work and its active upload, if `number` still names it."""
+    current = session.work
+    if current is None or current.upload is None:
+        return None, None
+    if current.upload.number != number or not current.upload.active:
+        return None, None
+    return current, current.upload

@@ -1,0 +1,90 @@
+"""Files and directories of the state directory: the only place that syncs and renames."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from worker.errors import StateDirectoryLocked, StorageFailed
+
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+
+@contextmanager
+def storage_faults(directory: Path) -> Iterator[None]:
+    """Turn an `OSError` into the sentence an operator can act on."""
+    try:
+        yield
+    except OSError as error:
+        raise StorageFailed(
+            f"the state directory {directory} cannot be used: {error.strerror or error}"
+            + (f" ({error.filename})" if error.filename else "")
+            + "; make it writable and make room, then start the worker again",
+            full=error.errno in {errno.ENOSPC, errno.EDQUOT},
+        ) from error
+
+
+class DirectoryLock:
+    """Exclusive use of a state directory for the life of the process."""
+
+    def __init__(self, directory: Path) -> None:
+        with storage_faults(directory):
+            directory.mkdir(parents=True, exist_ok=True)
+            self._file = (directory / "lock").open("a+")
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            self._file.close()
+            raise StateDirectoryLocked(
+                f"another worker uses the state directory {directory}; give this one its own with --state-dir"
+            ) from None
+
+    def release(self) -> None:
+        """Let others in."""
+        self._file.close()
+
+
+def boot_id() -> str:
+    """Tells one boot of the machine from another; empty where the system does not say."""
+    try:
+        return BOOT_ID.read_text(encoding="ascii").strip()
+    except OSError:
+        return ""
+
+
+def sync_file(path: Path) -> None:
+    """Have the file's content survive a power cut."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+sync_directory = sync_file
+"""Have the directory's entries (renames, removals) survive a power cut."""
+
+
+def remove(path: Path) -> None:
+    """Remove a file; an absent one is no error."""
+    path.unlink(missing_ok=True)
+
+
+def file_digest(path: Path) -> str:
+    """Hex SHA-256 of a file's content."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def chunk_list(path: Path, chunk_bytes: int) -> bytes:
+    """SHA-256 of every chunk of the file, concatenated; the file is never in memory as a whole."""
+    digests = []
+    with path.open("rb") as file:
+        while chunk := file.read(chunk_bytes):
+            digests.append(hashlib.sha256(chunk).digest())
+    return b"".join(digests)

@@ -1,0 +1,43 @@
+"""Which clients this worker hosts, and what the training process is told of their data. Imports no torch."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from worker.config import DataSection
+from worker.errors import ConfigInvalid
+
+Json = Any
+
+
+def hosted_clients(data: DataSection) -> tuple[str, ...]:
+    """The hosted clients' ids, sorted; `["*"]` resolved.
+
+    Raises:
+        ConfigInvalid: there is none, or the partition file cannot be read or does not name one of them.
+    """
+    if data.kind == "folder":
+        return tuple(sorted(data.folders if data.clients == ("*",) else data.clients))
+    if data.partition is None:
+        return tuple(sorted(data.clients))
+    try:
+        known = json.loads(data.partition.read_bytes())["clients"].keys()
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ConfigInvalid(f"[data] partition: {data.partition} is no partition file: {error}") from error
+    if data.clients == ("*",):
+        return tuple(sorted(known))
+    unknown = sorted(set(data.clients) - known)
+    if unknown:
+        raise ConfigInvalid(f"[data] clients: {data.partition} does not name {', '.join(unknown[:5])}")
+    return tuple(sorted(data.clients))
+
+
+def data_fields(data: DataSection, index_dir: str) -> dict[str, Json] | None:
+    """The fields of `ssd.data.open.DataConfig` as plain values; None without images."""
+    if data.kind == "none":
+        return None
+    out = data.model_dump(mode="json", exclude={"clients", "evaluates"})
+    if out["max_pixels"] is None:
+        del out["max_pixels"]
+    return {**out, "index_dir": index_dir}

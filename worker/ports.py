@@ -1,0 +1,253 @@
+"""What the driver needs from the outside world, as protocols; plain records only, protobuf never appears."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from worker.core.events import Event, StoredRun
+from worker.core.messages import (
+    Blob,
+    Down,
+    Envelope,
+    Finished,
+    Hello,
+    TaskClient,
+    Train,
+    Up,
+    UpdateKey,
+    Verdict,
+)
+
+Buffer = bytes | bytearray | memoryview
+
+
+class Clock(Protocol):
+    """Time and chance, so that tests can do without."""
+
+    def monotonic(self) -> float:
+        """Seconds, for durations."""
+        ...
+
+    def uniform(self) -> float:
+        """A draw in [0, 1)."""
+        ...
+
+    async def sleep(self, seconds: float) -> None: ...
+
+
+class Store(Protocol):
+    """The worker's durable memory: finished updates, client states, cached versions and blobs.
+
+    Behaviour common to all: everything is about the current run (`enter_run`); a failure of the medium raises
+    `worker.errors.StorageFailed` with a sentence and changes nothing. Calls may come from any thread.
+    """
+
+    def instance_id(self) -> str:
+        """32 hex digits made when the state directory was made."""
+        ...
+
+    def current_run(self) -> str:
+        """The run last entered; empty at first."""
+        ...
+
+    def load_run(self, run_id: str) -> StoredRun: ...
+
+    def enter_run(self, run_id: str) -> None:
+        """Behaviour: survives power loss. Cached versions of other runs are removed, client states are not."""
+        ...
+
+    def keep(self, finished: Finished) -> None:
+        """Behaviour: records an update whose files are at `body_path` and, with a state digest,
+        `pending_state_path`. Survives the death of the process, not necessarily a power cut.
+        """
+        ...
+
+    def drop(self, keys: Iterable[UpdateKey]) -> None:
+        """Behaviour: removes updates, their pending states and files; unknown keys are no error."""
+        ...
+
+    def promote(self, keys: Iterable[UpdateKey]) -> None:
+        """Behaviour: in one transaction that survives power loss the pending states become current, with their
+        rounds, and the updates are gone. A key that is not kept, or whose round is not newer than the
+        client's, changes nothing.
+        """
+        ...
+
+    def reinitialise(self, rounds: Mapping[str, int]) -> None:
+        """Behaviour: survives power loss; the clients have no state, and these last committed rounds."""
+        ...
+
+    def body_path(self, key: UpdateKey) -> Path:
+        """Where the body of this update is, or will be."""
+        ...
+
+    def pending_state_path(self, key: UpdateKey) -> Path:
+        """Where the pending client state of this update is, or will be."""
+        ...
+
+    def state_path(self, client: str) -> Path | None:
+        """The client's current state; None if it has none."""
+        ...
+
+    def version_path(self, model_digest: str) -> Path:
+        """Where the version's raw float32 vector is, or will be."""
+        ...
+
+    def add_version(self, number: int, model_digest: str) -> None: ...
+
+    def drop_versions(self, model_digests: Iterable[str]) -> None: ...
+
+    def blob_path(self, digest: str) -> Path:
+        """Where a whole, verified blob (declaration, artefact) is, or will be."""
+        ...
+
+    def partial_path(self, digest: str) -> Path:
+        """Where a blob is collected while it arrives; survives restarts."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class BlobSink(Protocol):
+    """Where a fetched blob goes: chunks in order, each already checked."""
+
+    @property
+    def received(self) -> int:
+        """Bytes that are here and checked; the fetch goes on from here."""
+        ...
+
+    def expect(self, size: int, chunk_digests: bytes) -> None:
+        """Behaviour: the whole blob's chunk list; raises `BlobUnavailable` if it is not the list of this blob."""
+        ...
+
+    def put(self, offset: int, data: Buffer) -> None:
+        """Behaviour: checks and stores the chunk at `offset`; raises `BlobUnavailable` if it is corrupt."""
+        ...
+
+
+class UploadSource(Protocol):
+    """The body of an upload."""
+
+    envelope: Envelope
+
+    def chunk(self, offset: int, size: int) -> Buffer:
+        """Behaviour: `size` bytes at `offset`."""
+        ...
+
+
+class Stream(Protocol):
+    """An open control stream."""
+
+    def messages(self) -> AsyncIterator[Down]:
+        """Messages down until the stream ends; then raises `LinkBroken` with the coordinator's reason.
+
+        Raises:
+            CoordinatorFault: a message is malformed.
+        """
+        ...
+
+    async def send(self, message: Up) -> None:
+        """Behaviour: raises `LinkBroken` if the stream has ended."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DataAccess:
+    """What a data call of a session needs."""
+
+    session: str
+    endpoints: tuple[str, ...] = ()
+    """Empty: where the control stream goes."""
+
+
+class Transport(Protocol):
+    """The coordinator, reached over the network."""
+
+    def attend(self, hello: Hello) -> AbstractAsyncContextManager[Stream]:
+        """Behaviour: opens the control stream and sends the hello; leaving the context ends the stream."""
+        ...
+
+    async def fetch(self, access: DataAccess, blob: Blob, sink: BlobSink) -> None:
+        """Behaviour: fills the sink from where it stands to the end, in one call.
+
+        Raises:
+            LinkBroken: the call broke; go on with the same sink.
+            SessionEnded: the session is over.
+            BlobUnavailable: the coordinator does not have it, or a chunk was corrupt.
+        """
+        ...
+
+    async def submit(
+        self, access: DataAccess, source: UploadSource, on_hold: Callable[[bool], None]
+    ) -> Verdict:
+        """Behaviour: one upload call from where the coordinator says to the verdict.
+
+        Raises:
+            LinkBroken: the call broke without a verdict; the same envelope goes on where it stopped.
+            SessionEnded: the session is over.
+        """
+        ...
+
+    async def close(self) -> None: ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PreparedTask:
+    """Everything a task needs, verified and on disk."""
+
+    declaration: Path
+    declaration_digest: str
+    base: Path
+    artefacts: Mapping[str, tuple[Path, tuple[int, ...]]] = field(default_factory=dict)
+    update_encoding: str = "float32"
+    max_cohort: int = 1
+    max_client_weight: int = 1
+
+
+class Trainer(Protocol):
+    """The training process. One job at a time; results come as events through `events`."""
+
+    @property
+    def device(self) -> str:
+        """`cpu` or `cuda`, as far as known."""
+        ...
+
+    @property
+    def device_memory(self) -> int:
+        """Bytes of the device, 0 if unknown."""
+        ...
+
+    @property
+    def device_memory_used(self) -> int:
+        """Bytes, 0 if unknown."""
+        ...
+
+    def busy_seconds(self) -> float:
+        """Seconds the process has been busy since it was made."""
+        ...
+
+    async def train(self, task: Train, client: TaskClient, prepared: PreparedTask) -> None:
+        """Behaviour: answered by exactly one `ClientTrained` or `ClientFailed`, unless stopped."""
+        ...
+
+    async def evaluate(self, version: int, run_seed: int, prepared: PreparedTask) -> None:
+        """Behaviour: answered by exactly one `EvaluationEnded`, unless stopped."""
+        ...
+
+    async def stop(self) -> None:
+        """Behaviour: ends the job under way, if need be by killing the process; answered by exactly one
+        `TrainingStopped`. Files of an unfinished job are gone.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Behaviour: the process is gone when this returns."""
+        ...
+
+
+Post = Callable[[Event], None]
+"""Hands an event to the driver's queue; called on the event loop only."""

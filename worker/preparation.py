@@ -1,0 +1,263 @@
+"""Getting a task's declaration, base version and artefacts onto the disk, verified.
+
+A version comes whole, or as the chain of deltas from a version at hand, whichever is fewer bytes. Either way its
+model digest is checked before anything is trained from it; a chain that ends in another digest falls back to the
+whole version. All heavy work happens on threads.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import mmap
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ssd.codec import Encoding, MalformedUpdate, VectorCodec
+from ssd.declaration import Declaration, DeclarationError
+from ssd.spec import SpecError, model_digest
+from ssd.version import next_version_from_body
+from worker.blobs import PartialBlob
+from worker.core.backoff import Backoff
+from worker.core.messages import Artefact, Blob, DeltaStep, Version, Welcome
+from worker.errors import BlobUnavailable, LinkBroken, SessionEnded, TaskFault
+from worker.files import remove, storage_faults
+from worker.logs import fields
+from worker.ports import Clock, DataAccess, PreparedTask, Store, Transport
+
+_log = logging.getLogger(__name__)
+_MAX_CORRUPT = 5
+"""Damaged chunks in a row before the blob is given up."""
+
+
+class Preparation:
+    """Fetches and verifies. One instance per worker; one task at a time."""
+
+    def __init__(self, store: Store, transport: Transport, clock: Clock) -> None:
+        self._store = store
+        self._transport = transport
+        self._clock = clock
+        self._backoff = Backoff(first=0.2, cap=5.0)
+        self._declaration: tuple[str, Declaration] | None = None
+        self._turn = asyncio.Lock()
+        self._made = 0
+        self._verified: set[str] = set()
+        """Model digests whose file this process has hashed."""
+
+    async def declaration(self, welcome: Welcome, access: DataAccess) -> Declaration:
+        """The run's declaration.
+
+        Raises:
+            SessionEnded, TaskFault, StorageFailed: see `prepare`.
+        """
+        async with self._turn:
+            return await self._declared(welcome, access)
+
+    async def _declared(self, welcome: Welcome, access: DataAccess) -> Declaration:
+        if self._declaration is None or self._declaration[0] != welcome.declaration_digest:
+            path = await self._blob(welcome.declaration, access)
+            try:
+                declaration = Declaration.from_json(json.loads(path.read_bytes()))
+            except (ValueError, SpecError, DeclarationError) as error:
+                raise TaskFault("declaration_unreadable", str(error), whole_task=True) from error
+            if declaration.digest != welcome.declaration_digest:
+                raise TaskFault(
+                    "declaration_differs", "the declaration's digest is not the run's", whole_task=True
+                )
+            self._declaration = (welcome.declaration_digest, declaration)
+        return self._declaration[1]
+
+    async def prepare(
+        self,
+        welcome: Welcome,
+        access: DataAccess,
+        version: Version,
+        artefacts: tuple[Artefact, ...],
+        held: Mapping[int, str],
+    ) -> PreparedTask:
+        """Everything the training process needs.
+
+        Args:
+            welcome: the session's; its encodings lay out updates and deltas.
+            access: for the data calls.
+            version: the base.
+            artefacts: of the task.
+            held: versions on disk, number -> model digest.
+
+        Raises:
+            SessionEnded: the data calls need a new session.
+            TaskFault: it cannot be had (`model_unavailable`), or not understood.
+            StorageFailed: the disk is full or read-only.
+        """
+        paths: dict[str, tuple[Path, tuple[int, ...]]] = {}
+        # A task and an evaluation may want the same blob: one after the other.
+        async with self._turn:
+            declaration = await self._declared(welcome, access)
+            base = await self._version(declaration, Encoding(welcome.delta_encoding), access, version, held)
+            for artefact in artefacts:
+                paths[artefact.name] = (await self._blob(artefact.blob, access), artefact.shape)
+        return PreparedTask(
+            declaration=self._store.blob_path(welcome.declaration.digest),
+            declaration_digest=welcome.declaration_digest,
+            base=base,
+            artefacts=paths,
+            update_encoding=welcome.update_encoding,
+            max_cohort=welcome.max_cohort,
+            max_client_weight=welcome.max_client_weight,
+        )
+
+    async def _version(
+        self,
+        declaration: Declaration,
+        encoding: Encoding,
+        access: DataAccess,
+        version: Version,
+        held: Mapping[int, str],
+    ) -> Path:
+        target = self._store.version_path(version.model_digest)
+        if await self._is_good(declaration, version.model_digest):
+            return target
+        start, steps = cheapest(version, held)
+        if steps and await self._is_good(declaration, held[start]):
+            if await self._follow(declaration, encoding, access, held[start], steps, target):
+                self._verified.add(version.model_digest)
+                await asyncio.to_thread(self._store.add_version, version.number, version.model_digest)
+                return target
+            fallback = fields(version=version.number, base=start)
+            _log.warning("delta_chain_differs", extra=fallback)
+        if version.full.size != 4 * declaration.spec.size:
+            raise TaskFault("model_unavailable", "the version's size is not the spec's", whole_task=True)
+        partial = await self._fetch(version.full, access)
+        if await asyncio.to_thread(_file_model_digest, declaration, partial) != version.model_digest:
+            await asyncio.to_thread(remove, partial)
+            raise TaskFault("model_unavailable", "the version's model digest is wrong", whole_task=True)
+        with storage_faults(target.parent):
+            partial.replace(target)
+        self._verified.add(version.model_digest)
+        await asyncio.to_thread(self._store.add_version, version.number, version.model_digest)
+        return target
+
+    async def _is_good(self, declaration: Declaration, digest: str) -> bool:
+        """Whether the version is on disk; what an earlier process left there is hashed once."""
+        path = self._store.version_path(digest)
+        if digest in self._verified and path.exists():
+            return True
+        if not path.exists() or await asyncio.to_thread(_file_model_digest, declaration, path) != digest:
+            return False
+        self._verified.add(digest)
+        return True
+
+    async def _follow(
+        self,
+        declaration: Declaration,
+        encoding: Encoding,
+        access: DataAccess,
+        base: str,
+        steps: tuple[DeltaStep, ...],
+        target: Path,
+    ) -> bool:
+        """Make `target` from a version at hand and deltas; False if the digest comes out wrong."""
+        encodings = {
+            group.name: encoding if group.compress else Encoding.FLOAT32 for group in declaration.groups
+        }
+        codec = VectorCodec(declaration.spec, encodings)
+        bodies = [await self._fetch(step.blob, access) for step in steps]
+        self._made += 1
+        # A cancelled preparation's thread may still be writing: never two writers to one name.
+        made = target.with_name(f"{target.name}.{self._made}.part")
+        try:
+            good = await asyncio.to_thread(
+                _apply, codec, self._store.version_path(base), bodies, made, steps[-1].model_digest
+            )
+            if good:
+                with storage_faults(target.parent):
+                    made.replace(target)
+            return good
+        finally:
+            for path in (*bodies, made):
+                await asyncio.to_thread(remove, path)
+
+    async def _blob(self, blob: Blob, access: DataAccess) -> Path:
+        """A declaration or artefact, kept whole under its digest."""
+        path = self._store.blob_path(blob.digest)
+        if not (path.exists() and path.stat().st_size == blob.size):
+            partial = await self._fetch(blob, access)
+            with storage_faults(path.parent):
+                partial.replace(path)
+        return path
+
+    async def _fetch(self, blob: Blob, access: DataAccess) -> Path:
+        """Fetch a blob into its partial file, for as long as the session lives."""
+        path = self._store.partial_path(blob.digest)
+        sink = PartialBlob(blob, path)
+        failures = corrupt = 0
+        try:
+            while not sink.complete:
+                before = sink.received
+                try:
+                    await self._transport.fetch(access, blob, sink)
+                except SessionEnded:
+                    raise
+                except LinkBroken as broken:
+                    failures = 1 if sink.received > before else failures + 1
+                    corrupt = corrupt + 1 if broken.reason == "corrupt_chunk" else 0
+                    _log.warning("fetch_broken", extra=fields(reason=broken.reason, detail=broken.detail))
+                    if corrupt > _MAX_CORRUPT:
+                        raise TaskFault("model_unavailable", str(broken), whole_task=True) from broken
+                    await self._clock.sleep(self._backoff.seconds(failures, self._clock.uniform()))
+                except BlobUnavailable as error:
+                    raise TaskFault("model_unavailable", str(error), whole_task=True) from error
+        finally:
+            sink.close()
+        return path
+
+
+def cheapest(version: Version, held: Mapping[int, str]) -> tuple[int, tuple[DeltaStep, ...]]:
+    """The version at hand to start from and the deltas to fetch; no deltas: the whole version is fewer bytes."""
+    for start in sorted(held, reverse=True):
+        steps = tuple(step for step in version.deltas if step.number > start)
+        known = {step.number: step.model_digest for step in version.deltas}
+        reaches = len(steps) == version.number - start and steps != ()
+        if not reaches or known.get(start, held[start]) != held[start]:
+            continue
+        if sum(step.blob.size for step in steps) < version.full.size:
+            return start, steps
+        break
+    return version.number, ()
+
+
+def _file_model_digest(declaration: Declaration, path: Path) -> str:
+    """The model digest of a version file; empty if the file is no such vector."""
+    if path.stat().st_size != 4 * declaration.spec.size:
+        return ""
+    return model_digest(declaration.spec, _map(path, declaration.spec.size))
+
+
+def _apply(codec: VectorCodec, base: Path, bodies: list[Path], made: Path, digest: str) -> bool:
+    """Write `made` = base + every decoded body in turn; whether it has the model digest."""
+    size = codec.spec.size
+    out = _create(made, size)
+    vector = _map(base, size)
+    try:
+        for body in bodies:
+            vector = next_version_from_body(codec, vector, np.memmap(body, np.uint8, mode="r"), out)
+    except MalformedUpdate as error:
+        _log.warning("delta_malformed", extra=fields(detail=str(error)))
+        return False
+    return model_digest(codec.spec, out) == digest
+
+
+def _map(path: Path, size: int) -> NDArray[np.float32]:
+    return np.memmap(path, np.dtype("<f4"), mode="r", shape=(size,))
+
+
+def _create(path: Path, size: int) -> NDArray[np.float32]:
+    """A new mapped vector whose room on disk is reserved: a full disk is an error here, not a SIGBUS later."""
+    with storage_faults(path.parent), path.open("w+b") as file:
+        os.posix_fallocate(file.fileno(), 0, 4 * size)
+        return np.frombuffer(mmap.mmap(file.fileno(), 4 * size), np.dtype("<f4"))

@@ -1,0 +1,324 @@
+"""The coordinator over grpc.aio: the control stream, blobs down, updates up. `worker.ports.Transport`.
+
+Rules it keeps:
+
+- Control and data use connections of their own, so a megabyte on its way never delays a heartbeat.
+- A call that ends without an answer raises `LinkBroken` with the coordinator's `ssd-reason`; whether to try again is
+  the caller's business, the channel's own reconnect backoff is kept short.
+- Chunks cross as raw bytes (`worker.rpc.wire`); hashing and disk happen on a thread beside the event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+from grpc import aio
+
+from ssd.digest import CHUNK_BYTES
+from worker.core.messages import Blob, Down, Hello, Up, UploadFate, Verdict
+from worker.errors import BlobUnavailable, CoordinatorFault, LinkBroken, SessionEnded
+from worker.ports import BlobSink, DataAccess, UploadSource
+from worker.rpc import convert, wire
+
+EOF = aio.EOF  # type: ignore[attr-defined]  # public, but missing in the stubs
+_SERVICE = "/ssd_proto.v1.Federation/"
+_MAX_MESSAGE_BYTES = 16 << 20
+"""The first part of a blob lists 32 bytes per mebibyte: room for half a tebibyte."""
+_CHUNKS_IN_HAND = 8
+"""Received chunks that may wait for the hashing thread."""
+_OPTIONS = (
+    ("grpc.max_receive_message_length", _MAX_MESSAGE_BYTES),
+    ("grpc.max_send_message_length", _MAX_MESSAGE_BYTES),
+    ("grpc.keepalive_time_ms", 20_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.http2.max_pings_without_data", 0),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 1_000),
+    ("grpc.max_reconnect_backoff_ms", 2_000),
+    ("grpc.use_local_subchannel_pool", 1),
+    ("grpc.enable_retries", 0),
+    ("grpc.http2.lookahead_bytes", 4 << 20),
+)
+_SESSION_REASONS = frozenset({"no_session", "fenced", "silent"})
+_DISCARD_REASONS = frozenset(
+    {
+        "duplicate",
+        "stale_attempt",
+        "too_late",
+        "not_needed",
+        "wrong_round",
+        "wrong_base",
+        "wrong_task",
+        "draining",
+    }
+)
+_RETRY_REASONS = frozenset({"truncated", "corrupt_chunk", "bad_offset", "no_room", "storage", "internal"})
+_RETRY_CODES = frozenset(
+    {
+        grpc.StatusCode.UNAVAILABLE,
+        grpc.StatusCode.DEADLINE_EXCEEDED,
+        grpc.StatusCode.CANCELLED,
+        grpc.StatusCode.UNKNOWN,
+        grpc.StatusCode.INTERNAL,
+        grpc.StatusCode.OK,
+    }
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Greeting:
+    """What the hello says of the worker itself."""
+
+    worker: str
+    instance: str
+    build: str
+    evaluates: bool
+    device: Callable[[], tuple[str, int]]
+    """The device's kind and memory, asked anew for every hello."""
+
+
+class GrpcTransport:
+    """One coordinator at one address.
+
+    `count(direction, bytes)` is told of every body byte moved, for metrics.
+    """
+
+    def __init__(self, target: str, greeting: Greeting, count: Callable[[str, int], None]) -> None:
+        self._target = target
+        self._greeting = greeting
+        self._count = count
+        self._data: dict[str, Any] = {}
+        self._turn = 0
+
+    @asynccontextmanager
+    async def attend(self, hello: Hello) -> AsyncIterator[GrpcStream]:
+        """Open the control stream and say hello; leaving the context ends the stream."""
+        device, memory = self._greeting.device()
+        first = convert.hello(
+            hello,
+            worker=self._greeting.worker,
+            instance=self._greeting.instance,
+            build=self._greeting.build,
+            evaluates=self._greeting.evaluates,
+            device=device,
+            memory=memory,
+        )
+        # A channel of its own for every try: no backoff state and no resolved address outlives a failure.
+        channel: Any = aio.insecure_channel(self._target, options=_OPTIONS)
+        call = channel.stream_stream(_SERVICE + "Attend")()
+        stream = GrpcStream(call)
+        try:
+            await stream.write(first)
+            yield stream
+        finally:
+            call.cancel()
+            await channel.close()
+
+    async def fetch(self, access: DataAccess, blob: Blob, sink: BlobSink) -> None:
+        """Fill the sink from where it stands."""
+        call = self._channel(access).unary_stream(_SERVICE + "FetchBlob")(
+            convert.fetch_request(blob.digest, sink.received), metadata=_metadata(access)
+        )
+        loop = asyncio.get_running_loop()
+        pending: deque[asyncio.Future[None]] = deque()
+        with ThreadPoolExecutor(1, thread_name_prefix="fetch") as pool:
+            try:
+                first = True
+                async for part in _parts(call):
+                    self._count("down", len(part.data))
+                    if first:
+                        await loop.run_in_executor(pool, sink.expect, part.size, part.chunk_digests)
+                        first = False
+                        if not part.data:
+                            continue
+                    pending.append(loop.run_in_executor(pool, sink.put, part.offset, part.data))
+                    if len(pending) > _CHUNKS_IN_HAND:
+                        await pending.popleft()
+                await asyncio.gather(*pending)
+            finally:
+                for future in pending:
+                    future.cancel()
+                call.cancel()
+        if sink.received < blob.size:
+            raise LinkBroken("truncated", f"{sink.received} of {blob.size} bytes of a blob arrived")
+
+    async def submit(
+        self, access: DataAccess, source: UploadSource, on_hold: Callable[[bool], None]
+    ) -> Verdict:
+        """One upload call, to the verdict."""
+        call = self._channel(access).stream_stream(_SERVICE + "SubmitUpdate")(metadata=_metadata(access))
+        upload = _Upload(call, source, on_hold, self._count)
+        try:
+            return await upload.run()
+        finally:
+            call.cancel()
+
+    async def close(self) -> None:
+        """Close the data connections."""
+        for channel in self._data.values():
+            await channel.close()
+        self._data.clear()
+
+    def _channel(self, access: DataAccess) -> Any:  # its stubs demand what is optional
+        targets = access.endpoints or (self._target,)
+        self._turn += 1
+        target = targets[self._turn % len(targets)]
+        if target not in self._data:
+            self._data[target] = aio.insecure_channel(target, options=_OPTIONS)
+        return self._data[target]
+
+
+class GrpcStream:
+    """An open control stream. `worker.ports.Stream`."""
+
+    def __init__(self, call: Any) -> None:
+        self._call = call
+        self._writing = asyncio.Lock()
+
+    async def messages(self) -> AsyncIterator[Down]:
+        """Messages down until the stream ends, which raises."""
+        while (raw := await _read(self._call)) is not None:
+            message = convert.down(raw)
+            if message is not None:
+                yield message
+        raise await _broken(self._call)
+
+    async def send(self, message: Up) -> None:
+        """Send one message."""
+        await self.write(convert.up(message))
+
+    async def write(self, raw: bytes) -> None:
+        """Send bytes; concurrent writers take turns, as grpc demands."""
+        async with self._writing:
+            try:
+                await self._call.write(raw)
+            except (aio.AioRpcError, asyncio.InvalidStateError) as error:
+                raise await _broken(self._call) from error
+
+
+class _Upload:
+    """One SubmitUpdate call: a writer that obeys Hold and Go, and a reader that waits for the verdict."""
+
+    def __init__(
+        self,
+        call: Any,
+        source: UploadSource,
+        on_hold: Callable[[bool], None],
+        count: Callable[[str, int], None],
+    ) -> None:
+        self._call = call
+        self._source = source
+        self._on_hold = on_hold
+        self._count = count
+        self._may_send = asyncio.Event()
+        self._start: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+    async def run(self) -> Verdict:
+        """Write and read at once, until the verdict."""
+        writer = asyncio.create_task(self._write())
+        reader = asyncio.create_task(self._read_replies())
+        try:
+            await asyncio.wait({writer, reader}, return_when=asyncio.FIRST_COMPLETED)
+            if not reader.done() and isinstance(writer.exception(), CoordinatorFault):
+                await writer
+            verdict = await reader
+        finally:
+            for task in (writer, reader):
+                task.cancel()
+            await asyncio.gather(writer, reader, return_exceptions=True)
+        if verdict is None:
+            return _verdict_of_status(await _broken(self._call), await self._call.code())
+        # The status follows at once; taking it lets the coordinator end the call in peace.
+        with suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self._call.code(), 1.0)
+        return verdict
+
+    async def _read_replies(self) -> Verdict | None:
+        while (raw := await _read(self._call)) is not None:
+            reply = convert.upload_reply(raw)
+            if isinstance(reply, Verdict):
+                return reply
+            if isinstance(reply, bool):
+                self._on_hold(reply)
+                (self._may_send.clear if reply else self._may_send.set)()
+            elif isinstance(reply, int) and not self._start.done():
+                self._may_send.set()
+                self._start.set_result(reply)
+        return None
+
+    async def _write(self) -> None:
+        size = self._source.envelope.body_size
+        await self._call.write(convert.envelope(self._source.envelope))
+        offset = await self._start
+        if not 0 <= offset <= size:
+            raise CoordinatorFault(f"asked to go on from byte {offset} of {size}")
+        while offset < size:
+            await self._may_send.wait()
+            # A resumed upload may start inside a chunk: the first piece ends at its boundary.
+            length = min(CHUNK_BYTES - offset % CHUNK_BYTES, size - offset)
+            await self._call.write(wire.upload_chunk(offset, self._source.chunk(offset, length)))
+            self._count("up", length)
+            offset += length
+        await self._call.done_writing()
+
+
+async def _parts(call: Any) -> AsyncIterator[wire.Part]:
+    while (raw := await _read(call)) is not None:
+        part = wire.blob_part(raw)
+        if part is None:
+            raise LinkBroken("malformed_message", "a part of a blob cannot be decoded")
+        yield part
+    if await call.code() is not grpc.StatusCode.OK:
+        broken = await _broken(call)
+        if broken.reason in {"unknown_blob", "bad_offset"}:
+            raise BlobUnavailable(broken.detail)
+        raise broken
+
+
+async def _read(call: Any) -> bytes | None:
+    """The next message, or None at the end, however it ends."""
+    try:
+        raw = await call.read()
+    except (aio.AioRpcError, asyncio.InvalidStateError):
+        return None
+    return None if raw is EOF else raw
+
+
+async def _broken(call: Any) -> LinkBroken:
+    """Why a call that is over ended."""
+    code = await call.code()
+    details = await call.details() or ""
+    reason = ""
+    for key, value in await call.trailing_metadata() or ():
+        if key == "ssd-reason":
+            reason = str(value)
+    kind = (
+        SessionEnded if reason in _SESSION_REASONS or code is grpc.StatusCode.UNAUTHENTICATED else LinkBroken
+    )
+    return kind(reason or code.name.lower(), details)
+
+
+def _verdict_of_status(broken: LinkBroken, code: grpc.StatusCode) -> Verdict:
+    """What a status without a verdict means for the upload.
+
+    Raises:
+        LinkBroken: it says nothing about the update itself: try again.
+    """
+    if isinstance(broken, SessionEnded) or broken.reason in _RETRY_REASONS:
+        raise broken
+    if broken.reason in _DISCARD_REASONS:
+        return Verdict(fate=UploadFate.DISCARDED, reason=broken.reason, detail=broken.detail)
+    if code in _RETRY_CODES:
+        raise broken
+    return Verdict(fate=UploadFate.REJECTED, reason=broken.reason, detail=broken.detail)
+
+
+def _metadata(access: DataAccess) -> tuple[tuple[str, str], ...]:
+    return (("ssd-session", access.session),)

@@ -1,0 +1,405 @@
+"""The worker's store: one SQLite file for what is true, plain files for what is large.
+
+    store.sqlite3   runs, clients' last committed rounds, finished updates, cached versions
+    updates/        bodies of finished updates
+    states/         client states (safetensors), pending and current
+    versions/       raw float32 vectors by model digest
+    blobs/          declarations and artefacts by blob digest
+    partial/        blobs on their way in
+
+Rules it keeps:
+
+- A row is written after its file, and removed before it: a file without a row is rubbish, swept at the next start.
+- An update and its pending state are one row. `synchronous=NORMAL` makes it survive the death of the process; after
+  a power cut it may be gone or its file may be, and the client trains again with the same result.
+- What a commit made true (a state becoming current) is written with `synchronous=FULL`, its file synced before.
+- A file lock keeps a second worker out.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import secrets
+import sqlite3
+import threading
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from ssd.digest import CHUNK_BYTES
+from worker.core.events import StoredRun
+from worker.core.messages import Finished, UpdateKey
+from worker.errors import StorageFailed
+from worker.files import (
+    DirectoryLock,
+    boot_id,
+    chunk_list,
+    file_digest,
+    remove,
+    storage_faults,
+    sync_directory,
+    sync_file,
+)
+
+_log = logging.getLogger(__name__)
+
+FORMAT = "1"
+FOLDERS = ("updates", "states", "versions", "blobs", "partial")
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
+CREATE TABLE IF NOT EXISTS clients (
+    run TEXT NOT NULL, client TEXT NOT NULL, round INTEGER NOT NULL, state TEXT NOT NULL, state_digest TEXT NOT NULL,
+    PRIMARY KEY (run, client)
+) STRICT;
+CREATE TABLE IF NOT EXISTS updates (
+    run TEXT NOT NULL, client TEXT NOT NULL, round INTEGER NOT NULL, base TEXT NOT NULL, task TEXT NOT NULL,
+    weight INTEGER NOT NULL, seconds REAL NOT NULL, size INTEGER NOT NULL, chunks BLOB NOT NULL,
+    state_digest TEXT NOT NULL,
+    PRIMARY KEY (run, client, round, base, task)
+) STRICT;
+CREATE TABLE IF NOT EXISTS versions (
+    run TEXT NOT NULL, number INTEGER NOT NULL, digest TEXT NOT NULL, PRIMARY KEY (run, number)
+) STRICT;
+"""
+_WHERE = "run = ? AND client = ? AND round = ? AND base = ? AND task = ?"
+
+
+class SqliteStore:
+    """`worker.ports.Store` in a directory.
+
+    Raises:
+        StateDirectoryLocked: another worker has it.
+        StorageFailed: it cannot be written, is full, or was made by another version of this program.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._mutex = threading.Lock()
+        self._lock = DirectoryLock(directory)
+        try:
+            with storage_faults(directory):
+                for folder in FOLDERS:
+                    (directory / folder).mkdir(exist_ok=True)
+            with self._faults():
+                self._db = _connect(directory / "store.sqlite3")
+            self._run = ""
+            self._open()
+        except BaseException:
+            self._lock.release()
+            raise
+
+    def _open(self) -> None:
+        with self._write(durable=True) as db:
+            made_by = _fact(db, "format") or FORMAT
+            if made_by != FORMAT:
+                raise StorageFailed(
+                    f"{self._directory} was written in format {made_by}, this program knows {FORMAT}; "
+                    "use the program that wrote it, or a new state directory"
+                )
+            _set_fact(db, "format", FORMAT)
+            if not _fact(db, "instance"):
+                _set_fact(db, "instance", secrets.token_hex(16))
+            self._run = _fact(db, "run")
+            rebooted = _fact(db, "boot") != boot_id()
+            _set_fact(db, "boot", boot_id())
+        self._drop_damaged(thorough=rebooted)
+        self._sweep()
+
+    # ------------------------------------------------------------------------------------------------ records
+
+    def instance_id(self) -> str:
+        """32 hex digits made when the state directory was made."""
+        with self._read() as db:
+            return _fact(db, "instance")
+
+    def current_run(self) -> str:
+        """The run last entered; empty at first."""
+        return self._run
+
+    def load_run(self, run_id: str) -> StoredRun:
+        """Everything the store knows of a run."""
+        with self._read() as db:
+            rounds = dict(db.execute("SELECT client, round FROM clients WHERE run = ?", (run_id,)).fetchall())
+            versions = dict(
+                db.execute("SELECT number, digest FROM versions WHERE run = ?", (run_id,)).fetchall()
+            )
+            return StoredRun(run_id=run_id, rounds=rounds, held=_held(db, run_id), versions=versions)
+
+    def enter_run(self, run_id: str) -> None:
+        """Make a run current; versions of other runs are removed."""
+        with self._write(durable=True) as db:
+            _set_fact(db, "run", run_id)
+            db.execute("DELETE FROM versions WHERE run <> ?", (run_id,))
+        self._run = run_id
+        self._sweep()
+
+    def keep(self, finished: Finished) -> None:
+        """Record a finished update with its pending state."""
+        key = finished.key
+        row = (*self._row(key), finished.weight, finished.seconds, finished.body_size, finished.chunk_digests,
+               finished.state_digest)  # fmt: skip
+        with self._write() as db:
+            db.execute("INSERT OR REPLACE INTO updates VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
+
+    def drop(self, keys: Iterable[UpdateKey]) -> None:
+        """Remove updates with their pending states."""
+        keys = tuple(keys)
+        with self._write() as db:
+            db.executemany(f"DELETE FROM updates WHERE {_WHERE}", [self._row(key) for key in keys])  # noqa: S608  # a constant of ours
+        with storage_faults(self._directory):
+            for key in keys:
+                remove(self.body_path(key))
+                remove(self.pending_state_path(key))
+
+    def promote(self, keys: Iterable[UpdateKey]) -> None:
+        """Make pending states current, for good."""
+        replaced: list[str] = []
+        done: list[UpdateKey] = []
+        with self._write(durable=True) as db:
+            for key in keys:
+                digest = self._pending_digest(db, key)
+                if digest is None:
+                    continue
+                name = ""
+                if digest:
+                    name = self.pending_state_path(key).name
+                    with storage_faults(self._directory):
+                        sync_file(self.pending_state_path(key))
+                replaced.append(self._set_client(db, key.client, key.round, name, digest))
+                db.execute(f"DELETE FROM updates WHERE {_WHERE}", self._row(key))  # noqa: S608  # a constant of ours
+                done.append(key)
+            with storage_faults(self._directory):
+                sync_directory(self._directory / "states")
+        with storage_faults(self._directory):
+            for name in filter(None, replaced):
+                remove(self._directory / "states" / name)
+            for key in done:
+                remove(self.body_path(key))
+
+    def _pending_digest(self, db: sqlite3.Connection, key: UpdateKey) -> str | None:
+        """The digest of a kept update's pending state, or None if there is nothing to promote."""
+        row = db.execute(f"SELECT state_digest FROM updates WHERE {_WHERE}", self._row(key)).fetchone()  # noqa: S608  # a constant of ours
+        known = db.execute(
+            "SELECT round FROM clients WHERE run = ? AND client = ?", (self._run, key.client)
+        ).fetchone()
+        if row is None or (known is not None and known[0] >= key.round):
+            return None
+        return str(row[0])
+
+    def _set_client(
+        self, db: sqlite3.Connection, client: str, round_number: int, name: str, digest: str
+    ) -> str:
+        """Replace a client's row; returns the file name of its state before."""
+        before = db.execute(
+            "SELECT state FROM clients WHERE run = ? AND client = ?", (self._run, client)
+        ).fetchone()
+        row = (self._run, client, round_number, name, digest)
+        db.execute("INSERT OR REPLACE INTO clients VALUES (?, ?, ?, ?, ?)", row)
+        return "" if before is None or before[0] == name else str(before[0])
+
+    def reinitialise(self, rounds: Mapping[str, int]) -> None:
+        """Forget clients' states and take over their rounds."""
+        with self._write(durable=True) as db:
+            files = [self._set_client(db, client, number, "", "") for client, number in rounds.items()]
+        with storage_faults(self._directory):
+            for name in filter(None, files):
+                remove(self._directory / "states" / name)
+
+    def import_client(self, run_id: str, client: str, round_number: int, state: Path | None) -> None:
+        """Take over a client's state from another host; `state` is moved into the store.
+
+        The caller has checked that this store has nothing newer.
+        """
+        name, digest = "", ""
+        with storage_faults(self._directory):
+            if state is not None:
+                digest = file_digest(state)
+                name = f"imported-{digest[:40]}.safetensors"
+                state.replace(self._directory / "states" / name)
+                sync_file(self._directory / "states" / name)
+            sync_directory(self._directory / "states")
+        run, self._run = self._run, run_id
+        try:
+            with self._write(durable=True) as db:
+                before = self._set_client(db, client, round_number, name, digest)
+        finally:
+            self._run = run
+        if before:
+            remove(self._directory / "states" / before)
+
+    def forget_client(self, run_id: str, client: str) -> None:
+        """Remove a client's record and state for good."""
+        with self._write(durable=True) as db:
+            db.execute("DELETE FROM clients WHERE run = ? AND client = ?", (run_id, client))
+        self._sweep()
+
+    def runs(self) -> tuple[str, ...]:
+        """Every run the store holds a client of, sorted."""
+        with self._read() as db:
+            return tuple(row[0] for row in db.execute("SELECT DISTINCT run FROM clients ORDER BY run"))
+
+    def client_state(self, run_id: str, client: str) -> tuple[int, Path | None]:
+        """A client's last committed round in a run, and its current state's file."""
+        with self._read() as db:
+            row = db.execute(
+                "SELECT round, state FROM clients WHERE run = ? AND client = ?", (run_id, client)
+            ).fetchone()
+        if row is None:
+            return 0, None
+        return int(row[0]), self._directory / "states" / row[1] if row[1] else None
+
+    # -------------------------------------------------------------------------------------------------- files
+
+    def body_path(self, key: UpdateKey) -> Path:
+        """Where the body of this update is, or will be."""
+        return self._directory / "updates" / f"{self._name(key)}.body"
+
+    def pending_state_path(self, key: UpdateKey) -> Path:
+        """Where the pending client state of this update is, or will be."""
+        return self._directory / "states" / f"{self._name(key)}.safetensors"
+
+    def state_path(self, client: str) -> Path | None:
+        """The client's current state; None if it has none."""
+        return self.client_state(self._run, client)[1]
+
+    def version_path(self, model_digest: str) -> Path:
+        """Where the version's raw float32 vector is, or will be."""
+        return self._directory / "versions" / f"{model_digest}.f32"
+
+    def add_version(self, number: int, model_digest: str) -> None:
+        """Record a verified version whose file is at `version_path`."""
+        with self._write() as db:
+            db.execute("INSERT OR REPLACE INTO versions VALUES (?, ?, ?)", (self._run, number, model_digest))
+
+    def drop_versions(self, model_digests: Iterable[str]) -> None:
+        """Remove cached versions."""
+        model_digests = tuple(model_digests)
+        with self._write() as db:
+            db.executemany("DELETE FROM versions WHERE digest = ?", [(digest,) for digest in model_digests])
+        with storage_faults(self._directory):
+            for digest in model_digests:
+                remove(self.version_path(digest))
+
+    def blob_path(self, digest: str) -> Path:
+        """Where a whole, verified blob is, or will be."""
+        return self._directory / "blobs" / digest
+
+    def partial_path(self, digest: str) -> Path:
+        """Where a blob is collected while it arrives."""
+        return self._directory / "partial" / digest
+
+    def close(self) -> None:
+        """Close the database and let other workers use the directory."""
+        with self._mutex:
+            self._db.close()
+        self._lock.release()
+
+    # ---------------------------------------------------------------------------------------------- internals
+
+    def _row(self, key: UpdateKey) -> tuple[str, str, int, str, str]:
+        return self._run, key.client, key.round, key.base_digest, key.task_digest
+
+    def _name(self, key: UpdateKey) -> str:
+        # Client ids are hashed: "..", upper against lower case and length are no file system's business.
+        return hashlib.sha256("\0".join(map(str, self._row(key))).encode()).hexdigest()[:40]
+
+    def _drop_damaged(self, *, thorough: bool) -> None:
+        """Drop updates whose files are gone or, after a reboot, differ from what was recorded."""
+        with self._read() as db:
+            held = _held(db, self._run)
+        bad = [finished.key for finished in held if not self._is_whole(finished, thorough)]
+        if bad:
+            _log.warning("updates_damaged", extra={"fields": {"count": len(bad), "action": "train again"}})
+            self.drop(bad)
+
+    def _is_whole(self, finished: Finished, thorough: bool) -> bool:
+        body, state = self.body_path(finished.key), self.pending_state_path(finished.key)
+        try:
+            if body.stat().st_size != finished.body_size or (finished.state_digest and not state.is_file()):
+                return False
+            if not thorough:
+                return True
+            if finished.state_digest and file_digest(state) != finished.state_digest:
+                return False
+            return chunk_list(body, CHUNK_BYTES) == finished.chunk_digests
+        except OSError:
+            return False
+
+    def _sweep(self) -> None:
+        """Remove files no row names: half-written ones, and those of a crash between row and file."""
+        with self._read() as db:
+            held = _held(db, self._run)
+            states = {row[0] for row in db.execute("SELECT state FROM clients")}
+            versions = {f"{row[0]}.f32" for row in db.execute("SELECT digest FROM versions")}
+        bodies = {self.body_path(finished.key).name for finished in held}
+        states |= {self.pending_state_path(finished.key).name for finished in held}
+        with storage_faults(self._directory):
+            for folder, known in (("updates", bodies), ("states", states), ("versions", versions)):
+                for path in (self._directory / folder).iterdir():
+                    if path.name not in known:
+                        remove(path)
+
+    @contextmanager
+    def _read(self) -> Iterator[sqlite3.Connection]:
+        with self._mutex, self._faults():
+            yield self._db
+
+    @contextmanager
+    def _write(self, *, durable: bool = False) -> Iterator[sqlite3.Connection]:
+        """One transaction; `durable`: on disk when this returns."""
+        with self._mutex, self._faults():
+            self._db.execute(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._db
+                self._db.execute("COMMIT")
+            except BaseException:
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
+                raise
+
+    @contextmanager
+    def _faults(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise StorageFailed(
+                f"the store in {self._directory} cannot be used: {error}; make the directory writable and make room, "
+                "then start the worker again",
+                full=getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_FULL,
+            ) from error
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=5.0)
+    db.execute("PRAGMA journal_mode=WAL")
+    db.executescript(_SCHEMA)
+    return db
+
+
+def _fact(db: sqlite3.Connection, name: str) -> str:
+    row = db.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
+    return "" if row is None else str(row[0])
+
+
+def _set_fact(db: sqlite3.Connection, name: str, value: str) -> None:
+    db.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, value))
+
+
+def _held(db: sqlite3.Connection, run_id: str) -> tuple[Finished, ...]:
+    rows = db.execute(
+        "SELECT client, round, base, task, weight, seconds, size, chunks, state_digest FROM updates WHERE run = ?",
+        (run_id,),
+    )
+    return tuple(
+        Finished(
+            key=UpdateKey(client=client, round=number, base_digest=base, task_digest=task),
+            weight=weight,
+            seconds=seconds,
+            body_size=size,
+            chunk_digests=chunks,
+            state_digest=digest,
+        )
+        for client, number, base, task, weight, seconds, size, chunks, digest in rows
+    )

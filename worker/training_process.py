@@ -1,0 +1,164 @@
+"""The training process: `python -m worker.training_process FD`, started and fed by `worker.trainer`.
+
+It speaks one JSON object per line over the socket FD: orders in, reports out. Arrays travel as files: the base
+version is mapped, an update's body and the client's next state are written beside their final name and renamed.
+It is the only process of a worker that may import torch, and it stays warm between rounds.
+
+    in   configure   device, methods, data, max_open_clients                                    (first, once)
+         train       job, task, client, prepared files, where to write                          -> finished | failed
+         evaluate    job, version, run_seed, prepared files                                     -> evaluated
+         stop        job: give up at the next step                                              -> stopped
+    out  finished    weight, seconds, body_size, chunk_digests, state_digest
+         failed      reason, detail, whole_task
+         progress    step, steps, seconds
+         evaluated   values | error
+         stopped
+
+It ends when the socket does (its parent died), at once, whatever it is doing.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import logging
+import os
+import queue
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from typing import Any, BinaryIO
+
+from worker.clients import ClientData
+from worker.errors import TaskFault
+from worker.logs import configure_logging
+from worker.training_task import MethodCache, describe_failure, evaluate, train
+
+_log = logging.getLogger(__name__)
+_PR_SET_PDEATHSIG = 1
+_PROGRESS_SECONDS = 0.5
+Json = Any
+
+
+class Stopped(BaseException):
+    """The parent gave up on the job; not an `Exception`, so that no method can swallow it."""
+
+
+class TrainingProcess:
+    """The loop over orders. One thread works; another reads orders, so that `stop` is seen while it works."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._out = connection.makefile("wb", buffering=0)
+        self._in = connection.makefile("rb")
+        self._orders: queue.SimpleQueue[Mapping[str, Json]] = queue.SimpleQueue()
+        self._stopped_job = 0
+        self._sending = threading.Lock()
+        self._methods = MethodCache({})
+        self._data = ClientData(None, 1)
+        self._device = "cpu"
+
+    def run(self) -> None:
+        """Work until the socket ends."""
+        threading.Thread(target=self._read_orders, args=(self._in,), daemon=True).start()
+        while True:
+            order = self._orders.get()
+            match order["do"]:
+                case "configure":
+                    self._configure(order)
+                case "train":
+                    self._guarded(order, self._train)
+                case "evaluate":
+                    self._guarded(order, self._evaluate)
+
+    def _read_orders(self, stream: BinaryIO) -> None:
+        for line in stream:
+            order = json.loads(line)
+            if order["do"] == "stop":
+                self._stopped_job = order["job"]
+            self._orders.put(order)
+        os._exit(0)
+
+    def _configure(self, order: Mapping[str, Json]) -> None:
+        configure_logging(order["log_level"], order["log_format"])
+        self._methods = MethodCache(order["methods"])
+        self._data = ClientData(order["data"], order["max_open_clients"])
+        self._device = order["device"]
+
+    def _guarded(self, order: Mapping[str, Json], work: Any) -> None:
+        job = order["job"]
+        try:
+            self._check_stopped(job)
+            report = work(order)
+        except Stopped:
+            report = {"event": "stopped"}
+        except TaskFault as fault:
+            report = {
+                "event": "failed",
+                "reason": fault.reason,
+                "detail": fault.detail,
+                "whole_task": fault.whole_task,
+            }
+        except Exception as error:  # noqa: BLE001  # whatever a method raises becomes a report
+            _log.warning("job_failed", exc_info=error)
+            reason, detail = describe_failure(error)
+            report = {"event": "failed", "reason": reason, "detail": detail, "whole_task": False}
+        self._send({"job": job, **report, **self._methods.memory()})
+        if report.get("reason") == "device_fault":
+            # The device's context is spoiled for this process; the parent starts another.
+            os._exit(70)
+
+    def _train(self, order: Mapping[str, Json]) -> dict[str, Json]:
+        report = train(order, self._methods, self._data, self._device, self._reporter(order["job"]))
+        return {"event": "finished", **report}
+
+    def _evaluate(self, order: Mapping[str, Json]) -> dict[str, Json]:
+        return {"event": "evaluated", "values": evaluate(order, self._methods, self._data, self._device)}
+
+    def _reporter(self, job: int) -> Any:
+        started = time.monotonic()
+        last = started
+
+        def progress(step: int, steps: int, _losses: Mapping[str, float]) -> None:
+            nonlocal last
+            self._check_stopped(job)
+            now = time.monotonic()
+            if now - last >= _PROGRESS_SECONDS:
+                last = now
+                self._send(
+                    {"job": job, "event": "progress", "step": step, "steps": steps, "seconds": now - started}
+                )
+
+        return progress
+
+    def _check_stopped(self, job: int) -> None:
+        if self._stopped_job >= job:
+            raise Stopped
+
+    def _send(self, report: Mapping[str, Json]) -> None:
+        with self._sending:
+            self._out.write(json.dumps(report).encode() + b"\n")
+
+
+def die_with_parent() -> None:
+    """Have the kernel kill this process when its parent dies (Linux; elsewhere the socket's end does it)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+
+
+def main() -> None:
+    """Entry point of the child."""
+    parent, descriptor = int(sys.argv[1]), int(sys.argv[2])
+    die_with_parent()
+    if os.getppid() != parent:  # it died before the line above
+        return
+    # The terminal's Ctrl-C reaches the whole group; the parent decides what becomes of us.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    TrainingProcess(socket.socket(fileno=descriptor)).run()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,213 @@
+"""What the training process does for one order: build the method, run it, write the result down.
+
+torch comes in here, if at all, through the method and the data; this module imports neither.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.numpy
+from numpy.typing import NDArray
+
+from ssd.codec import Encoding, NotFinite
+from ssd.declaration import Declaration
+from ssd.digest import chunk_digests
+from ssd.folding import FoldPlan, encode_update
+from ssd.methods.method import ClientTask, EvaluationTask, Method, Progress
+from ssd.methods.registry import load
+from ssd.scaling import ScalingVector
+from worker.clients import ClientData
+from worker.errors import TaskFault
+
+Json = Any
+
+
+class MethodCache:
+    """The built method of the present declaration, with its fold plan. `files`: method name -> the operator's file."""
+
+    def __init__(self, files: Mapping[str, str]) -> None:
+        self._files = files
+        self._digest = ""
+        self._method: Method | None = None
+        self._declaration: Declaration | None = None
+        self._plan: tuple[Json, FoldPlan] | None = None
+
+    def get(self, path: str, digest: str) -> tuple[Method, Declaration]:
+        """The method of a declaration file.
+
+        Raises:
+            TaskFault: it cannot be built here, or declares something else than the run does.
+        """
+        if self._method is None or self._declaration is None or digest != self._digest:
+            wanted = Declaration.from_json(json.loads(Path(path).read_bytes()))
+            try:
+                method = load(self._files.get(wanted.method, wanted.method), wanted.config)
+                own = method.declare()
+            except Exception as error:
+                raise TaskFault(
+                    "method_unavailable", f"method {wanted.method!r}: {error}", whole_task=True
+                ) from error
+            if own.digest != digest:
+                raise TaskFault("declaration_differs", _difference(own, wanted), whole_task=True)
+            self._method, self._declaration, self._digest, self._plan = method, own, digest, None
+        return self._method, self._declaration
+
+    def plan(
+        self, declaration: Declaration, encoding: str, max_cohort: int, max_client_weight: int
+    ) -> FoldPlan:
+        """The run's fold plan."""
+        key = (declaration.digest, encoding, max_cohort, max_client_weight)
+        if self._plan is None or self._plan[0] != key:
+            plan = FoldPlan.create(declaration, Encoding(encoding), max_cohort, max_client_weight)
+            self._plan = (key, plan)
+        return self._plan[1]
+
+    @staticmethod
+    def device(wanted: str) -> str:
+        """`auto` resolved. Only a method that brought torch along can use more than the processor."""
+        torch = sys.modules.get("torch")
+        if wanted != "auto":
+            return wanted
+        return "cuda" if torch is not None and torch.cuda.is_available() else "cpu"
+
+    @staticmethod
+    def memory() -> dict[str, int]:
+        """Device memory in bytes: all of it, and what this process reserved."""
+        torch = sys.modules.get("torch")
+        if torch is None or not torch.cuda.is_initialized():
+            return {}
+        total = torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory
+        return {"device_memory": total, "device_memory_used": torch.cuda.memory_reserved()}
+
+
+def train(
+    order: Mapping[str, Json], methods: MethodCache, data: ClientData, device: str, progress: Progress
+) -> dict[str, Json]:
+    """Train one client and write its update and next state.
+
+    Raises:
+        TaskFault: with the reason for the coordinator.
+        Exception: whatever the method raises; see `describe_failure`.
+    """
+    prepared, client = order["prepared"], order["client"]
+    method, declaration = methods.get(prepared["declaration"], prepared["declaration_digest"])
+    plan = methods.plan(
+        declaration, prepared["update_encoding"], prepared["max_cohort"], prepared["max_client_weight"]
+    )
+    images = data.open(client, declaration)
+    started = time.monotonic()
+    task = ClientTask(
+        run_seed=order["run_seed"],
+        round=order["round"],
+        rounds=order["rounds"],
+        client_id=client,
+        base=_vector(prepared["base"], declaration.spec.size),
+        values=order["values"],
+        scaling=None if order["scaling"] is None else ScalingVector.from_json(order["scaling"]),
+        artefacts={name: _array(path, shape) for name, (path, shape) in prepared["artefacts"].items()},
+        state=_read_state(order["state"], client),
+        device=methods.device(device),
+        threads=order["threads"],
+    )
+    result = method.train(task, images, progress)
+    seconds = time.monotonic() - started
+    if not 1 <= result.weight <= plan.max_client_weight:
+        raise TaskFault(
+            "weight_out_of_range", f"weight {result.weight}, allowed are 1 to {plan.max_client_weight}"
+        )
+    body = encode_update(plan, result.delta, result.statistics)
+    state_digest = ""
+    if result.state:
+        arrays = {name: np.ascontiguousarray(values) for name, values in result.state.items()}
+        packed = safetensors.numpy.save(arrays, metadata={"client": client, "round": str(order["round"])})
+        state_digest = hashlib.sha256(packed).hexdigest()
+        _write(Path(order["state_out"]), packed)
+    _write(Path(order["body_out"]), body)
+    return {
+        "weight": int(result.weight),
+        "seconds": seconds,
+        "body_size": len(body),
+        "chunk_digests": b"".join(chunk_digests(body)).hex(),
+        "state_digest": state_digest,
+        "device": task.device,
+    }
+
+
+def evaluate(
+    order: Mapping[str, Json], methods: MethodCache, data: ClientData, device: str
+) -> dict[str, float]:
+    """The named scalars of a version on the probe data."""
+    prepared = order["prepared"]
+    method, declaration = methods.get(prepared["declaration"], prepared["declaration_digest"])
+    task = EvaluationTask(
+        run_seed=order["run_seed"],
+        version=order["version"],
+        vector=_vector(prepared["base"], declaration.spec.size),
+        device=methods.device(device),
+    )
+    values = method.evaluate(task, data.probe(declaration))
+    return {name: float(value) for name, value in values.items()}
+
+
+def describe_failure(error: Exception) -> tuple[str, str]:
+    """The reason (a stable word) and the sentence for an exception out of training."""
+    detail = f"{type(error).__name__}: {error}"[:500]
+    if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EROFS}:
+        return "storage", detail
+    if isinstance(error, NotFinite | ArithmeticError):
+        return "training_diverged", detail
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return "out_of_memory", detail
+    if type(error).__name__ in {"DataError", "TooFewImages"} or isinstance(error, FileNotFoundError):
+        return "data_missing", detail
+    if type(error).__name__ == "AcceleratorError" or "CUDA error" in str(error):
+        return "device_fault", detail
+    return "training_failed", detail
+
+
+def _difference(own: Declaration, wanted: Declaration) -> str:
+    mine, theirs = own.to_json(), wanted.to_json()
+    keys = sorted(key for key in theirs if mine.get(key) != theirs[key])
+    return (
+        f"this worker's method {own.method!r} declares other {', '.join(keys) or 'numbers'} than the run's; "
+        "run the same program version on coordinator and workers"
+    )
+
+
+def _vector(path: str, size: int) -> NDArray[np.float32]:
+    """The mapped read-only float32 [size] vector of a version file."""
+    return np.memmap(path, np.dtype("<f4"), mode="r", shape=(size,))
+
+
+def _array(path: str, shape: list[int]) -> NDArray[np.float32]:
+    return np.memmap(path, np.dtype("<f4"), mode="r", shape=tuple(shape))
+
+
+def _read_state(path: str | None, client: str) -> dict[str, NDArray[np.generic]]:
+    if path is None:
+        return {}
+    try:
+        return dict(safetensors.numpy.load_file(path))
+    except Exception as error:
+        raise TaskFault("state_unreadable", f"the state of {client} cannot be read: {error}") from error
+
+
+def _write(path: Path, content: bytes) -> None:
+    """All or nothing under `path`; not synced, see the store's rules."""
+    partial = path.with_name(path.name + ".part")
+    try:
+        partial.write_bytes(content)
+        os.replace(partial, path)
+    except OSError:
+        partial.unlink(missing_ok=True)
+        raise

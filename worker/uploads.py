@@ -1,0 +1,155 @@
+"""The bodies of uploads, and carrying one through to its verdict.
+
+One client's update is uploaded as the file the training process wrote. Several are folded into one exact sum
+first; each is checked before it is added, one that fails is left out. The body of the last fold is kept until its
+verdict, so that an upload that broke goes on with the very same bytes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import mmap
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from ssd.digest import chunk_digests
+from ssd.folding import Fold, FoldPlan, UpdateRefused, check_update
+from worker.core.backoff import Backoff
+from worker.core.messages import Envelope, Finished, Train, UpdateKey, UploadFate, Verdict
+from worker.errors import CoordinatorFault, LinkBroken, SessionEnded, StorageFailed
+from worker.logs import fields
+from worker.ports import Buffer, Clock, DataAccess, Store, Transport
+
+_log = logging.getLogger(__name__)
+_MAX_CORRUPT = 3
+"""Times an upload may arrive damaged before it is taken for bad."""
+
+Failures = Mapping[UpdateKey, tuple[str, str]]
+
+
+class UploadBody:
+    """An envelope and the bytes it speaks of. `worker.ports.UploadSource`."""
+
+    def __init__(self, envelope: Envelope, body: Buffer) -> None:
+        self.envelope = envelope
+        self._body = memoryview(body)
+
+    def chunk(self, offset: int, size: int) -> Buffer:
+        """A view of the body."""
+        return self._body[offset : offset + size]
+
+
+class Uploads:
+    """Builds and sends. One upload at a time."""
+
+    def __init__(self, store: Store, transport: Transport, clock: Clock) -> None:
+        self._store = store
+        self._transport = transport
+        self._clock = clock
+        self._backoff = Backoff(first=0.2, cap=5.0)
+        self._last: tuple[tuple[UpdateKey, ...], bytes, tuple[Finished, ...], Failures] | None = None
+
+    async def build(
+        self, run_id: str, plan: FoldPlan, task: Train, updates: tuple[Finished, ...]
+    ) -> tuple[UploadBody | None, Failures]:
+        """The upload of these updates, and those that failed the check and are left out of it.
+
+        A body that cannot be read counts as failed: the client is trained again.
+        """
+        if len(updates) == 1:
+            self._last = None
+            only = updates[0]
+            try:
+                body = await asyncio.to_thread(_map, self._store.body_path(only.key))
+            except StorageFailed as error:
+                return None, {only.key: ("storage", str(error))}
+            envelope = _envelope(run_id, plan, task, updates, len(body), only.chunk_digests)
+            return UploadBody(envelope, body), {}
+        keys = tuple(finished.key for finished in updates)
+        if self._last is None or self._last[0] != keys:
+            packed, folded, failures = await asyncio.to_thread(self._fold, plan, updates)
+            self._last = (keys, packed, folded, failures)
+        _, packed, folded, failures = self._last
+        if not folded:
+            return None, failures
+        chunks = b"".join(await asyncio.to_thread(chunk_digests, packed))
+        return UploadBody(
+            _envelope(run_id, plan, task, folded, len(packed), chunks, fold=True), packed
+        ), failures
+
+    def _fold(
+        self, plan: FoldPlan, updates: tuple[Finished, ...]
+    ) -> tuple[bytes, tuple[Finished, ...], Failures]:
+        fold = Fold(plan)
+        folded: list[Finished] = []
+        failures: dict[UpdateKey, tuple[str, str]] = {}
+        for finished in updates:
+            try:
+                body = _map(self._store.body_path(finished.key))
+                check_update(plan, body, finished.weight)
+            except UpdateRefused as refused:
+                failures[finished.key] = (refused.reason.value, refused.detail)
+                continue
+            except StorageFailed as error:
+                failures[finished.key] = ("storage", str(error))
+                continue
+            fold.add_update(body, finished.weight)
+            folded.append(finished)
+        return fold.pack() if folded else b"", tuple(folded), failures
+
+    async def send(self, access: DataAccess, body: UploadBody, on_hold: Callable[[bool], None]) -> Verdict:
+        """Carry an upload through to its verdict, over as many calls as it takes.
+
+        Raises:
+            SessionEnded: only a new session helps.
+        """
+        failures = corrupt = 0
+        while True:
+            try:
+                return await self._transport.submit(access, body, on_hold)
+            except SessionEnded:
+                raise
+            except CoordinatorFault as fault:
+                broken = LinkBroken("malformed_message", str(fault))
+            except LinkBroken as error:
+                broken = error
+            failures += 1
+            corrupt += broken.reason in {"corrupt_chunk", "bad_offset", "malformed_message"}
+            _log.warning("upload_broken", extra=fields(reason=broken.reason, detail=broken.detail))
+            if corrupt >= _MAX_CORRUPT:
+                return Verdict(fate=UploadFate.REJECTED, reason=broken.reason, detail=broken.detail)
+            await self._clock.sleep(self._backoff.seconds(failures, self._clock.uniform()))
+
+
+def _envelope(
+    run_id: str,
+    plan: FoldPlan,
+    task: Train,
+    updates: tuple[Finished, ...],
+    size: int,
+    chunks: bytes,
+    *,
+    fold: bool = False,
+) -> Envelope:
+    return Envelope(
+        run_id=run_id,
+        round=task.round,
+        attempt=task.attempt,
+        base_digest=task.base.model_digest,
+        spec_digest=plan.declaration.spec.digest,
+        task_digest=task.task_digest,
+        fold=fold,
+        clients=tuple((finished.key.client, finished.weight, finished.seconds) for finished in updates),
+        body_size=size,
+        chunk_digests=chunks,
+    )
+
+
+def _map(path: Path) -> Buffer:
+    """A file's bytes, mapped; the file may be removed meanwhile."""
+    try:
+        with path.open("rb") as file:
+            return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+    except (OSError, ValueError) as error:
+        raise StorageFailed(f"the finished update {path} cannot be read: {error}") from error
