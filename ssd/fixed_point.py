@@ -135,7 +135,7 @@ class Int64Ring:
 
     def pack(self, accumulator: NDArray[np.int64]) -> bytes:
         """See `ssd.packing`."""
-        return bytes(pack_int64(accumulator))
+        return pack_int64(accumulator).tobytes()
 
     def unpack(self, packed: Buffer, n: int) -> NDArray[np.int64]:
         """See `ssd.packing`."""

@@ -46,15 +46,15 @@ def encode_update(
     declared = [statistic.name for statistic in plan.statistics]
     if set(statistics) != set(declared):
         raise ValueError(f"statistics {sorted(statistics)}, but {sorted(declared)} are declared")
-    body = bytearray(plan.update_nbytes)
-    plan.codec.encode_into(delta, memoryview(body)[: plan.codec.nbytes])
+    body = np.empty(plan.update_nbytes, np.uint8)
+    plan.codec.encode_into(delta, body.data[: plan.codec.nbytes])
     flat = np.frombuffer(body, "<f8", plan.statistics_size, plan.codec.nbytes)
     for statistic in plan.statistics:
         values = np.asarray(statistics[statistic.name], np.float64)
         if values.shape != statistic.shape:
             raise ValueError(f"statistic {statistic.name!r} has shape {values.shape}, not {statistic.shape}")
         flat[statistic.where] = values.reshape(-1)
-    return bytes(body)
+    return body.tobytes()
 
 
 class Fold:
@@ -110,7 +110,7 @@ class Fold:
 
     def pack(self) -> bytes:
         """The body of this fold; `add_fold` of it equals adding each update."""
-        return b"".join((pack_int64(self._sum), pack_int64(self._statistics)))
+        return b"".join((pack_int64(self._sum).data, pack_int64(self._statistics).data))
 
     def open(self) -> OpenedFold:
         """The cohort's reduced values; the fold may go on afterwards.

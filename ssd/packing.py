@@ -38,8 +38,8 @@ def max_packed_nbytes(n: int) -> int:
     return _header_nbytes(n) + 8 * n
 
 
-def pack_int64(values: NDArray[np.int64]) -> bytearray:
-    """The canonical packed form of int64 [n]; extra memory is about the result."""
+def pack_int64(values: NDArray[np.int64]) -> NDArray[np.uint8]:
+    """The canonical packed form of int64 [n], as bytes in an array; extra memory is about the result."""
     blocks = _block_count(values.size)
     minima, widths = np.empty(blocks, np.int64), np.empty(blocks, np.uint8)
     for first, rows in _batches(values):
@@ -49,9 +49,10 @@ def pack_int64(values: NDArray[np.int64]) -> bytearray:
         widths[here] = _width_of(spread)
     lengths = _block_lengths(values.size)
     header = _header_nbytes(values.size)
-    body = bytearray(header + int((lengths * widths).sum()))
-    np.frombuffer(body, "<i8", blocks)[:] = minima
-    np.frombuffer(body, np.uint8, blocks, 8 * blocks)[:] = widths
+    body = np.empty(header + int((lengths * widths).sum()), np.uint8)
+    body[: 8 * blocks].view("<i8")[:] = minima
+    body[8 * blocks : 9 * blocks] = widths
+    body[9 * blocks : header] = 0
     position = header
     for first, rows in _batches(values):
         for start, stop in _runs(widths[first : first + rows.shape[0]]):
@@ -59,7 +60,7 @@ def pack_int64(values: NDArray[np.int64]) -> bytearray:
             minimum = minima[first + start : first + stop, None].view(np.uint64)
             distances = np.subtract(run.view(np.uint64), minimum)
             nbytes = run.size * width
-            out = np.frombuffer(body, np.uint8, nbytes, position).reshape(run.shape[0], -1)
+            out = body[position : position + nbytes].reshape(run.shape[0], -1)
             _write_planes(distances, width, out)
             position += nbytes
     return body

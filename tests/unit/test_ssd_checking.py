@@ -244,7 +244,7 @@ def packed_sums(fold: Fold, place: int, value: int) -> bytes:
         sums[place] = value
     else:
         statistics[place - sums.size] = value
-    return bytes(pack_int64(sums) + pack_int64(statistics))
+    return pack_int64(sums).tobytes() + pack_int64(statistics).tobytes()
 
 
 @pytest.mark.parametrize("sign", [1, -1])

@@ -23,6 +23,10 @@ from ssd.packing import (
 LOW, HIGH = -(2**63), 2**63 - 1
 
 
+def pack(values: NDArray[np.int64]) -> bytearray:
+    return bytearray(pack_int64(values))
+
+
 def reference_unpack(packed: bytes, n: int) -> list[int]:
     """The module docstring, one value at a time."""
     blocks = -(-n // BLOCK_VALUES)
@@ -59,7 +63,7 @@ def random_values(n: int, bits: int, seed: int) -> NDArray[np.int64]:
 )
 def test_unpacking_brings_back_every_value(n: int, bits: int) -> None:
     values = random_values(n, bits, n + bits)
-    packed = pack_int64(values)
+    packed = pack(values)
     assert len(packed) == packed_nbytes(packed, n) <= max_packed_nbytes(n)
     assert unpack_int64(packed, n).tobytes() == values.tobytes()
     if n <= BLOCK_VALUES + 1:
@@ -70,25 +74,25 @@ def test_unpacking_brings_back_every_value(n: int, bits: int) -> None:
 @settings(max_examples=200, deadline=None)
 def test_any_integers_survive(values: list[int], repeats: int) -> None:
     array = np.array(values * (1 + 100 * repeats), np.int64)
-    packed = pack_int64(array)
+    packed = pack(array)
     assert unpack_int64(packed, array.size).tolist() == array.tolist()
 
 
 def test_blocks_of_different_widths_stand_side_by_side() -> None:
     blocks = [random_values(BLOCK_VALUES, bits, bits) for bits in (0, 0, 9, 64, 64, 40, 9, 9, 0, 57)]
     values = np.concatenate([*blocks, np.array([LOW, HIGH])])
-    assert unpack_int64(pack_int64(values), values.size).tobytes() == values.tobytes()
+    assert unpack_int64(pack(values), values.size).tobytes() == values.tobytes()
 
 
 def test_a_small_sum_takes_little_room() -> None:
     values = random_values(100 * BLOCK_VALUES, 24, 1)
-    assert len(pack_int64(values)) < 3.01 * values.size
-    assert len(pack_int64(np.full(BLOCK_VALUES, HIGH))) == 16
+    assert len(pack(values)) < 3.01 * values.size
+    assert len(pack(np.full(BLOCK_VALUES, HIGH))) == 16
 
 
 @pytest.mark.parametrize("n", [2, 100, BLOCK_VALUES, 3 * BLOCK_VALUES + 10])
 def test_cut_or_lengthened_bytes_are_refused(n: int) -> None:
-    packed = bytes(pack_int64(random_values(n, 20, n)))
+    packed = bytes(pack(random_values(n, 20, n)))
     for wrong in (b"", packed[:7], packed[:-1], packed + b"\0", packed[1:], packed + packed):
         with pytest.raises(MalformedUpdate):
             unpack_int64(wrong, n)
@@ -100,7 +104,7 @@ def test_cut_or_lengthened_bytes_are_refused(n: int) -> None:
 @pytest.mark.parametrize("width", range(256))
 def test_a_lying_width_is_refused(width: int) -> None:
     n = 2 * BLOCK_VALUES
-    packed = pack_int64(random_values(n, 20, 1))
+    packed = pack(random_values(n, 20, 1))
     assert packed[16] == 3
     packed[16] = width
     if width == 3:
@@ -125,7 +129,7 @@ def test_an_announced_bomb_allocates_nothing() -> None:
 
 def test_a_minimum_that_is_none_is_refused() -> None:
     # The same values, told as "minimum one less, every distance one more".
-    packed = pack_int64(np.arange(10, 20))
+    packed = pack(np.arange(10, 20))
     assert bytes(packed[16:]) == bytes(range(10))
     struct.pack_into("<q", packed, 0, 9)
     packed[16:] = bytes(range(1, 11))
@@ -134,7 +138,7 @@ def test_a_minimum_that_is_none_is_refused() -> None:
 
 
 def test_distances_beyond_int64_are_refused() -> None:
-    packed = pack_int64(np.array([HIGH - 5, HIGH]))
+    packed = pack(np.array([HIGH - 5, HIGH]))
     assert unpack_int64(packed, 2).tolist() == [HIGH - 5, HIGH]
     packed[-1] = 6
     with pytest.raises(MalformedUpdate):
@@ -142,7 +146,7 @@ def test_distances_beyond_int64_are_refused() -> None:
 
 
 def test_padding_must_be_zero() -> None:
-    packed = pack_int64(np.arange(10))
+    packed = pack(np.arange(10))
     packed[9] = 1
     with pytest.raises(MalformedUpdate):
         unpack_int64(packed, 10)
@@ -152,7 +156,7 @@ def test_padding_must_be_zero() -> None:
 @settings(max_examples=200, deadline=None)
 def test_two_different_bodies_never_mean_the_same_values(seed: int, place: int, flip: int) -> None:
     values = random_values(50, 1 + seed % 60, seed)
-    packed = pack_int64(values)
+    packed = pack(values)
     other = bytearray(packed)
     other[place % len(other)] ^= flip
     try:
@@ -160,4 +164,4 @@ def test_two_different_bodies_never_mean_the_same_values(seed: int, place: int, 
     except MalformedUpdate:
         return
     assert decoded.tolist() != values.tolist()
-    assert pack_int64(decoded) == other
+    assert pack(decoded) == other
