@@ -165,8 +165,14 @@ class Federation:
         return self.coordinator
 
     def start_worker(
-        self, name: str, clients: Sequence[str], *, config: Mapping[str, Any] | None = None
+        self,
+        name: str,
+        clients: Sequence[str],
+        *,
+        config: Mapping[str, Any] | None = None,
+        fault: Sequence[str] = (),
     ) -> Daemon:
+        """Start one under a name; `config` are dotted keys, `fault` arguments for `faulty.py`."""
         tables = merged(
             {
                 "worker": {
