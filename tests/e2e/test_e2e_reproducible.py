@@ -54,17 +54,17 @@ def test_who_hosts_which_client_changes_no_bit(tmp_path: Path, reference: list[s
 
 def test_a_worker_killed_and_restarted_in_mid_round_changes_no_bit(tmp_path: Path, reference: list[str]) -> None:
     luck = random.Random(11)
-    with Federation(tmp_path, **settings()) as federation:
+    # Slower training (part of no digest), so that kills fall into the middle of it.
+    slower = {"method.config": {"parameters": 5000, "train_seconds": 0.15}}
+    with Federation(tmp_path, **settings(**slower)) as federation:
         coordinator = federation.start_coordinator()
         groups = spread(3)
         for index, clients in enumerate(groups):
             federation.start_worker(f"worker-{index}", clients)
+        federation.until(lambda: len(coordinator.events("worker_attached")) == 3, "three workers attached")
         kills = 0
         while coordinator.running and kills < 5:
             victim = luck.randrange(3)
-            if not federation.workers[f"worker-{victim}"].events("attached") and kills == 0:
-                time.sleep(0.05)
-                continue
             time.sleep(luck.uniform(0.0, 0.6))
             federation.workers[f"worker-{victim}"].kill()
             federation.start_worker(f"worker-{victim}", groups[victim])
