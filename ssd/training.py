@@ -16,7 +16,9 @@ Rules it keeps:
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field
 
 import torch
@@ -115,6 +117,26 @@ def batch_sizes(count: int, options: TrainingOptions) -> list[int]:
     return sizes
 
 
+def _read_ahead(
+    source: ImageSource, batches: Iterable[list[int]], device: torch.device
+) -> Generator[Tensor, None, None]:
+    """The images of each batch on the device; the next batch is decoded while this one is trained on."""
+
+    def read(indices: list[int]) -> Tensor:
+        images = source.batch(indices)
+        # Only from pinned memory does the copy to an accelerator overlap with its work.
+        return images.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else images
+
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="read-ahead") as reader:
+        following: Future[Tensor] | None = None
+        for indices in batches:
+            current, following = following, reader.submit(read, indices)
+            if current is not None:
+                yield current.result()
+        if following is not None:
+            yield following.result()
+
+
 @dataclass
 class MomentumSgd:
     """SGD with momentum and L2 decay on one flat vector; the update rule of `torch.optim.SGD`.
@@ -156,7 +178,6 @@ class LocalTraining:
         Raises:
             TooFewImages: fewer than two images.
             TrainingDiverged: a loss or a parameter is not finite.
-
         """
         sizes = batch_sizes(len(source), self.options)
         steps = self.options.local_epochs * len(sizes)
@@ -167,24 +188,18 @@ class LocalTraining:
         totals = torch.zeros(7, dtype=torch.float64, device=device)
         for module in model.parts.values():
             module.train()
-        for step, indices in enumerate(self._batches(len(source), sizes), start=1):
-            images = source.batch(indices).to(device, non_blocking=True)
-            terms, norms = self._forward(model, self.views.pair(images, generator))
-            model.clear_gradient()
-            torch.autograd.backward(terms.loss)
-            optimiser.step(model.trainable, model.gradient())
-            with torch.no_grad():
-                parts = (terms.loss, terms.alignment, terms.uniformity, terms.dsr, terms.distillation, *norms)
-                latest = torch.stack(parts)
+        batches = self._batches(len(source), sizes)
+        with closing(_read_ahead(source, batches, device)) as loaded:
+            for step, images in enumerate(loaded, start=1):
+                latest = self._step(model, optimiser, self.views.pair(images, generator))
                 totals += latest
-            if step % interval == 0 or step == steps:
-                self._report(step, steps, latest, progress)
+                if step % interval == 0 or step == steps:
+                    self._report(step, steps, latest, progress)
         model.clear_gradient()
         if not bool(torch.isfinite(model.trainable).all()):
             raise TrainingDiverged(self._advice("a parameter is not finite", steps, steps))
-        batches = self.options.local_epochs * len(sizes)
-        images_seen = self.options.local_epochs * sum(sizes)
-        return dict(zip(STATISTICS, [*totals.tolist(), float(batches), float(images_seen)], strict=True))
+        seen = self.options.local_epochs * sum(sizes)
+        return dict(zip(STATISTICS, [*totals.tolist(), float(steps), float(seen)], strict=True))
 
     def _batches(self, count: int, sizes: Sequence[int]) -> Iterator[list[int]]:
         for epoch in range(self.options.local_epochs):
@@ -193,6 +208,15 @@ class LocalTraining:
             for size in sizes:
                 yield order[start : start + size]
                 start += size
+
+    def _step(self, model: FlatModel, optimiser: MomentumSgd, views: Tensor) -> Tensor:
+        """One optimiser step; the loss, its terms and the norms of this batch, [7] in the order of `STATISTICS`."""
+        terms, norms = self._forward(model, views)
+        model.clear_gradient()
+        torch.autograd.backward(terms.loss)
+        optimiser.step(model.trainable, model.gradient())
+        parts = (terms.loss, terms.alignment, terms.uniformity, terms.dsr, terms.distillation, *norms)
+        return torch.stack([part.detach() for part in parts])
 
     def _forward(self, model: FlatModel, views: Tensor) -> tuple[Terms, tuple[Tensor, Tensor]]:
         mixed = self.options.mixed_precision and views.device.type == "cuda"

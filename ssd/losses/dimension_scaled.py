@@ -44,10 +44,10 @@ class DimensionScaling:
     """The linear map z ↦ z · Q · diag(d_k) · Qᵀ of one client, without ever forming a D × D matrix."""
 
     alpha: float
-    indices: Tensor
-    """[m] int64: the scaled dimensions S_k."""
+    dense: Tensor
+    """[D] d_k itself: α on the dimensions in S_k, 1 elsewhere."""
     columns: Tensor | None
-    """[D, m]: the columns of the basis Q named by `indices`; None scales coordinate axes."""
+    """[D, m]: the columns of the basis Q that d_k scales; None scales coordinate axes."""
 
     @classmethod
     def create(
@@ -70,14 +70,14 @@ class DimensionScaling:
             ValueError: the basis is not D × D.
 
         """
-        indices = torch.tensor(vector.indices, dtype=torch.int64)
         columns = None
         if basis is not None:
             expected = (vector.dimension, vector.dimension)
             if tuple(basis.shape) != expected:
                 raise ValueError(f"the basis has shape {tuple(basis.shape)}, expected {expected}")
-            columns = basis[:, indices.to(basis.device)].to(device=device, dtype=dtype)
-        return cls(alpha=float(vector.alpha), indices=indices.to(device), columns=columns)
+            columns = basis[:, list(vector.indices)].to(device=device, dtype=dtype)
+        dense = torch.tensor(vector.dense()).to(device=device, dtype=dtype)
+        return cls(alpha=vector.alpha, dense=dense, columns=columns)
 
     def __call__(self, embeddings: Tensor) -> Tensor:
         """[N, D] -> [N, D]: every row scaled by α along the client's dimensions.
@@ -85,8 +85,7 @@ class DimensionScaling:
         With Qᵀ·Q = I the map is z + (α − 1)·(z·Q_S)·Q_Sᵀ, which costs 4·N·D·m instead of 4·N·D².
         """
         if self.columns is None:
-            scale = embeddings.new_ones(embeddings.shape[1]).index_fill(0, self.indices, self.alpha)
-            return embeddings * scale
+            return embeddings * self.dense
         return embeddings + (self.alpha - 1.0) * ((embeddings @ self.columns) @ self.columns.T)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -175,6 +175,27 @@ def test_progress_counts_to_the_last_step() -> None:
 def test_a_loss_that_is_not_finite_stops_training_with_what_to_do() -> None:
     with pytest.raises(TrainingDiverged, match=r"client-000.*round 3.*learning rate"):
         training(lr=1e30).run(model(), source(), silent)
+
+
+class Failing(TensorImages):
+    """Images of which the ones after the first batches cannot be read."""
+
+    calls = 0
+
+    def batch(self, indices: Sequence[int]) -> torch.Tensor:
+        self.calls += 1
+        if self.calls == 3:
+            raise OSError("the disk is gone")
+        return super().batch(indices)
+
+
+def test_an_image_that_cannot_be_read_ends_training_with_its_error() -> None:
+    """Batches are read ahead on another thread; the error must still come out here."""
+    broken = Failing(source().batch(range(20)))
+    seen: list[int] = []
+    with pytest.raises(OSError, match="the disk is gone"):
+        training().run(model(), broken, lambda step, of, losses: seen.append(step))
+    assert seen == [1, 2]
 
 
 def test_training_does_not_import_the_compiler() -> None:
