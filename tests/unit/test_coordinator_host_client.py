@@ -1,0 +1,214 @@
+"""The method host client against a scripted host and against the real one."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import signal
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import pytest
+
+from coordinator.errors import MethodHostFailed, MethodRefused
+from coordinator.host_client import SubprocessMethodHost
+from ssd.declaration import Declaration
+
+T = TypeVar("T")
+
+HOST = """
+import json, os, signal, sys, time
+for line in sys.stdin:
+    request = json.loads(line)
+    config = request.get("config", {})
+    if request["op"] == "shutdown":
+        print("{}", flush=True)
+        print("bye", file=sys.stderr)
+        break
+    print("asked for", request["op"], file=sys.stderr, flush=True)
+    if "exit" in config:
+        print("about to die", file=sys.stderr, flush=True)
+        os._exit(config["exit"])
+    if "signal" in config:
+        os.kill(os.getpid(), config["signal"])
+    if "garbage" in config:
+        print("not json", flush=True)
+        continue
+    if "half" in config:
+        sys.stdout.write('{"declaration":'); sys.stdout.flush(); os._exit(0)
+    if "error" in config:
+        print(json.dumps({"error": {"code": config["error"], "message": "the message"}}), flush=True)
+        continue
+    time.sleep(config.get("sleep", 0))
+    big = "x" * config.get("size", 0)
+    print(json.dumps({"declaration": {"pid": os.getpid(), "request": request, "big": big}}), flush=True)
+"""
+
+
+def run(work: Callable[[SubprocessMethodHost], Awaitable[T]], script: str = HOST) -> T:
+    async def within() -> T:
+        host = SubprocessMethodHost((sys.executable, "-c", script))
+        try:
+            return await asyncio.wait_for(work(host), 30)
+        finally:
+            await host.close()
+
+    return asyncio.run(within())
+
+
+async def pid_of(host: SubprocessMethodHost, **config: Any) -> int:
+    return int((await host.declare("m", config))["pid"])
+
+
+def test_a_request_and_its_answer() -> None:
+    async def work(host: SubprocessMethodHost) -> None:
+        answer = await host.declare("ssd", {"lr": 0.1, "name": "ü"})
+        assert answer["request"] == {"op": "declare", "method": "ssd", "config": {"lr": 0.1, "name": "ü"}}
+
+    run(work)
+
+
+def test_the_process_is_kept_between_requests() -> None:
+    async def work(host: SubprocessMethodHost) -> None:
+        assert await pid_of(host) == await pid_of(host)
+
+    run(work)
+
+
+def test_requests_that_overlap_get_their_own_answers() -> None:
+    async def work(host: SubprocessMethodHost) -> None:
+        answers = await asyncio.gather(*(host.declare(f"m{n}", {"sleep": 0.01 * (3 - n)}) for n in range(3)))
+        assert [answer["request"]["method"] for answer in answers] == ["m0", "m1", "m2"]
+
+    run(work)
+
+
+def test_a_declaration_may_be_large() -> None:
+    async def work(host: SubprocessMethodHost) -> None:
+        assert len((await host.declare("m", {"size": 3_000_000}))["big"]) == 3_000_000
+
+    run(work)
+
+
+@pytest.mark.parametrize("code", ["bad_config", "bad_input", "no_server_hook"])
+def test_what_the_method_refuses_is_the_operators_to_put_right(code: str) -> None:
+    async def work(host: SubprocessMethodHost) -> None:
+        pid = await pid_of(host)
+        with pytest.raises(MethodRefused, match=r"^the message$"):
+            await host.declare("m", {"error": code})
+        assert await pid_of(host) == pid
+
+    run(work)
+
+
+@pytest.mark.parametrize("code", ["internal", "bad_request", "unheard_of"])
+def test_any_other_error_is_a_defect(code: str) -> None:
+    async def work(host: SubprocessMethodHost) -> None:
+        with pytest.raises(MethodHostFailed, match=rf"declare \({code}\): the message"):
+            await host.declare("m", {"error": code})
+
+    run(work)
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        ({"exit": 3}, r"died during declare \(exit code 3\); its last words: .*about to die"),
+        ({"signal": int(signal.SIGKILL)}, r"killed by signal 9"),
+        ({"half": True}, r"exit code 0"),
+        ({"garbage": True}, r"no reply"),
+    ],
+)
+def test_death_is_noticed_told_and_got_over(config: dict[str, Any], said: str) -> None:
+    async def work(host: SubprocessMethodHost) -> None:
+        pid = await pid_of(host)
+        with pytest.raises(MethodHostFailed, match=said):
+            await host.declare("m", config)
+        assert await pid_of(host) != pid
+
+    run(work)
+
+
+def test_a_host_killed_between_requests_is_started_again() -> None:
+    async def work(host: SubprocessMethodHost) -> None:
+        pid = await pid_of(host)
+        os.kill(pid, signal.SIGKILL)
+        await asyncio.sleep(0.2)
+        assert await pid_of(host) != pid
+
+    run(work)
+
+
+def test_a_request_given_up_does_not_spoil_the_next() -> None:
+    async def work(host: SubprocessMethodHost) -> None:
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(host.declare("slow", {"sleep": 30}), 0.5)
+        assert (await host.declare("next", {}))["request"]["method"] == "next"
+
+    run(work)
+
+
+def test_standard_error_goes_to_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "coordinator.host_client")
+
+    async def work(host: SubprocessMethodHost) -> None:
+        await host.declare("m", {})
+
+    run(work)
+    texts = [getattr(record, "ssd_fields", {}).get("text") for record in caplog.records]
+    assert texts == ["asked for declare", "bye"]
+
+
+def test_closing_ends_the_process_and_can_be_repeated() -> None:
+    async def work(host: SubprocessMethodHost) -> int:
+        await host.close()
+        pid = await pid_of(host)
+        await host.close()
+        await host.close()
+        return pid
+
+    with pytest.raises(ProcessLookupError):
+        os.kill(run(work), 0)
+
+
+def test_a_host_that_cannot_be_started() -> None:
+    async def work() -> None:
+        host = SubprocessMethodHost(("/nonexistent/python",))
+        with pytest.raises(MethodHostFailed, match="cannot be started"):
+            await host.declare("m", {})
+        await host.close()
+
+    asyncio.run(work())
+
+
+def test_the_real_host_runs_a_method_end_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
+
+    async def work() -> None:
+        host = SubprocessMethodHost()
+        try:
+            declaration = Declaration.from_json(await host.declare("synthetic", {}))
+            made = await host.initial("synthetic", {}, 7, None, tmp_path / "init")
+            vector = np.fromfile(made.vector, "<f4")
+            assert vector.size == declaration.spec.size
+            assert set(made.artefacts) == set(declaration.artefacts)
+            for path, shape in made.artefacts.values():
+                assert path.stat().st_size == 4 * int(np.prod(shape))
+            out = tmp_path / "encoder.safetensors"
+            await host.export("synthetic", declaration.config, made.vector, out, {"run": "r", "version": "0"})
+            header = out.read_bytes()
+            length = int.from_bytes(header[:8], "little")
+            assert json.loads(header[8 : 8 + length])["__metadata__"]["run"] == "r"
+            with pytest.raises(MethodRefused):
+                await host.declare("no-such-method", {})
+            with pytest.raises(MethodRefused):
+                await host.initial("synthetic", {}, 7, tmp_path / "absent.safetensors", tmp_path / "init")
+        finally:
+            await host.close()
+
+    asyncio.run(work())

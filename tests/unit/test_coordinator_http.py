@@ -1,0 +1,150 @@
+"""The HTTP endpoints, over real sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TypeVar
+
+import aiohttp
+import pytest
+
+from coordinator.address import Address
+from coordinator.errors import PortUnavailable
+from coordinator.metrics import CoordinatorMetrics
+from coordinator.web.http import HttpServer, create_app
+
+T = TypeVar("T")
+ANY_PORT = Address(host="127.0.0.1")
+
+
+def run(work: Callable[[], Awaitable[T]]) -> T:
+    async def within() -> T:
+        return await asyncio.wait_for(work(), 20)
+
+    return asyncio.run(within())
+
+
+@asynccontextmanager
+async def serving(reasons: list[str]) -> AsyncIterator[str]:
+    """A server that is not ready for `reasons`; gives its URL."""
+    server = HttpServer(create_app(CoordinatorMetrics().render, lambda: reasons))
+    address = await server.start(ANY_PORT)
+    assert address.port != 0
+    try:
+        yield f"http://{address}"
+    finally:
+        await server.stop()
+        await server.stop()
+
+
+def test_metrics_are_served_in_prometheus_text() -> None:
+    async def work() -> None:
+        async with (
+            serving([]) as url,
+            aiohttp.ClientSession() as client,
+            client.get(f"{url}/metrics") as reply,
+        ):
+            assert reply.status == 200
+            assert reply.headers["Content-Type"].startswith("text/plain; version=")
+            assert "ssd_coordinator_model_version 0.0" in await reply.text()
+
+    run(work)
+
+
+def test_ready_or_not_and_why() -> None:
+    async def work() -> None:
+        reasons: list[str] = []
+        async with serving(reasons) as url, aiohttp.ClientSession() as client:
+            async with client.get(f"{url}/readyz") as reply:
+                assert (reply.status, await reply.json()) == (200, {"ready": True, "reasons": []})
+            reasons.append("the disk is full")
+            async with client.get(f"{url}/readyz") as reply:
+                assert (reply.status, await reply.json()) == (503, {"ready": False, "reasons": reasons})
+            async with client.get(f"{url}/livez") as reply:
+                assert (reply.status, await reply.json()) == (200, {"live": True})
+
+    run(work)
+
+
+def test_nothing_else_is_served_and_nothing_can_be_changed() -> None:
+    async def work() -> None:
+        async with serving([]) as url, aiohttp.ClientSession() as client:
+            for method, path, status in [
+                ("GET", "/", 404),
+                ("GET", "/metrics/x", 404),
+                ("POST", "/metrics", 405),
+                ("DELETE", "/readyz", 405),
+            ]:
+                async with client.request(method, url + path) as reply:
+                    assert reply.status == status, path
+
+    run(work)
+
+
+def test_a_slow_page_does_not_hold_up_the_others() -> None:
+    """Rendering happens in a thread."""
+
+    async def work() -> None:
+        started, release = asyncio.Event(), asyncio.Event()
+        loop = asyncio.get_running_loop()
+
+        def render() -> bytes:
+            loop.call_soon_threadsafe(started.set)
+            asyncio.run_coroutine_threadsafe(release.wait(), loop).result(10)
+            return b""
+
+        server = HttpServer(create_app(render, list))
+        url = f"http://{await server.start(ANY_PORT)}"
+        async with aiohttp.ClientSession() as client:
+            page = asyncio.create_task(client.get(f"{url}/metrics"))
+            await started.wait()
+            async with client.get(f"{url}/livez") as reply:
+                assert reply.status == 200
+            release.set()
+            (await page).release()
+        await server.stop()
+
+    run(work)
+
+
+def test_an_address_in_use_says_what_to_do() -> None:
+    async def work() -> None:
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            server = HttpServer(create_app(bytes, list))
+            with pytest.raises(PortUnavailable, match='http_listen = ""'):
+                await server.start(Address(host="127.0.0.1", port=taken.getsockname()[1]))
+
+    run(work)
+
+
+def test_a_unix_socket_is_served_even_over_a_dead_one(tmp_path: Path) -> None:
+    async def work() -> None:
+        path = str(tmp_path / "http.sock")
+        with socket.socket(socket.AF_UNIX) as dead:
+            dead.bind(path)
+        server = HttpServer(create_app(bytes, list))
+        assert await server.start(Address(path=path)) == Address(path=path)
+        connector = aiohttp.UnixConnector(path)
+        async with (
+            aiohttp.ClientSession(connector=connector) as client,
+            client.get("http://coordinator/livez") as reply,
+        ):
+            assert reply.status == 200
+        await server.stop()
+
+    run(work)
+
+
+def test_what_is_no_socket_is_left_alone(tmp_path: Path) -> None:
+    async def work() -> None:
+        path = tmp_path / "notes.txt"
+        path.write_text("precious")
+        with pytest.raises(PortUnavailable):
+            await HttpServer(create_app(bytes, list)).start(Address(path=str(path)))
+        assert path.read_text() == "precious"
+
+    run(work)
