@@ -11,7 +11,8 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_origin
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
@@ -348,16 +349,14 @@ def _hint(name: str, parents: list[str]) -> str:
 def _holds_text(table: str) -> Callable[[str], bool]:
     section = CoordinatorConfig.model_fields[table].annotation
     fields = section.model_fields if isinstance(section, type) else {}
+    return lambda key: key in fields and _is_text(fields[key].annotation)
 
-    def holds_text(key: str) -> bool:
-        if key not in fields:
-            return False
-        kind = fields[key].annotation
-        # `Path | None` and `Literal["a", "b"]` hold text; `tuple[str, ...]` does not.
-        inner = () if get_origin(kind) is tuple else get_args(kind)
-        return any(part in {str, Path} or isinstance(part, str) for part in (kind, *inner))
 
-    return holds_text
+def _is_text(kind: object) -> bool:
+    """Whether a value of this type is written as text: `str`, `Path | None`, a choice of words."""
+    if get_origin(kind) in {Annotated, Literal, Union, UnionType}:
+        return any(_is_text(part) for part in get_args(kind))
+    return kind in {str, Path} or isinstance(kind, str)
 
 
 def _without(values: Mapping[str, Json], wrong: set[Key]) -> dict[str, Json]:

@@ -75,6 +75,8 @@ class TestSources:
         environ = {
             "SSD_METHOD_NAME": "2",
             "SSD_COORDINATOR_STATE_DIR": "7",
+            "SSD_RUN_WARM_START": "8",
+            "SSD_METHOD_CONFIG": "{ lr = 0.1 }",
             "SSD_RUN_CLIENTS": '["b", "a"]',
             "SSD_ROUND_COHORT_SIZE": "2",
             "SSD_ROUND_DEADLINE_SECONDS": "7",
@@ -83,6 +85,8 @@ class TestSources:
         config = load(None, LOCAL, environ)
         assert config.method.name == "2"
         assert config.coordinator.state_dir == Path("7")
+        assert config.run.warm_start == Path("8")
+        assert config.method.config == {"lr": 0.1}
         assert config.run.clients == ("a", "b")
         assert config.round.deadline_seconds == 7.0
         assert config.log.level == "debug"

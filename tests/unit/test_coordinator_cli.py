@@ -1,0 +1,519 @@
+"""`ssd-coordinator`: what it prints, where errors go, and the exit code of everything that can go wrong."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import subprocess
+import sys
+import tomllib
+from collections.abc import Callable, Iterator
+from concurrent import futures
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+from ssd_proto.v1 import operator_pb2 as pb
+from ssd_proto.v1 import tensor_pb2
+from ssd_proto.v1.operator_pb2_grpc import OperatorServicer, add_OperatorServicer_to_server
+
+from coordinator import app, cli, console, errors
+from coordinator.cli import exit_code, main
+from coordinator.config import load
+from ssd.digest import CHUNK_BYTES, digest_bytes
+from ssd.methods.registry import load as load_method
+from ssd.spec import model_digest
+
+DECLARATION = load_method("synthetic", {}).declare()
+VECTOR = np.linspace(-1, 1, DECLARATION.spec.size, dtype=np.float32)
+
+
+class ScriptedOperator(OperatorServicer):
+    """Answers like a coordinator in round 3; notes what it is told."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+        self.blob = VECTOR.tobytes()
+        self.model_digest = model_digest(DECLARATION.spec, VECTOR)
+
+    def Status(self, request: Any, context: Any) -> pb.StatusReply:  # noqa: N802  # the RPC's name
+        return pb.StatusReply(
+            run_id="run-1",
+            method="synthetic",
+            mode="elastic",
+            phase="waiting",
+            waiting_for="2 more clients",
+            version=tensor_pb2.ModelVersion(number=2, model_digest="ab" * 32),
+            round=3,
+            attempt=1,
+            rounds=10,
+            cohort={"invited": 4, "accepted": 1, "failed": 0},
+            workers=[
+                pb.WorkerStatus(worker="w1", clients=4, evaluates=True, device="cpu", last_seen_seconds=0.5)
+            ],
+            registered_clients=6,
+            connected_clients=4,
+            evaluation={"knn": 0.5},
+            evaluated_version=2,
+            statistics={"loss": math.nan},
+            build="test/1",
+            uptime_seconds=12.0,
+        )
+
+    def Watch(self, request: Any, context: Any) -> Iterator[pb.StatusReply]:  # noqa: N802  # the RPC's name
+        for _ in range(2):
+            yield self.Status(request, context)
+
+    def Rounds(self, request: Any, context: Any) -> pb.RoundsReply:  # noqa: N802  # the RPC's name
+        self.told.append(f"rounds {request.limit}")
+        return pb.RoundsReply(
+            rounds=[
+                pb.RoundRecord(round=3, attempt=1, outcome="open", cohort_size=4),
+                pb.RoundRecord(round=2, attempt=2, outcome="committed", cohort_size=4, accepted=3, seconds=90.0,
+                               model_digest="cd" * 32, statistics={"loss": 1.25}, bytes_up=5 << 20,
+                               accepted_clients=["a", "b", "c"]),
+                pb.RoundRecord(round=2, attempt=1, outcome="abandoned", reason="deadline", cohort_size=4),
+            ]
+        )  # fmt: skip
+
+    def Clients(self, request: Any, context: Any) -> pb.ClientsReply:  # noqa: N802  # the RPC's name
+        return pb.ClientsReply(
+            clients=[
+                pb.ClientRecord(client="a", index=0, worker="w1", last_committed_round=2, rounds_included=2,
+                                scaled_dimensions=range(9), alpha=10.0),
+                pb.ClientRecord(client="b", index=-1, revoked=True),
+            ]
+        )  # fmt: skip
+
+    def Pause(self, request: Any, context: Any) -> pb.PauseReply:  # noqa: N802  # the RPC's name
+        self.told.append("pause")
+        return pb.PauseReply()
+
+    def Resume(self, request: Any, context: Any) -> pb.ResumeReply:  # noqa: N802  # the RPC's name
+        self.told.append("resume")
+        return pb.ResumeReply()
+
+    def Drain(self, request: Any, context: Any) -> pb.DrainReply:  # noqa: N802  # the RPC's name
+        self.told.append("drain")
+        return pb.DrainReply()
+
+    def Revoke(self, request: Any, context: Any) -> pb.RevokeReply:  # noqa: N802  # the RPC's name
+        if request.client != "a":
+            context.set_trailing_metadata((("ssd-reason", "not_found"),))
+            context.abort(grpc.StatusCode.NOT_FOUND, f"no client is called {request.client}")
+        self.told.append("revoke a")
+        return pb.RevokeReply()
+
+    def Version(self, request: Any, context: Any) -> pb.VersionReply:  # noqa: N802  # the RPC's name
+        self.told.append("version newest" if request.newest else f"version {request.number}")
+        return pb.VersionReply(
+            version=tensor_pb2.ModelVersion(
+                number=2 if request.newest else request.number,
+                model_digest=self.model_digest,
+                full=tensor_pb2.BlobRef(digest=digest_bytes(VECTOR.tobytes()), size=VECTOR.nbytes),
+            ),
+            declaration=json.dumps(DECLARATION.to_json()).encode(),
+        )
+
+    def Download(self, request: Any, context: Any) -> Iterator[pb.DownloadPart]:  # noqa: N802  # the RPC's name
+        for start in range(0, len(self.blob), CHUNK_BYTES):
+            data = self.blob[start : start + CHUNK_BYTES]
+            yield pb.DownloadPart(size=len(self.blob), offset=start, data=data)
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[tuple[ScriptedOperator, str]]:
+    servicer = ScriptedOperator()
+    serving = grpc.server(futures.ThreadPoolExecutor(4))
+    add_OperatorServicer_to_server(servicer, serving)
+    port = serving.add_insecure_port("127.0.0.1:0")
+    serving.start()
+    yield servicer, f"127.0.0.1:{port}"
+    serving.stop(0).wait()
+
+
+@pytest.fixture
+def operator(server: tuple[ScriptedOperator, str]) -> ScriptedOperator:
+    servicer, _ = server
+    servicer.told.clear()
+    return servicer
+
+
+@pytest.fixture
+def address(server: tuple[ScriptedOperator, str]) -> str:
+    return server[1]
+
+
+@pytest.fixture(autouse=True)
+def no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in list(os.environ):
+        if name.startswith("SSD_"):
+            monkeypatch.delenv(name)
+
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(capfd: pytest.CaptureFixture[str]) -> Run:
+    """Runs the console script in this process: exit code, standard output, standard error."""
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main(arguments)
+        out, err = capfd.readouterr()
+        return int(ended.value.code or 0), out, err
+
+    return call
+
+
+class TestVerbs:
+    def test_status_for_people(self, run: Run, address: str, operator: ScriptedOperator) -> None:
+        code, out, err = run("status", "--address", address)
+        assert (code, err) == (0, "")
+        assert "phase     waiting: 2 more clients" in out
+        assert "version   2 of 10  abababababababab" in out
+        assert "round     3, attempt 1: 1 accepted, 0 failed, 4 invited" in out
+        assert "clients   4 of 6 connected, on 1 workers" in out
+        assert "round was loss -" in out
+        assert "\x1b" not in out
+
+    def test_status_for_programs(self, run: Run, address: str, operator: ScriptedOperator) -> None:
+        _, out, _ = run("status", "--address", address, "--format", "json")
+        value = json.loads(out)
+        assert (value["phase"], value["version"], value["statistics"]) == ("waiting", 2, {"loss": None})
+        assert value["workers"][0]["worker"] == "w1"
+
+    def test_watching_prints_every_change(self, run: Run, address: str, operator: ScriptedOperator) -> None:
+        code, out, _ = run("status", "--watch", "--address", address, "--format", "json")
+        assert (code, [json.loads(line)["round"] for line in out.splitlines()]) == (0, [3, 3])
+
+    def test_rounds(self, run: Run, address: str, operator: ScriptedOperator) -> None:
+        _, out, _ = run("rounds", "--address", address, "--limit", "7")
+        assert operator.told == ["rounds 7"]
+        lines = out.splitlines()
+        assert lines[0].split() == [
+            "round",
+            "attempt",
+            "outcome",
+            "clients",
+            "time",
+            "up",
+            "down",
+            "loss",
+            "digest",
+            "or",
+            "reason",
+        ]
+        assert lines[2].split() == [
+            "2",
+            "2",
+            "committed",
+            "3/4",
+            "90.0",
+            "s",
+            "5.0",
+            "MiB",
+            "0",
+            "B",
+            "1.25",
+            "cdcdcdcdcdcdcdcd",
+        ]
+        assert lines[3].endswith("deadline")
+        _, out, _ = run("rounds", "--address", address, "--format", "json")
+        assert [each["outcome"] for each in json.loads(out)] == ["open", "committed", "abandoned"]
+
+    def test_clients(self, run: Run, address: str, operator: ScriptedOperator) -> None:
+        _, out, _ = run("clients", "--address", address)
+        assert "0,1,2,3,4,5,… (9)" in out
+        assert out.splitlines()[2].split() == ["b", "-", "revoked", "-", "0", "-"]
+        _, out, _ = run("clients", "--address", address, "--format", "json")
+        assert [(each["client"], each["index"]) for each in json.loads(out)] == [("a", 0), ("b", None)]
+
+    @pytest.mark.parametrize("verb", ["pause", "resume", "drain"])
+    def test_wishes_reach_the_coordinator(
+        self, run: Run, address: str, operator: ScriptedOperator, verb: str
+    ) -> None:
+        code, out, _ = run(verb, "--address", address)
+        assert (code, operator.told) == (0, [verb])
+        assert verb[:5] in out
+        assert json.loads(run(verb, "--address", address, "--format", "json")[1]) == {"done": verb}
+
+    def test_revoke(self, run: Run, address: str, operator: ScriptedOperator) -> None:
+        assert run("revoke", "a", "--address", address)[:2] == (0, "revoked a\n")
+        code, out, err = run("revoke", "zz", "--address", address)
+        assert (code, out) == (3, "")
+        assert "refused (not_found): no client is called zz" in err
+
+    def test_the_address_may_come_from_the_configuration_or_the_environment(
+        self,
+        run: Run,
+        address: str,
+        operator: ScriptedOperator,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        path = tmp_path / "c.toml"
+        path.write_text(f'[coordinator]\nlisten = "{address}"\n')
+        assert run("pause", "--config", str(path))[0] == 0
+        monkeypatch.setenv("SSD_COORDINATOR_LISTEN", address)
+        assert run("pause")[0] == 0
+        assert operator.told == ["pause", "pause"]
+
+    def test_nobody_there(self, run: Run) -> None:
+        code, out, err = run("status", "--address", "127.0.0.1:1")
+        assert (code, out) == (3, "")
+        assert "no coordinator answers at 127.0.0.1:1" in err
+        assert "--address" in err
+
+    def test_somebody_else_there(self, run: Run) -> None:
+        other = grpc.server(futures.ThreadPoolExecutor(1))
+        port = other.add_insecure_port("127.0.0.1:0")
+        other.start()
+        code, _, err = run("status", "--address", f"127.0.0.1:{port}")
+        other.stop(0).wait()
+        assert code == 3
+        assert "it is no coordinator" in err
+
+
+class TestExport:
+    def test_the_newest_version_becomes_an_encoder_file(
+        self,
+        run: Run,
+        address: str,
+        operator: ScriptedOperator,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
+        out = tmp_path / "encoder.safetensors"
+        code, said, _ = run("export", "--out", str(out), "--address", address, "--format", "json")
+        assert code == 0
+        assert json.loads(said) == {"out": str(out), "version": 2, "model_digest": operator.model_digest}
+        content = out.read_bytes()
+        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+        assert header["__metadata__"]["run"] == "run-1"
+        assert header["__metadata__"]["version"] == "2"
+        assert [path.name for path in tmp_path.iterdir()] == ["encoder.safetensors"]
+
+    def test_an_existing_file_is_kept_unless_forced(
+        self,
+        run: Run,
+        address: str,
+        operator: ScriptedOperator,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
+        out = tmp_path / "encoder.safetensors"
+        out.write_text("precious")
+        code, _, err = run("export", "--out", str(out), "--address", address)
+        assert (code, out.read_text()) == (2, "precious")
+        assert "--force" in err
+        code, _, _ = run("export", "--out", str(out), "--address", address, "--force", "--version", "1")
+        assert (code, operator.told) == (0, ["version 1"])
+        assert out.read_bytes() != b"precious"
+
+    @pytest.mark.parametrize("damage", ["bit", "short", "long", "digest"])
+    def test_what_arrives_damaged_is_refused(
+        self,
+        run: Run,
+        address: str,
+        operator: ScriptedOperator,
+        tmp_path: Path,
+        damage: str,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        good = operator.blob
+        changed = {"bit": bytes([good[0] ^ 1]) + good[1:], "short": good[:-4], "long": good + b"1234"}
+        monkeypatch.setattr(operator, "blob", changed.get(damage, good))
+        if damage == "digest":
+            monkeypatch.setattr(operator, "model_digest", hashlib.sha256(b"other").hexdigest())
+        code, _, err = run("export", "--out", str(tmp_path / "e.safetensors"), "--address", address)
+        assert code == 4
+        assert "damaged" in err or "digest" in err
+        assert list(tmp_path.iterdir()) == []
+
+    def test_a_place_that_cannot_be_written(
+        self, run: Run, address: str, operator: ScriptedOperator, tmp_path: Path
+    ) -> None:
+        code, _, err = run(
+            "export", "--out", str(tmp_path / "absent" / "e.safetensors"), "--address", address
+        )
+        assert code == 4
+        assert "cannot be written" in err
+
+
+class TestConfigShow:
+    def test_what_is_printed_is_a_configuration_file(self, run: Run, tmp_path: Path) -> None:
+        assignments = [
+            'method.config={lr = 0.1, "odd key" = ["a\\"b", "c\\nd"], deep = {x = 1}}',
+            'run.clients=["b", "a"]',
+            "round.cohort_size=2",
+        ]
+        options = [part for each in assignments for part in ("--set", each)]
+        code, out, _ = run("config", "show", "--insecure", "--rounds", "7", "--state-dir", "s", *options)
+        assert code == 0
+        assert tomllib.loads(out)["run"]["clients"] == ["a", "b"]
+        path = tmp_path / "c.toml"
+        path.write_text(out)
+        config = load(path, {}, {})
+        assert config.method.config["odd key"] == ['a"b', "c\nd"]
+        assert (config.run.rounds, config.coordinator.state_dir) == (7, Path("s"))
+        assert "# warm_start is not set" in out
+        code, again, _ = run("config", "show", "--config", str(path), "--format", "json")
+        assert json.loads(again) == config.resolved()
+
+    def test_all_mistakes_and_exit_code_2(self, run: Run, tmp_path: Path) -> None:
+        path = tmp_path / "c.toml"
+        path.write_text("[run]\nrouds = 3\nseed = -1\n")
+        code, out, err = run("config", "show", "--config", str(path), "--insecure")
+        assert (code, out) == (2, "")
+        assert "c.toml:2: [run] rouds: unknown key; did you mean rounds?" in err
+        assert "c.toml:3: [run] seed" in err
+
+    @pytest.mark.parametrize("assignment", ["run.rounds", "rounds=3", "="])
+    def test_a_bad_assignment(self, run: Run, assignment: str) -> None:
+        code, _, err = run("config", "show", "--insecure", "--set", assignment)
+        assert code == 2
+        assert "write table.key" in err
+
+
+class TestRun:
+    def test_flags_reach_the_daemon_and_its_exit_code_is_ours(
+        self, run: Run, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        seen = []
+
+        def fake(config: object) -> int:
+            seen.append(config)
+            return 4
+
+        monkeypatch.setattr(app, "run", fake)
+        arguments = ["--insecure", "--listen", "unix:/tmp/c", "--state-dir", "s", "--rounds", "3"]
+        code, _, _ = run("run", *arguments, "--set", "log.level=debug")
+        assert code == 4
+        expected = load(
+            None,
+            {
+                "transport.insecure": True,
+                "coordinator.listen": "unix:/tmp/c",
+                "coordinator.state_dir": "s",
+                "run.rounds": 3,
+                "log.level": "debug",
+            },
+            {},
+        )
+        assert seen == [expected]
+
+    @pytest.mark.parametrize(
+        ("fault", "code"),
+        [
+            (errors.ConfigInvalid("x"), 2),
+            (errors.RunConfigChanged("x"), 2),
+            (errors.MethodRefused("x"), 2),
+            (errors.PortUnavailable("x"), 3),
+            (errors.StateDirectoryLocked("x"), 3),
+            (errors.StorageFailed("x"), 4),
+            (errors.BlobMissing("x"), 4),
+            (errors.BlobCorrupt("x"), 4),
+            (errors.MethodHostFailed("x"), 1),
+            (errors.JournalConflict("x"), 1),
+            (KeyboardInterrupt(), 130),
+        ],
+    )
+    def test_every_fault_has_its_exit_code(
+        self, run: Run, monkeypatch: pytest.MonkeyPatch, fault: BaseException, code: int
+    ) -> None:
+        def fail(config: object) -> int:
+            raise fault
+
+        monkeypatch.setattr(app, "run", fail)
+        found, out, err = run("run", "--insecure")
+        assert (found, out) == (code, "")
+        assert err.startswith("error: x") or code == 130
+        assert ("a defect" in err) == (code == 1)
+
+    def test_every_operator_fault_has_a_code(self) -> None:
+        def below(kind: type) -> Iterator[type]:
+            for each in kind.__subclasses__():
+                yield each
+                yield from below(each)
+
+        for kind in below(errors.OperatorFault):
+            assert exit_code(kind("x")) in {2, 3, 4}
+
+
+class TestUsage:
+    def test_help_names_every_verb_and_exit_code(self, run: Run) -> None:
+        code, out, _ = run("--help")
+        assert code == 0
+        for verb in [
+            "run",
+            "status",
+            "rounds",
+            "clients",
+            "pause",
+            "resume",
+            "drain",
+            "revoke",
+            "export",
+            "config",
+        ]:
+            assert f"  {verb}" in out
+        assert "Exit codes: 0 done" in out
+
+    @pytest.mark.parametrize(
+        "arguments", [["nosuch"], ["run", "--nosuch"], ["revoke"], ["rounds", "--limit", "0"]]
+    )
+    def test_wrong_usage_is_2_and_goes_to_standard_error(self, run: Run, arguments: list[str]) -> None:
+        code, out, err = run(*arguments)
+        assert (code, out) == (2, "")
+        assert "Usage:" in err
+
+    def test_colour_only_where_wanted(self, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+        assert "\x1b" not in run("config", "show")[2]
+        monkeypatch.setattr(cli, "_colour", lambda: True)
+        assert "\x1b" in run("config", "show")[2]
+        monkeypatch.undo()
+        monkeypatch.setenv("NO_COLOR", "1")
+        assert cli._colour() is False
+
+    def test_starting_is_light(self) -> None:
+        """No torch ever, and no gRPC before a verb needs it."""
+        script = (
+            "import sys, coordinator.cli; print(sorted({'torch', 'grpc', 'aiohttp'} & sys.modules.keys()))"
+        )
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+        done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment)
+        assert (done.stdout, done.stderr) == ("[]\n", "")
+
+
+class TestConsole:
+    @pytest.mark.parametrize(
+        ("nbytes", "text"),
+        [
+            (0, "0 B"),
+            (1023, "1023 B"),
+            (1024, "1.0 KiB"),
+            (26_615_628, "25.4 MiB"),
+            (5 << 40, "5.0 TiB"),
+            (1 << 60, "1048576.0 TiB"),
+        ],
+    )
+    def test_sizes(self, nbytes: int, text: str) -> None:
+        assert console.size(nbytes) == text
+
+    def test_columns_line_up_whatever_their_colour(self) -> None:
+        lines = console.table(("a", "b"), [("\x1b[31mlong\x1b[0m", 1), ("x", 22)]).splitlines()
+        assert lines[1] == "\x1b[31mlong\x1b[0m  1"
+        assert lines[2] == "x     22"
+
+    def test_empty_answers_say_so(self) -> None:
+        assert console.rounds([]) == "no round was opened yet"
+        assert console.clients([]) == "no client is registered yet"
