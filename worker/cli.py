@@ -7,15 +7,21 @@ state directory fails. Nothing here imports torch; gRPC only when a command need
 from __future__ import annotations
 
 import json
+import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from worker.config import WorkerConfig, load
 from worker.errors import OperatorFault
+
+if TYPE_CHECKING:
+    from worker.store import SqliteStore
 
 Json = Any
 
@@ -79,21 +85,52 @@ def _load(
         "worker.device": device,
         "worker.state_dir": state_dir,
         "worker.http_listen": http_listen,
-        "data.clients": None if clients is None else [client for client in clients.split(",") if client],
+        "data.clients": None if clients is None else _client_ids(clients),
         "data.partition": partition,
         "log.level": log_level,
     }
     return load(path, flags | {key: value for key, value in named.items() if value is not None})
 
 
+def _client_ids(text: str) -> list[str]:
+    """The ids of `a,b,c`, or those in the file of `@file`, one a line."""
+    if not text.startswith("@"):
+        return [client for client in text.split(",") if client]
+    try:
+        return Path(text[1:]).read_text(encoding="utf-8").split()
+    except OSError as error:
+        raise click.UsageError(f"--clients {text}: cannot be read: {error.strerror}") from error
+
+
 @cli.command()
 @_settings
-def run(**options: Any) -> None:
+@click.option("--devices", help="One worker process per device: all, or a list like 0,1 or cpu,cpu.")
+def run(devices: str | None, **options: Any) -> int:
     """Attend the coordinator and train what it asks for, until stopped."""
     config = _load(**options)
+    if devices is not None:
+        from worker import supervisor
+
+        found = supervisor.parse_devices(devices, os.environ, supervisor.count_gpus)
+        return supervisor.supervise(config, supervisor.members(config, found, _shared_arguments(options)))
     from worker.app import run as run_worker
 
     run_worker(config)
+    return 0
+
+
+def _shared_arguments(options: Mapping[str, Any]) -> list[str]:
+    """The arguments that every process of `--devices` gets; the others are per device."""
+    shared = ["run"]
+    for flag, key in (("--config", "path"), ("--coordinator", "coordinator"), ("--partition", "partition"),
+                      ("--log-level", "log_level")):  # fmt: skip
+        if options[key] is not None:
+            shared += [flag, str(options[key])]
+    if options["insecure"]:
+        shared.append("--insecure")
+    for assignment in options["assignments"]:
+        shared += ["--set", assignment]
+    return shared
 
 
 @cli.group()
@@ -108,10 +145,93 @@ def config_show(**options: Any) -> None:
     click.echo(json.dumps(_load(**options).resolved(), indent=2))
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Entry point; the exit code is returned and, from a console script, raised."""
+@cli.group()
+def client() -> None:
+    """Clients' states on this host. The worker must be stopped."""
+
+
+def _stored(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options that say which state directory is meant."""
+    for option in (
+        click.option("--state-dir", type=click.Path(path_type=Path), help="The worker's state directory."),
+        click.option("--config", "path", type=click.Path(path_type=Path, dir_okay=False), help="TOML file."),
+    ):
+        command = option(command)
+    return command
+
+
+@contextmanager
+def _store(path: Path | None, state_dir: Path | None) -> Iterator[SqliteStore]:
+    from worker.store import SqliteStore
+
+    # Nothing is said over the network: TLS or not does not matter here.
+    where = state_dir or load(path, {"transport.insecure": True}).worker.state_dir
+    if not where.is_dir():
+        raise click.UsageError(f"there is no state directory at {where}")
+    store = SqliteStore(where)
     try:
-        cli.main(arguments, prog_name="ssd-worker", standalone_mode=False)
+        yield store
+    finally:
+        store.close()
+
+
+@client.command("list")
+@_stored
+@click.option("--format", "form", type=click.Choice(["human", "json"]), default="human", show_default=True)
+def client_list(path: Path | None, state_dir: Path | None, form: str) -> None:
+    """Every client the store holds something of."""
+    from worker.transfer import list_clients
+
+    with _store(path, state_dir) as store:
+        found = list_clients(store)
+    if form == "json":
+        click.echo(json.dumps([asdict(summary) for summary in found]))
+        return
+    for summary in found:
+        now = "current" if summary.current_run else "earlier"
+        click.echo(
+            f"{summary.client}  run {summary.run[:16]} ({now})  last committed round "
+            f"{summary.last_committed_round}  state {summary.state_bytes} bytes  open updates {summary.held_updates}"
+        )
+
+
+@client.command("export")
+@click.argument("client_id", metavar="CLIENT")
+@_stored
+@click.option(
+    "--out", type=click.Path(path_type=Path, dir_okay=False), required=True, help="The file to write."
+)
+@click.option("--run", "run_id", help="Of which run.  [default: the current one]")
+@click.option("--remove", is_flag=True, help="Remove the client from this host once the file is safe.")
+def client_export(
+    client_id: str, path: Path | None, state_dir: Path | None, out: Path, run_id: str | None, remove: bool
+) -> None:
+    """Write CLIENT's state to a file that another host can import."""
+    from worker.transfer import export_client
+
+    with _store(path, state_dir) as store:
+        export_client(store, client_id, out, run=run_id, remove=remove)
+    click.echo(f"exported {client_id} -> {out}")
+
+
+@client.command("import")
+@click.argument("source", type=click.Path(path_type=Path, dir_okay=False, exists=True))
+@_stored
+def client_import(source: Path, path: Path | None, state_dir: Path | None) -> None:
+    """Take over a client's state from a file that `export` wrote."""
+    from worker.transfer import import_client
+
+    if state_dir is not None:
+        state_dir.mkdir(parents=True, exist_ok=True)
+    with _store(path, state_dir) as store:
+        summary = import_client(store, source)
+    click.echo(f"imported {summary.client} as of round {summary.last_committed_round}")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line; the exit code."""
+    try:
+        code = cli.main(arguments, prog_name="ssd-worker", standalone_mode=False)
     except click.exceptions.Exit as done:
         return done.exit_code
     except click.ClickException as error:
@@ -122,7 +242,7 @@ def main(arguments: list[str] | None = None) -> int:
     except OperatorFault as fault:
         click.echo(f"error: {fault}", err=True)
         return fault.exit_code
-    return 0
+    return code if isinstance(code, int) else 0
 
 
 if __name__ == "__main__":

@@ -33,7 +33,11 @@ def apply_commit(session: Session, commit: Committed, out: list[Effect]) -> tupl
     included = frozenset(commit.included)
     keys = [key for key in sorted(session.held) if key.client in included and key.round == commit.round]
     session = _promote(session, keys, out)
-    stale = tuple(key for key in sorted(session.held) if key.base_digest != commit.version.model_digest)
+    stale = tuple(
+        key
+        for key in sorted(session.held)
+        if key.round <= commit.round or key.base_digest != commit.version.model_digest
+    )
     session = drop(session, stale, "base_moved_on", out)
     lost = tuple(c for c in commit.included if c in session.clients and session.clients[c] < commit.round)
     return session, lost

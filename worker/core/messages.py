@@ -38,6 +38,11 @@ class Version:
     full: Blob
     deltas: tuple[DeltaStep, ...] = ()
 
+    @property
+    def name(self) -> tuple[int, str]:
+        """Number and digest. A round that moved nothing makes a new number with the same digest."""
+        return self.number, self.model_digest
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Artefact:

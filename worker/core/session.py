@@ -113,7 +113,7 @@ def _welcomed(session: Session, event: events.Welcomed, out: list[Effect]) -> Se
             f"{len(welcome.held_fates)} fates for {len(session.hello_held)} held updates in the welcome"
         )
     out.append(effects.OpenSession(welcome=welcome))
-    session = replace(session, link=Link.ATTENDING, failures=0, newest=welcome.version.model_digest)
+    session = replace(session, link=Link.ATTENDING, failures=0, newest=welcome.version.name)
     if welcome.run_id != session.run_id:
         return _enter_run(session, event, out)
     session, promoted = apply_fates(session, welcome, out)
@@ -198,11 +198,11 @@ def _stop_job(session: Session, out: list[Effect]) -> Session:
 
 
 def _committed(session: Session, event: messages.Committed, out: list[Effect]) -> Session:
-    session = replace(session, newest=event.version.model_digest)
+    session = replace(session, newest=event.version.name)
     session, lost = apply_commit(session, event, out)
     session = _reinitialise(session, dict.fromkeys(lost, event.round), "state_lost", out)
     current = session.work
-    if current is not None and current.train.base.model_digest != event.version.model_digest:
+    if current is not None and current.train.base.name != event.version.name:
         session = work.abandon(session, out)
     return session
 

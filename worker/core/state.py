@@ -83,8 +83,8 @@ class Session:
     """Finished updates in the store whose fate is open."""
     versions: Mapping[int, str] = field(default_factory=dict)
     """Verified versions on disk: number -> model digest."""
-    newest: str = ""
-    """Model digest of the newest version the worker heard of."""
+    newest: tuple[int, str] = (0, "")
+    """Number and model digest of the newest version the worker heard of."""
     max_versions: int = 2
     backoff: Backoff = field(default_factory=Backoff)
     link: Link = Link.OFFLINE

@@ -215,7 +215,7 @@ def rejoin(session: Session, welcome: messages.Welcome, out: list[Effect]) -> Se
     current = session.work
     if current is None:
         return session
-    if current.train.base.model_digest != welcome.version.model_digest:
+    if current.train.base.name != welcome.version.name:
         return abandon(session, out)
     return replace(session, work=replace(current, delivered=frozenset(), live=False))
 
@@ -261,7 +261,7 @@ def client_trained(session: Session, event: events.ClientTrained, out: list[Effe
     ours = session.job is not None and session.job.key == key
     session = _job_done(session, key)
     fresh = key.client in session.clients and session.clients[key.client] < key.round
-    if not ours or not fresh or key in session.held or key.base_digest != session.newest:
+    if not ours or not fresh or key in session.held or (key.round - 1, key.base_digest) != session.newest:
         out.append(effects.ForgetFiles(finished=finished))
         return session
     session = replace(session, held={**session.held, key: finished})
