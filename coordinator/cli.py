@@ -64,10 +64,6 @@ def _guarded(run: Callable[[], Json]) -> int:
     except CoordinatorError as error:
         _complain(f"{error} (a defect; please report it with the log)")
         return EXIT_DEFECT
-    except BrokenPipeError:
-        # The reader (head, less) has seen enough; keep the interpreter from complaining while it closes.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return EXIT_OK
     return code if isinstance(code, int) else EXIT_OK
 
 

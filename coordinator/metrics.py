@@ -28,7 +28,7 @@ from prometheus_client import (
 )
 
 from coordinator.core.state import Fate, Phase
-from coordinator.errors import Reason
+from coordinator.errors import CoordinatorError, Reason
 
 PREFIX = "ssd_coordinator_"
 CONTENT_TYPE = CONTENT_TYPE_LATEST
@@ -276,14 +276,22 @@ class CoordinatorMetrics:
         disk_used: Callable[[], int],
         free_bytes: Callable[[], int],
     ) -> None:
-        """Where to read the gauges nobody pushes; called on every scrape, cheap, must not raise."""
-        self._staging.labels("ram").set_function(lambda: float(ram_used()))
-        self._staging.labels("disk").set_function(lambda: float(disk_used()))
-        self._free.set_function(lambda: float(free_bytes()))
+        """Where to read the gauges nobody pushes; called on every scrape. A failing one reads as NaN."""
+        self._staging.labels("ram").set_function(lambda: _read(ram_used))
+        self._staging.labels("disk").set_function(lambda: _read(disk_used))
+        self._free.set_function(lambda: _read(free_bytes))
 
     def render(self) -> bytes:
         """The exposition text, of type `CONTENT_TYPE`."""
         return generate_latest(self.registry)
+
+
+def _read(source: Callable[[], int]) -> float:
+    try:
+        return float(source())
+    except CoordinatorError:
+        # A broken disk must not take the page down that says so.
+        return math.nan
 
 
 def peak_memory_bytes() -> float:

@@ -189,6 +189,9 @@ class FileBlobs:
         self._numbers = itertools.count()
         try:
             (root / "tmp").mkdir(parents=True, exist_ok=True)
+            # The journal may soon name what lies below: the way there must not be lost with the power.
+            for directory in (root, state_dir, state_dir.absolute().parent):
+                _fsync_directory(directory)
             for leftover in (root / "tmp").iterdir():
                 leftover.unlink()
             for listing in root.glob("??/*.chunks"):

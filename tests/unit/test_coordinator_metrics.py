@@ -10,7 +10,7 @@ from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
 from coordinator.core.state import Fate, Phase
-from coordinator.errors import Reason
+from coordinator.errors import Reason, StorageFailed
 from coordinator.metrics import CoordinatorMetrics, Vocabulary, peak_memory_bytes
 
 
@@ -193,6 +193,14 @@ def test_gauges_nobody_pushes_are_read_when_scraped(metrics: CoordinatorMetrics)
     room["ram"] = 5
     assert value(metrics, "staging_bytes", kind="ram") == 5
     assert value(metrics, "state_free_bytes") == 9
+
+
+def test_a_broken_disk_does_not_take_the_page_down(metrics: CoordinatorMetrics) -> None:
+    def broken() -> int:
+        raise StorageFailed("gone")
+
+    metrics.read_at_scrape(ram_used=lambda: 1, disk_used=lambda: 2, free_bytes=broken)
+    assert "ssd_coordinator_state_free_bytes NaN" in metrics.render().decode()
 
 
 @pytest.mark.parametrize("hostile", ["reason", "measure", "term"])

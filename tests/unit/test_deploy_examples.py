@@ -1,0 +1,30 @@
+"""Every example configuration loads, and those that belong together fit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from coordinator.config import load as load_coordinator
+from worker.config import load as load_worker
+
+CONFIG = Path(__file__).parents[2] / "deploy" / "config"
+WORKERS = sorted(CONFIG.glob("worker*.toml"))
+COORDINATORS = sorted(CONFIG.glob("coordinator*.toml"))
+
+
+def test_every_example_is_one_of_the_two_kinds() -> None:
+    assert sorted(CONFIG.glob("*.toml")) == sorted([*WORKERS, *COORDINATORS])
+    assert WORKERS
+    assert COORDINATORS
+
+
+@pytest.mark.parametrize("path", WORKERS, ids=lambda path: path.name)
+def test_a_workers_example_loads_and_finds_a_coordinators(path: Path) -> None:
+    worker = load_worker(path, {}, {})
+    addresses = {load_coordinator(each, {}, {}).coordinator.listen for each in COORDINATORS}
+    assert worker.worker.coordinator in addresses
+    assert worker.worker.http_listen not in {
+        load_coordinator(each, {}, {}).coordinator.http_listen for each in COORDINATORS
+    }
