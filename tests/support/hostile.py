@@ -1,0 +1,364 @@
+"""A coordinator with an open round, honest workers on it, and the means to be hostile to it and see what it says."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import queue
+import tempfile
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import grpc
+from federation import Federation
+from prometheus_client.parser import text_string_to_metric_families
+from raw_worker import RawWorker
+from ssd_proto.v1 import federation_pb2 as pb
+from ssd_proto.v1 import operator_pb2 as operator_pb
+
+from ssd.digest import CHUNK_BYTES
+
+FEDERATION = "/ssd_proto.v1.Federation"
+OPERATOR = "/ssd_proto.v1.Operator"
+CLIENTS = [f"client-{index:03d}" for index in range(4)]
+ROUNDS = 2
+PATIENCE = 30.0
+SETTINGS: dict[str, Any] = {
+    "run.clients": CLIENTS,
+    "run.rounds": ROUNDS,
+    "run.when_done": "serve",
+    "round.cohort_size": 3,
+    "round.max_client_failures": 1_000_000,
+    "method.config": {"parameters": 20000},
+}
+"""Three of four clients a round, so one is always outside the cohort; a bad update never halts the run."""
+
+UPDATES = "ssd_coordinator_updates_total"
+REFUSED = "ssd_coordinator_messages_refused_total"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a call ended."""
+
+    code: grpc.StatusCode
+    reason: str
+    detail: str = ""
+    replies: list[Any] = field(default_factory=list)
+
+    @property
+    def verdict(self) -> pb.Verdict | None:
+        for reply in self.replies:
+            if isinstance(reply, pb.UploadReply) and reply.WhichOneof("kind") == "verdict":
+                return reply.verdict
+        return None
+
+
+def as_bytes(message: Any) -> bytes:
+    return message if isinstance(message, bytes) else message.SerializeToString()
+
+
+def changed(envelope: pb.Envelope, **changes: Any) -> pb.Envelope:
+    """A copy with other fields."""
+    fields = {descriptor.name: value for descriptor, value in envelope.ListFields()}
+    return pb.Envelope(**{**fields, **changes})
+
+
+def outcome_of(call: Any, replies: list[Any]) -> Outcome:
+    trailing = dict(call.trailing_metadata() or ())
+    return Outcome(call.code(), str(trailing.get("ssd-reason", "")), call.details() or "", replies)
+
+
+def stream(
+    channel: grpc.Channel,
+    path: str,
+    messages: Iterable[Any],
+    reply: Any,
+    *,
+    metadata: Any = None,
+    keep_open: bool = False,
+) -> Outcome:
+    """A call with any number of messages up. `keep_open`: the sender waits for the status instead of ending."""
+    over = threading.Event()
+
+    def up() -> Iterator[Any]:
+        yield from messages
+        if keep_open:
+            over.wait(PATIENCE)
+
+    call = channel.stream_stream(path, as_bytes, reply.FromString)(up(), metadata=metadata, timeout=PATIENCE)
+    replies = []
+    with contextlib.suppress(grpc.RpcError):
+        replies.extend(call)
+    over.set()
+    return outcome_of(call, replies)
+
+
+def ask(channel: grpc.Channel, path: str, request: Any, reply: Any, *, metadata: Any = None) -> Outcome:
+    """A call with one message up."""
+    call = channel.unary_stream(path, as_bytes, reply.FromString)(
+        request, metadata=metadata, timeout=PATIENCE
+    )
+    replies = []
+    with contextlib.suppress(grpc.RpcError):
+        replies.extend(call)
+    return outcome_of(call, replies)
+
+
+class Upload:
+    """An upload in slow motion."""
+
+    def __init__(self, worker: RawWorker, envelope: Any, *, metadata: Any = None) -> None:
+        self._up: queue.Queue[Any] = queue.Queue()
+        self.call = worker.channel.stream_stream(
+            f"{FEDERATION}/SubmitUpdate", as_bytes, pb.UploadReply.FromString
+        )(
+            iter(self._up.get, None),
+            metadata=worker.metadata() if metadata is None else metadata,
+            timeout=PATIENCE,
+        )
+        self.replies: list[pb.UploadReply] = []
+        self.offset = 0
+        self.send(pb.UploadPart(envelope=envelope) if isinstance(envelope, pb.Envelope) else envelope)
+
+    def send(self, message: Any) -> None:
+        self._up.put(message)
+
+    def send_chunk(self, offset: int, data: bytes) -> None:
+        self.send(pb.UploadPart(chunk=pb.Chunk(offset=offset, data=data)))
+
+    def send_body(self, body: bytes, stop: int | None = None, step: int = CHUNK_BYTES) -> None:
+        """The body from where the coordinator wants it up to `stop`."""
+        end = len(body) if stop is None else stop
+        while self.offset < end:
+            size = min(step, CHUNK_BYTES - self.offset % CHUNK_BYTES, end - self.offset)
+            self.send_chunk(self.offset, body[self.offset : self.offset + size])
+            self.offset += size
+
+    def reply(self) -> pb.UploadReply | None:
+        """The next reply; None at the end of the call."""
+        try:
+            reply = next(self.call)
+        except (StopIteration, grpc.RpcError):
+            return None
+        self.replies.append(reply)
+        return reply
+
+    def proceeded(self) -> bool:
+        """Wait until the coordinator takes the body, or ends the call."""
+        while (reply := self.reply()) is not None:
+            if reply.WhichOneof("kind") == "proceed":
+                self.offset = reply.proceed.offset
+                return True
+            if reply.WhichOneof("kind") == "verdict":
+                return False
+        return False
+
+    def end(self) -> None:
+        """Send nothing more."""
+        self._up.put(None)
+
+    def outcome(self) -> Outcome:
+        """Wait for the end of the call without ending it."""
+        while self.reply() is not None:
+            pass
+        self.end()
+        return outcome_of(self.call, list(self.replies))
+
+
+Counts = dict[tuple[str, ...], float]
+
+
+class Site:
+    """A federation in the middle of its last round; `alpha` hosts two clients of the cohort, `beta` the rest."""
+
+    def __init__(self, root: Path, **changes: Any) -> None:
+        self.settings = {**SETTINGS, **changes}
+        self.federation = Federation(root, **self.settings)
+        self.address = f"127.0.0.1:{self.federation.port}"
+        self.honest: dict[str, tuple[bytes, int]] = {}
+        self.contributed: set[str] = set()
+
+    def __enter__(self) -> Site:
+        self.federation.start_coordinator()
+        probe = RawWorker(self.address, "probe", CLIENTS)
+        with probe:
+            probe.attend().learn()
+            first = probe.expect("train")
+            probe.contribute(first)
+            self.past = first
+            second = probe.expect("train")
+            # Trained once: a client's state advances with every training.
+            self.honest = {each.client: probe.train(second, each.client) for each in second.clients}
+        self.cohort = sorted(self.honest)
+        (self.outsider,) = set(CLIENTS) - set(self.cohort)
+        self.alpha = self.worker("alpha", [*self.cohort[:2], self.outsider])
+        self.beta = self.worker("beta", self.cohort[2:])
+        self.task = self.alpha.expect("train")
+        self.beta.expect("train")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for worker in (self.alpha, self.beta):
+            worker.close()
+        self.federation.__exit__()
+
+    def worker(self, name: str, clients: list[str], **changes: Any) -> RawWorker:
+        """An honest worker, attending; the coordinator may still believe that another one hosts its clients."""
+        patience = threading.Event()
+        for _ in range(200):
+            worker = RawWorker(self.address, name, clients, **changes)
+            worker.attend()
+            if worker.welcome is not None:
+                return worker.learn()
+            worker.close()
+            patience.wait(0.05)
+        raise AssertionError(f"{name} could not attend: {worker.status}")
+
+    def envelope(self, client: str, body: bytes | None = None, **changes: Any) -> pb.Envelope:
+        """An honest envelope but for the changes."""
+        mine, weight = self.honest[client]
+        envelope = self.alpha.envelope(self.task, {client: weight}, mine if body is None else body)
+        return changed(envelope, **changes)
+
+    def contribute(self, worker: RawWorker, client: str) -> None:
+        body, _ = self.honest[client]
+        verdict, code, reason = worker.submit(self.envelope(client), body)
+        assert verdict is not None, (client, code, reason)
+        assert verdict.fate == pb.Verdict.FATE_ACCEPTED, (client, verdict)
+        self.contributed.add(client)
+
+    # ------------------------------------------------------------------------------------------ asking
+
+    def counts(self) -> Counts:
+        """Both counters of what was not taken, as {(metric, labels...): value}."""
+        found: Counts = {}
+        for family in text_string_to_metric_families(self.federation.http("/metrics")[1]):
+            for sample in family.samples:
+                if sample.name == UPDATES:
+                    found["updates", sample.labels["fate"], sample.labels["reason"]] = sample.value
+                elif sample.name == REFUSED:
+                    found["refused", sample.labels["call"], sample.labels["reason"]] = sample.value
+        return found
+
+    def well(self) -> None:
+        """The coordinator runs, answers, is ready and still in the round."""
+        assert self.federation.coordinator is not None
+        assert self.federation.coordinator.running, self.federation.coordinator.log.read_text()[-4000:]
+        status = self.federation.status()
+        assert (status.phase, status.round) == ("training", ROUNDS), status
+        assert self.federation.http("/readyz")[0] == 200
+
+    @contextlib.contextmanager
+    def counting(self, expected: Mapping[tuple[str, ...], int]) -> Iterator[None]:
+        """Exactly these counters grow, by exactly this much, and the coordinator is well afterwards."""
+        before = self.counts()
+        yield
+        after = self.counts()
+        grown = {key: value - before.get(key, 0) for key, value in after.items()}
+        assert {key: int(value) for key, value in grown.items() if value} == dict(expected)
+        self.well()
+
+    def refuses_upload(
+        self,
+        send: Callable[[], Outcome],
+        code: grpc.StatusCode,
+        reason: str,
+        *,
+        fate: str = "rejected",
+        verdict: bool = True,
+    ) -> Outcome:
+        """`send` is refused like this, with a verdict that says the same, and counted once in both counters."""
+        with self.counting({("updates", fate, reason): 1, ("refused", "submit_update", reason): 1}):
+            outcome = send()
+        assert (outcome.code, outcome.reason) == (code, reason), outcome
+        assert outcome.detail
+        if verdict:
+            assert outcome.verdict is not None, outcome
+            assert outcome.verdict.reason == reason
+            assert pb.Verdict.Fate.Name(outcome.verdict.fate) == f"FATE_{fate.upper()}"
+        else:
+            assert outcome.verdict is None
+        return outcome
+
+    def refuses(self, call: str, send: Callable[[], Outcome], code: grpc.StatusCode, reason: str) -> Outcome:
+        """A call that is no upload is refused like this and counted once."""
+        with self.counting({("refused", call, reason): 1}):
+            outcome = send()
+        assert (outcome.code, outcome.reason) == (code, reason), outcome
+        assert outcome.detail
+        return outcome
+
+    # ----------------------------------------------------------------------------------------- sending
+
+    def submit(self, worker: RawWorker, envelope: Any, body: bytes) -> Outcome:
+        """A whole upload, as a worker does it."""
+        upload = Upload(worker, envelope)
+        if upload.proceeded():
+            upload.send_body(body)
+        return upload.outcome()
+
+    def upload(self, worker: RawWorker, messages: Iterable[Any], **how: Any) -> Outcome:
+        """Upload parts as they are, without waiting for `proceed`."""
+        how.setdefault("metadata", worker.metadata())
+        return stream(worker.channel, f"{FEDERATION}/SubmitUpdate", messages, pb.UploadReply, **how)
+
+    def attend(self, messages: Iterable[Any], channel: grpc.Channel | None = None) -> Outcome:
+        """An Attend stream that sends these messages and waits for the end."""
+        return stream(
+            channel or self.alpha.channel,
+            f"{FEDERATION}/Attend",
+            messages,
+            pb.CoordinatorMessage,
+            keep_open=True,
+        )
+
+    # ------------------------------------------------------------------------------------------ the end
+
+    def finish(self) -> list[str]:
+        """Contribute what is missing; the digests of every version."""
+        for client in self.cohort:
+            if client not in self.contributed:
+                self.contribute(self.alpha if client in self.alpha.clients else self.beta, client)
+        self.federation.until(lambda: self.federation.status().version.number == ROUNDS, "the round commits")
+        return self.federation.digests()
+
+    def check_end(self) -> None:
+        """The round commits with the digest of an undisturbed run and the coordinator ends cleanly."""
+        self.well()
+        assert self.finish() == reference(encoding=self.settings.get("wire.update_encoding", "float16"))
+        assert self.federation.status().phase == "finished"
+        assert self.federation.coordinator is not None
+        assert self.federation.coordinator.terminate() == 0
+        assert not self.federation.coordinator.events("message"), "a library complained, see the log"
+
+
+@functools.cache
+def reference(*, encoding: str = "float16") -> list[str]:
+    """The digests of an undisturbed run of the same configuration and seed; every version."""
+    with tempfile.TemporaryDirectory() as root:
+        return undisturbed(Path(root), {**SETTINGS, "wire.update_encoding": encoding})
+
+
+def undisturbed(root: Path, settings: Mapping[str, Any]) -> list[str]:
+    """Run to the end with one honest worker."""
+    with Federation(root, **{**settings, "run.when_done": "exit"}) as federation:
+        federation.start_coordinator()
+        clients = settings["run.clients"]
+        with RawWorker(f"127.0.0.1:{federation.port}", "honest", clients) as worker:
+            worker.attend().learn()
+            for _ in range(settings["run.rounds"]):
+                worker.contribute(worker.expect("train"))
+            assert federation.finish() == 0
+        return federation.digests()
+
+
+def operator_status(channel: grpc.Channel) -> operator_pb.StatusReply:
+    """The status over a channel at hand."""
+    call = channel.unary_unary(
+        f"{OPERATOR}/Status", operator_pb.StatusRequest.SerializeToString, operator_pb.StatusReply.FromString
+    )
+    return call(operator_pb.StatusRequest(), timeout=PATIENCE)
