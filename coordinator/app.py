@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import shutil
 import signal
 
 from coordinator.aggregation import VersionMaker
@@ -12,7 +13,7 @@ from coordinator.clock import SystemClock
 from coordinator.config import CoordinatorConfig, refuse_changes
 from coordinator.core.strategy import create as create_strategy
 from coordinator.driver import Driver
-from coordinator.errors import StorageFailed
+from coordinator.errors import ConfigInvalid, StorageFailed
 from coordinator.host_client import SubprocessMethodHost
 from coordinator.identity import ClaimedIdentity
 from coordinator.logs import configure as configure_logs
@@ -21,7 +22,7 @@ from coordinator.metrics import CoordinatorMetrics
 from coordinator.ports import RunRecord
 from coordinator.rpc.convert import BUILD
 from coordinator.rpc.server import RpcServer
-from coordinator.runs import create_run, plan_of, restore, settings_of
+from coordinator.runs import SCRATCH_PREFIX, create_run, plan_of, restore, settings_of
 from coordinator.store.blobs import FileBlobs
 from coordinator.store.lock import StateDirectoryLock
 from coordinator.store.sqlite import SqliteStore
@@ -50,6 +51,8 @@ def run(config: CoordinatorConfig) -> int:
 async def _serve(config: CoordinatorConfig) -> int:
     clock = SystemClock()
     state_dir = config.coordinator.state_dir
+    for leftover in state_dir.glob(f"{SCRATCH_PREFIX}*"):
+        shutil.rmtree(leftover, ignore_errors=True)
     async with contextlib.AsyncExitStack() as stack:
         store = SqliteStore(state_dir)
         stack.callback(store.close)
@@ -69,8 +72,17 @@ async def _serve(config: CoordinatorConfig) -> int:
         )
         metrics = CoordinatorMetrics(BUILD)
         staging = BudgetedStaging(
-            state_dir / "staging", config.limits.staging_ram_bytes, config.limits.staging_disk_bytes
+            state_dir / "staging",
+            config.limits.staging_ram_bytes,
+            config.limits.staging_disk_bytes,
+            config.limits.min_free_bytes,
         )
+        largest = max(plan.update_nbytes, plan.max_fold_nbytes)
+        if not staging.fits(largest):
+            raise ConfigInvalid(
+                f"an upload of this run may have {largest} bytes, and neither staging budget holds one: raise"
+                " limits.staging_disk_bytes"
+            )
         driver = Driver(
             run=run_record,
             declaration=declaration,

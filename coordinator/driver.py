@@ -220,6 +220,7 @@ class Driver:
     async def _apply(self, event: events.Event) -> None:
         before = self._state.phase
         self._state, todo = step(self._state, event)
+        self.metrics.phase(self._state.phase)
         for effect in todo:
             await self._execute(effect)
         if self._state.phase is not before:
@@ -713,7 +714,6 @@ class Driver:
         self.metrics.population(
             workers=len(self.sessions), connected=len(state.connected()), registered=len(state.clients)
         )
-        self.metrics.phase(state.phase)
         self.metrics.cohort(
             invited=len(attempt.cohort) if attempt else 0,
             accepted=len(attempt.accepted) if attempt else 0,

@@ -34,6 +34,9 @@ from ssd.digest import byte_view, canonical_json
 from ssd.fixed_point import OverflowRisk
 from ssd.folding import FoldConfigError, FoldPlan
 
+SCRATCH_PREFIX = "init-"
+"""Directories in the state directory that hold what the method host makes for version 0; removed at start."""
+
 
 def policy_of(config: CoordinatorConfig) -> RoundPolicy:
     """The round machine's settings."""
@@ -122,7 +125,7 @@ async def create_run(
             " run.clients), so that they can be shared out"
         )
     plan_of(declaration, config)
-    scratch = Path(tempfile.mkdtemp(prefix="init-", dir=config.coordinator.state_dir))
+    scratch = Path(tempfile.mkdtemp(prefix=SCRATCH_PREFIX, dir=config.coordinator.state_dir))
     try:
         initial = await host.initial(method, method_config, config.run.seed, config.run.warm_start, scratch)
         full = _store_file(blobs, initial.vector, declaration.spec.size)
