@@ -10,6 +10,7 @@ journal. The floor is the same bytes down and up over bare grpcio streams betwee
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import platform
 import statistics
@@ -17,10 +18,14 @@ import sys
 import tempfile
 from pathlib import Path
 
-sys.path[:0] = [str(Path(__file__).resolve().parents[1] / "support"), str(Path(__file__).resolve().parents[2])]
+sys.path[:0] = [
+    str(Path(__file__).resolve().parents[1] / "support"),
+    str(Path(__file__).resolve().parents[2]),
+]
 
 import grpc
 import numpy as np
+
 import wire_floor
 from federation import Federation
 
@@ -63,11 +68,13 @@ def rounds(parameters: int, workers: int, count: int) -> tuple[list[float], floa
                 at = [version.committed_at for version in store.versions()]
             finally:
                 store.close()
-    return [later - earlier for earlier, later in zip(at[2:], at[3:], strict=False)], peak
+    return [later - earlier for earlier, later in itertools.pairwise(at[2:])], peak
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rounds", type=int, default=8)
     parser.add_argument("--workers", type=int, default=8)
     parser.add_argument("--parameters", type=int, nargs="+", default=list(GOALS))
@@ -76,7 +83,9 @@ def main() -> None:
         f"{os.cpu_count()} cores, Python {platform.python_version()}, grpcio {grpc.__version__}, numpy {np.__version__};"
         f" {options.workers} workers, float32 both ways, {options.rounds} rounds counted"
     )
-    print(f"{'parameters':>12} {'floor s':>9} {'round s':>9} {'min':>7} {'max':>7} {'ratio':>6} {'peak MB':>8} {'goal s':>7}")
+    print(
+        f"{'parameters':>12} {'floor s':>9} {'round s':>9} {'min':>7} {'max':>7} {'ratio':>6} {'peak MB':>8} {'goal s':>7}"
+    )
     for parameters in options.parameters:
         floor = wire_floor.measure(options.workers, 4 * parameters, 4 * parameters)
         taken, peak = rounds(parameters, options.workers, options.rounds)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import statistics
-import subprocess
 import sys
 import time
 
@@ -68,7 +67,8 @@ async def _serve(clients: int, down: int, up: int, rounds: int) -> list[float]:
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     processes = [
-        subprocess.Popen([sys.executable, __file__, str(port), str(up), str(rounds)]) for _ in range(clients)
+        await asyncio.create_subprocess_exec(sys.executable, __file__, str(port), str(up), str(rounds))
+        for _ in range(clients)
     ]
     taken = []
     try:
@@ -85,7 +85,7 @@ async def _serve(clients: int, down: int, up: int, rounds: int) -> list[float]:
             taken.append(time.perf_counter() - started)
     finally:
         for process in processes:
-            process.wait()
+            await process.wait()
         await server.stop(0)
     return taken
 

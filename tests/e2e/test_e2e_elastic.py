@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from federation import Federation
-from raw_worker import RawWorker
 
 from coordinator.aggregation import VersionMaker
 from coordinator.core.strategy import create
 from coordinator.store.memory_blobs import MemoryBlobs
+from federation import Federation
+from raw_worker import RawWorker
 from ssd.codec import Encoding
 from ssd.declaration import Declaration
 from ssd.folding import Fold, FoldPlan, encode_update
@@ -106,7 +106,9 @@ def test_replaying_the_journaled_sets_gives_the_same_digests(tmp_path: Path) -> 
         assert federation.finish() == 0
         digests = federation.digests()
         store = federation.store()
-        accepted = {each.round: len(each.accepted) for each in store.attempts() if each.outcome == "committed"}
+        accepted = {
+            each.round: len(each.accepted) for each in store.attempts() if each.outcome == "committed"
+        }
         store.close()
         assert accepted == {1: 4, 2: 2, 3: 4, 4: 4}
         assert replay(federation) == digests

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from federation import Federation
 
 pytestmark = pytest.mark.e2e
@@ -59,9 +60,7 @@ def test_a_worker_that_dies_there(
 ) -> None:
     with Federation(tmp_path, **SETTINGS) as federation:
         coordinator = federation.start_coordinator()
-        doomed = federation.start_worker(
-            "worker-a", GROUPS["worker-a"], fault=[place, when, str(count)]
-        )
+        doomed = federation.start_worker("worker-a", GROUPS["worker-a"], fault=[place, when, str(count)])
         federation.start_worker("worker-b", GROUPS["worker-b"])
         federation.until(lambda: not doomed.running, f"the worker dies {when} {place}")
         assert coordinator.running

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import grpc
 import pytest
-from federation import ROOT, Federation
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
+from federation import ROOT, Federation
 from ssd_proto.v1 import operator_pb2 as operator_pb
 
 pytestmark = pytest.mark.e2e
@@ -70,7 +70,9 @@ def test_health_is_truthful_in_check_and_watch_and_sigterm_ends_with_zero(tmp_pa
             health = health_pb2_grpc.HealthStub(channel)
             for service in ("", "ssd_proto.v1.Federation", "ssd_proto.v1.Operator"):
                 federation.until(
-                    lambda name=service: health.Check(health_pb2.HealthCheckRequest(service=name)).status == SERVING,
+                    lambda name=service: (
+                        health.Check(health_pb2.HealthCheckRequest(service=name)).status == SERVING
+                    ),
                     "it serves",
                 )
             watch = health.Watch(health_pb2.HealthCheckRequest(service="ssd_proto.v1.Federation"))

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from federation import Federation
 from raw_worker import RawWorker
-
 from ssd_proto.v1 import federation_pb2 as pb
 
 pytestmark = pytest.mark.e2e
@@ -17,16 +17,16 @@ CLIENTS = [f"client-{index:03d}" for index in range(10)]
 FLOAT_FOLD = ["swap:coordinator.driver:Fold=float_fold:FloatFold"]
 
 
-def run(root: Path, order: int, *, fault: list[str] | None = None, grouped: bool = False, **changes: Any) -> list[str]:
+def run(
+    root: Path, order: int, *, fault: list[str] | None = None, grouped: bool = False, **changes: Any
+) -> list[str]:
     """Two rounds by one hand-made worker that uploads in a shuffled order, alone or in folds of random size."""
     shuffle = random.Random(order)
     root.mkdir()
     settings = {"run.clients": CLIENTS, "run.rounds": 2, "method.config": {"parameters": 5000}, **changes}
     with Federation(root, **settings) as federation:
         federation.start_coordinator(fault=fault or [])
-        federation.until(
-            lambda: federation.coordinator.events("listening"), "the coordinator listens"
-        )
+        federation.until(lambda: federation.coordinator.events("listening"), "the coordinator listens")
         with RawWorker(f"127.0.0.1:{federation.port}", "w", CLIENTS) as worker:
             worker.attend().learn()
             for _ in range(2):

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+
 from federation import Federation
 
 pytestmark = pytest.mark.e2e
@@ -41,10 +41,10 @@ def run(root: Path, workers: int, **changes: Any) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def reference(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[str]]:
+def reference(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     digests = run(tmp_path_factory.mktemp("reference") / "one", 1)
     assert len(set(digests)) == ROUNDS + 1
-    yield digests
+    return digests
 
 
 @pytest.mark.parametrize("workers", [5, 10])
@@ -52,7 +52,9 @@ def test_who_hosts_which_client_changes_no_bit(tmp_path: Path, reference: list[s
     assert run(tmp_path / "many", workers) == reference
 
 
-def test_a_worker_killed_and_restarted_in_mid_round_changes_no_bit(tmp_path: Path, reference: list[str]) -> None:
+def test_a_worker_killed_and_restarted_in_mid_round_changes_no_bit(
+    tmp_path: Path, reference: list[str]
+) -> None:
     luck = random.Random(11)
     # Slower training (part of no digest), so that kills fall into the middle of it.
     slower = {"method.config": {"parameters": 5000, "train_seconds": 0.15}}

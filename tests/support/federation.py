@@ -17,9 +17,9 @@ from typing import Any
 
 import grpc
 from prometheus_client.parser import text_string_to_metric_families
-from ssd_proto.v1 import operator_pb2 as operator_pb
 
 from coordinator.store.sqlite import SqliteStore
+from ssd_proto.v1 import operator_pb2 as operator_pb
 
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE = 90.0
@@ -146,9 +146,7 @@ class Federation:
 
     # ----------------------------------------------------------------------------------------- processes
 
-    def start_coordinator(
-        self, *, wait: bool = True, fault: Sequence[str] = (), **changes: Any
-    ) -> Daemon:
+    def start_coordinator(self, *, wait: bool = True, fault: Sequence[str] = (), **changes: Any) -> Daemon:
         """Start it on its one address; `fault` are arguments for `faulty.py`."""
         path = self.root / "coordinator.toml"
         path.write_text(toml(merged(self.config, changes)))
@@ -189,9 +187,7 @@ class Federation:
         )
         path = self.root / f"{name}.toml"
         path.write_text(toml(tables))
-        daemon = Daemon(
-            [*_program("worker", fault), "run", "--config", str(path)], self.root / f"{name}.log"
-        )
+        daemon = Daemon([*_program("worker", fault), "run", "--config", str(path)], self.root / f"{name}.log")
         self.workers[name] = daemon
         return daemon
 

@@ -9,7 +9,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import grpc
-from ssd_proto.v1 import federation_pb2 as pb
 
 from ssd.codec import Encoding
 from ssd.declaration import Declaration
@@ -19,6 +18,7 @@ from ssd.methods.method import ClientTask
 from ssd.methods.registry import load
 from ssd.scaling import ScalingVector
 from ssd.version import next_version  # noqa: F401 - part of what a worker needs; kept for tests that fetch chains
+from ssd_proto.v1 import federation_pb2 as pb
 
 SERVICE = "/ssd_proto.v1.Federation"
 PATIENCE = 60.0
