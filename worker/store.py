@@ -166,7 +166,7 @@ class SqliteStore:
                     name = self.pending_state_path(key).name
                     with storage_faults(self._directory):
                         sync_file(self.pending_state_path(key))
-                replaced.append(self._set_client(db, key.client, key.round, name, digest))
+                replaced.append(_set_client(db, self._run, key.client, key.round, name, digest))
                 db.execute(f"DELETE FROM updates WHERE {_WHERE}", self._row(key))  # noqa: S608  # a constant of ours
                 done.append(key)
             with storage_faults(self._directory):
@@ -187,21 +187,10 @@ class SqliteStore:
             return None
         return str(row[0])
 
-    def _set_client(
-        self, db: sqlite3.Connection, client: str, round_number: int, name: str, digest: str
-    ) -> str:
-        """Replace a client's row; returns the file name of its state before."""
-        before = db.execute(
-            "SELECT state FROM clients WHERE run = ? AND client = ?", (self._run, client)
-        ).fetchone()
-        row = (self._run, client, round_number, name, digest)
-        db.execute("INSERT OR REPLACE INTO clients VALUES (?, ?, ?, ?, ?)", row)
-        return "" if before is None or before[0] == name else str(before[0])
-
     def reinitialise(self, rounds: Mapping[str, int]) -> None:
         """Forget clients' states and take over their rounds."""
         with self._write(durable=True) as db:
-            files = [self._set_client(db, client, number, "", "") for client, number in rounds.items()]
+            files = [_set_client(db, self._run, client, number, "", "") for client, number in rounds.items()]
         with storage_faults(self._directory):
             for name in filter(None, files):
                 remove(self._directory / "states" / name)
@@ -219,12 +208,8 @@ class SqliteStore:
                 state.replace(self._directory / "states" / name)
                 sync_file(self._directory / "states" / name)
             sync_directory(self._directory / "states")
-        run, self._run = self._run, run_id
-        try:
-            with self._write(durable=True) as db:
-                before = self._set_client(db, client, round_number, name, digest)
-        finally:
-            self._run = run
+        with self._write(durable=True) as db:
+            before = _set_client(db, run_id, client, round_number, name, digest)
         if before:
             remove(self._directory / "states" / before)
 
@@ -403,3 +388,13 @@ def _held(db: sqlite3.Connection, run_id: str) -> tuple[Finished, ...]:
         )
         for client, number, base, task, weight, seconds, size, chunks, digest in rows
     )
+
+
+def _set_client(
+    db: sqlite3.Connection, run: str, client: str, round_number: int, name: str, digest: str
+) -> str:
+    """Replace a client's row; returns the file name of its state before, if that is no longer in use."""
+    before = db.execute("SELECT state FROM clients WHERE run = ? AND client = ?", (run, client)).fetchone()
+    row = (run, client, round_number, name, digest)
+    db.execute("INSERT OR REPLACE INTO clients VALUES (?, ?, ?, ?, ?)", row)
+    return "" if before is None or before[0] == name else str(before[0])

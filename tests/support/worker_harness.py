@@ -8,7 +8,6 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from fake_coordinator import FakeCoordinator
-
 from worker.core.backoff import Backoff
 from worker.core.state import Session
 from worker.driver import Driver

@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fake_coordinator import FakeCoordinator, Upload, accept_all
-from worker_harness import federation, start_worker
 
+from fake_coordinator import FakeCoordinator, Upload, accept_all
 from ssd.digest import CHUNK_BYTES
 from ssd.folding import Fold, check_update
 from ssd_proto.v1 import federation_pb2 as pb
 from worker.errors import RefusedForGood
+from worker_harness import federation, start_worker
 
 
 def run(coroutine: Any) -> None:

@@ -11,10 +11,10 @@ from collections.abc import Callable
 from typing import Any
 
 from google.protobuf.message import DecodeError
-from ssd_proto.v1 import federation_pb2 as pb
-from ssd_proto.v1 import tensor_pb2 as tensor
 
 from ssd.scaling import ScalingVector
+from ssd_proto.v1 import federation_pb2 as pb
+from ssd_proto.v1 import tensor_pb2 as tensor
 from worker.core import messages
 from worker.errors import CoordinatorFault
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from google.protobuf.message import DecodeError
+
 from ssd_proto.v1 import federation_pb2 as pb
 
 _LENGTH_DELIMITED = 2

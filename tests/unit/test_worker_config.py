@@ -1,0 +1,166 @@
+"""The configuration tree: precedence, complaints, contradictions."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from worker import address
+from worker.config import load
+from worker.errors import ConfigInvalid
+from worker.hosting import data_fields, hosted_clients
+
+INSECURE = {"transport.insecure": True}
+
+
+def write(path: Path, text: str) -> Path:
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def complaint(path: Path, text: str, **flags: object) -> str:
+    with pytest.raises(ConfigInvalid) as caught:
+        load(write(path / "worker.toml", text), flags, {})
+    return str(caught.value)
+
+
+def test_defaults_need_nothing_but_the_word_insecure() -> None:
+    config = load(None, INSECURE, {})
+    assert config.worker.coordinator == "127.0.0.1:7443"
+    assert config.worker.name
+    assert config.data.kind == "none"
+    assert not config.evaluates
+
+
+def test_flag_over_environment_over_file_over_default(tmp_path: Path) -> None:
+    file = write(tmp_path / "w.toml", '[worker]\nname = "file"\ndevice = "cpu"\nmax_cached_versions = 5\n')
+    environ = {"SSD_WORKER_NAME": "env", "SSD_WORKER_DEVICE": "cuda:1", "SSD_TRANSPORT_INSECURE": "true"}
+    config = load(file, {"worker.name": "flag", "worker.state_dir": None}, environ)
+    assert config.worker.name == "flag"
+    assert config.worker.device == "cuda:1"
+    assert config.worker.max_cached_versions == 5
+    assert config.worker.state_dir == Path("state/worker")
+
+
+def test_text_settings_are_not_read_as_toml() -> None:
+    assert load(None, INSECURE, {"SSD_WORKER_NAME": "1"}).worker.name == "1"
+    assert load(None, INSECURE, {"SSD_DATA_CLIENTS": '["a", "b"]'}).data.clients == ("a", "b")
+
+
+def test_all_mistakes_are_told_at_once_with_line_and_nearest_name(tmp_path: Path) -> None:
+    text = """
+[worker]
+nmae = "x"
+device = "tpu"
+[data]
+clientz = []
+[wroker]
+x = 1
+"""
+    lines = complaint(tmp_path, text).splitlines()
+    assert len(lines) == 4
+    file = tmp_path / "worker.toml"
+    assert f"{file}:3: [worker] nmae: unknown key; did you mean name?" in lines
+    assert f"{file}:6: [data] clientz: unknown key; did you mean clients?" in lines
+    assert any(f"{file}:7" in line and "unknown table; did you mean worker?" in line for line in lines)
+    assert any(f"{file}:4: [worker] device:" in line and "cuda:N" in line for line in lines)
+
+
+def test_a_key_of_another_table_is_told_where_it_belongs(tmp_path: Path) -> None:
+    assert "it belongs into [data]" in complaint(tmp_path, '[worker]\npartition = "p"\n')
+
+
+def test_a_wrong_variable_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigInvalid, match="SSD_WORKER_MAX_CACHED_VERSIONS.*max_cached_versions"):
+        load(None, INSECURE, {"SSD_WORKER_MAX_CACHED_VERSIONS": "1"})
+    with pytest.raises(ConfigInvalid, match="flag worker.name"):
+        load(None, {**INSECURE, "worker.name": "no spaces"}, {})
+
+
+def test_other_programs_variables_are_not_ours() -> None:
+    load(None, INSECURE, {"SSD_COORDINATOR_LISTEN": "x", "SSD_NONSENSE": "x", "HOME": "x"})
+
+
+def test_an_unreadable_or_malformed_file_is_told(tmp_path: Path) -> None:
+    with pytest.raises(ConfigInvalid, match="cannot be read"):
+        load(tmp_path / "none.toml", INSECURE, {})
+    assert "not valid TOML" in complaint(tmp_path, "[worker\n")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", "--insecure"),
+        ('[transport]\ninsecure = true\n[worker]\ncoordinator = "10.0.0.1:1"\n', "loopback"),
+        ('[transport]\ninsecure = true\n[data]\nkind = "folder"\nclients = ["a"]\n', "needs a folder"),
+        (
+            '[transport]\ninsecure = true\n[data]\nkind = "folder"\nclients = ["a"]\n[data.folders]\nb = "x"\n',
+            "no folder",
+        ),
+        ('[transport]\ninsecure = true\n[data]\nkind = "digits"\nclients = ["a"]\n', "needs a partition"),
+        ('[transport]\ninsecure = true\n[data]\nclients = ["*"]\n', "partition"),
+        ('[transport]\ninsecure = true\n[data]\nclients = ["a", "a"]\n', "twice"),
+        ('[transport]\ninsecure = true\n[data]\nclients = ["a/b"]\n', "no client id"),
+        ('[transport]\ninsecure = true\n[worker]\ncoordinator = "nowhere"\n', "host:port"),
+    ],
+)
+def test_contradictions_are_refused(tmp_path: Path, text: str, expected: str) -> None:
+    assert expected in complaint(tmp_path, text)
+
+
+def test_the_resolved_tree_is_json_and_holds_every_setting() -> None:
+    tree = json.loads(json.dumps(load(None, INSECURE, {}).resolved()))
+    assert set(tree) == {"worker", "transport", "data", "methods", "log"}
+    assert tree["worker"]["state_dir"] == "state/worker"
+
+
+def test_who_evaluates(tmp_path: Path) -> None:
+    partition = write(tmp_path / "p.json", json.dumps({"clients": {"a": {}, "b": {}}}))
+    digits = {**INSECURE, "data.kind": "digits", "data.partition": str(partition), "data.clients": ["*"]}
+    assert load(None, digits, {}).evaluates
+    assert not load(None, {**digits, "data.evaluates": False}, {}).evaluates
+    folder = {**INSECURE, "data.kind": "folder", "data.folders": {"a": "x"}, "data.clients": ["a"]}
+    assert not load(None, folder, {}).evaluates
+    assert load(None, {**folder, "data.probe": "p"}, {}).evaluates
+
+
+def test_the_star_hosts_all_clients_there_are(tmp_path: Path) -> None:
+    partition = write(tmp_path / "p.json", json.dumps({"clients": {"b": {}, "a": {}}}))
+    flags = {**INSECURE, "data.kind": "digits", "data.partition": str(partition)}
+    assert hosted_clients(load(None, {**flags, "data.clients": ["*"]}, {}).data) == ("a", "b")
+    with pytest.raises(ConfigInvalid, match="does not name c"):
+        hosted_clients(load(None, {**flags, "data.clients": ["c"]}, {}).data)
+    write(partition, "{}")
+    with pytest.raises(ConfigInvalid, match="no partition file"):
+        hosted_clients(load(None, {**flags, "data.clients": ["*"]}, {}).data)
+
+
+def test_the_training_process_is_told_of_the_data_in_fields_its_config_has(tmp_path: Path) -> None:
+    data_open = pytest.importorskip("ssd.data.open")
+    flags = {**INSECURE, "data.kind": "folder", "data.folders": {"a": str(tmp_path)}, "data.clients": ["a"]}
+    fields = data_fields(load(None, flags, {}).data, "index")
+    assert fields is not None
+    known = set(data_open.DataConfig.__dataclass_fields__)
+    assert set(fields) <= known
+    assert data_fields(load(None, INSECURE, {}).data, "index") is None
+
+
+@pytest.mark.parametrize(
+    ("text", "local"),
+    [("127.0.0.1:1", True), ("localhost:1", True), ("[::1]:1", True), ("unix:/x", True), ("10.1.1.1:1", False),
+     ("example.org:1", False)],
+)  # fmt: skip
+def test_addresses(text: str, local: bool) -> None:
+    parsed = address.parse(text)
+    assert str(parsed) == text
+    assert parsed.is_local is local
+
+
+@pytest.mark.parametrize(
+    "text", ["", ":1", "host", "host:", "host:x", "host:70000", "::1:5", "unix:", "[::1]"]
+)
+def test_what_is_no_address_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"write|needs a path"):
+        address.parse(text)

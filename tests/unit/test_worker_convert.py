@@ -1,0 +1,237 @@
+"""Protobuf to core types and back; malformed messages are the coordinator's fault."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ssd_proto.v1 import federation_pb2 as pb
+from ssd_proto.v1 import tensor_pb2 as tensor
+from worker.core import messages
+from worker.core.messages import UpdateKey, UploadFate, Verdict
+from worker.errors import CoordinatorFault
+from worker.rpc import convert
+
+DIGEST = "ab" * 32
+
+
+def version(number: int = 2) -> tensor.ModelVersion:
+    return tensor.ModelVersion(
+        number=number,
+        model_digest=DIGEST,
+        full=tensor.BlobRef(digest=DIGEST, size=8),
+        deltas=[
+            tensor.Delta(number=n, blob=tensor.BlobRef(digest=DIGEST, size=2), model_digest=DIGEST)
+            for n in range(1, number + 1)
+        ],
+    )
+
+
+def welcome(**changes: object) -> pb.Welcome:
+    fields = {
+        "protocol": 1,
+        "session": "s",
+        "run_id": "r",
+        "declaration": tensor.BlobRef(digest=DIGEST, size=3),
+        "declaration_digest": DIGEST,
+        "held_fates": [pb.HeldFate(fate=pb.HeldFate.FATE_KEEP)],
+        "reinitialise": [pb.HostedClient(client="a", last_committed_round=4)],
+        "heartbeat_seconds": 5.0,
+        "max_cohort": 3,
+        "max_client_weight": 9,
+        "version": version(),
+    }
+    return pb.Welcome(**(fields | changes))
+
+
+def train(**changes: object) -> pb.Train:
+    fields = {
+        "round": 3,
+        "attempt": 1,
+        "base": version(),
+        "task_digest": DIGEST,
+        "threads": 1,
+        "values": {"lr": 0.1},
+        "clients": [
+            pb.ClientTask(client="a", scaling=pb.ScalingVector(dimension=4, indices=[1, 2], alpha=2.0)),
+            pb.ClientTask(client="b"),
+        ],
+    }
+    return pb.Train(**(fields | changes))
+
+
+def down(**kind: object) -> messages.Down | None:
+    return convert.down(pb.CoordinatorMessage(**kind).SerializeToString())
+
+
+def test_a_welcome_arrives_whole() -> None:
+    got = down(welcome=welcome())
+    assert isinstance(got, messages.Welcome)
+    assert got.held_fates == (messages.Fate.KEEP,)
+    assert got.reinitialise == {"a": 4}
+    assert [step.number for step in got.version.deltas] == [1, 2]
+
+
+def test_a_task_arrives_whole() -> None:
+    got = down(train=train())
+    assert isinstance(got, messages.Train)
+    assert got.values == {"lr": 0.1}
+    first, second = got.clients
+    assert first.scaling is not None
+    assert first.scaling.indices == (1, 2)
+    assert second.scaling is None
+    assert got.key("a") == UpdateKey(client="a", round=3, base_digest=DIGEST, task_digest=DIGEST)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"protocol": 2},
+        {"session": ""},
+        {"run_id": ""},
+        {"heartbeat_seconds": 0.0},
+        {"heartbeat_seconds": float("inf")},
+        {"max_cohort": 0},
+        {"declaration_digest": "../../etc/passwd"},
+        {"held_fates": [pb.HeldFate()]},
+        {"version": None},
+    ],
+)
+def test_a_welcome_that_lacks_something_is_refused(changes: dict[str, object]) -> None:
+    with pytest.raises(CoordinatorFault):
+        down(welcome=welcome(**changes))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"round": 0},
+        {"attempt": 0},
+        {"threads": 0},
+        {"base": None},
+        {"task_digest": "AB" * 32},
+        {"clients": []},
+        {"clients": [pb.ClientTask(client="a"), pb.ClientTask(client="a")]},
+        {"values": {"lr": float("nan")}},
+        {
+            "clients": [
+                pb.ClientTask(client="a", scaling=pb.ScalingVector(dimension=2, indices=[5], alpha=1.0))
+            ]
+        },
+        {"artefacts": [tensor.Artefact(name="x", blob=tensor.BlobRef(digest=DIGEST, size=8), shape=[3])]},
+    ],
+)
+def test_a_task_that_lacks_something_is_refused(changes: dict[str, object]) -> None:
+    with pytest.raises(CoordinatorFault):
+        down(train=train(**changes))
+
+
+def test_a_delta_chain_with_a_gap_is_refused() -> None:
+    broken = version(3)
+    del broken.deltas[1]
+    with pytest.raises(CoordinatorFault, match="gaps"):
+        down(committed=pb.Committed(round=3, version=broken))
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_are_a_message_or_the_coordinators_fault(raw: bytes) -> None:
+    try:
+        convert.down(raw)
+        convert.upload_reply(raw)
+    except CoordinatorFault:
+        pass
+
+
+def test_a_message_of_a_later_protocol_is_ignored() -> None:
+    assert convert.down(b"\x82\x01\x00") is None
+
+
+def test_small_messages_down() -> None:
+    assert down(flush=pb.Flush(round=1, attempt=2)) == messages.Flush(round=1, attempt=2)
+    assert down(cancel=pb.Cancel(round=1, attempt=2, reason="x")) == messages.Cancel(
+        round=1, attempt=2, reason="x"
+    )
+    assert down(drain=pb.Drain(reason="x", reconnect_after_seconds=2.0)) == messages.Drain(
+        reason="x", reconnect_after_seconds=2.0
+    )
+    assert down(run_changed=pb.RunChanged(reason="x", finished=True)) == messages.RunChanged(
+        reason="x", finished=True
+    )
+    got = down(evaluate=pb.Evaluate(version=version(), run_seed=9))
+    assert isinstance(got, messages.Evaluate)
+    assert got.run_seed == 9
+
+
+def test_the_hello_says_what_the_session_decided() -> None:
+    hello = messages.Hello(
+        run_id="r",
+        clients={"b": 2, "a": 0},
+        versions_held=(3, 4),
+        held=(UpdateKey(client="a", round=1, base_digest="x", task_digest="y"),),
+    )
+    raw = convert.hello(hello, worker="w", instance="i", build="v", evaluates=True, device="cuda", memory=7)
+    got = pb.WorkerMessage.FromString(raw).hello
+    assert (got.protocol_min, got.protocol_max) == (1, 1)
+    assert [(c.client, c.last_committed_round) for c in got.clients] == [("a", 0), ("b", 2)]
+    assert list(got.versions_held) == [3, 4]
+    assert got.held_updates[0] == pb.HeldUpdate(client="a", round=1, base_digest="x", task_digest="y")
+    assert (got.capabilities.evaluates, got.capabilities.device, got.capabilities.device_memory) == (
+        True,
+        "cuda",
+        7,
+    )
+
+
+@pytest.mark.parametrize(
+    ("message", "kind"),
+    [
+        (messages.Heartbeat(uptime_seconds=1, device_memory_used=2, busy_share=0.5), "heartbeat"),
+        (messages.Progress(round=1, attempt=1, client="a", step=2, steps=3, seconds=0.1), "progress"),
+        (messages.TaskFailed(round=1, attempt=1, client="a", reason="x", detail="y"), "task_failed"),
+        (messages.VersionHeld(number=1, model_digest="d"), "version_held"),
+        (messages.EvaluationDone(version=1, values={"knn": 0.5}), "evaluation_done"),
+    ],
+)
+def test_messages_up_carry_every_field(message: messages.Up, kind: str) -> None:
+    got = pb.WorkerMessage.FromString(convert.up(message))
+    assert got.WhichOneof("kind") == kind
+    inner = getattr(got, kind)
+    for name in message.__slots__:
+        value = getattr(inner, name)
+        assert (dict(value) if name == "values" else value) == getattr(message, name)
+
+
+def test_equal_envelopes_have_equal_bytes_and_every_field() -> None:
+    envelope = messages.Envelope(
+        run_id="r",
+        round=1,
+        attempt=2,
+        base_digest="b",
+        spec_digest="s",
+        task_digest="t",
+        fold=True,
+        clients=(("a", 3, 0.5), ("b", 4, 0.25)),
+        body_size=10,
+        chunk_digests=b"x" * 32,
+    )
+    raw = convert.envelope(envelope)
+    assert raw == convert.envelope(envelope)
+    got = pb.UploadPart.FromString(raw).envelope
+    assert got.kind == pb.Envelope.KIND_FOLD
+    assert [(c.client, c.weight, c.training_seconds) for c in got.clients] == list(envelope.clients)
+    assert (got.body_size, got.chunk_digests, got.attempt) == (10, b"x" * 32, 2)
+
+
+def test_upload_replies() -> None:
+    def reply(**kind: object) -> object:
+        return convert.upload_reply(pb.UploadReply(**kind).SerializeToString())
+
+    assert reply(proceed=pb.Continue(offset=5)) == 5
+    assert reply(hold=pb.Hold(reason="x")) is True
+    assert reply(go=pb.Go()) is False
+    verdict = pb.Verdict(fate=pb.Verdict.FATE_DISCARDED, reason="too_late", detail="d")
+    assert reply(verdict=verdict) == Verdict(fate=UploadFate.DISCARDED, reason="too_late", detail="d")
+    assert convert.upload_reply(b"") is None
+    with pytest.raises(CoordinatorFault):
+        reply(verdict=pb.Verdict())

@@ -1,0 +1,319 @@
+"""The training process: started late, kept warm, stopped politely or not, gone with its parent."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors.numpy
+
+from ssd.digest import canonical_json
+from ssd.folding import FoldPlan, check_update
+from ssd.methods.synthetic import create
+from ssd.scaling import ScalingVector
+from worker.core import events
+from worker.core.messages import Blob, TaskClient, Train, Version
+from worker.ports import PreparedTask
+from worker.store import SqliteStore
+from worker.trainer import ProcessTrainer, TrainerSettings
+
+ROOT = Path(__file__).resolve().parents[2]
+STUBBORN = """
+import time
+from ssd.methods.synthetic import SyntheticConfig, SyntheticMethod
+
+class Stubborn(SyntheticMethod):
+    def train(self, task, data, progress):
+        progress(1, 2, {})
+        time.sleep(60)
+
+def create(config):
+    return Stubborn(SyntheticConfig(**config))
+"""
+
+
+class Bench:
+    """A trainer, its store, and what it reported."""
+
+    def __init__(self, path: Path, config: dict[str, Any], settings: TrainerSettings) -> None:
+        method = create({"parameters": 1024, **config})
+        declaration = method.declare()
+        self.plan = FoldPlan.create(declaration, "float16", 10, 1000)  # type: ignore[arg-type]
+        self.store = SqliteStore(path / "state")
+        self.store.enter_run("r")
+        (path / "declaration").write_bytes(canonical_json(declaration.to_json()))
+        (path / "base").write_bytes(method.initial(1, None).astype("<f4").tobytes())
+        self.prepared = PreparedTask(
+            declaration=path / "declaration",
+            declaration_digest=declaration.digest,
+            base=path / "base",
+            update_encoding="float16",
+            max_cohort=10,
+            max_client_weight=1000,
+        )
+        self.events: asyncio.Queue[events.Event] = asyncio.Queue()
+        self.progress: list[tuple[str, int, int]] = []
+        self.trainer = ProcessTrainer(settings, self.store, self.events.put_nowait, self.on_progress)
+        self.task = Train(
+            round=1,
+            attempt=1,
+            base=Version(number=0, model_digest="b" * 64, full=Blob(digest="b" * 64, size=4)),
+            task_digest="t" * 64,
+            run_seed=5,
+            rounds=3,
+            values={},
+            threads=1,
+            clients=(),
+        )
+
+    def on_progress(self, key: Any, step: int, steps: int, _seconds: float) -> None:
+        self.progress.append((key.client, step, steps))
+
+    async def train(self, client: str = "a", scaling: ScalingVector | None = None) -> events.Event:
+        await self.trainer.train(self.task, TaskClient(client=client, scaling=scaling), self.prepared)
+        return await self.next_event()
+
+    async def next_event(self) -> events.Event:
+        return await asyncio.wait_for(self.events.get(), 20)
+
+
+def run(
+    path: Path, scenario: Callable[[Bench], Any], config: dict[str, Any] | None = None, **settings: Any
+) -> None:
+    async def wrapped() -> None:
+        bench = Bench(
+            path, config or {}, TrainerSettings(**{"device": "cpu", "stop_seconds": 0.5, **settings})
+        )
+        try:
+            await scenario(bench)
+        finally:
+            await bench.trainer.close()
+            bench.store.close()
+
+    asyncio.run(asyncio.wait_for(wrapped(), 60))
+
+
+def alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    with open(f"/proc/{pid}/stat") as file:
+        return file.read().rsplit(")", 1)[1].split()[0] != "Z"
+
+
+def test_no_process_before_the_first_job_and_the_same_one_after_it(tmp_path: Path) -> None:
+    async def scenario(bench: Bench) -> None:
+        assert bench.trainer._child is None
+        await bench.train("a")
+        first = bench.trainer._child
+        await bench.train("b")
+        assert bench.trainer._child is first
+
+    run(tmp_path, scenario)
+
+
+def test_the_update_and_the_next_state_are_on_disk_when_it_is_reported(tmp_path: Path) -> None:
+    async def scenario(bench: Bench) -> None:
+        event = await bench.train("a")
+        assert isinstance(event, events.ClientTrained)
+        done = event.finished
+        body = bench.store.body_path(done.key).read_bytes()
+        assert len(body) == done.body_size
+        check_update(bench.plan, body, done.weight)
+        state = safetensors.numpy.load_file(bench.store.pending_state_path(done.key))
+        assert int(state["counter"][0]) == 1
+        bench.store.keep(done)
+        bench.store.promote([done.key])
+        event = await bench.train("a")
+        assert isinstance(event, events.ClientTrained)
+        state = safetensors.numpy.load_file(bench.store.pending_state_path(event.finished.key))
+        assert int(state["counter"][0]) == 2
+
+    run(tmp_path, scenario)
+
+
+def test_equal_tasks_give_equal_bytes_in_different_processes(tmp_path: Path) -> None:
+    bodies = []
+
+    async def scenario(bench: Bench) -> None:
+        event = await bench.train("a", ScalingVector(dimension=8, indices=(1, 3), alpha=4.0))
+        assert isinstance(event, events.ClientTrained)
+        bodies.append(bench.store.body_path(event.finished.key).read_bytes())
+
+    config = {"scaling": {"dimension": 8, "alpha": 4.0}}
+    for name in "xy":
+        (tmp_path / name).mkdir()
+        run(tmp_path / name, scenario, config)
+    assert bodies[0] == bodies[1]
+
+
+def test_a_stubborn_method_is_killed_and_the_next_job_gets_a_new_process(tmp_path: Path) -> None:
+    (tmp_path / "stubborn.py").write_text(textwrap.dedent(STUBBORN))
+
+    async def scenario(bench: Bench) -> None:
+        await bench.trainer.train(bench.task, TaskClient(client="a"), bench.prepared)
+        await asyncio.sleep(1.0)
+        child = bench.trainer._child
+        assert child is not None
+        started = time.monotonic()
+        await bench.trainer.stop()
+        assert isinstance(await bench.next_event(), events.TrainingStopped)
+        assert time.monotonic() - started < 5
+        assert not alive(child.pid)
+        await bench.trainer.train(bench.task, TaskClient(client="b"), bench.prepared)
+        await asyncio.sleep(0.5)
+        assert bench.trainer._child is not None
+        assert bench.trainer._child.pid != child.pid
+
+    run(tmp_path, scenario, methods={"synthetic": str(tmp_path / "stubborn.py")})
+
+
+def test_stopping_an_idle_trainer_is_answered_at_once(tmp_path: Path) -> None:
+    async def scenario(bench: Bench) -> None:
+        await bench.trainer.stop()
+        assert isinstance(await bench.next_event(), events.TrainingStopped)
+
+    run(tmp_path, scenario)
+
+
+def test_a_stop_is_answered_exactly_once_whatever_the_job_does(tmp_path: Path) -> None:
+    async def scenario(bench: Bench) -> None:
+        for wait in (0.0, 0.05, 0.2, 0.4):
+            await bench.trainer.train(bench.task, TaskClient(client="a"), bench.prepared)
+            await asyncio.sleep(wait)
+            await bench.trainer.stop()
+            seen = [await bench.next_event()]
+            while not isinstance(seen[-1], events.TrainingStopped):
+                seen.append(await bench.next_event())
+            assert len(seen) <= 2
+            await asyncio.sleep(0.1)
+            assert bench.events.empty()
+
+    run(tmp_path, scenario, {"train_seconds": 0.3})
+
+
+def test_a_process_that_dies_idle_is_replaced_without_a_word_to_the_coordinator(tmp_path: Path) -> None:
+    async def scenario(bench: Bench) -> None:
+        await bench.train("a")
+        child = bench.trainer._child
+        assert child is not None
+        child.kill()
+        await asyncio.sleep(0.3)
+        assert bench.events.empty()
+        assert isinstance(await bench.train("b"), events.ClientTrained)
+
+    run(tmp_path, scenario)
+
+
+def test_a_damaged_state_is_reported(tmp_path: Path) -> None:
+    async def scenario(bench: Bench) -> None:
+        event = await bench.train("a")
+        assert isinstance(event, events.ClientTrained)
+        bench.store.keep(event.finished)
+        bench.store.promote([event.finished.key])
+        path = bench.store.state_path("a")
+        assert path is not None
+        path.write_bytes(b"rubbish")
+        event = await bench.train("a")
+        assert isinstance(event, events.ClientFailed)
+        assert event.reason == "state_unreadable"
+
+    run(tmp_path, scenario)
+
+
+def test_a_method_that_is_not_there_fails_the_whole_task(tmp_path: Path) -> None:
+    async def scenario(bench: Bench) -> None:
+        value = json.loads((tmp_path / "declaration").read_bytes())
+        (tmp_path / "declaration").write_bytes(canonical_json({**value, "method": "nobodys"}))
+        event = await bench.train("a")
+        assert isinstance(event, events.ClientFailed)
+        assert (event.reason, event.whole_task) == ("method_unavailable", True)
+        assert "nobodys" in event.detail
+
+    run(tmp_path, scenario)
+
+
+def test_a_full_disk_is_reported_as_such_and_leaves_nothing_half_written(tmp_path: Path) -> None:
+    async def scenario(bench: Bench) -> None:
+        event = await bench.train("a")
+        assert isinstance(event, events.ClientTrained)
+        # /dev/full refuses every write, as a full disk does.
+        body = bench.store.body_path(event.finished.key)
+        body.unlink()
+        body.with_name(body.name + ".part").symlink_to("/dev/full")
+        event = await bench.train("a")
+        assert isinstance(event, events.ClientFailed)
+        assert event.reason == "storage"
+        assert not body.exists()
+
+    run(tmp_path, scenario)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_the_training_process_dies_with_its_parent(tmp_path: Path) -> None:
+    script = textwrap.dedent(
+        """
+        import asyncio, os, sys, time
+        from pathlib import Path
+        sys.path.insert(0, sys.argv[2])
+        from test_worker_trainer import Bench, TaskClient, TrainerSettings
+        async def main():
+            bench = Bench(Path(sys.argv[1]), {"train_seconds": 60}, TrainerSettings(device="cpu"))
+            await bench.trainer.train(bench.task, TaskClient(client="a"), bench.prepared)
+            await asyncio.sleep(0.5)
+            print(bench.trainer._child.pid, flush=True)
+            time.sleep(60)
+        asyncio.run(main())
+        """
+    )
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'proto'}"}
+    parent = subprocess.Popen(
+        [sys.executable, "-c", script, str(tmp_path), str(Path(__file__).parent)],
+        stdout=subprocess.PIPE,
+        text=True,
+        env=environment,
+    )
+    assert parent.stdout is not None
+    child = int(parent.stdout.readline())
+    assert alive(child)
+    parent.send_signal(signal.SIGKILL)
+    parent.wait()
+    deadline = time.monotonic() + 10
+    while alive(child) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not alive(child)
+
+
+def test_the_arrays_of_a_task_are_read_only(tmp_path: Path) -> None:
+    method = textwrap.dedent(
+        """
+        from ssd.methods.synthetic import SyntheticConfig, SyntheticMethod
+        class Meddler(SyntheticMethod):
+            def train(self, task, data, progress):
+                task.base[0] = 1.0
+        def create(config):
+            return Meddler(SyntheticConfig(**config))
+        """
+    )
+    (tmp_path / "meddler.py").write_text(method)
+
+    async def scenario(bench: Bench) -> None:
+        before = np.fromfile(bench.prepared.base, "<f4")
+        event = await bench.train("a")
+        assert isinstance(event, events.ClientFailed)
+        assert "read-only" in event.detail
+        assert np.array_equal(np.fromfile(bench.prepared.base, "<f4"), before)
+
+    run(tmp_path, scenario, methods={"synthetic": str(tmp_path / "meddler.py")})
