@@ -53,7 +53,8 @@ def affine_maps(boxes: Tensor, flips: Tensor, angles: Tensor) -> Tensor:
     return torch.stack(rows, dim=1).reshape(-1, 2, 3)
 
 
-def warp(images: Tensor, maps: Tensor) -> Tensor:
-    """[B, C, S, S] float images sampled through [B, 2, 3] maps; pixels outside repeat the border."""
-    grid = affine_grid(maps, list(images.shape), align_corners=False)
+def warp(images: Tensor, maps: Tensor, size: int | None = None) -> Tensor:
+    """[B, C, S, S] float images sampled through [B, 2, 3] maps to `size` pixels (None: S); outside repeats the border."""
+    size = size or images.shape[-1]
+    grid = affine_grid(maps, [*images.shape[:2], size, size], align_corners=False)
     return grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ssd.data import partition as partitions
@@ -84,11 +84,17 @@ def open_client(config: DataConfig, client_id: str, image: ImageFormat) -> Image
 def open_probe(config: DataConfig, image: ImageFormat) -> ProbeData:
     """Labelled images to evaluate on: the built-in set's own split, or the probe folder.
 
+    With a partition file the probe of a built-in set also says which of its training images are whose.
+
     Raises:
         DataError: there is no probe folder in the configuration, or it cannot be used.
     """
     if config.kind != "folder":
-        return open_builtin(config, image).probe()
+        images = open_builtin(config, image)
+        if config.partition is None:
+            return images.probe()
+        clients = partitions.load(config.partition, images.identity).clients
+        return replace(images.probe(), clients=clients)
     if config.probe is None:
         raise DataError(
             "no labelled images to evaluate on; set `probe` to a folder with one sub-folder per class"

@@ -6,7 +6,7 @@ there is deterministic. Randomness belongs to `ssd.data.views`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -103,3 +103,5 @@ class ProbeData:
     train: ImageSource
     test: ImageSource
     name: str
+    clients: Mapping[str, Sequence[int]] | None = None
+    """Which images of `train` are which client's, if that is known: uniformity within and between clients needs it."""

@@ -86,8 +86,10 @@ PRESETS: Mapping[str, ViewOptions] = {
 class Views:
     """Draws views of batches; holds no state but its options."""
 
-    def __init__(self, options: ViewOptions) -> None:
+    def __init__(self, options: ViewOptions, size: int | None = None) -> None:
+        """Views of `size` x `size` pixels; None: as large as the images they are drawn from."""
         self._options = options
+        self._size = size
 
     def pair(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """Two views of every image.
@@ -97,13 +99,14 @@ class Views:
             generator: on the CPU; its state advances by an amount that depends only on B and C.
 
         Returns:
-            [2B, C, S, S] float32 in [0, 1] on the images' device: first view of all images, then second.
+            [2B, C, V, V] float32 in [0, 1] on the images' device: first view of all images, then second. V is
+            the size the views were made for, or S.
 
         """
         return self.one(torch.cat([images, images]), generator)
 
     def one(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """One view of every image: [B, C, S, S] uint8 -> float32 in [0, 1]."""
+        """One view of every image: [B, C, S, S] uint8 -> [B, C, V, V] float32 in [0, 1]."""
         options = self._options
         count, channels = images.shape[:2]
         boxes = draw_crops(count, scale=options.scale, ratio=options.ratio, generator=generator)
@@ -111,7 +114,8 @@ class Views:
         limit = math.radians(options.rotation_degrees)
         angles = limit * (2.0 * chances[:, 0] - 1.0)
         maps = affine_maps(boxes, chances[:, 1] < options.flip, angles)
-        views = warp(images.to(torch.float32) / 255.0, maps.to(images.device, non_blocking=True))
+        size = self._size or images.shape[-1]
+        views = warp(images.to(torch.float32) / 255.0, maps.to(images.device, non_blocking=True), self._size)
         if options.jitter > 0.0:
             views = _jitter(views, chances[:, 2] < options.jitter, options, generator)
         if options.grey > 0.0 and channels == 3:

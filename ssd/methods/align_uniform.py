@@ -50,7 +50,7 @@ class AlignUniform:
         self._version = version
         self._config = config
         self._statistics = statistics
-        self._views = Views(config.views)
+        self._views = Views(config.views, config.image.size)
         self._models: dict[torch.device, FlatModel] = {}
         self._spec = ParameterSpec.build(entries_of(self._skeletons(), config.buffers))
 
@@ -127,7 +127,7 @@ class AlignUniform:
             ValueError: the task or the data do not fit the method; the message says how.
 
         """
-        source = _source(data, self._config.image)
+        source = _source(data, self._config.image, margin=True)
         if "lr" not in task.values:
             raise ValueError(f"the task carries no learning rate, only {sorted(task.values)}")
         device = torch.device(task.device)
@@ -185,7 +185,8 @@ class AlignUniform:
                 seed=task.run_seed,
                 views=self._views.pair,
             )
-            return evaluate_encoder(module_encoder(model.parts[ENCODER], device), data, None, options)
+            encode = module_encoder(model.parts[ENCODER], device)
+            return evaluate_encoder(encode, data, data.clients, options)
 
     def export(self, vector: NDArray[np.float32]) -> Mapping[str, NDArray[np.generic]]:
         """The encoder's tensors by state-dict name; without BatchNorm statistics if `buffers` is `local`."""
@@ -230,10 +231,14 @@ class AlignUniform:
             vector[tensor.where] = tensors[name].reshape(-1)
 
 
-def _source(data: object, image: ImageFormat) -> ImageSource:
-    """`data` if it is an image source of the configured format."""
+def _source(data: object, image: ImageFormat, *, margin: bool = False) -> ImageSource:
+    """`data` if it is an image source of the configured format.
+
+    With `margin` its images may be larger: folders of photographs decode a little more than a view shows.
+    """
     if not isinstance(data, ImageSource):
         raise TypeError(f"expected a source of images, got {type(data).__name__}")
-    if data.format != image:
+    fits = data.format.size >= image.size if margin else data.format.size == image.size
+    if data.format.channels != image.channels or not fits:
         raise ValueError(f"the method is configured for {image}, the data gives {data.format}")
     return data

@@ -181,3 +181,11 @@ def test_a_factor_applies_to_its_own_image_only() -> None:
 def test_impossible_options_are_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):
         ViewOptions(**wrong)  # type: ignore[arg-type]  # wrong on purpose
+
+
+def test_views_have_the_size_they_were_made_for_whatever_they_are_drawn_from() -> None:
+    large = images().repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)
+    side = images().shape[-1]
+    views = Views(PRESETS["none"], side).pair(large, seeded())
+    assert views.shape[-2:] == (side, side)
+    assert torch.allclose(views[: len(large)], images().to(torch.float32) / 255.0, atol=1e-6)
