@@ -197,8 +197,13 @@ class Driver:
             return beat
         return min(beat, max(0.0, wakeup - self._clock.monotonic()))
 
+    @property
+    def silence_seconds(self) -> float:
+        """How long a worker may say nothing."""
+        return SILENT_HEARTBEATS * self.settings.heartbeat_seconds
+
     def _cut_off_silent(self) -> None:
-        limit = SILENT_HEARTBEATS * self.settings.heartbeat_seconds
+        limit = self.silence_seconds
         for session in self.sessions.silent(self._clock.monotonic() - limit):
             session.close(ClientFault(Reason.SILENT, f"nothing was heard for {limit:g} s"))
 
@@ -330,7 +335,7 @@ class Driver:
 
     def _reset_sum(self) -> None:
         self._fold = Fold(self.plan)
-        self._desk.forget_idle()
+        self._desk.forget()
         self._tally = Tally(opened=self._clock.monotonic())
 
     def _send_train(self, effect: effects.SendTrain) -> None:
@@ -384,6 +389,7 @@ class Driver:
     async def _commit(self, effect: effects.CloseAndCommit) -> None:
         closed = self._clock.monotonic()
         await self._committer.journal(effect.round, effect.attempt, effect.accepted)
+        self._desk.forget()
         opened = await asyncio.to_thread(self._fold.open)
         # The accumulator is twice the model: gone before the next version is made.
         self._fold = Fold(self.plan)
@@ -433,7 +439,7 @@ class Driver:
         await self._durability.write(
             lambda: self._store.abandon_attempt(effect.round, effect.attempt, effect.reason, now)
         )
-        self._desk.forget_idle()
+        self._desk.forget()
         self.metrics.round_abandoned(self._clock.monotonic() - self._tally.opened)
         for worker in effect.workers:
             session = self.sessions.worker(worker)
@@ -500,7 +506,17 @@ class Driver:
                 session.send(RunChanged(reason="all rounds are committed", finished=True))
             return session
 
-        return await self._inbox.call(admit)
+        admitting = asyncio.ensure_future(self._inbox.call(admit))
+        try:
+            return await asyncio.shield(admitting)
+        except asyncio.CancelledError:
+            # The worker went away while it was let in: nobody else would ever see its session out.
+            admitting.add_done_callback(self._see_out)
+            raise
+
+    def _see_out(self, admitting: asyncio.Future[Session]) -> None:
+        if not admitting.cancelled() and admitting.exception() is None:
+            self.detach(admitting.result())
 
     def detach(self, session: Session) -> None:
         """The session's stream ended."""
@@ -522,6 +538,8 @@ class Driver:
         """
 
         async def change() -> None:
+            if not session.open:
+                return
             claim = registry.Claim(worker=session.worker, instance=session.instance, clients=clients)
             registry.check_claim(self._state, claim)
             session.clients = frozenset(clients)

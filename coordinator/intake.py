@@ -42,9 +42,19 @@ class Intake:
         self._metrics = metrics
         self._offered: dict[int, tuple[Upload, asyncio.Future[Verdict]]] = {}
         self._numbers = 0
+        self._judging: set[asyncio.Task[Verdict]] = set()
 
     async def judge(self, session: Session, upload: Upload) -> Verdict:
-        """Check a complete upload, offer it to the round, give its fate. Its room is given back."""
+        """Check a complete upload, offer it to the round, give its fate. Its room is given back.
+
+        Once begun it is gone through with, whether or not the caller is still there to hear the verdict.
+        """
+        task = asyncio.ensure_future(self._judge(session, upload))
+        self._judging.add(task)
+        task.add_done_callback(self._judging.discard)
+        return await asyncio.shield(task)
+
+    async def _judge(self, session: Session, upload: Upload) -> Verdict:
         try:
             try:
                 await asyncio.to_thread(upload.check, self._plan)

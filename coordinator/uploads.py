@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from dataclasses import dataclass, field
 
@@ -26,7 +27,14 @@ DISCARDING = frozenset(
 """Reasons that say nothing against the update itself; every other one rejects it."""
 
 RETRYING = frozenset(
-    {Reason.CORRUPT_CHUNK, Reason.TRUNCATED, Reason.BAD_OFFSET, Reason.NO_SESSION, Reason.MALFORMED_MESSAGE}
+    {
+        Reason.CORRUPT_CHUNK,
+        Reason.TRUNCATED,
+        Reason.BAD_OFFSET,
+        Reason.NO_SESSION,
+        Reason.FENCED,
+        Reason.MALFORMED_MESSAGE,
+    }
 )
 """Faults of one transmission: the update may be sent again and its client has not failed."""
 
@@ -149,7 +157,10 @@ class Upload:
     worker: str
     body: StagedBody
     busy: bool = False
-    """A call is writing to it now."""
+    """A call is writing to it, or it is being judged."""
+    interruption: ClientFault | None = None
+    """Why the call that is writing to it shall stop."""
+    interrupted: asyncio.Event = field(default_factory=asyncio.Event)
     _chunk: hashlib._Hash = field(default_factory=hashlib.sha256)
     """Hash of the chunk that is still incomplete."""
 
@@ -163,7 +174,7 @@ class Upload:
 
         Raises:
             ClientFault: bad_offset, wrong_length (past the declared end, or across a chunk boundary) or
-                corrupt_chunk; what arrived before stays and can be continued.
+                corrupt_chunk; the whole chunks before it stay and can be continued.
         """
         received = self.body.received
         if offset != received:
@@ -175,18 +186,20 @@ class Upload:
                 Reason.WRONG_LENGTH,
                 f"a piece at {received} holds 1 to {end - received} bytes, not {len(data)}",
             )
-        hasher = self._chunk if within else hashlib.sha256()
-        whole = received + len(data) == end
-        if whole and not within:
-            if hashlib.sha256(data).digest() != self.envelope.chunk_digests[index]:
-                raise ClientFault(Reason.CORRUPT_CHUNK, f"chunk {index} does not match its digest")
-        else:
-            hasher = hasher.copy()
-            hasher.update(data)
-            if whole and hasher.digest() != self.envelope.chunk_digests[index]:
-                raise ClientFault(Reason.CORRUPT_CHUNK, f"chunk {index} does not match its digest")
-        self._chunk = hasher
+        hasher = self._chunk.copy() if within else hashlib.sha256()
+        hasher.update(data)
+        if received + len(data) == end and hasher.digest() != self.envelope.chunk_digests[index]:
+            # Which piece of the chunk is the bad one nobody can tell: all of it comes again.
+            self.body.received = index * CHUNK_BYTES
+            raise ClientFault(Reason.CORRUPT_CHUNK, f"chunk {index} does not match its digest")
         self.body.append(data)
+        self._chunk = hasher
+
+    def interrupt(self, why: ClientFault) -> None:
+        """Ask the call that is writing to it to stop; one that has the whole body goes on to its verdict."""
+        if self.busy and self.interruption is None:
+            self.interruption = why
+            self.interrupted.set()
 
     def check(self, plan: FoldPlan) -> None:
         """Check the whole content; runs in a thread, reads the body once.
@@ -214,11 +227,7 @@ class UploadDesk:
         self._uploads: dict[tuple[str, str], Upload] = {}
 
     def claim(self, worker: str, envelope: Envelope) -> Upload | None:
-        """The upload of this envelope, resumed or new; None: no room now.
-
-        Raises:
-            ClientFault: wrong_order, if another call is sending the same upload.
-        """
+        """The upload of this envelope, resumed or new; None: no room now, or an older call must let go of it first."""
         key = (worker, envelope.digest)
         upload = self._uploads.get(key)
         if upload is None:
@@ -230,13 +239,19 @@ class UploadDesk:
                 return None
             upload = self._uploads[key] = Upload(envelope=envelope, worker=worker, body=body)
         if upload.busy:
-            raise ClientFault(Reason.WRONG_ORDER, "this upload is being sent by another call")
+            # A worker whose connection died starts again before that is known here.
+            upload.interrupt(ClientFault(Reason.FENCED, "a newer call sends this upload"))
+            return None
         upload.busy = True
+        upload.interruption = None
+        upload.interrupted = asyncio.Event()
         return upload
 
     def release(self, upload: Upload) -> None:
-        """The call broke off; what arrived is kept for its continuation."""
+        """The call broke off; what arrived is kept for its continuation, unless the attempt has ended."""
         upload.busy = False
+        if upload.interruption is not None and upload.interruption.reason is Reason.TOO_LATE:
+            self.finish(upload)
 
     def finish(self, upload: Upload) -> None:
         """The upload has its verdict; its room is given back."""
@@ -244,10 +259,15 @@ class UploadDesk:
         upload.busy = False
         upload.body.discard()
 
-    def forget_idle(self) -> None:
-        """An attempt ended: what nobody is sending now will not be wanted again."""
-        for upload in [each for each in self._uploads.values() if not each.busy]:
-            self.finish(upload)
+    def forget(self) -> None:
+        """An attempt ended: what is not whole by now will not be wanted."""
+        for upload in list(self._uploads.values()):
+            if upload.busy:
+                upload.interrupt(
+                    ClientFault(Reason.TOO_LATE, "the attempt ended while the body was on its way")
+                )
+            else:
+                self.finish(upload)
 
     def _evict_idle(self) -> bool:
         """Give up the oldest broken-off upload to make room; its worker starts that one again."""

@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import grpc
 from google.protobuf.message import Message
-from ssd_proto.v1 import operator_pb2 as pb
 
 from coordinator.core import events
 from coordinator.driver import Driver
-from coordinator.errors import ClientFault
+from coordinator.errors import BlobCorrupt, BlobMissing, ClientFault, Reason, StorageFailed
+from coordinator.logs import event as log_event
 from coordinator.messages import StatusView
 from coordinator.ports import AttemptRecord
 from coordinator.rpc import convert
-from coordinator.rpc.status import REASON_KEY, TABLE
-from coordinator.rpc.wire import Malformed, serialise, tolerant
+from coordinator.rpc.calls import Context, Handler, check_offset, refuse, well_formed
+from coordinator.rpc.wire import serialise, tolerant
 from ssd.digest import CHUNK_BYTES, canonical_json
+from ssd_proto.v1 import operator_pb2 as pb
 
-Context = Any
-Handler = Any
-"""grpc.GenericRpcHandler; generic in the stubs, not at run time."""
+log = logging.getLogger(__name__)
+
 SERVICE = "ssd_proto.v1.Operator"
 MAX_REQUEST_BYTES = 64 << 10
 WATCH_INTERVAL_SECONDS = 0.1
@@ -48,7 +50,7 @@ class OperatorServicer:
         }
         handlers = {
             name: grpc.unary_unary_rpc_method_handler(
-                self._guarded(behaviour), tolerant(request, MAX_REQUEST_BYTES), serialise
+                self._guarded(name.lower(), behaviour), tolerant(request, MAX_REQUEST_BYTES), serialise
             )
             for name, (behaviour, request) in unary.items()
         }
@@ -60,55 +62,55 @@ class OperatorServicer:
         )
         return grpc.method_handlers_generic_handler(SERVICE, handlers)
 
-    def _guarded(self, behaviour: Callable[[Any], Any]) -> Callable[[Any, Context], Any]:
+    def _guarded(self, name: str, behaviour: Callable[[Any], Any]) -> Callable[[Any, Context], Any]:
         async def call(request: Any, context: Context) -> Any:
-            if isinstance(request, Malformed):
-                await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the request cannot be parsed")
-            try:
-                return await behaviour(request)
-            except ClientFault as fault:
-                await context.abort(
-                    TABLE[fault.reason].code,
-                    fault.detail,
-                    trailing_metadata=((REASON_KEY, fault.reason.value),),
-                )
+            async with self._refusing(name, context):
+                return await behaviour(well_formed(request))
 
         return call
+
+    @contextlib.asynccontextmanager
+    async def _refusing(self, name: str, context: Context) -> AsyncIterator[None]:
+        """Turn faults into statuses."""
+        metrics = self._driver.metrics
+        try:
+            yield
+        except ClientFault as fault:
+            await refuse(metrics, context, name, fault)
+        except BlobMissing as error:
+            await refuse(metrics, context, name, ClientFault(Reason.UNKNOWN_BLOB, str(error)))
+        except (BlobCorrupt, StorageFailed) as error:
+            log_event(log, logging.ERROR, error.code, detail=str(error))
+            await refuse(metrics, context, name, ClientFault(Reason.STORAGE, str(error)))
 
     async def _status(self, _: pb.StatusRequest) -> pb.StatusReply:
         return status_message(self._driver.status())
 
     async def _watch(self, request: Any, context: Context) -> None:
-        if isinstance(request, Malformed):
-            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the request cannot be parsed")
-        while True:
-            changed = asyncio.ensure_future(self._driver.changed())
-            try:
-                await context.write(status_message(self._driver.status()))
-                await asyncio.sleep(WATCH_INTERVAL_SECONDS)
-                await changed
-            finally:
-                changed.cancel()
+        async with self._refusing("watch", context):
+            well_formed(request)
+            while True:
+                changed = asyncio.ensure_future(self._driver.changed())
+                try:
+                    await context.write(status_message(self._driver.status()))
+                    await asyncio.sleep(WATCH_INTERVAL_SECONDS)
+                    await changed
+                finally:
+                    changed.cancel()
 
     async def _download(self, request: Any, context: Context) -> None:
-        if isinstance(request, Malformed):
-            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the request cannot be parsed")
-        try:
-            reader = self._driver.open_blob(request.digest)
-        except ClientFault as fault:
-            await context.abort(
-                TABLE[fault.reason].code,
-                fault.detail,
-                trailing_metadata=((REASON_KEY, fault.reason.value),),
-            )
-        try:
-            size, offset = reader.info.size, request.offset
-            while offset < size:
-                data = await asyncio.to_thread(reader.read, offset, min(CHUNK_BYTES, size - offset))
-                await context.write(pb.DownloadPart(size=size, offset=offset, data=data))
-                offset += len(data)
-        finally:
-            reader.close()
+        async with self._refusing("download", context):
+            wanted = well_formed(request)
+            reader = self._driver.open_blob(wanted.digest)
+            try:
+                size, offset = reader.info.size, wanted.offset
+                check_offset(offset, size)
+                while offset < size:
+                    data = await asyncio.to_thread(reader.read, offset, min(CHUNK_BYTES, size - offset))
+                    await context.write(pb.DownloadPart(size=size, offset=offset, data=data))
+                    offset += len(data)
+            finally:
+                reader.close()
 
     async def _rounds(self, request: pb.RoundsRequest) -> pb.RoundsReply:
         attempts = await asyncio.to_thread(self._driver.store_view().attempts, request.limit or 100)

@@ -5,38 +5,36 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from typing import Any
 
 import grpc
-from google.protobuf.message import Message
-from ssd_proto.v1 import federation_pb2 as pb
 
 from coordinator.core.state import Fate
 from coordinator.driver import Driver
-from coordinator.errors import BlobMissing, ClientFault, Reason, StorageFailed
+from coordinator.errors import BlobCorrupt, BlobMissing, ClientFault, Reason, StorageFailed
 from coordinator.logs import event as log_event
 from coordinator.messages import Envelope, Verdict
 from coordinator.ports import Identity
 from coordinator.rpc import convert
-from coordinator.rpc.status import REASON_KEY, SESSION_KEY, TABLE
+from coordinator.rpc.calls import Context, Handler, check_offset, finished, read, refuse, well_formed
+from coordinator.rpc.status import SESSION_KEY
 from coordinator.rpc.wire import Malformed, blob_part, serialise, tolerant
 from coordinator.sessions import Session
 from coordinator.uploads import RETRYING, Upload
 from ssd.digest import CHUNK_BYTES
+from ssd_proto.v1 import federation_pb2 as pb
 
 log = logging.getLogger(__name__)
 
-Context = Any
-"""grpc.aio.ServicerContext; its stubs miss half of what is used here."""
-Handler = Any
-"""grpc.GenericRpcHandler; generic in the stubs, not at run time."""
-EOF = grpc.aio.EOF  # type: ignore[attr-defined]  # public, but missing in the stubs
 SERVICE = "ssd_proto.v1.Federation"
 HOLD_POLL_SECONDS = 0.25
+LAST_WORDS_SECONDS = 5.0
+"""How long a closed stream may take to deliver what is queued for it."""
 MAX_HELLO_BYTES = 64 << 20
 """A worker may host 100,000 clients and hold an update for each."""
-PROGRESS_LIMIT_SECONDS = 1.0
+MAX_REASON = 64
+"""Characters of a stranger's reason that are kept."""
 
 
 class FederationServicer:
@@ -73,23 +71,31 @@ class FederationServicer:
         except ClientFault as fault:
             await self._refuse(context, "attend", fault)
             return
+        except StorageFailed as error:
+            await self._refuse(context, "attend", ClientFault(Reason.STORAGE, str(error)))
+            return
         reader = asyncio.ensure_future(self._read(session, context))
         writer = asyncio.ensure_future(self._write(session, context))
+        closed = asyncio.ensure_future(session.closed.wait())
         try:
-            await asyncio.wait({reader, writer}, return_when=asyncio.FIRST_COMPLETED)
-            why = reader.result() if reader.done() and not reader.cancelled() else None
-            session.close(why)
+            # A peer that neither sends nor reads ends neither of the two: the session may end on its own.
+            await asyncio.wait({reader, writer, closed}, return_when=asyncio.FIRST_COMPLETED)
+            session.close(reader.result() if reader.done() and not reader.cancelled() else None)
+            self._driver.detach(session)
             with contextlib.suppress(grpc.aio.AioRpcError, asyncio.CancelledError):
-                await asyncio.wait({writer}, timeout=5.0)
+                await asyncio.wait({writer}, timeout=LAST_WORDS_SECONDS)
         finally:
             self._driver.detach(session)
-            reader.cancel()
-            writer.cancel()
+            for task in (reader, writer, closed):
+                task.cancel()
         if session.closing is not None:
             await self._refuse(context, "attend", session.closing)
 
     async def _open_session(self, context: Context) -> Session:
-        hello = self._well_formed(await context.read())
+        patience = self._driver.silence_seconds
+        came, hello = await read(context, timeout=patience)
+        if not came:
+            raise ClientFault(Reason.SILENT, f"no hello came within {patience:g} s")
         if hello is None or hello.WhichOneof("kind") != "hello":
             raise ClientFault(Reason.WRONG_ORDER, "the first message of a stream is the hello")
         claim = convert.claim_of(hello.hello)
@@ -108,11 +114,13 @@ class FederationServicer:
     async def _read(self, session: Session, context: Context) -> ClientFault | None:
         """Read until the stream ends; a fault of the worker ends it."""
         try:
-            while (message := self._well_formed(await context.read())) is not None:
+            while (message := well_formed(await context.read())) is not None:
                 self._driver.heard(session)
                 await self._dispatch(session, message)
         except ClientFault as fault:
             return fault
+        except StorageFailed as error:
+            return ClientFault(Reason.STORAGE, str(error))
         except grpc.aio.AioRpcError:
             return None
         return None
@@ -131,10 +139,10 @@ class FederationServicer:
                     client=failed.client,
                     round=failed.round,
                     reason=failed.reason,
-                    detail=failed.detail[:500],
+                    detail=failed.detail,
                 )
                 self._driver.client_failed(
-                    session, failed.round, failed.attempt, failed.client, failed.reason
+                    session, failed.round, failed.attempt, failed.client, failed.reason[:MAX_REASON]
                 )
             case "evaluation_done":
                 done = message.evaluation_done
@@ -153,15 +161,11 @@ class FederationServicer:
         """Stream a blob from an offset."""
         try:
             self._session(context)
-            checked = self._well_formed(request)
+            checked = well_formed(request)
             reader = self._driver.open_blob(checked.digest)
             try:
                 offset, size = checked.offset, reader.info.size
-                if offset % CHUNK_BYTES or offset > size:
-                    raise ClientFault(
-                        Reason.BAD_OFFSET,
-                        f"offsets are multiples of {CHUNK_BYTES} up to {size}, not {offset}",
-                    )
+                check_offset(offset, size)
                 await context.write(
                     pb.BlobPart(chunk_digests=b"".join(reader.chunk_digests), size=size, offset=offset)
                 )
@@ -176,7 +180,8 @@ class FederationServicer:
             await self._refuse(context, "fetch_blob", fault)
         except BlobMissing as error:
             await self._refuse(context, "fetch_blob", ClientFault(Reason.UNKNOWN_BLOB, str(error)))
-        except StorageFailed as error:
+        except (BlobCorrupt, StorageFailed) as error:
+            log_event(log, logging.ERROR, error.code, detail=str(error))
             await self._refuse(context, "fetch_blob", ClientFault(Reason.STORAGE, str(error)))
 
     # ----------------------------------------------------------------------------------------------- upload
@@ -187,7 +192,11 @@ class FederationServicer:
         envelope: Envelope | None = None
         try:
             session = self._session(context)
-            first = self._well_formed(await context.read())
+            ends = (asyncio.ensure_future(session.closed.wait()),)
+            try:
+                first = await self._next(context, ends, session)
+            finally:
+                ends[0].cancel()
             if first is None or first.WhichOneof("kind") != "envelope":
                 raise ClientFault(Reason.WRONG_ORDER, "the first message of an upload is its envelope")
             envelope = convert.envelope_of(first.envelope)
@@ -226,10 +235,12 @@ class FederationServicer:
 
     async def _take_in(self, session: Session, upload: Upload, context: Context) -> Verdict:
         judged = False
+        closed = asyncio.ensure_future(session.closed.wait())
+        interrupted = asyncio.ensure_future(upload.interrupted.wait())
         try:
             await context.write(pb.UploadReply(proceed=pb.Continue(offset=upload.body.received)))
             while not upload.complete:
-                part = self._well_formed(await context.read())
+                part = await self._next(context, (closed, interrupted), session, upload)
                 if part is None:
                     raise ClientFault(
                         Reason.TRUNCATED,
@@ -238,14 +249,39 @@ class FederationServicer:
                     )
                 if part.WhichOneof("kind") != "chunk":
                     raise ClientFault(Reason.WRONG_ORDER, "after the envelope come chunks")
-                await asyncio.to_thread(upload.take, part.chunk.offset, part.chunk.data)
+                await finished(asyncio.to_thread(upload.take, part.chunk.offset, part.chunk.data))
                 self._driver.received(len(part.chunk.data))
                 self._driver.heard(session)
             judged = True
             return await self._driver.judge(session, upload)
+        except asyncio.CancelledError:
+            # The sender broke off, or gRPC itself refused a message of it: both look like this.
+            if not judged:
+                fault = ClientFault(Reason.TRUNCATED, f"the call broke off at byte {upload.body.received}")
+                self._driver.reject(session, upload.envelope, fault)
+            raise
         finally:
+            closed.cancel()
+            interrupted.cancel()
             if not judged:
                 self._driver.release_upload(upload)
+
+    @staticmethod
+    async def _next(
+        context: Context,
+        ends: Collection[asyncio.Future[Any]],
+        session: Session,
+        upload: Upload | None = None,
+    ) -> Any:
+        """The next message of an upload; it is not waited for longer than the session and the claim last."""
+        came, part = await read(context, ends)
+        if came:
+            return part
+        if session.open and upload is not None and upload.interruption is not None:
+            raise upload.interruption
+        raise ClientFault(
+            Reason.NO_SESSION, "the session ended during the upload; attend again, then go on with it"
+        )
 
     async def _answer(self, context: Context, verdict: Verdict) -> None:
         with contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
@@ -262,33 +298,5 @@ class FederationServicer:
             )
         return self._driver.session(tokens[0])
 
-    @staticmethod
-    def _well_formed(message: Any) -> Any:
-        """The message; None at the end of the stream.
-
-        Raises:
-            ClientFault: it could not be parsed, or is over the size limit.
-        """
-        if message is EOF:
-            return None
-        if isinstance(message, Malformed):
-            if message.too_large:
-                raise ClientFault(
-                    Reason.MESSAGE_TOO_LARGE, f"a message of {message.size} bytes is over the limit"
-                )
-            raise ClientFault(Reason.MALFORMED_MESSAGE, "the message is not what this call takes")
-        assert isinstance(message, Message)
-        return message
-
     async def _refuse(self, context: Context, call: str, fault: ClientFault) -> None:
-        """End the call with the fault's status; the reason travels in trailing metadata."""
-        self._driver.metrics.refused(call, fault.reason)
-        log_event(
-            log, logging.INFO, "refused", call=call, reason=fault.reason.value, detail=fault.detail[:500]
-        )
-        with contextlib.suppress(asyncio.InvalidStateError):
-            await context.abort(
-                TABLE[fault.reason].code,
-                fault.detail,
-                trailing_metadata=((REASON_KEY, fault.reason.value),),
-            )
+        await refuse(self._driver.metrics, context, call, fault)

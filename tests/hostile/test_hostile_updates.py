@@ -9,12 +9,12 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
-from hostile import Outcome, Site, changed
-from ssd_proto.v1 import federation_pb2 as pb
 
+from hostile import Outcome, Site, changed
 from ssd.codec import MAX_EXPONENT
 from ssd.folding import encode_update
 from ssd.packing import pack_int64
+from ssd_proto.v1 import federation_pb2 as pb
 
 pytestmark = pytest.mark.e2e
 Code = grpc.StatusCode

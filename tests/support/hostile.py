@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import json
 import queue
 import tempfile
 import threading
@@ -13,13 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import grpc
-from federation import Federation
 from prometheus_client.parser import text_string_to_metric_families
+
+from federation import Federation
 from raw_worker import RawWorker
+from ssd.digest import CHUNK_BYTES
 from ssd_proto.v1 import federation_pb2 as pb
 from ssd_proto.v1 import operator_pb2 as operator_pb
-
-from ssd.digest import CHUNK_BYTES
 
 FEDERATION = "/ssd_proto.v1.Federation"
 OPERATOR = "/ssd_proto.v1.Operator"
@@ -173,23 +174,28 @@ Counts = dict[tuple[str, ...], float]
 
 
 class Site:
-    """A federation in the middle of its last round; `alpha` hosts two clients of the cohort, `beta` the rest."""
+    """A federation in the middle of its last round; `alpha` hosts two clients of the cohort, `beta` the third.
 
-    def __init__(self, root: Path, **changes: Any) -> None:
+    With `open_round=False` it is at its very beginning and `alpha` hosts everybody.
+    """
+
+    def __init__(self, root: Path, *, open_round: bool = True, **changes: Any) -> None:
         self.settings = {**SETTINGS, **changes}
         self.federation = Federation(root, **self.settings)
         self.address = f"127.0.0.1:{self.federation.port}"
+        self.open_round = open_round
         self.honest: dict[str, tuple[bytes, int]] = {}
         self.contributed: set[str] = set()
+        self.workers: list[RawWorker] = []
 
     def __enter__(self) -> Site:
         self.federation.start_coordinator()
-        probe = RawWorker(self.address, "probe", CLIENTS)
-        with probe:
+        if not self.open_round:
+            self.alpha = self.worker("alpha", CLIENTS)
+            return self
+        with RawWorker(self.address, "probe", CLIENTS) as probe:
             probe.attend().learn()
-            first = probe.expect("train")
-            probe.contribute(first)
-            self.past = first
+            probe.contribute(probe.expect("train"))
             second = probe.expect("train")
             # Trained once: a client's state advances with every training.
             self.honest = {each.client: probe.train(second, each.client) for each in second.clients}
@@ -202,7 +208,7 @@ class Site:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for worker in (self.alpha, self.beta):
+        for worker in self.workers:
             worker.close()
         self.federation.__exit__()
 
@@ -213,6 +219,7 @@ class Site:
             worker = RawWorker(self.address, name, clients, **changes)
             worker.attend()
             if worker.welcome is not None:
+                self.workers.append(worker)
                 return worker.learn()
             worker.close()
             patience.wait(0.05)
@@ -329,18 +336,30 @@ class Site:
     def check_end(self) -> None:
         """The round commits with the digest of an undisturbed run and the coordinator ends cleanly."""
         self.well()
-        assert self.finish() == reference(encoding=self.settings.get("wire.update_encoding", "float16"))
-        assert self.federation.status().phase == "finished"
-        assert self.federation.coordinator is not None
-        assert self.federation.coordinator.terminate() == 0
-        assert not self.federation.coordinator.events("message"), "a library complained, see the log"
+        assert self.finish() == reference(self.settings)
+        self.ends_cleanly()
+
+    def ends_cleanly(self) -> None:
+        """The run is finished, and the coordinator stops without a complaint of any library in its log."""
+        self.federation.until(lambda: self.federation.status().phase == "finished", "the run finishes")
+        coordinator = self.federation.coordinator
+        assert coordinator is not None
+        assert coordinator.terminate() == 0
+        assert not coordinator.events("message"), coordinator.events("message")
+        assert "Traceback" not in coordinator.log.read_text()
+
+
+def reference(settings: Mapping[str, Any]) -> list[str]:
+    """The digests of an undisturbed run of this configuration and seed; every version. Made once a session."""
+    return _reference(
+        json.dumps({key: settings[key] for key in sorted(settings) if not key.startswith("limits.")})
+    )
 
 
 @functools.cache
-def reference(*, encoding: str = "float16") -> list[str]:
-    """The digests of an undisturbed run of the same configuration and seed; every version."""
+def _reference(settings: str) -> list[str]:
     with tempfile.TemporaryDirectory() as root:
-        return undisturbed(Path(root), {**SETTINGS, "wire.update_encoding": encoding})
+        return undisturbed(Path(root), json.loads(settings))
 
 
 def undisturbed(root: Path, settings: Mapping[str, Any]) -> list[str]:

@@ -1,0 +1,95 @@
+"""What every handler needs: reading a message without waiting for ever, and ending a call with a reason."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Awaitable, Collection
+from typing import Any
+
+import grpc
+from google.protobuf.message import Message
+
+from coordinator.errors import ClientFault, Reason
+from coordinator.logs import event as log_event
+from coordinator.metrics import CoordinatorMetrics
+from coordinator.rpc.status import REASON_KEY, TABLE
+from coordinator.rpc.wire import Malformed
+from ssd.digest import CHUNK_BYTES
+
+log = logging.getLogger(__name__)
+
+Context = Any
+"""grpc.aio.ServicerContext; its stubs miss half of what is used here."""
+Handler = Any
+"""grpc.GenericRpcHandler; generic in the stubs, not at run time."""
+EOF = grpc.aio.EOF  # type: ignore[attr-defined]  # public, but missing in the stubs
+
+
+def well_formed(message: Any) -> Any:
+    """The message; None at the end of the stream.
+
+    Raises:
+        ClientFault: it could not be parsed, or is over the size limit.
+    """
+    if message is EOF:
+        return None
+    if isinstance(message, Malformed):
+        if message.too_large:
+            raise ClientFault(
+                Reason.MESSAGE_TOO_LARGE, f"a message of {message.size} bytes is over the limit"
+            )
+        raise ClientFault(Reason.MALFORMED_MESSAGE, "the message is not what this call takes")
+    assert isinstance(message, Message)
+    return message
+
+
+def check_offset(offset: int, size: int) -> None:
+    """Refuse to stream a blob of `size` bytes from anywhere but the beginning of a chunk.
+
+    Raises:
+        ClientFault: reason bad_offset.
+    """
+    if offset % CHUNK_BYTES or offset > size:
+        raise ClientFault(
+            Reason.BAD_OFFSET, f"offsets are multiples of {CHUNK_BYTES} up to {size}, not {offset}"
+        )
+
+
+async def read(
+    context: Context, ends: Collection[asyncio.Future[Any]] = (), timeout: float | None = None
+) -> tuple[bool, Any]:
+    """The next message up, unless one of `ends` is done first or `timeout` seconds pass: (whether it came, it).
+
+    Raises:
+        ClientFault: as `well_formed`.
+    """
+    reading = asyncio.ensure_future(context.read())
+    try:
+        await asyncio.wait({reading, *ends}, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+        return (True, well_formed(reading.result())) if reading.done() else (False, None)
+    finally:
+        reading.cancel()
+
+
+async def refuse(metrics: CoordinatorMetrics, context: Context, call: str, fault: ClientFault) -> None:
+    """Count and log a refusal, then end the call with its status; the reason travels in trailing metadata."""
+    metrics.refused(call, fault.reason)
+    log_event(log, logging.INFO, "refused", call=call, reason=fault.reason.value, detail=fault.detail)
+    with contextlib.suppress(asyncio.InvalidStateError):
+        await context.abort(
+            TABLE[fault.reason].code,
+            fault.detail,
+            trailing_metadata=((REASON_KEY, fault.reason.value),),
+        )
+
+
+async def finished(work: Awaitable[None]) -> None:
+    """Wait for work in a thread, which goes on when its call is cancelled: nothing may build on it half done."""
+    task = asyncio.ensure_future(work)
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait({task})
+        raise

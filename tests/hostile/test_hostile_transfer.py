@@ -1,0 +1,282 @@
+"""Uploads that break, lie about their bytes, stall, or meet a full staging area."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import grpc
+import pytest
+
+from hostile import Outcome, Site, Upload, reference
+from raw_worker import RawWorker
+from ssd.digest import CHUNK_BYTES
+from ssd_proto.v1 import federation_pb2 as pb
+
+pytestmark = pytest.mark.e2e
+Code = grpc.StatusCode
+METHOD = {"method.config": {"parameters": 1_200_000}}
+"""A body of 2.4 MB in float16: three chunks, the last one short."""
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    with Site(tmp_path_factory.mktemp("transfer"), **METHOD) as site:
+        yield site
+
+
+def started(site: Site, client: int = 0, worker: RawWorker | None = None) -> tuple[Upload, bytes]:
+    """An honest upload, let in."""
+    name = site.cohort[client]
+    upload = Upload(worker or site.alpha, site.envelope(name))
+    assert upload.proceeded()
+    return upload, site.honest[name][0]
+
+
+def chunk(offset: int, data: bytes) -> pb.UploadPart:
+    return pb.UploadPart(chunk=pb.Chunk(offset=offset, data=data))
+
+
+def test_messages_in_the_wrong_order(site: Site) -> None:
+    def upload(*messages: pb.UploadPart) -> Callable[[], Outcome]:
+        return lambda: site.upload(site.alpha, messages)
+
+    for first in (chunk(0, b"x"), pb.UploadPart()):
+        site.refuses("submit_update", upload(first), Code.FAILED_PRECONDITION, "wrong_order")
+    site.refuses("submit_update", upload(), Code.FAILED_PRECONDITION, "wrong_order")
+    envelope = pb.UploadPart(envelope=site.envelope(site.cohort[0]))
+    twice = upload(envelope, envelope)
+    site.refuses_upload(twice, Code.FAILED_PRECONDITION, "wrong_order")
+    nothing = upload(envelope, pb.UploadPart())
+    site.refuses_upload(nothing, Code.FAILED_PRECONDITION, "wrong_order")
+
+
+@pytest.mark.parametrize("token", [None, "", "0" * 32, "x" * 4000, "twice"])
+def test_uploads_without_a_session(site: Site, token: str | None) -> None:
+    metadata = () if token is None else (("ssd-session", token),)
+    if token == "twice":
+        metadata = 2 * site.alpha.metadata()
+    envelope = pb.UploadPart(envelope=site.envelope(site.cohort[0]))
+    site.refuses(
+        "submit_update",
+        lambda: site.upload(site.alpha, [envelope], metadata=metadata),
+        Code.UNAUTHENTICATED,
+        "no_session",
+    )
+
+
+def test_a_truncated_upload_goes_on_where_it_broke(site: Site) -> None:
+    stop = CHUNK_BYTES + 100_000
+
+    def cut() -> Outcome:
+        upload, body = started(site)
+        upload.send_body(body, stop)
+        upload.end()
+        return upload.outcome()
+
+    site.refuses_upload(cut, Code.DATA_LOSS, "truncated", verdict=False)
+    upload, body = started(site)
+    assert upload.offset == stop
+    # And once more, from a broken connection this time.
+    upload.send_body(body, 2 * CHUNK_BYTES)
+    site.federation.until(lambda: resumed_at(site) == 2 * CHUNK_BYTES, "the second piece arrived")
+    upload.call.cancel()
+    site.federation.until(lambda: resumed_at(site) == 2 * CHUNK_BYTES, "the upload is idle again")
+    site.well()
+
+
+def resumed_at(site: Site) -> int:
+    """Where the first client's upload would go on."""
+    upload = Upload(site.alpha, site.envelope(site.cohort[0]))
+    assert upload.proceeded()
+    offset = upload.offset
+    upload.end()
+    assert upload.outcome().reason == "truncated"
+    return offset
+
+
+@pytest.mark.parametrize("step", [CHUNK_BYTES, 300_000])
+def test_a_corrupted_chunk_is_sent_again(site: Site, step: int) -> None:
+    def corrupt() -> Outcome:
+        upload, body = started(site, 1)
+        damaged = bytearray(body)
+        # In the first piece of the second chunk: what follows it is intact.
+        damaged[CHUNK_BYTES + 10] ^= 1
+        upload.send_body(bytes(damaged), step=step)
+        return upload.outcome()
+
+    site.refuses_upload(corrupt, Code.DATA_LOSS, "corrupt_chunk", verdict=False)
+    upload, body = started(site, 1)
+    assert upload.offset == CHUNK_BYTES
+    upload.call.cancel()
+
+
+def test_chunks_at_the_wrong_place(site: Site) -> None:
+    for offset in (1, CHUNK_BYTES, 1 << 63):
+
+        def misplaced(offset: int = offset) -> Outcome:
+            upload, body = started(site, 2, site.beta)
+            upload.send_chunk(upload.offset + offset, b"x")
+            return upload.outcome()
+
+        site.refuses_upload(misplaced, Code.OUT_OF_RANGE, "bad_offset", verdict=False)
+
+
+def test_chunks_of_the_wrong_length(site: Site) -> None:
+    length = len(site.honest[site.cohort[2]][0])
+    before, tail = CHUNK_BYTES - 1, length % CHUNK_BYTES
+    for place, data in ((0, b""), (before, b"xy"), (2 * CHUNK_BYTES, b"x" * (tail + 1))):
+
+        def oversized(place: int = place, data: bytes = data) -> Outcome:
+            upload, body = started(site, 2, site.beta)
+            upload.send_body(body, place)
+            upload.send_chunk(upload.offset, data)
+            return upload.outcome()
+
+        site.refuses_upload(oversized, Code.INVALID_ARGUMENT, "wrong_length")
+
+
+def test_a_message_that_is_garbage_or_too_large(site: Site) -> None:
+    def after_the_envelope(message: bytes) -> Callable[[], Outcome]:
+        def send() -> Outcome:
+            upload, _ = started(site, 2, site.beta)
+            upload.send(message)
+            return upload.outcome()
+
+        return send
+
+    garbage = after_the_envelope(b"\xff\xff\xff")
+    site.refuses_upload(garbage, Code.INVALID_ARGUMENT, "malformed_message", verdict=False)
+    large = after_the_envelope(chunk(0, bytes(3 << 20)).SerializeToString())
+    site.refuses_upload(large, Code.RESOURCE_EXHAUSTED, "message_too_large")
+    # Over gRPC's own limit our code sees the end of the stream; the sender hears either of the two.
+    before = site.counts()
+    outcome = after_the_envelope(chunk(0, bytes(6 << 20)).SerializeToString())()
+    assert outcome.code in (Code.RESOURCE_EXHAUSTED, Code.DATA_LOSS), outcome
+    truncated = ("updates", "rejected", "truncated")
+    site.federation.until(
+        lambda: site.counts().get(truncated, 0) == before.get(truncated, 0) + 1, "it counts as truncated"
+    )
+    site.well()
+
+
+def test_the_same_upload_from_two_calls_at_once(site: Site) -> None:
+    """A worker whose connection died starts again before the coordinator knows: the newer call takes over."""
+    older, body = started(site, 2, site.beta)
+    older.send_body(body, 2 * CHUNK_BYTES + 7)
+    newer = Upload(site.beta, site.envelope(site.cohort[2]))
+    assert newer.proceeded()
+    ended = older.outcome()
+    assert (ended.code, ended.reason) == (Code.ABORTED, "fenced")
+    assert ended.verdict is None
+    newer.end()
+    assert newer.outcome().reason == "truncated"
+    site.well()
+
+
+def test_an_upload_ends_with_its_session(site: Site) -> None:
+    """Room for a body is never kept for a worker that is gone; what arrived waits for its next session."""
+    staged = site.federation.metric("ssd_coordinator_staging_bytes", kind="ram")
+    older, body = started(site, 2, site.beta)
+    older.send_body(body, CHUNK_BYTES)
+    before = site.counts()
+    again = site.worker("beta", site.cohort[2:])
+    ended = older.outcome()
+    assert (ended.code, ended.reason) == (Code.UNAUTHENTICATED, "no_session")
+    grown = site.counts()["refused", "submit_update", "no_session"]
+    assert grown == before.get(("refused", "submit_update", "no_session"), 0) + 1
+    site.beta.close()
+    site.beta = again
+    resumed, _ = started(site, 2, again)
+    assert resumed.offset >= CHUNK_BYTES
+    resumed.call.cancel()
+    assert site.federation.metric("ssd_coordinator_staging_bytes", kind="ram") == staged
+
+
+def test_the_round_commits_as_if_nothing_had_happened(site: Site) -> None:
+    site.well()
+    assert site.finish() == reference(site.settings)
+    for kind in ("ram", "disk"):
+        assert site.federation.metric("ssd_coordinator_staging_bytes", kind=kind) == 0
+    site.ends_cleanly()
+
+
+# --------------------------------------------------------------------------------------- no room for a body
+
+
+@pytest.mark.parametrize("kind", ["ram", "disk"])
+def test_without_room_an_upload_is_held_and_never_refused(tmp_path: Path, kind: str) -> None:
+    body_bytes = 45_000
+    budget = {f"limits.staging_{other}_bytes": 0 for other in ("ram", "disk")}
+    budget[f"limits.staging_{kind}_bytes"] = 200_000
+    with Site(tmp_path, **budget) as site:
+        body, weight = site.honest[site.cohort[0]]
+        assert len(body) < body_bytes
+        # Four broken-off variants of one update fill the room, all being sent.
+        filling = []
+        for seconds in range(4):
+            clients = [pb.WeightedClient(client=site.cohort[0], weight=weight, training_seconds=seconds)]
+            upload = Upload(site.alpha, site.envelope(site.cohort[0], clients=clients))
+            assert upload.proceeded()
+            filling.append(upload)
+        assert site.federation.metric("ssd_coordinator_staging_bytes", kind=kind) == 4 * len(body)
+        waiting = [
+            Upload(worker, site.envelope(client))
+            for worker, client in ((site.alpha, site.cohort[1]), (site.beta, site.cohort[2]))
+        ]
+        for upload in waiting:
+            first = upload.reply()
+            assert first is not None
+            assert first.WhichOneof("kind") == "hold"
+        site.well()
+        # One is finished, one breaks off: there is room for two.
+        filling[0].send_body(body)
+        assert filling[0].outcome().verdict.fate == pb.Verdict.FATE_ACCEPTED
+        filling[1].call.cancel()
+        for upload, client in zip(waiting, site.cohort[1:], strict=True):
+            assert upload.proceeded()
+            upload.send_body(site.honest[client][0])
+            assert upload.outcome().verdict.fate == pb.Verdict.FATE_ACCEPTED
+            site.contributed.add(client)
+        site.contributed.add(site.cohort[0])
+        assert site.finish() == reference(site.settings)
+        # What was still being sent when the round ended is let go of.
+        for upload in filling[2:]:
+            ended = upload.outcome()
+            assert (ended.code, ended.reason) == (Code.ABORTED, "too_late")
+        site.federation.until(
+            lambda: site.federation.metric("ssd_coordinator_staging_bytes", kind=kind) == 0,
+            "the room is free",
+        )
+        site.ends_cleanly()
+
+
+# ------------------------------------------------------------------------------- calls that break off at the end
+
+
+def test_calls_cancelled_at_every_moment_of_the_judgement(tmp_path: Path) -> None:
+    """The body is whole, the caller goes away: the coordinator judges it all the same, or as if it never came."""
+    rounds = 5
+    changes = {"run.rounds": rounds, **METHOD}
+    with Site(tmp_path, open_round=False, **changes) as site:
+        worker = site.alpha
+        pause = threading.Event()
+        for number in range(rounds):
+            task = worker.expect("train")
+            assert task.round == number + 1
+            for position, each in enumerate(task.clients):
+                body, weight = worker.train(task, each.client)
+                envelope = worker.envelope(task, {each.client: weight}, body)
+                upload = Upload(worker, envelope)
+                assert upload.proceeded()
+                upload.send_body(body)
+                pause.wait((3 * number + position) * 0.003)
+                upload.call.cancel()
+                # Whatever became of it, the worker offers it again until it is in.
+                again = site.submit(worker, envelope, body)
+                assert again.verdict is not None, again
+                assert again.verdict.reason in ("", "duplicate", "too_late"), again
+        site.federation.until(lambda: site.federation.status().version.number == rounds, "all rounds commit")
+        assert site.federation.digests() == reference(site.settings)
+        site.ends_cleanly()
