@@ -114,7 +114,6 @@ class Views:
         limit = math.radians(options.rotation_degrees)
         angles = limit * (2.0 * chances[:, 0] - 1.0)
         maps = affine_maps(boxes, chances[:, 1] < options.flip, angles)
-        size = self._size or images.shape[-1]
         views = warp(images.to(torch.float32) / 255.0, maps.to(images.device, non_blocking=True), self._size)
         if options.jitter > 0.0:
             views = _jitter(views, chances[:, 2] < options.jitter, options, generator)
