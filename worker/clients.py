@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ssd.declaration import Declaration
 from worker.errors import TaskFault
+from worker.logs import fields
 
 if TYPE_CHECKING:
     # ssd.data brings torch along, which a method without images never needs.
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
     from ssd.data.source import ImageFormat
 
 Json = Any
+_log = logging.getLogger(__name__)
 
 
 class ClientData:
@@ -41,6 +44,14 @@ class ClientData:
             from ssd.data.open import open_client
 
             source = open_client(self._config(), client, image)
+            report = getattr(source, "report", None)
+            refused = {} if report is None else {str(why): count for why, count in report.refused.items()}
+            _log.info(
+                "images_opened",
+                extra=fields(
+                    client=client, images=len(source), skipped=sum(refused.values()), reasons=refused
+                ),
+            )
             while len(self._open) >= self._limit:
                 self._open.popitem(last=False)
             self._open[key] = source
@@ -65,12 +76,12 @@ class ClientData:
             raise TaskFault(
                 "data_missing", "the method needs images and this worker has no [data] kind", whole_task=True
             )
-        fields = dict(self._fields)
+        values = dict(self._fields)
         for name in ("root", "partition", "probe", "index_dir"):
-            fields[name] = None if fields[name] is None else Path(fields[name])
-        fields["folders"] = {client: Path(folder) for client, folder in fields["folders"].items()}
-        fields["classes"] = tuple(fields["classes"])
-        return DataConfig(**fields)
+            values[name] = None if values[name] is None else Path(values[name])
+        values["folders"] = {client: Path(folder) for client, folder in values["folders"].items()}
+        values["classes"] = tuple(values["classes"])
+        return DataConfig(**values)
 
 
 def _format(declaration: Declaration) -> ImageFormat:

@@ -7,8 +7,8 @@ import time
 from pathlib import Path
 
 import pytest
-from federation import Federation
 
+from federation import Federation
 from ssd.data.open import DataConfig, open_builtin
 from ssd.data.partition import dirichlet, save
 from ssd.data.source import ImageFormat

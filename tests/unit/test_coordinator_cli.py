@@ -17,9 +17,6 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
-from ssd_proto.v1 import operator_pb2 as pb
-from ssd_proto.v1 import tensor_pb2
-from ssd_proto.v1.operator_pb2_grpc import OperatorServicer, add_OperatorServicer_to_server
 
 from coordinator import app, cli, console, errors
 from coordinator.cli import exit_code, main
@@ -27,6 +24,9 @@ from coordinator.config import load
 from ssd.digest import CHUNK_BYTES, digest_bytes
 from ssd.methods.registry import load as load_method
 from ssd.spec import model_digest
+from ssd_proto.v1 import operator_pb2 as pb
+from ssd_proto.v1 import tensor_pb2
+from ssd_proto.v1.operator_pb2_grpc import OperatorServicer, add_OperatorServicer_to_server
 
 DECLARATION = load_method("synthetic", {}).declare()
 VECTOR = np.linspace(-1, 1, DECLARATION.spec.size, dtype=np.float32)

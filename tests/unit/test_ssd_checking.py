@@ -7,6 +7,9 @@ import struct
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from fold_samples import (
     MAX_COHORT,
     MAX_WEIGHT,
@@ -15,9 +18,6 @@ from fold_samples import (
     sample_plan,
     sample_update,
 )
-from hypothesis import given, settings
-from hypothesis import strategies as st
-
 from ssd.codec import BLOCK, Encoding
 from ssd.folding import (
     Fold,

@@ -13,6 +13,11 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+import ssd.folding
 from fold_samples import (
     MAX_COHORT,
     MAX_WEIGHT,
@@ -22,11 +27,6 @@ from fold_samples import (
     sample_plan,
     sample_update,
 )
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from numpy.typing import NDArray
-
-import ssd.folding
 from ssd.codec import Encoding, MalformedUpdate, NotFinite
 from ssd.declaration import Declaration, GroupDeclaration, Reducer, StatisticDeclaration
 from ssd.fixed_point import Int64Ring, OverflowRisk
