@@ -16,6 +16,7 @@ from ssd_proto.v1 import federation_pb2 as pb
 
 pytestmark = pytest.mark.e2e
 Code = grpc.StatusCode
+UP = "ssd_coordinator_transfer_bytes_total"
 METHOD = {"method.config": {"parameters": 1_200_000}}
 """A body of 2.4 MB in float16: three chunks, the last one short."""
 
@@ -79,21 +80,23 @@ def test_a_truncated_upload_goes_on_where_it_broke(site: Site) -> None:
     upload, body = started(site)
     assert upload.offset == stop
     # And once more, from a broken connection this time.
+    up = site.federation.metric(UP, direction="up")
     upload.send_body(body, 2 * CHUNK_BYTES)
-    site.federation.until(lambda: resumed_at(site) == 2 * CHUNK_BYTES, "the second piece arrived")
-    upload.call.cancel()
-    site.federation.until(lambda: resumed_at(site) == 2 * CHUNK_BYTES, "the upload is idle again")
-    site.well()
+    rest = 2 * CHUNK_BYTES - stop
+    site.federation.until(
+        lambda: site.federation.metric(UP, direction="up") == up + rest, "the piece arrived"
+    )
+    with site.counting({("updates", "rejected", "truncated"): 1}):
+        upload.call.cancel()
+        upload, _ = started(site)
+    assert upload.offset == 2 * CHUNK_BYTES
+    given_up(upload)
 
 
-def resumed_at(site: Site) -> int:
-    """Where the first client's upload would go on."""
-    upload = Upload(site.alpha, site.envelope(site.cohort[0]))
-    assert upload.proceeded()
-    offset = upload.offset
+def given_up(upload: Upload) -> None:
+    """Break an upload off and wait until the coordinator has noticed."""
     upload.end()
     assert upload.outcome().reason == "truncated"
-    return offset
 
 
 @pytest.mark.parametrize("step", [CHUNK_BYTES, 300_000])
@@ -109,7 +112,7 @@ def test_a_corrupted_chunk_is_sent_again(site: Site, step: int) -> None:
     site.refuses_upload(corrupt, Code.DATA_LOSS, "corrupt_chunk", verdict=False)
     upload, body = started(site, 1)
     assert upload.offset == CHUNK_BYTES
-    upload.call.cancel()
+    given_up(upload)
 
 
 def test_chunks_at_the_wrong_place(site: Site) -> None:
@@ -170,8 +173,7 @@ def test_the_same_upload_from_two_calls_at_once(site: Site) -> None:
     ended = older.outcome()
     assert (ended.code, ended.reason) == (Code.ABORTED, "fenced")
     assert ended.verdict is None
-    newer.end()
-    assert newer.outcome().reason == "truncated"
+    given_up(newer)
     site.well()
 
 
@@ -190,7 +192,7 @@ def test_an_upload_ends_with_its_session(site: Site) -> None:
     site.beta = again
     resumed, _ = started(site, 2, again)
     assert resumed.offset >= CHUNK_BYTES
-    resumed.call.cancel()
+    given_up(resumed)
     assert site.federation.metric("ssd_coordinator_staging_bytes", kind="ram") == staged
 
 
