@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,7 +23,7 @@ from ssd.declaration import Declaration
 from ssd.digest import byte_view
 from ssd.folding import OpenedFold
 from ssd.spec import ParameterSpec
-from ssd.version import next_version
+from ssd.version import next_version_from_body
 
 Vector = NDArray[np.float32]
 Insist = Callable[[Callable[[], BlobInfo]], BlobInfo]
@@ -82,28 +83,21 @@ class VersionMaker:
             step[where] = self._strategy.step(step[where], sliced)
             if residual is not None:
                 np.add(step[where], residual[where], out=step[where])
-        encoded = self._codec.encode(step)
-        decoded = self._codec.decode(encoded)
-        delta = self._insist_on(insist, encoded)
-        del encoded
-        state = {name: self._insist_on(insist, vector) for name, vector in moments.items()}
         step_norm = float(np.sqrt(sum(_squared_norm(step[where]) for where in self._optimised().values())))
-        if self._carries_residual:
-            np.subtract(step, decoded, out=step)
-            for group, where in self._spec.groups.items():
-                if not self._declaration.group(group).optimise:
-                    step[where] = 0
-            state["residual"] = self._insist_on(insist, step)
-        del step, residual, moments
-        reader = self._blobs.open(base.digest)
-        try:
-            vector = next_version(self._spec, reader.map().view("<f4"), decoded)
-        finally:
-            reader.close()
-        del decoded
-        digest = hashlib.sha256(bytes.fromhex(self._spec.digest))
-        digest.update(byte_view(vector))
-        full = self._insist_on(insist, vector)
+        encoded = self._codec.encode(step)
+        # Hashing and syncing one file leaves a processor free for the next.
+        with ThreadPoolExecutor(1, "store-blob") as beside:
+            stored_delta = beside.submit(self._insist_on, insist, encoded)
+            state = {name: self._insist_on(insist, vector) for name, vector in moments.items()}
+            if self._carries_residual:
+                self._subtract_decoded(step, encoded)
+                state["residual"] = self._insist_on(insist, step)
+            del step, residual, moments
+            vector = self._next(base, encoded)
+            digest = hashlib.sha256(bytes.fromhex(self._spec.digest))
+            stored_full = beside.submit(self._insist_on, insist, vector)
+            digest.update(byte_view(vector))
+            delta, full = stored_delta.result(), stored_full.result()
         return MadeVersion(
             model_digest=digest.hexdigest(),
             full=full,
@@ -112,6 +106,22 @@ class VersionMaker:
             statistics=opened.statistics,
             step_norm=step_norm,
         )
+
+    def _next(self, base: BlobInfo, encoded: bytearray) -> Vector:
+        reader = self._blobs.open(base.digest)
+        try:
+            return next_version_from_body(self._codec, reader.map().view("<f4"), encoded)
+        finally:
+            reader.close()
+
+    def _subtract_decoded(self, step: Vector, encoded: bytearray) -> None:
+        """Leave in `step` what encoding rounded away; nothing of groups outside error feedback."""
+        for offset, piece in self._codec.iter_decoded(encoded):
+            where = slice(offset, offset + piece.size)
+            np.subtract(step[where], piece, out=step[where])
+        for group, where in self._spec.groups.items():
+            if not self._declaration.group(group).optimise:
+                step[where] = 0
 
     def _optimised(self) -> dict[str, slice]:
         return {

@@ -36,7 +36,7 @@ __all__ = [
 
 def encode_update(
     plan: FoldPlan, delta: NDArray[np.float32], statistics: Mapping[str, NDArray[np.float64]]
-) -> bytes:
+) -> bytearray:
     """One client's body.
 
     Raises:
@@ -46,15 +46,15 @@ def encode_update(
     declared = [statistic.name for statistic in plan.statistics]
     if set(statistics) != set(declared):
         raise ValueError(f"statistics {sorted(statistics)}, but {sorted(declared)} are declared")
-    body = np.empty(plan.update_nbytes, np.uint8)
-    plan.codec.encode_into(delta, body.data[: plan.codec.nbytes])
+    body = bytearray(plan.update_nbytes)
+    plan.codec.encode_into(delta, memoryview(body)[: plan.codec.nbytes])
     flat = np.frombuffer(body, "<f8", plan.statistics_size, plan.codec.nbytes)
     for statistic in plan.statistics:
         values = np.asarray(statistics[statistic.name], np.float64)
         if values.shape != statistic.shape:
             raise ValueError(f"statistic {statistic.name!r} has shape {values.shape}, not {statistic.shape}")
         flat[statistic.where] = values.reshape(-1)
-    return body.tobytes()
+    return body
 
 
 class Fold:

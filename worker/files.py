@@ -12,6 +12,7 @@ from pathlib import Path
 
 from worker.errors import StateDirectoryLocked, StorageFailed
 
+MIN_SPARE_BYTES = 1 << 20
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -73,6 +74,56 @@ sync_directory = sync_file
 def remove(path: Path) -> None:
     """Remove a file; an absent one is no error."""
     path.unlink(missing_ok=True)
+
+
+def write_file(path: Path, content: memoryview) -> None:
+    """Make `path` hold exactly this. A file already there is overwritten in place: its pages are reused."""
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT, 0o600)
+    try:
+        written = 0
+        while written < len(content):
+            written += os.pwrite(handle, content[written:], written)
+        os.ftruncate(handle, len(content))
+    finally:
+        os.close(handle)
+
+
+class SpareFiles:
+    """Files nobody wants any more, kept to be overwritten: writing into pages that are there is several times
+    cheaper than having the system find new ones, and every round writes a model and an update anew.
+
+    Only for files that no process reads any more. Bounded by `max_bytes`, beyond it files are removed.
+    """
+
+    def __init__(self, directory: Path, max_bytes: int) -> None:
+        self._directory = directory
+        self._max_bytes = max_bytes
+        self._sizes: dict[Path, int] = {}
+        self._made = 0
+
+    def give(self, path: Path) -> None:
+        """Take a file out of use; an absent one is no error."""
+        try:
+            size = path.stat().st_size
+        except FileNotFoundError:
+            return
+        if size < MIN_SPARE_BYTES or sum(self._sizes.values()) + size > self._max_bytes:
+            remove(path)
+            return
+        self._made += 1
+        spare = self._directory / f"{self._made}.spare"
+        path.replace(spare)
+        self._sizes[spare] = size
+
+    def take(self, path: Path) -> bool:
+        """Move a spare to `path`; False if there is none."""
+        if not self._sizes:
+            return False
+        # The largest: it may be cut, while growing one would cost what a spare saves.
+        spare = max(self._sizes, key=lambda candidate: self._sizes[candidate])
+        del self._sizes[spare]
+        spare.replace(path)
+        return True
 
 
 def file_digest(path: Path) -> str:

@@ -109,6 +109,14 @@ class Store(Protocol):
         """Where a blob is collected while it arrives; survives restarts."""
         ...
 
+    def discard_file(self, path: Path) -> None:
+        """Behaviour: removes a file no record names; an absent one is no error."""
+        ...
+
+    def take_spare(self, path: Path) -> bool:
+        """Behaviour: moves a file with content of no use to `path`, to be overwritten; False if there is none."""
+        ...
+
     def close(self) -> None: ...
 
 

@@ -8,25 +8,25 @@ whole version. All heavy work happens on threads.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import logging
-import mmap
-import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ssd.codec import Encoding, MalformedUpdate, VectorCodec
+from ssd.digest import byte_view
 from ssd.declaration import Declaration, DeclarationError
 from ssd.spec import SpecError, model_digest
 from ssd.version import next_version_from_body
-from worker.blobs import PartialBlob
+from worker.blobs import Hasher, PartialBlob
 from worker.core.backoff import Backoff
 from worker.core.messages import Artefact, Blob, DeltaStep, Version, Welcome
 from worker.errors import BlobUnavailable, LinkBroken, SessionEnded, TaskFault
-from worker.files import remove, storage_faults
+from worker.files import storage_faults, write_file
 from worker.logs import fields
 from worker.ports import Clock, DataAccess, PreparedTask, Store, Transport
 
@@ -130,17 +130,45 @@ class Preparation:
                 return target
             fallback = fields(version=version.number, base=start)
             _log.warning("delta_chain_differs", extra=fallback)
-        if version.full.size != 4 * declaration.spec.size:
-            raise TaskFault("model_unavailable", "the version's size is not the spec's", whole_task=True)
-        partial = await self._fetch(version.full, access)
-        if await asyncio.to_thread(_file_model_digest, declaration, partial) != version.model_digest:
-            await asyncio.to_thread(remove, partial)
-            raise TaskFault("model_unavailable", "the version's model digest is wrong", whole_task=True)
-        with storage_faults(target.parent):
-            partial.replace(target)
+        await self._whole(declaration, access, version, target)
         self._verified.add(version.model_digest)
         await asyncio.to_thread(self._store.add_version, version.number, version.model_digest)
         return target
+
+    async def _whole(
+        self, declaration: Declaration, access: DataAccess, version: Version, target: Path
+    ) -> None:
+        """Fetch the full version; its model digest is taken while it arrives."""
+        if version.full.size != 4 * declaration.spec.size:
+            raise TaskFault("model_unavailable", "the version's size is not the spec's", whole_task=True)
+        start = hashlib.sha256(bytes.fromhex(declaration.spec.digest))
+        sink = self._sink(version.full, check_chunks=False, running=start)
+        try:
+            await self._fill(sink, version.full, access)
+            corrupt = 0
+            while sink.digest() != version.model_digest:
+                corrupt += 1
+                await self._repair([(sink, version.full)], access, corrupt)
+        finally:
+            sink.close()
+        with storage_faults(target.parent):
+            sink.path.replace(target)
+
+    async def _repair(
+        self, sinks: Sequence[tuple[PartialBlob, Blob]], access: DataAccess, corrupt: int
+    ) -> None:
+        """Fetch damaged chunks again.
+
+        Raises:
+            TaskFault: nothing is damaged (so the digest itself is wrong), or time and again something is.
+        """
+        damaged = [pair for pair in sinks if await asyncio.to_thread(pair[0].find_damage)]
+        if not damaged or corrupt > _MAX_CORRUPT:
+            what = "arrives damaged time and again" if damaged else "has a wrong model digest"
+            raise TaskFault("model_unavailable", f"the version {what}", whole_task=True)
+        for sink, blob in damaged:
+            _log.warning("chunk_damaged", extra=fields(blob=blob.digest[:16], offset=sink.received))
+            await self._fill(sink, blob, access)
 
     async def _is_good(self, declaration: Declaration, digest: str) -> bool:
         """Whether the version is on disk; what an earlier process left there is hashed once."""
@@ -166,55 +194,74 @@ class Preparation:
             group.name: encoding if group.compress else Encoding.FLOAT32 for group in declaration.groups
         }
         codec = VectorCodec(declaration.spec, encodings)
-        bodies = [await self._fetch(step.blob, access) for step in steps]
+        sinks = [(self._sink(step.blob, check_chunks=False), step.blob) for step in steps]
+        try:
+            for sink, blob in sinks:
+                await self._fill(sink, blob, access)
+            corrupt = 0
+            paths = [sink.path for sink, _ in sinks]
+            while (
+                vector := await asyncio.to_thread(
+                    _apply, codec, self._store.version_path(base), paths, steps[-1].model_digest
+                )
+            ) is None:
+                corrupt += 1
+                try:
+                    await self._repair(sinks, access, corrupt)
+                except TaskFault:
+                    return False
+            await asyncio.to_thread(self._write_version, vector, target)
+            return True
+        finally:
+            for sink, _ in sinks:
+                sink.close()
+                await asyncio.to_thread(self._store.discard_file, sink.path)
+
+    def _write_version(self, vector: NDArray[np.float32], target: Path) -> None:
         self._made += 1
         # A cancelled preparation's thread may still be writing: never two writers to one name.
         made = target.with_name(f"{target.name}.{self._made}.part")
-        try:
-            good = await asyncio.to_thread(
-                _apply, codec, self._store.version_path(base), bodies, made, steps[-1].model_digest
-            )
-            if good:
-                with storage_faults(target.parent):
-                    made.replace(target)
-            return good
-        finally:
-            for path in (*bodies, made):
-                await asyncio.to_thread(remove, path)
+        self._store.take_spare(made)
+        with storage_faults(target.parent):
+            write_file(made, byte_view(vector))
+            made.replace(target)
 
     async def _blob(self, blob: Blob, access: DataAccess) -> Path:
         """A declaration or artefact, kept whole under its digest."""
         path = self._store.blob_path(blob.digest)
         if not (path.exists() and path.stat().st_size == blob.size):
-            partial = await self._fetch(blob, access)
+            sink = self._sink(blob, check_chunks=True)
+            try:
+                await self._fill(sink, blob, access)
+            finally:
+                sink.close()
             with storage_faults(path.parent):
-                partial.replace(path)
+                sink.path.replace(path)
         return path
 
-    async def _fetch(self, blob: Blob, access: DataAccess) -> Path:
-        """Fetch a blob into its partial file, for as long as the session lives."""
+    def _sink(self, blob: Blob, *, check_chunks: bool, running: Hasher | None = None) -> PartialBlob:
         path = self._store.partial_path(blob.digest)
-        sink = PartialBlob(blob, path)
+        fresh = not path.exists() and self._store.take_spare(path)
+        return PartialBlob(blob, path, check_chunks=check_chunks, running=running, fresh=fresh)
+
+    async def _fill(self, sink: PartialBlob, blob: Blob, access: DataAccess) -> None:
+        """Fetch the rest of a blob, for as long as the session lives."""
         failures = corrupt = 0
-        try:
-            while not sink.complete:
-                before = sink.received
-                try:
-                    await self._transport.fetch(access, blob, sink)
-                except SessionEnded:
-                    raise
-                except LinkBroken as broken:
-                    failures = 1 if sink.received > before else failures + 1
-                    corrupt = corrupt + 1 if broken.reason == "corrupt_chunk" else 0
-                    _log.warning("fetch_broken", extra=fields(reason=broken.reason, detail=broken.detail))
-                    if corrupt > _MAX_CORRUPT:
-                        raise TaskFault("model_unavailable", str(broken), whole_task=True) from broken
-                    await self._clock.sleep(self._backoff.seconds(failures, self._clock.uniform()))
-                except BlobUnavailable as error:
-                    raise TaskFault("model_unavailable", str(error), whole_task=True) from error
-        finally:
-            sink.close()
-        return path
+        while not sink.complete:
+            before = sink.received
+            try:
+                await self._transport.fetch(access, blob, sink)
+            except SessionEnded:
+                raise
+            except LinkBroken as broken:
+                failures = 1 if sink.received > before else failures + 1
+                corrupt = corrupt + 1 if broken.reason == "corrupt_chunk" else 0
+                _log.warning("fetch_broken", extra=fields(reason=broken.reason, detail=broken.detail))
+                if corrupt > _MAX_CORRUPT:
+                    raise TaskFault("model_unavailable", str(broken), whole_task=True) from broken
+                await self._clock.sleep(self._backoff.seconds(failures, self._clock.uniform()))
+            except BlobUnavailable as error:
+                raise TaskFault("model_unavailable", str(error), whole_task=True) from error
 
 
 def cheapest(version: Version, held: Mapping[int, str]) -> tuple[int, tuple[DeltaStep, ...]]:
@@ -238,26 +285,18 @@ def _file_model_digest(declaration: Declaration, path: Path) -> str:
     return model_digest(declaration.spec, _map(path, declaration.spec.size))
 
 
-def _apply(codec: VectorCodec, base: Path, bodies: list[Path], made: Path, digest: str) -> bool:
-    """Write `made` = base + every decoded body in turn; whether it has the model digest."""
-    size = codec.spec.size
-    out = _create(made, size)
-    vector = _map(base, size)
+def _apply(codec: VectorCodec, base: Path, bodies: list[Path], digest: str) -> NDArray[np.float32] | None:
+    """base + every decoded body in turn, if the result has the model digest."""
+    out = np.empty(codec.spec.size, np.float32)
+    vector = _map(base, codec.spec.size)
     try:
         for body in bodies:
             vector = next_version_from_body(codec, vector, np.memmap(body, np.uint8, mode="r"), out)
     except MalformedUpdate as error:
         _log.warning("delta_malformed", extra=fields(detail=str(error)))
-        return False
-    return model_digest(codec.spec, out) == digest
+        return None
+    return out if model_digest(codec.spec, out) == digest else None
 
 
 def _map(path: Path, size: int) -> NDArray[np.float32]:
     return np.memmap(path, np.dtype("<f4"), mode="r", shape=(size,))
-
-
-def _create(path: Path, size: int) -> NDArray[np.float32]:
-    """A new mapped vector whose room on disk is reserved: a full disk is an error here, not a SIGBUS later."""
-    with storage_faults(path.parent), path.open("w+b") as file:
-        os.posix_fallocate(file.fileno(), 0, 4 * size)
-        return np.frombuffer(mmap.mmap(file.fileno(), 4 * size), np.dtype("<f4"))

@@ -6,6 +6,7 @@
     versions/       raw float32 vectors by model digest
     blobs/          declarations and artefacts by blob digest
     partial/        blobs on their way in
+    spare/          files to be overwritten, see `worker.files.SpareFiles`
 
 Rules it keeps:
 
@@ -36,6 +37,7 @@ from worker.files import (
     boot_id,
     chunk_list,
     file_digest,
+    SpareFiles,
     remove,
     storage_faults,
     sync_directory,
@@ -45,7 +47,8 @@ from worker.files import (
 _log = logging.getLogger(__name__)
 
 FORMAT = "1"
-FOLDERS = ("updates", "states", "versions", "blobs", "partial")
+FOLDERS = ("updates", "states", "versions", "blobs", "partial", "spare")
+MAX_SPARE_BYTES = 256 << 20
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS clients (
@@ -77,6 +80,7 @@ class SqliteStore:
         self._directory = directory
         self._mutex = threading.Lock()
         self._lock = DirectoryLock(directory)
+        self._spares = SpareFiles(directory / "spare", MAX_SPARE_BYTES)
         try:
             with storage_faults(directory):
                 for folder in FOLDERS:
@@ -149,7 +153,7 @@ class SqliteStore:
             db.executemany(f"DELETE FROM updates WHERE {_WHERE}", [self._row(key) for key in keys])  # noqa: S608  # a constant of ours
         with storage_faults(self._directory):
             for key in keys:
-                remove(self.body_path(key))
+                self._spares.give(self.body_path(key))
                 remove(self.pending_state_path(key))
 
     def promote(self, keys: Iterable[UpdateKey]) -> None:
@@ -175,7 +179,7 @@ class SqliteStore:
             for name in filter(None, replaced):
                 remove(self._directory / "states" / name)
             for key in done:
-                remove(self.body_path(key))
+                self._spares.give(self.body_path(key))
 
     def _pending_digest(self, db: sqlite3.Connection, key: UpdateKey) -> str | None:
         """The digest of a kept update's pending state, or None if there is nothing to promote."""
@@ -264,7 +268,7 @@ class SqliteStore:
             db.executemany("DELETE FROM versions WHERE digest = ?", [(digest,) for digest in model_digests])
         with storage_faults(self._directory):
             for digest in model_digests:
-                remove(self.version_path(digest))
+                self._spares.give(self.version_path(digest))
 
     def blob_path(self, digest: str) -> Path:
         """Where a whole, verified blob is, or will be."""
@@ -273,6 +277,16 @@ class SqliteStore:
     def partial_path(self, digest: str) -> Path:
         """Where a blob is collected while it arrives."""
         return self._directory / "partial" / digest
+
+    def discard_file(self, path: Path) -> None:
+        """Remove a file of the store that no record names; an absent one is no error."""
+        with self._mutex, storage_faults(self._directory):
+            self._spares.give(path)
+
+    def take_spare(self, path: Path) -> bool:
+        """Move a file that may be overwritten to `path`; False if there is none to spare."""
+        with self._mutex, storage_faults(self._directory):
+            return self._spares.take(path)
 
     def close(self) -> None:
         """Close the database and let other workers use the directory."""
@@ -320,7 +334,12 @@ class SqliteStore:
         bodies = {self.body_path(finished.key).name for finished in held}
         states |= {self.pending_state_path(finished.key).name for finished in held}
         with storage_faults(self._directory):
-            for folder, known in (("updates", bodies), ("states", states), ("versions", versions)):
+            for folder, known in (
+                ("updates", bodies),
+                ("states", states),
+                ("versions", versions),
+                ("spare", set[str]()),
+            ):
                 for path in (self._directory / folder).iterdir():
                     if path.name not in known:
                         remove(path)

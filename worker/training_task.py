@@ -202,7 +202,7 @@ def _read_state(path: str | None, client: str) -> dict[str, NDArray[np.generic]]
         raise TaskFault("state_unreadable", f"the state of {client} cannot be read: {error}") from error
 
 
-def _write(path: Path, content: bytes) -> None:
+def _write(path: Path, content: bytes | bytearray) -> None:
     """All or nothing under `path`; not synced, see the store's rules."""
     partial = path.with_name(path.name + ".part")
     try:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import hashlib
 import math
 
-from ssd_proto.v1 import federation_pb2 as pb
-from ssd_proto.v1 import tensor_pb2 as tensor_pb
-
 from coordinator import messages as m
 from coordinator.core.registry import Claim, HeldFate, HeldUpdate
 from coordinator.core.state import Fate
 from coordinator.errors import ClientFault, Reason
 from coordinator.ports import ArtefactRecord, BlobInfo
+from ssd_proto.v1 import federation_pb2 as pb
+from ssd_proto.v1 import tensor_pb2 as tensor_pb
 
 BUILD = "ssd-federated/0.1.0"
 DIGEST_BYTES = 32

@@ -10,12 +10,12 @@ from types import TracebackType
 from typing import IO, Any, Self, TypeVar
 
 import grpc
-from ssd_proto.v1 import operator_pb2 as pb
-from ssd_proto.v1.operator_pb2_grpc import OperatorStub
 
 from coordinator.errors import BlobCorrupt, OperatorFault
 from coordinator.rpc.status import REASON_KEY
 from ssd.digest import BlobHasher
+from ssd_proto.v1 import operator_pb2 as pb
+from ssd_proto.v1.operator_pb2_grpc import OperatorStub
 
 Json = Any
 T = TypeVar("T")
