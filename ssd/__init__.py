@@ -1,0 +1,1 @@
+"""The method library: federated self-supervised learning, usable without any network."""
