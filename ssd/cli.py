@@ -1,0 +1,321 @@
+"""`ssd`: try a federation, split a data set among clients, measure an encoder.
+
+Exit codes: 0 done; 1 a defect of ours; 2 wrong usage, settings or data; 3 refused, in use, or a process of the demo
+failed; 4 a file cannot be read or written; 130 interrupted. torch is imported only by a command that needs it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+from rich.console import Console
+
+from ssd.data.errors import DataError
+
+if TYPE_CHECKING:
+    from ssd.data.open import DataConfig
+    from ssd.data.partition import Partition
+    from ssd.data.source import ImageFormat, ProbeData
+    from ssd.evaluation.features import Encode
+
+Json = Any
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+EXIT_OK, EXIT_DEFECT, EXIT_USAGE, EXIT_REFUSED, EXIT_STORAGE, EXIT_INTERRUPTED = 0, 1, 2, 3, 4, 130
+_CODES = (
+    "Exit codes: 0 done, 1 a defect, 2 usage, settings or data, 3 refused, in use or a process of the demo failed, "
+    "4 a file cannot be read or written, 130 interrupted."
+)
+_EXAMPLES = """\b
+Examples:
+  ssd demo                                     a whole federation on this machine, about 2 minutes
+  ssd demo --rounds 5 --out runs/quick         a shorter one, elsewhere
+  ssd partition make --data digits --clients 10 --alpha 0.1 --out digits.json
+  ssd partition show digits.json
+  ssd evaluate runs/demo/ssd/encoder.safetensors --data digits
+  ssd evaluate encoder.safetensors --data folder --probe photographs/probe --format json
+
+"""
+_KINDS = ("digits", "cifar10", "cifar100", "mnist")
+_PLAIN_WIDTH = 116
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The console script; ends the process with a documented exit code."""
+    sys.exit(_guarded(lambda: cli.main(arguments, prog_name="ssd", standalone_mode=False)))
+
+
+def _guarded(run: Callable[[], Json]) -> int:
+    try:
+        code = run()
+    except click.exceptions.Exit as done:
+        return done.exit_code
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("interrupted", err=True)
+        return EXIT_INTERRUPTED
+    except DataError as error:
+        _complain(str(error))
+        return EXIT_USAGE
+    except BrokenPipeError:
+        # The reader (head, less) has seen enough; keep the interpreter from complaining while it closes.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_OK
+    except OSError as error:
+        _complain(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+        return EXIT_STORAGE
+    return code if isinstance(code, int) else EXIT_OK
+
+
+def _complain(message: str) -> None:
+    colour = False if os.environ.get("NO_COLOR") else None
+    click.echo(click.style("error: ", fg="red", bold=True) + message, err=True, color=colour)
+
+
+def _console() -> Console:
+    """Standard output; a file or pipe gets plain text of a fixed width."""
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=_PLAIN_WIDTH)
+
+
+@click.group(epilog=_EXAMPLES + _CODES, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="ssd-federated", message="%(prog)s %(version)s")
+def cli() -> None:
+    """Soft separation and distillation: one good image encoder out of data that stays where it is."""
+
+
+@cli.command(epilog=_CODES)
+@click.option("--out", type=click.Path(path_type=Path, file_okay=False), default=Path("runs/demo"), show_default=True,
+              help="Where results, logs and configurations go; an earlier demo's are replaced.")  # fmt: skip
+@click.option("--rounds", type=click.IntRange(min=1), default=20, show_default=True, help="Per method.")
+@click.option("--seed", type=click.IntRange(min=0, max=2**31 - 1), default=1, show_default=True,
+              help="Of the split, weights, batches, views and labels.")  # fmt: skip
+@click.option("--workers", type=click.IntRange(1, 10), default=4, show_default=True,
+              help="Processes that train; one more evaluates.")  # fmt: skip
+@click.option("--keep", is_flag=True, help="Keep the daemons' state directories too.")
+def demo(out: Path, rounds: int, seed: int, workers: int, keep: bool) -> int:
+    """Run a whole federation on this machine, twice: FedAlignUniform, then SSD.
+
+    Ten clients hold a Dirichlet(0.1) split of scikit-learn's digits; a coordinator and workers train one encoder
+    over gRPC, without labels. Prints what the encoders are worth beside an untrained one.
+    """
+    from ssd.demo.failure import describe
+    from ssd.demo.federation import DaemonFailed
+    from ssd.demo.place import PlaceRefused
+    from ssd.demo.run import run_demo
+    from ssd.demo.settings import DemoSettings
+
+    settings = DemoSettings(out=out, rounds=rounds, seed=seed, workers=workers, keep=keep)
+    try:
+        run_demo(settings, _console())
+    except PlaceRefused as refused:
+        _complain(str(refused))
+        return EXIT_REFUSED
+    except DaemonFailed as failed:
+        _complain("\n".join(describe(failed)))
+        return EXIT_REFUSED
+    return EXIT_OK
+
+
+@cli.group()
+def partition() -> None:
+    """Which images of a data set are which client's."""
+
+
+def _data_options(command: Command) -> Command:
+    """Where a built-in set's files are."""
+    command = click.option(
+        "--download", is_flag=True, help="Fetch the set into --root when it is not there."
+    )(command)
+    return click.option(
+        "--root", type=click.Path(path_type=Path, file_okay=False), help="Folder of CIFAR or MNIST files."
+    )(command)
+
+
+@partition.command("make", epilog=_CODES)
+@click.option("--data", "kind", type=click.Choice(_KINDS), required=True, help="The data set.")
+@_data_options
+@click.option("--clients", type=click.IntRange(min=1), default=10, show_default=True)
+@click.option("--alpha", type=click.FloatRange(min=0, min_open=True), default=0.1, show_default=True,
+              help="Dirichlet concentration: the smaller, the fewer classes per client.")  # fmt: skip
+@click.option("--iid", "uniform", is_flag=True, help="Deal the images out at random instead.")
+@click.option("--min-size", type=click.IntRange(min=0), default=10, show_default=True,
+              help="Fewest images of a client; missing ones come from the largest.")  # fmt: skip
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), required=True, help="The new file.")
+@click.option("--force", is_flag=True, help="Replace an existing file.")
+def partition_make(
+    kind: str,
+    root: Path | None,
+    download: bool,
+    clients: int,
+    alpha: float,
+    uniform: bool,
+    min_size: int,
+    seed: int,
+    out: Path,
+    force: bool,
+) -> None:
+    """Split a data set among clients and write who has what."""
+    from ssd.data import partition as partitions
+    from ssd.data.builtin import load_builtin
+    from ssd.data.source import ImageFormat
+
+    if out.exists() and not force:
+        raise click.UsageError(f"{out} exists: choose another name or add --force")
+    # Only the labels matter; the smallest format is the cheapest to bring them in.
+    images = load_builtin(kind, ImageFormat(size=8, channels=1), root, download)
+    assert images.train.labels is not None  # a built-in set is labelled
+    labels = images.train.labels.tolist()
+    made = (
+        partitions.iid(len(labels), clients, seed, labels=labels, dataset=kind)
+        if uniform
+        else partitions.dirichlet(labels, clients, alpha, seed, min_size=min_size, dataset=kind)
+    )
+    partitions.save(made, out)
+    _show_partition(made)
+    click.echo(f"-> {out}")
+
+
+@partition.command("show", epilog=_CODES)
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@click.option("--format", "form", type=click.Choice(["table", "json"]), default="table", show_default=True)
+def partition_show(file: Path, form: str) -> None:
+    """Check a partition file and print who has how many images of which class."""
+    from ssd.data import partition as partitions
+
+    found = partitions.load(file)
+    if form == "table":
+        _show_partition(found)
+        return
+    clients = {
+        client: {"size": len(indices), "labels": dict(found.histograms.get(client, {}))}
+        for client, indices in found.clients.items()
+    }
+    head = {"dataset": found.dataset.name, "scheme": found.scheme, "alpha": found.alpha, "seed": found.seed}
+    click.echo(json.dumps({**head, "min_size": found.min_size, "clients": clients}))
+
+
+def _show_partition(found: Partition) -> None:
+    from ssd.report.split import describe_split, split_table
+
+    console = _console()
+    console.print(split_table(found))
+    console.print(describe_split(found))
+
+
+@cli.command(epilog=_CODES)
+@click.argument("encoder", type=click.Path(path_type=Path, dir_okay=False), metavar="ENCODER.safetensors")
+@click.option(
+    "--data", "kind", type=click.Choice([*_KINDS, "folder"]), required=True, help="Labelled images."
+)
+@_data_options
+@click.option("--probe", type=click.Path(path_type=Path, file_okay=False),
+              help="For --data folder: one sub-folder of images per class.")  # fmt: skip
+@click.option("--partition", "partition_file", type=click.Path(path_type=Path, dir_okay=False),
+              help="Whose the training images are: splits uniformity into within and between clients.")  # fmt: skip
+@click.option("--labels-per-class", type=click.IntRange(min=1), multiple=True, default=(2,), show_default=True,
+              help="Also probe with so few labels; may be repeated.")  # fmt: skip
+@click.option("--draws", type=click.IntRange(min=1), default=20, show_default=True, help="Of the few labels.")
+@click.option("--neighbours", type=click.IntRange(min=1), default=20, show_default=True, help="Of kNN.")
+@click.option("--views", type=click.Choice(["official", "fedu2", "digits"]),
+              help="Also measure alignment under these views.")  # fmt: skip
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of draws and views.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@click.option("--format", "form", type=click.Choice(["table", "json"]), default="table", show_default=True)
+def evaluate(
+    encoder: Path,
+    kind: str,
+    root: Path | None,
+    download: bool,
+    probe: Path | None,
+    partition_file: Path | None,
+    labels_per_class: tuple[int, ...],
+    draws: int,
+    neighbours: int,
+    views: str | None,
+    seed: int,
+    device: str,
+    form: str,
+) -> int:
+    """Linear probe, kNN, uniformity, alignment and effective rank of an exported encoder."""
+    from ssd.data.open import DataConfig
+    from ssd.evaluation.features import module_encoder
+    from ssd.export import EncoderFileError, load_encoder
+
+    if kind == "folder" and probe is None:
+        raise click.UsageError(
+            "--data folder needs --probe, a folder with one sub-folder of images per class"
+        )
+    if kind == "folder" and partition_file is not None:
+        raise click.UsageError("--partition belongs to a built-in data set, not to --data folder")
+    where = _device(device)
+    try:
+        module, image = load_encoder(encoder)
+    except EncoderFileError as error:
+        _complain(str(error))
+        return EXIT_STORAGE
+    config = DataConfig(kind=kind, root=root, partition=partition_file, probe=probe, download=download)
+    measures, data = _measure(
+        module_encoder(module.to(where), where),
+        config,
+        image,
+        {"device": where, "labels_per_class": tuple(sorted(set(labels_per_class))), "draws": draws,
+         "knn_k": neighbours, "seed": seed},
+        views,
+    )  # fmt: skip
+    if form == "json":
+        from ssd.export import read_encoder
+
+        described = {"encoder": str(encoder), "metadata": read_encoder(encoder)[1], "data": data.name}
+        click.echo(
+            json.dumps({**described, "features": "h", "draws": draws, "seed": seed, "measures": measures})
+        )
+        return EXIT_OK
+    from ssd.report.table import explain, measures_table
+
+    console = _console()
+    console.print(measures_table({encoder.name: measures}))
+    for line in explain(measures, features="h (the encoder's output)", draws=draws, data=data.name):
+        console.print(line, markup=False)
+    return EXIT_OK
+
+
+def _measure(
+    encode: Encode, config: DataConfig, image: ImageFormat, options: Mapping[str, Json], views: str | None
+) -> tuple[dict[str, float], ProbeData]:
+    from ssd.data.open import open_probe
+    from ssd.data.views import PRESETS, Views
+    from ssd.evaluation.evaluate import EvaluationOptions, evaluate_encoder
+
+    data = open_probe(config, image)
+    pair = None if views is None else Views(PRESETS[views]).pair
+    try:
+        return evaluate_encoder(encode, data, data.clients, EvaluationOptions(**options, views=pair)), data
+    except ValueError as error:
+        raise DataError(f"this encoder cannot be measured on these images: {error}") from error
+
+
+def _device(wanted: str) -> str:
+    import torch
+
+    if wanted == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=wanted)
+    except (RuntimeError, AssertionError) as error:
+        # torch without CUDA support raises AssertionError here.
+        raise click.UsageError(f"--device {wanted} cannot be used: {str(error).splitlines()[0]}") from error
+    return wanted
+
+
+if __name__ == "__main__":
+    main()

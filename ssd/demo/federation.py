@@ -1,0 +1,322 @@
+"""One federation of the demo: start the daemons, watch them, take the results out, drain.
+
+The daemons are processes with configuration files of their own; what is known about them is what an operator
+knows: their logs, their metrics page, and what `python -m coordinator` answers.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ssd.data.partition import client_ids
+from ssd.demo.children import Child, Children, environment
+from ssd.demo.configs import Tables, coordinator_tables, to_toml, worker_tables
+from ssd.demo.settings import CLIENTS, EVALUATOR, Contender, DemoSettings
+from ssd.demo.telemetry import LogFollower, scrape
+
+Json = Any
+POLL_SECONDS = 0.2
+SCRAPE_SECONDS = 0.6
+STALL_SECONDS = 180.0
+"""No round, evaluation or worker for so long counts as hanging."""
+VERB_SECONDS = 60.0
+_METRIC = "ssd_coordinator_"
+
+
+class DaemonFailed(RuntimeError):
+    """A process of the demo failed. `log` is its file, `lines` are its last words."""
+
+    def __init__(self, message: str, *, log: Path | None = None, lines: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.log = log
+        self.lines = tuple(lines)
+
+
+@dataclass(slots=True)
+class Progress:
+    """What is known of a federation while it runs."""
+
+    title: str
+    rounds: int
+    clients: int
+    """How many there are."""
+    phase: str = "waiting its turn"
+    round: int = 0
+    """The last committed one."""
+    connected: int = 0
+    losses: dict[str, float] = field(default_factory=dict)
+    """Mean of each term in the last committed round."""
+    bytes_up: float = 0.0
+    bytes_down: float = 0.0
+    evaluations: dict[int, dict[str, float]] = field(default_factory=dict)
+    """Version -> measures, as the evaluator reported them."""
+    seconds: float = 0.0
+    notes: list[str] = field(default_factory=list)
+    """Sentences worth a line of their own, such as a client that failed."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Outcome:
+    """What a federation leaves behind."""
+
+    contender: Contender
+    run_id: str
+    version: int
+    model_digest: str
+    rounds: tuple[Mapping[str, Json], ...]
+    """One record per committed round, oldest first, as `ssd-coordinator rounds` gives them."""
+    evaluations: Mapping[int, Mapping[str, float]]
+    clients: tuple[Mapping[str, Json], ...]
+    encoder: Path
+    seconds: float
+    """From the first opened round to the last commit."""
+
+
+class Federation:
+    """Call `launch`, then `run`, once each.
+
+    Args:
+        settings: of the demo.
+        contender: the method.
+        children: what the daemons are started with.
+        clock: monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        settings: DemoSettings,
+        contender: Contender,
+        children: Children,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._settings = settings
+        self._contender = contender
+        self._children = children
+        self._clock = clock
+        self._dir = (settings.out / contender.method).absolute()
+        self._daemons: list[Child] = []
+        self._hosted: Sequence[Sequence[str]] = ()
+        self._address = self._http = ""
+        self._evaluated = self._finished = False
+        self._first_opened = self._last_committed = 0.0
+        self.progress = Progress(title=contender.title, rounds=settings.rounds, clients=CLIENTS)
+
+    def launch(self) -> None:
+        """Start the coordinator, which takes a while to make version 0, and return."""
+        self.progress.phase = "starting"
+        tables = coordinator_tables(
+            self._settings, self._contender, client_ids(CLIENTS), self._dir / "coordinator"
+        )
+        self._start("coordinator", "coordinator", tables)
+
+    def export_untrained(self, out: Path) -> str:
+        """Write the encoder of version 0, from which all methods start; its model digest. Only while it runs."""
+        return str(self._ask("export", "--version", "0", "--out", str(out))["model_digest"])
+
+    def run(
+        self,
+        hosted: Sequence[Sequence[str]],
+        show: Callable[[Progress], None],
+        trained: Callable[[], None] = lambda: None,
+    ) -> Outcome:
+        """Run it to its end.
+
+        Args:
+            hosted: the clients of each worker.
+            show: called several times a second.
+            trained: called once when the last round is committed, before the last evaluation is in.
+
+        Raises:
+            DaemonFailed: a process ended early, the run halted, or nothing moves any more.
+        """
+        self._hosted = hosted
+        follower = LogFollower(self._daemons[0].log)
+        started = moved = self._clock()
+        last_scrape = -SCRAPE_SECONDS
+        announced = False
+        while not (self._finished and self._evaluated):
+            events = follower.read()
+            for event in events:
+                self._on_event(event)
+            now = self._clock()
+            if self._http and (events or now - last_scrape > SCRAPE_SECONDS):
+                self._read_metrics()
+                last_scrape = now
+            if any(event["event"] not in _IDLE for event in events):
+                moved = now
+            elif now - moved > STALL_SECONDS:
+                raise self._failure(self._daemons[0], f"nothing has happened for {STALL_SECONDS:.0f} seconds")
+            self._check_alive()
+            if self._finished and not announced:
+                announced = True
+                trained()
+            self.progress.seconds = now - started
+            show(self.progress)
+            time.sleep(POLL_SECONDS)
+        self._read_metrics()
+        self.progress.phase = "exporting"
+        show(self.progress)
+        outcome = self._take_out()
+        self._drain()
+        self.progress.phase = "done"
+        show(self.progress)
+        return outcome
+
+    # Starting.
+
+    def _start_workers(self) -> None:
+        workers = {f"worker-{number}": list(clients) for number, clients in enumerate(self._hosted, start=1)}
+        for name, clients in {**workers, EVALUATOR: []}.items():
+            partition = self._settings.partition.absolute()
+            tables = worker_tables(name, self._address, clients, partition, self._dir / "workers" / name)
+            self._start(name, "worker", tables)
+
+    def _start(self, name: str, program: str, tables: Tables) -> None:
+        config = self._dir / f"{name}.toml"
+        config.parent.mkdir(parents=True, exist_ok=True)
+        config.write_text(to_toml(tables), encoding="utf-8")
+        arguments = ["-m", program, "run", "--config", str(config)]
+        child = self._children.start(
+            f"{name} of {self._contender.title}", arguments, self._dir / f"{name}.log"
+        )
+        self._daemons.append(child)
+
+    # Watching.
+
+    def _on_event(self, event: Mapping[str, Json]) -> None:
+        progress = self.progress
+        match event["event"]:
+            case "listening":
+                self._address, self._http = str(event["address"]), str(event["http"])
+                progress.phase = "workers are joining"
+                self._start_workers()
+            case "round_opened":
+                self._first_opened = self._first_opened or self._clock()
+                progress.phase = "training"
+            case "round_committed":
+                progress.round = int(event["round"])
+                self._last_committed = self._clock()
+            case "run_finished":
+                self._finished = True
+                progress.phase = "evaluating"
+            case "evaluated" if event.get("version") == self._settings.rounds:
+                self._evaluated = True
+            case "evaluation_failed":
+                progress.notes.append(f"evaluation failed: {event.get('detail', '')}")
+                self._evaluated = self._evaluated or event.get("version") == self._settings.rounds
+            case "task_failed":
+                detail = event.get("detail", "")
+                progress.notes.append(f"{event.get('client')} failed ({event.get('reason')}): {detail}")
+            case "round_abandoned":
+                progress.notes.append(f"round {event.get('round')} is tried again: {event.get('reason')}")
+            case "halted":
+                raise self._failure(self._daemons[0], f"the run halted: {event.get('reason', '')}")
+            case _:
+                pass
+
+    def _read_metrics(self) -> None:
+        samples = scrape(self._http)
+        progress = self.progress
+        progress.connected = int(samples.get(f"{_METRIC}connected_clients", progress.connected))
+        progress.bytes_up = samples.get(f'{_METRIC}transfer_bytes_total{{direction="up"}}', progress.bytes_up)
+        progress.bytes_down = samples.get(
+            f'{_METRIC}transfer_bytes_total{{direction="down"}}', progress.bytes_down
+        )
+        progress.losses |= labelled(samples, f"{_METRIC}loss", "term")
+        measures = labelled(samples, f"{_METRIC}evaluation", "measure")
+        if measures:
+            progress.evaluations[int(samples[f"{_METRIC}evaluated_version"])] = measures
+
+    def _check_alive(self) -> None:
+        for daemon in self._daemons:
+            code = daemon.exit_code
+            if code is not None:
+                how = f"ended with exit code {code}" if code >= 0 else f"was killed by signal {-code}"
+                raise self._failure(daemon, f"{daemon.name} {how}")
+
+    @staticmethod
+    def _failure(daemon: Child, what: str) -> DaemonFailed:
+        return DaemonFailed(what, log=daemon.log, lines=daemon.tail())
+
+    # Taking out what it made.
+
+    def _take_out(self) -> Outcome:
+        status = self._ask("status")
+        records = self._ask("rounds", "--limit", str(10 * self._settings.rounds))
+        committed = sorted(
+            (record for record in records if record["outcome"] == "committed"),
+            key=lambda record: int(record["round"]),
+        )
+        encoder = self._dir / "encoder.safetensors"
+        found = self._ask("export", "--out", str(encoder))
+        return Outcome(
+            contender=self._contender,
+            run_id=str(status["run_id"]),
+            version=int(found["version"]),
+            model_digest=str(found["model_digest"]),
+            rounds=tuple(committed),
+            evaluations={version: dict(values) for version, values in self.progress.evaluations.items()},
+            clients=tuple(self._ask("clients")),
+            encoder=encoder,
+            seconds=self._last_committed - self._first_opened,
+        )
+
+    def _drain(self) -> None:
+        self._ask("drain")
+        for daemon in self._daemons[1:]:
+            daemon.process.terminate()
+        deadline = self._clock() + VERB_SECONDS
+        while any(daemon.exit_code is None for daemon in self._daemons):
+            if self._clock() > deadline:
+                raise DaemonFailed(
+                    f"{self._contender.title} did not stop after draining", log=self._daemons[0].log
+                )
+            time.sleep(POLL_SECONDS / 4)
+
+    def _ask(self, verb: str, *arguments: str) -> Json:
+        """The answer of `ssd-coordinator VERB --format json`."""
+        command = ["-m", "coordinator", verb, "--address", self._address, "--format", "json", *arguments]
+        try:
+            done = subprocess.run(
+                [sys.executable, *command],
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                timeout=VERB_SECONDS,
+                env=environment(os.environ),
+                check=True,
+            )
+        except subprocess.TimeoutExpired as error:
+            raise DaemonFailed(
+                f"ssd-coordinator {verb} did not answer within {VERB_SECONDS:.0f} seconds",
+                log=self._daemons[0].log,
+            ) from error
+        except subprocess.CalledProcessError as error:
+            words = error.stderr.decode("utf-8", "replace").splitlines()
+            raise DaemonFailed(
+                f"ssd-coordinator {verb} ended with exit code {error.returncode}",
+                log=self._daemons[0].log,
+                lines=words[-12:],
+            ) from error
+        return json.loads(done.stdout)
+
+
+_IDLE = frozenset({"waiting", "phase"})
+"""Events that do not show that anything moves."""
+
+
+def labelled(samples: Mapping[str, float], metric: str, label: str) -> dict[str, float]:
+    """The samples `metric{label="X"}` by X."""
+    start, end = f'{metric}{{{label}="', '"}'
+    return {
+        name[len(start) : -len(end)]: value
+        for name, value in samples.items()
+        if name.startswith(start) and name.endswith(end)
+    }

@@ -1,0 +1,189 @@
+"""What the demo shows while it runs: a table that is redrawn on a terminal, plain lines anywhere else."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import Protocol, Self
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from ssd.demo.federation import Progress
+
+QUALITY = "linear_probe_2_per_class"
+SPREAD = "uniformity_inter"
+_NOTES = 4
+
+
+class Display(Protocol):
+    """Behaviour: used as a context manager; `show` may be called many times a second."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+    def say(self, sentence: str) -> None:
+        """One line of its own."""
+
+    def show(self, progress: Progress) -> None:
+        """The federation `progress` is about has moved."""
+
+
+def display_for(console: Console, waiting: Sequence[Progress], every: int) -> Display:
+    """The display that suits the console.
+
+    Args:
+        console: where to.
+        waiting: the federations that will be shown, in order.
+        every: rounds between two plain lines.
+    """
+    return LiveTable(console, waiting) if console.is_terminal else PlainLines(console, every)
+
+
+class LiveTable:
+    """A row per federation, redrawn in place."""
+
+    def __init__(self, console: Console, waiting: Sequence[Progress]) -> None:
+        self._rows = {progress.title: progress for progress in waiting}
+        self._live = Live(self._draw(), console=console, refresh_per_second=5)
+
+    def __enter__(self) -> Self:
+        self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._live.update(self._draw())
+        self._live.stop()
+
+    def say(self, sentence: str) -> None:
+        """One line above the table."""
+        self._live.console.print(sentence, highlight=False, markup=False)
+
+    def show(self, progress: Progress) -> None:
+        """Redraw."""
+        self._rows[progress.title] = progress
+        self._live.update(self._draw())
+
+    def _draw(self) -> Group:
+        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+        for title in (
+            "federation",
+            "",
+            "round",
+            "loss",
+            "clients",
+            "up",
+            "down",
+            "probe",
+            "spread",
+            "time",
+            "",
+        ):
+            table.add_column(title, no_wrap=True, justify="left" if title in {"federation", ""} else "right")
+        for row in self._rows.values():
+            table.add_row(
+                Text(row.title, style="bold"),
+                ProgressBar(total=row.rounds, completed=row.round, width=14),
+                f"{row.round}/{row.rounds}",
+                _number(row.losses.get("loss")),
+                f"{row.connected}/{row.clients}",
+                size(row.bytes_up),
+                size(row.bytes_down),
+                _newest(row, QUALITY, percent=True),
+                _newest(row, SPREAD, percent=False),
+                duration(row.seconds),
+                Text(row.phase, style="dim"),
+            )
+        notes = [
+            Text(f"! {note}", style="yellow") for row in self._rows.values() for note in row.notes[-_NOTES:]
+        ]
+        key = Text(
+            "probe: linear probe on 2 labels per class; spread: uniformity between clients (higher is better)",
+            style="dim",
+        )
+        return Group(table, key, *notes)
+
+
+class PlainLines:
+    """A line for every few rounds and for everything unusual."""
+
+    def __init__(self, console: Console, every: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self._console = console
+        self._every = every
+        self._clock = clock
+        self._started = clock()
+        self._said: dict[str, tuple[str, int, int, int]] = {}
+        """Title -> (phase, round, newest evaluation, notes) that were said."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        pass
+
+    def say(self, sentence: str) -> None:
+        """One line."""
+        at = f"[{self._clock() - self._started:6.1f} s]"
+        self._console.print(f"{at} {sentence}", highlight=False, markup=False, soft_wrap=True)
+
+    def show(self, progress: Progress) -> None:
+        """Say what is new and worth a line."""
+        title = progress.title
+        phase, round_said, evaluated_said, notes_said = self._said.get(title, ("", 0, -1, 0))
+        if progress.phase != phase:
+            self.say(f"{title}: {progress.phase}")
+        if progress.round >= round_said + self._every or round_said < progress.round == progress.rounds:
+            round_said = progress.round
+            self.say(
+                f"{title}: round {progress.round} of {progress.rounds}, loss {_number(progress.losses.get('loss'))}, "
+                f"{progress.connected} of {progress.clients} clients, {size(progress.bytes_up)} up, "
+                f"{size(progress.bytes_down)} down"
+            )
+        newest = max(progress.evaluations, default=-1)
+        if newest > evaluated_said:
+            self.say(
+                f"{title}: version {newest} measured: linear probe on 2 labels per class "
+                f"{_newest(progress, QUALITY, percent=True)}, uniformity between clients "
+                f"{_newest(progress, SPREAD, percent=False)}"
+            )
+        for note in progress.notes[notes_said:]:
+            self.say(f"{title}: {note}")
+        self._said[title] = (progress.phase, round_said, newest, len(progress.notes))
+
+
+def size(nbytes: float) -> str:
+    """Bytes in the unit people use for them: `1.4 MB`."""
+    value, unit = float(nbytes), "B"
+    for larger in ("kB", "MB", "GB"):
+        if value < 1000:
+            break
+        value, unit = value / 1000, larger
+    return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+
+
+def duration(seconds: float) -> str:
+    """`0:07`, `12:34`."""
+    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
+def _newest(progress: Progress, measure: str, *, percent: bool) -> str:
+    for version in sorted(progress.evaluations, reverse=True):
+        value = progress.evaluations[version].get(measure)
+        if value is not None:
+            return f"{100 * value:.1f} %" if percent else f"{value:.3f}"
+    return "-"

@@ -1,0 +1,122 @@
+"""The demo from beginning to end."""
+
+from __future__ import annotations
+
+import json
+import resource
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+from ssd.data import partition as partitions
+from ssd.demo import closing
+from ssd.demo.children import Children, interruptible
+from ssd.demo.federation import Federation, Outcome
+from ssd.demo.live import display_for, duration
+from ssd.demo.place import claimed, drop_state
+from ssd.demo.settings import ALPHA, CLIENTS, CONTENDERS, DATASET, IMAGE, DemoSettings, deal, skew
+from ssd.demo.summary import summary
+
+Json = Any
+
+
+def run_demo(settings: DemoSettings, console: Console) -> Mapping[str, Json]:
+    """Run both federations, print the closing table, write everything into `settings.out`.
+
+    Returns:
+        The document written to `summary.json`.
+
+    Raises:
+        DaemonFailed: a process of the demo failed; everything has been stopped.
+        PlaceRefused: the output folder cannot be used.
+        KeyboardInterrupt: interrupted; everything has been stopped.
+    """
+    started = time.monotonic()
+    with claimed(settings.out), interruptible():
+        untrained = settings.out / "untrained.safetensors"
+        with Children() as children:
+            federations = [Federation(settings, each, children) for each in CONTENDERS]
+            federations[0].launch()
+            # While the coordinator makes version 0, this process imports what it needs.
+            from ssd.data.builtin import load_builtin
+            from ssd.data.source import ImageFormat
+
+            images = load_builtin(DATASET, ImageFormat(size=IMAGE["size"], channels=IMAGE["channels"]))
+            assert images.train.labels is not None  # a built-in set is labelled
+            partition = partitions.dirichlet(
+                images.train.labels.tolist(), CLIENTS, ALPHA, settings.seed, dataset=DATASET
+            )
+            partitions.save(partition, settings.partition)
+            sizes = {client: len(indices) for client, indices in partition.clients.items()}
+            hosted = deal(sizes, settings.workers)
+            display = display_for(console, [each.progress for each in federations], settings.evaluate_every)
+            with display:
+                display.say(introduction(settings, partition))
+                outcomes: list[Outcome] = []
+                untrained_digest = ""
+
+                def between() -> None:
+                    nonlocal untrained_digest
+                    federations[1].launch()
+                    untrained_digest = federations[0].export_untrained(untrained)
+
+                outcomes.append(federations[0].run(hosted, display.show, trained=between))
+                outcomes.append(federations[1].run(hosted, display.show))
+                display.say("measuring the encoders ...")
+                encoders = closing.encoders_of(untrained, outcomes)
+                measured = closing.measure(encoders, images, partition, settings.seed)
+                pictures = closing.draw(settings, outcomes, encoders, measured, images)
+        document = summary(
+            settings,
+            outcomes,
+            measured,
+            partition,
+            untrained_digest=untrained_digest,
+            wall_seconds=time.monotonic() - started,
+            processor_seconds=processor_seconds(),
+        )
+        text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        partitions.write_atomically(settings.out / "summary.json", text)
+        if not settings.keep:
+            drop_state(settings.out)
+    console.print()
+    console.print(closing.closing_words(settings, measured, outcomes, partition), highlight=False)
+    console.print()
+    for line in where(settings, outcomes, pictures, document):
+        console.print(Text(line), soft_wrap=True)
+    return document
+
+
+def introduction(settings: DemoSettings, partition: partitions.Partition) -> str:
+    """What is about to happen."""
+    smallest, largest, share = skew(
+        partition.histograms, {client: len(indices) for client, indices in partition.clients.items()}
+    )
+    return (
+        f"{partition.dataset.size} digits without their labels, split over {CLIENTS} clients "
+        f"({smallest} to {largest} images, {100 * share:.0f} % of one class on average), "
+        f"{settings.workers} workers and an evaluator, {settings.rounds} rounds per method, seed {settings.seed}"
+    )
+
+
+def where(
+    settings: DemoSettings, outcomes: list[Outcome], pictures: tuple[Path, ...], document: Mapping[str, Json]
+) -> list[str]:
+    """What was written, and what to do with it."""
+    encoder = settings.out / outcomes[-1].contender.method / outcomes[-1].encoder.name
+    took = (
+        f"Took {duration(document['wall_seconds'])} ({document['processor_seconds']:.0f} s of processor time). "
+        f"Everything is in {settings.out}: summary.json, {', '.join(path.name for path in pictures)}, and a folder "
+        "per federation with its configurations, logs and encoder."
+    )
+    return [took, f"Next: ssd evaluate {encoder} --data {DATASET} --partition {settings.partition}"]
+
+
+def processor_seconds() -> float:
+    """User and system time so far of this process and of those it has waited for."""
+    used = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return sum(each.ru_utime + each.ru_stime for each in used)

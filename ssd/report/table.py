@@ -1,0 +1,101 @@
+"""The measures of several encoders side by side, as a table for people.
+
+One row per measure that anybody has, one column per encoder. What a number means (features, split, how many
+images) is said once, in the sentences `explain` gives.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from rich.table import Table
+
+Measures = Mapping[str, float]
+_FEW = re.compile(r"(linear_probe|knn)_(\d+)_per_class")
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One measure: its key in `ssd.evaluation.evaluate`, its words, and how its value is written."""
+
+    key: str
+    words: str
+    percent: bool = False
+    digits: int = 3
+
+
+def rows_of(columns: Mapping[str, Measures]) -> list[Row]:
+    """The rows for what the columns hold, in the order they are read."""
+    present = {key for measures in columns.values() for key in measures}
+    few = sorted({int(found[2]) for key in present if (found := _FEW.fullmatch(key))})
+    rows = []
+    for kind, words in (("linear_probe", "linear probe"), ("knn", "kNN")):
+        rows += [Row(f"{kind}_{n}_per_class", f"{words}, {n} labels per class", percent=True) for n in few]
+        rows.append(Row(f"{kind}_all", f"{words}, all labels", percent=True))
+    rows += [
+        Row("uniformity_intra", "uniformity within a client ↑"),
+        Row("uniformity_inter", "uniformity between clients ↑"),
+        Row("uniformity_global", "uniformity, all pairs ↑"),
+        Row("alignment", "alignment ↓"),
+        Row("effective_rank", "effective rank ↑", digits=1),
+    ]
+    return [row for row in rows if row.key in present]
+
+
+def measures_table(columns: Mapping[str, Measures], extra: Sequence[tuple[str, Sequence[str]]] = ()) -> Table:
+    """The table.
+
+    Args:
+        columns: measures by encoder, in order.
+        extra: further rows: words, then a cell per column.
+    """
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    table.add_column("")
+    for name in columns:
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in rows_of(columns):
+        table.add_row(row.words, *(_cell(row, measures) for measures in columns.values()))
+    for words, cells in extra:
+        table.add_row(words, *cells)
+    return table
+
+
+def _cell(row: Row, measures: Measures) -> str:
+    if row.key not in measures:
+        return "-"
+    if not row.percent:
+        return f"{measures[row.key]:.{row.digits}f}"
+    text = f"{100 * measures[row.key]:.1f} %"
+    deviation = measures.get(f"{row.key}_std")
+    return text if deviation is None else f"± {100 * deviation:.1f}  {text}"
+
+
+def explain(measures: Measures, *, features: str, draws: int, data: str) -> list[str]:
+    """What the numbers of a table are measured on.
+
+    Args:
+        measures: of one of its columns.
+        features: what was measured, in words.
+        draws: of a few labels.
+        data: name of the labelled images.
+    """
+    few = sorted({int(found[2]) for key in measures if (found := _FEW.fullmatch(key))})
+    train, test = int(measures["train_samples"]), int(measures["test_samples"])
+    accuracy = (
+        f"Accuracy: {features}, labels from the training split of {data} ({train} images), tested on its test split "
+        f"({test} images); kNN with k = {int(measures['knn_k'])}."
+    )
+    lines = [accuracy]
+    if few:
+        counts = " and ".join(str(n) for n in few)
+        lines.append(
+            f"{counts} labels per class: mean over {draws} draws, the same for every encoder; ± is their spread."
+        )
+    samples = int(measures["uniformity_samples"])
+    lines.append(
+        f"Uniformity (−log E exp(−2‖u−v‖²)) and effective rank: the training split ({samples} images) without views"
+        + ("; alignment: two views of each." if "alignment" in measures else ".")
+    )
+    return lines
