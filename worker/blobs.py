@@ -22,11 +22,17 @@ from worker.ports import Buffer
 class Hasher(Protocol):
     """What `hashlib` returns."""
 
-    def update(self, data: Buffer, /) -> None: ...
+    def update(self, data: Buffer, /) -> None:
+        """Take in more bytes."""
+        ...
 
-    def copy(self) -> Hasher: ...
+    def copy(self) -> Hasher:
+        """One that has seen the same bytes."""
+        ...
 
-    def hexdigest(self) -> str: ...
+    def hexdigest(self) -> str:
+        """The hash of what was seen so far."""
+        ...
 
 
 class PartialBlob:
@@ -87,13 +93,19 @@ class PartialBlob:
         try:
             listed = blob_digest(size, chunks)
         except ValueError as error:
-            raise BlobUnavailable(f"the chunk list of blob {self._blob.digest} is malformed: {error}") from error
+            raise BlobUnavailable(
+                f"the chunk list of blob {self._blob.digest} is malformed: {error}"
+            ) from error
         if size != self._blob.size or listed != self._blob.digest:
-            raise BlobUnavailable(f"the coordinator serves something else under the digest {self._blob.digest}")
+            raise BlobUnavailable(
+                f"the coordinator serves something else under the digest {self._blob.digest}"
+            )
         first = not self._listed
         self._chunks, self._listed = chunks, True
         if first and self._received and self.find_damage():
-            raise LinkBroken("corrupt_chunk", "what an earlier process left on disk is damaged; fetching it again")
+            raise LinkBroken(
+                "corrupt_chunk", "what an earlier process left on disk is damaged; fetching it again"
+            )
 
     def find_damage(self) -> bool:
         """Compare what is here with the chunk list; from the first bad chunk on it counts as not received."""

@@ -6,6 +6,7 @@ import errno
 import fcntl
 import hashlib
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -92,38 +93,48 @@ class SpareFiles:
     """Files nobody wants any more, kept to be overwritten: writing into pages that are there is several times
     cheaper than having the system find new ones, and every round writes a model and an update anew.
 
-    Only for files that no process reads any more. Bounded by `max_bytes`, beyond it files are removed.
+    A spare is used again only for the same purpose and length, so that a mapping of it that somebody forgot to
+    close never loses the pages under it. Bounded by `max_bytes`; beyond it files are removed.
     """
 
     def __init__(self, directory: Path, max_bytes: int) -> None:
         self._directory = directory
         self._max_bytes = max_bytes
-        self._sizes: dict[Path, int] = {}
+        self._mutex = threading.Lock()
+        self._spares: list[tuple[str, int, Path]] = []
         self._made = 0
 
-    def give(self, path: Path) -> None:
+    def give(self, purpose: str, path: Path) -> None:
         """Take a file out of use; an absent one is no error."""
-        try:
-            size = path.stat().st_size
-        except FileNotFoundError:
-            return
-        if size < MIN_SPARE_BYTES or sum(self._sizes.values()) + size > self._max_bytes:
-            remove(path)
-            return
-        self._made += 1
-        spare = self._directory / f"{self._made}.spare"
-        path.replace(spare)
-        self._sizes[spare] = size
+        with self._mutex:
+            try:
+                size = path.stat().st_size
+            except FileNotFoundError:
+                return
+            if size < MIN_SPARE_BYTES or sum(spare[1] for spare in self._spares) + size > self._max_bytes:
+                remove(path)
+                return
+            self._made += 1
+            spare = self._directory / f"{self._made}.spare"
+            path.replace(spare)
+            self._spares.append((purpose, size, spare))
 
-    def take(self, path: Path) -> bool:
-        """Move a spare to `path`; False if there is none."""
-        if not self._sizes:
+    def take(self, purpose: str, size: int, path: Path) -> bool:
+        """Move a spare of this purpose and size to `path`; False if there is none."""
+        with self._mutex:
+            for entry in self._spares:
+                if entry[:2] == (purpose, size):
+                    self._spares.remove(entry)
+                    entry[2].replace(path)
+                    return True
             return False
-        # The largest: it may be cut, while growing one would cost what a spare saves.
-        spare = max(self._sizes, key=lambda candidate: self._sizes[candidate])
-        del self._sizes[spare]
-        spare.replace(path)
-        return True
+
+    def clear(self) -> None:
+        """Remove all of them, and whatever an earlier process left."""
+        with self._mutex:
+            self._spares.clear()
+            for path in self._directory.iterdir():
+                remove(path)
 
 
 def file_digest(path: Path) -> str:

@@ -109,12 +109,14 @@ class Store(Protocol):
         """Where a blob is collected while it arrives; survives restarts."""
         ...
 
-    def discard_file(self, path: Path) -> None:
+    def discard_file(self, purpose: str, path: Path) -> None:
         """Behaviour: removes a file no record names; an absent one is no error."""
         ...
 
-    def take_spare(self, path: Path) -> bool:
-        """Behaviour: moves a file with content of no use to `path`, to be overwritten; False if there is none."""
+    def take_spare(self, purpose: str, size: int, path: Path) -> bool:
+        """Behaviour: moves a file with content of no use to `path`, to be overwritten; False if there is none.
+        Purposes: `version`, `delta`, `body`.
+        """
         ...
 
     def close(self) -> None: ...

@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ssd.codec import Encoding, MalformedUpdate, VectorCodec
-from ssd.digest import byte_view
 from ssd.declaration import Declaration, DeclarationError
+from ssd.digest import byte_view
 from ssd.spec import SpecError, model_digest
 from ssd.version import next_version_from_body
 from worker.blobs import Hasher, PartialBlob
@@ -142,7 +142,7 @@ class Preparation:
         if version.full.size != 4 * declaration.spec.size:
             raise TaskFault("model_unavailable", "the version's size is not the spec's", whole_task=True)
         start = hashlib.sha256(bytes.fromhex(declaration.spec.digest))
-        sink = self._sink(version.full, check_chunks=False, running=start)
+        sink = self._sink("version", version.full, check_chunks=False, running=start)
         try:
             await self._fill(sink, version.full, access)
             corrupt = 0
@@ -194,7 +194,7 @@ class Preparation:
             group.name: encoding if group.compress else Encoding.FLOAT32 for group in declaration.groups
         }
         codec = VectorCodec(declaration.spec, encodings)
-        sinks = [(self._sink(step.blob, check_chunks=False), step.blob) for step in steps]
+        sinks = [(self._sink("delta", step.blob, check_chunks=False), step.blob) for step in steps]
         try:
             for sink, blob in sinks:
                 await self._fill(sink, blob, access)
@@ -215,13 +215,13 @@ class Preparation:
         finally:
             for sink, _ in sinks:
                 sink.close()
-                await asyncio.to_thread(self._store.discard_file, sink.path)
+                await asyncio.to_thread(self._store.discard_file, "delta", sink.path)
 
     def _write_version(self, vector: NDArray[np.float32], target: Path) -> None:
         self._made += 1
         # A cancelled preparation's thread may still be writing: never two writers to one name.
         made = target.with_name(f"{target.name}.{self._made}.part")
-        self._store.take_spare(made)
+        self._store.take_spare("version", vector.nbytes, made)
         with storage_faults(target.parent):
             write_file(made, byte_view(vector))
             made.replace(target)
@@ -230,7 +230,7 @@ class Preparation:
         """A declaration or artefact, kept whole under its digest."""
         path = self._store.blob_path(blob.digest)
         if not (path.exists() and path.stat().st_size == blob.size):
-            sink = self._sink(blob, check_chunks=True)
+            sink = self._sink("blob", blob, check_chunks=True)
             try:
                 await self._fill(sink, blob, access)
             finally:
@@ -239,9 +239,11 @@ class Preparation:
                 sink.path.replace(path)
         return path
 
-    def _sink(self, blob: Blob, *, check_chunks: bool, running: Hasher | None = None) -> PartialBlob:
+    def _sink(
+        self, purpose: str, blob: Blob, *, check_chunks: bool, running: Hasher | None = None
+    ) -> PartialBlob:
         path = self._store.partial_path(blob.digest)
-        fresh = not path.exists() and self._store.take_spare(path)
+        fresh = not path.exists() and self._store.take_spare(purpose, blob.size, path)
         return PartialBlob(blob, path, check_chunks=check_chunks, running=running, fresh=fresh)
 
     async def _fill(self, sink: PartialBlob, blob: Blob, access: DataAccess) -> None:
@@ -286,7 +288,7 @@ def _file_model_digest(declaration: Declaration, path: Path) -> str:
 
 
 def _apply(codec: VectorCodec, base: Path, bodies: list[Path], digest: str) -> NDArray[np.float32] | None:
-    """base + every decoded body in turn, if the result has the model digest."""
+    """Base + every decoded body in turn, if the result has the model digest."""
     out = np.empty(codec.spec.size, np.float32)
     vector = _map(base, codec.spec.size)
     try:

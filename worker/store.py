@@ -34,10 +34,10 @@ from worker.core.messages import Finished, UpdateKey
 from worker.errors import StorageFailed
 from worker.files import (
     DirectoryLock,
+    SpareFiles,
     boot_id,
     chunk_list,
     file_digest,
-    SpareFiles,
     remove,
     storage_faults,
     sync_directory,
@@ -153,7 +153,7 @@ class SqliteStore:
             db.executemany(f"DELETE FROM updates WHERE {_WHERE}", [self._row(key) for key in keys])  # noqa: S608  # a constant of ours
         with storage_faults(self._directory):
             for key in keys:
-                self._spares.give(self.body_path(key))
+                self._spares.give("body", self.body_path(key))
                 remove(self.pending_state_path(key))
 
     def promote(self, keys: Iterable[UpdateKey]) -> None:
@@ -179,7 +179,7 @@ class SqliteStore:
             for name in filter(None, replaced):
                 remove(self._directory / "states" / name)
             for key in done:
-                self._spares.give(self.body_path(key))
+                self._spares.give("body", self.body_path(key))
 
     def _pending_digest(self, db: sqlite3.Connection, key: UpdateKey) -> str | None:
         """The digest of a kept update's pending state, or None if there is nothing to promote."""
@@ -268,7 +268,7 @@ class SqliteStore:
             db.executemany("DELETE FROM versions WHERE digest = ?", [(digest,) for digest in model_digests])
         with storage_faults(self._directory):
             for digest in model_digests:
-                self._spares.give(self.version_path(digest))
+                self._spares.give("version", self.version_path(digest))
 
     def blob_path(self, digest: str) -> Path:
         """Where a whole, verified blob is, or will be."""
@@ -278,15 +278,15 @@ class SqliteStore:
         """Where a blob is collected while it arrives."""
         return self._directory / "partial" / digest
 
-    def discard_file(self, path: Path) -> None:
+    def discard_file(self, purpose: str, path: Path) -> None:
         """Remove a file of the store that no record names; an absent one is no error."""
-        with self._mutex, storage_faults(self._directory):
-            self._spares.give(path)
+        with storage_faults(self._directory):
+            self._spares.give(purpose, path)
 
-    def take_spare(self, path: Path) -> bool:
+    def take_spare(self, purpose: str, size: int, path: Path) -> bool:
         """Move a file that may be overwritten to `path`; False if there is none to spare."""
-        with self._mutex, storage_faults(self._directory):
-            return self._spares.take(path)
+        with storage_faults(self._directory):
+            return self._spares.take(purpose, size, path)
 
     def close(self) -> None:
         """Close the database and let other workers use the directory."""
@@ -334,12 +334,8 @@ class SqliteStore:
         bodies = {self.body_path(finished.key).name for finished in held}
         states |= {self.pending_state_path(finished.key).name for finished in held}
         with storage_faults(self._directory):
-            for folder, known in (
-                ("updates", bodies),
-                ("states", states),
-                ("versions", versions),
-                ("spare", set[str]()),
-            ):
+            self._spares.clear()
+            for folder, known in (("updates", bodies), ("states", states), ("versions", versions)):
                 for path in (self._directory / folder).iterdir():
                     if path.name not in known:
                         remove(path)

@@ -79,6 +79,7 @@ class ProcessTrainer:
         self._job: _Job | None = None
         self._stopping = False
         self._busy = 0.0
+        self._body_size = 0
         self.device = "cuda" if settings.device.startswith("cuda") else "cpu"
         self.device_memory = 0
         self.device_memory_used = 0
@@ -90,6 +91,9 @@ class ProcessTrainer:
     async def train(self, task: Train, client: TaskClient, prepared: PreparedTask) -> None:
         """Train one client."""
         key = task.key(client.client)
+        body = self._store.body_path(key)
+        # The child writes beside the final name and renames; all updates of a run have one length.
+        self._store.take_spare("body", self._body_size, body.with_name(f"{body.name}.part"))
         state = self._store.state_path(client.client)
         order = {
             "do": "train",
@@ -102,7 +106,7 @@ class ProcessTrainer:
             "scaling": None if client.scaling is None else client.scaling.to_json(),
             "state": None if state is None else str(state),
             "state_out": str(self._store.pending_state_path(key)),
-            "body_out": str(self._store.body_path(key)),
+            "body_out": str(body),
             "prepared": _prepared(prepared),
         }
         await self._start(order, key=key)
@@ -219,7 +223,9 @@ class ProcessTrainer:
         match report["event"]:
             case "finished":
                 assert job.key is not None  # only a training job finishes
-                self._post(events.ClientTrained(finished=_finished(job.key, report)))
+                finished = _finished(job.key, report)
+                self._body_size = finished.body_size
+                self._post(events.ClientTrained(finished=finished))
             case "evaluated":
                 assert job.version is not None  # only an evaluation is evaluated
                 self._post(events.EvaluationEnded(version=job.version, values=report["values"]))

@@ -21,13 +21,14 @@ from numpy.typing import NDArray
 
 from ssd.codec import Encoding, NotFinite
 from ssd.declaration import Declaration
-from ssd.digest import chunk_digests
+from ssd.digest import Buffer, byte_view, chunk_digests
 from ssd.folding import FoldPlan, encode_update
 from ssd.methods.method import ClientTask, EvaluationTask, Method, Progress
 from ssd.methods.registry import load
 from ssd.scaling import ScalingVector
 from worker.clients import ClientData
 from worker.errors import TaskFault
+from worker.files import write_file
 
 Json = Any
 
@@ -202,11 +203,11 @@ def _read_state(path: str | None, client: str) -> dict[str, NDArray[np.generic]]
         raise TaskFault("state_unreadable", f"the state of {client} cannot be read: {error}") from error
 
 
-def _write(path: Path, content: bytes | bytearray) -> None:
+def _write(path: Path, content: Buffer) -> None:
     """All or nothing under `path`; not synced, see the store's rules."""
     partial = path.with_name(path.name + ".part")
     try:
-        partial.write_bytes(content)
+        write_file(partial, byte_view(content))
         os.replace(partial, path)
     except OSError:
         partial.unlink(missing_ok=True)

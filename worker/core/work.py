@@ -227,7 +227,7 @@ def prepared(session: Session, event: events.Prepared, out: list[Effect]) -> Ses
     """A base version is here, verified."""
     versions = {**session.versions, event.number: event.key.base_digest}
     current = session.work
-    in_use = {event.number, -1 if current is None else current.train.base.number}
+    in_use = {event.number, -1 if current is None else current.train.base.number, _job_version(session)}
     surplus = [number for number in sorted(versions) if number not in in_use]
     surplus = surplus[: max(0, len(versions) - session.max_versions)]
     if surplus:
@@ -239,6 +239,16 @@ def prepared(session: Session, event: events.Prepared, out: list[Effect]) -> Ses
     if current is None or current.train.key("") != event.key:
         return session
     return replace(session, work=replace(current, stage=Stage.PREPARED))
+
+
+def _job_version(session: Session) -> int:
+    """The version the training process reads now; -1 for none."""
+    job = session.job
+    if job is None:
+        return -1
+    if job.key is not None:
+        return job.key.round - 1
+    return -1 if job.version is None else job.version
 
 
 def prepare_failed(session: Session, event: events.PrepareFailed, out: list[Effect]) -> Session:
