@@ -180,6 +180,10 @@ class SubprocessMethodHost:
     async def _obituary(self, op: str) -> str:
         """What to say about a host that died during `op`."""
         process = self._process
+        if process is not None:
+            # Its output ended; its exit code follows. Killing it now would race for that code.
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(process.wait(), _CLOSE_SECONDS)
         await self._reap()
         code = process.returncode if process is not None else None
         how = f"killed by signal {-code}" if code is not None and code < 0 else f"exit code {code}"
