@@ -1,0 +1,1 @@
+"""Generated modules of the wire contract; the .proto files beside them say what they mean."""
