@@ -22,4 +22,6 @@ def test_every_reason_has_a_status() -> None:
 
 
 def test_the_page_prints_the_table() -> None:
-    assert PAGE.read_text().endswith(table()), "replace the table at the end of docs/protocol.md by:\n" + table()
+    assert PAGE.read_text().endswith(table()), (
+        "replace the table at the end of docs/protocol.md by:\n" + table()
+    )
