@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import random
 import signal
 import time
@@ -123,14 +124,14 @@ def _driver(config: WorkerConfig, clients: tuple[str, ...], store: SqliteStore, 
 
 
 def _stop_on_signals(driver: Driver) -> None:
-    """The first signal stops gracefully; the second one does what it does by default, at once."""
+    """The first signal stops gracefully, the second one at once (also as the first process of a container)."""
     loop = asyncio.get_running_loop()
 
     def stop(number: signal.Signals) -> None:
         _log.info("stopping", extra=fields(signal=number.name))
         for name in (signal.SIGTERM, signal.SIGINT):
             loop.remove_signal_handler(name)
-            signal.signal(name, signal.SIG_DFL)
+            signal.signal(name, lambda again, _frame: os._exit(128 + again))
         driver.stop()
 
     for number in (signal.SIGTERM, signal.SIGINT):

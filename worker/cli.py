@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from worker.config import WorkerConfig, load
-from worker.errors import OperatorFault
+from worker.errors import EXIT_FAILED, OperatorFault, WorkerError
 
 if TYPE_CHECKING:
     from worker.store import SqliteStore
@@ -242,6 +242,9 @@ def main(arguments: list[str] | None = None) -> int:
     except OperatorFault as fault:
         click.echo(f"error: {fault}", err=True)
         return fault.exit_code
+    except WorkerError as fault:
+        click.echo(f"error: {fault} (a defect; please report it with the log)", err=True)
+        return EXIT_FAILED
     return code if isinstance(code, int) else 0
 
 

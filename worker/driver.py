@@ -20,7 +20,15 @@ from worker.core import effects, events, messages
 from worker.core.messages import Down, UpdateKey, Welcome
 from worker.core.session import step
 from worker.core.state import Link, Session
-from worker.errors import CoordinatorFault, LinkBroken, RefusedForGood, SessionEnded, StorageFailed, TaskFault
+from worker.errors import (
+    CoordinatorFault,
+    InternalFault,
+    LinkBroken,
+    RefusedForGood,
+    SessionEnded,
+    StorageFailed,
+    TaskFault,
+)
 from worker.logs import fields
 from worker.metrics import Metrics, bounded
 from worker.ports import Clock, DataAccess, Store, Stream, Trainer, Transport
@@ -40,6 +48,13 @@ class _FromLink:
     message: Down | events.LinkLost
 
 
+@dataclass(frozen=True, slots=True)
+class _Defect:
+    """A task failed in a way nobody foresaw."""
+
+    error: BaseException
+
+
 class Driver:
     """Runs one worker session machine against its ports."""
 
@@ -57,7 +72,7 @@ class Driver:
         self._transport = transport
         self._clock = clock
         self._metrics = metrics
-        self._queue: asyncio.Queue[events.Event | _FromLink] = asyncio.Queue()
+        self._queue: asyncio.Queue[events.Event | _FromLink | _Defect] = asyncio.Queue()
         self._trainer = trainer(self)
         self._preparation = Preparation(store, transport, clock)
         self._uploads = Uploads(store, transport, clock)
@@ -142,7 +157,7 @@ class Driver:
     def _finished(self) -> bool:
         return self._failure is not None or (self.session.stopped and self.session.job is None)
 
-    async def _next_event(self) -> events.Event | _FromLink:
+    async def _next_event(self) -> events.Event | _FromLink | _Defect:
         if not self.session.stopped:
             return await self._queue.get()
         try:
@@ -150,7 +165,9 @@ class Driver:
         except TimeoutError:
             return events.TrainingStopped()
 
-    async def _handle(self, item: events.Event | _FromLink) -> None:
+    async def _handle(self, item: events.Event | _FromLink | _Defect) -> None:
+        if isinstance(item, _Defect):
+            raise InternalFault(f"{type(item.error).__name__}: {item.error}") from item.error
         if isinstance(item, _FromLink):
             if item.link != self._links or self.session.link is Link.OFFLINE:
                 return
@@ -188,7 +205,13 @@ class Driver:
     def _spawn(self, name: str, work: Coroutine[Any, Any, None]) -> None:
         """Run a task under a name; an older one of that name is cancelled."""
         self._cancel(name)
-        self._tasks[name] = asyncio.create_task(work, name=name)
+        task = self._tasks[name] = asyncio.create_task(work, name=name)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        # What a task did not foresee is a defect; it must end the daemon, not leave it half alive.
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._queue.put_nowait(_Defect(error))
 
     def _cancel(self, name: str) -> None:
         task = self._tasks.pop(name, None)
@@ -196,8 +219,9 @@ class Driver:
             task.cancel()
 
     async def _close(self) -> None:
-        for name in tuple(self._tasks):
-            task = self._tasks.pop(name)
+        # One at a time: the end of one (the stream) may take others (its heartbeats) along.
+        while self._tasks:
+            _, task = self._tasks.popitem()
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
         await self._trainer.close()
@@ -369,7 +393,10 @@ class Driver:
             prepared = await self._preparation.prepare(
                 welcome, access, evaluate.version, (), self.session.versions
             )
-        except (SessionEnded, TaskFault, StorageFailed) as error:
+        except SessionEnded:
+            self.post(events.EvaluationEnded(version=number, lost=True))
+            return
+        except (TaskFault, StorageFailed) as error:
             self.post(events.EvaluationEnded(version=number, error=f"{error.code}: {error}"))
             return
         key = UpdateKey(client="", round=0, base_digest=evaluate.version.model_digest, task_digest="")
@@ -421,7 +448,10 @@ class Driver:
         if self._plan is None or self._plan[0] != key:
             declaration = await self._preparation.declaration(welcome, access)
             encoding = Encoding(welcome.update_encoding)
-            plan = FoldPlan.create(declaration, encoding, welcome.max_cohort, welcome.max_client_weight)
+            try:
+                plan = FoldPlan.create(declaration, encoding, welcome.max_cohort, welcome.max_client_weight)
+            except ValueError as error:
+                raise TaskFault("declaration_unreadable", str(error), whole_task=True) from error
             self._plan = (key, plan)
         return self._plan[1]
 

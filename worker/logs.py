@@ -55,6 +55,9 @@ def configure_logging(level: str, style: str) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
+    # Their debug output is about wires, not about rounds.
+    for chatty in ("asyncio", "aiohttp.access", "grpc"):
+        logging.getLogger(chatty).setLevel(max(logging.WARNING, root.level))
 
 
 def _fields(record: logging.LogRecord) -> dict[str, Any]:

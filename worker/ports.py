@@ -109,6 +109,10 @@ class Store(Protocol):
         """Where a blob is collected while it arrives; survives restarts."""
         ...
 
+    def clear_partial(self) -> None:
+        """Behaviour: removes every file of `partial_path`."""
+        ...
+
     def discard_file(self, purpose: str, path: Path) -> None:
         """Behaviour: removes a file no record names; an absent one is no error."""
         ...

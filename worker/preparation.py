@@ -101,6 +101,7 @@ class Preparation:
             base = await self._version(declaration, Encoding(welcome.delta_encoding), access, version, held)
             for artefact in artefacts:
                 paths[artefact.name] = (await self._blob(artefact.blob, access), artefact.shape)
+            await asyncio.to_thread(self._store.clear_partial)
         return PreparedTask(
             declaration=self._store.blob_path(welcome.declaration.digest),
             declaration_digest=welcome.declaration_digest,

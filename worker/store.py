@@ -136,6 +136,10 @@ class SqliteStore:
             _set_fact(db, "run", run_id)
             db.execute("DELETE FROM versions WHERE run <> ?", (run_id,))
         self._run = run_id
+        self.clear_partial()
+        with storage_faults(self._directory):
+            for path in (self._directory / "blobs").iterdir():
+                remove(path)
         self._sweep()
 
     def keep(self, finished: Finished) -> None:
@@ -277,6 +281,12 @@ class SqliteStore:
     def partial_path(self, digest: str) -> Path:
         """Where a blob is collected while it arrives."""
         return self._directory / "partial" / digest
+
+    def clear_partial(self) -> None:
+        """Remove what is left of fetches nobody will go on with."""
+        with storage_faults(self._directory):
+            for path in (self._directory / "partial").iterdir():
+                remove(path)
 
     def discard_file(self, purpose: str, path: Path) -> None:
         """Remove a file of the store that no record names; an absent one is no error."""

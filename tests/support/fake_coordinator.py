@@ -86,6 +86,7 @@ class FakeCoordinator(rpc.FederationServicer):
         self.welcome_changes: dict[str, Any] = {}
         self.fates: Callable[[pb.HeldUpdate], int] = lambda _: pb.HeldFate.FATE_KEEP
         self.judge: Accept = accept_all
+        self.hang_up_with = grpc.StatusCode.UNAVAILABLE
         self.refuse_hello: tuple[grpc.StatusCode, str] | None = None
         self.attending: asyncio.Queue[Attended] = asyncio.Queue()
         self.uploads: asyncio.Queue[Upload] = asyncio.Queue()
@@ -94,6 +95,8 @@ class FakeCoordinator(rpc.FederationServicer):
         self.break_fetch_after: int | None = None
         self.corrupt_chunks: dict[str, int] = {}
         """Blob digest -> how many more times its second-to-last chunk arrives damaged."""
+        self.stall_fetches_of = ""
+        """Blob digest whose fetches from the middle never get anywhere."""
         self.break_upload_after: int | None = None
         self.hold_uploads: asyncio.Event | None = None
         self._sessions: dict[str, Attended] = {}
@@ -223,7 +226,7 @@ class FakeCoordinator(rpc.FederationServicer):
             reader.cancel()
             del self._sessions[attended.session]
             attended.ended.set()
-        await context.abort(grpc.StatusCode.UNAVAILABLE, "hung up")
+        await context.abort(self.hang_up_with, "hung up")
 
     async def _read(self, attended: Attended, context: Any) -> None:
         while (message := await context.read()) is not grpc.aio.EOF:
@@ -239,6 +242,8 @@ class FakeCoordinator(rpc.FederationServicer):
                 grpc.StatusCode.NOT_FOUND, "unknown", trailing_metadata=(("ssd-reason", "unknown_blob"),)
             )
         assert content is not None
+        if request.digest == self.stall_fetches_of and request.offset:
+            await asyncio.sleep(TIMEOUT)
         await context.write(pb.BlobPart(chunk_digests=b"".join(chunk_digests(content)), size=len(content)))
         last = max(0, (len(content) - 1) // CHUNK_BYTES - 1) * CHUNK_BYTES
         for offset in range(request.offset, len(content), CHUNK_BYTES):

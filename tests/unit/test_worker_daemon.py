@@ -5,22 +5,30 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import grpc
 import numpy as np
 import pytest
+import safetensors.numpy
 
 from fake_coordinator import FakeCoordinator, Upload, accept_all
 from ssd.digest import CHUNK_BYTES
 from ssd.folding import Fold, check_update
 from ssd_proto.v1 import federation_pb2 as pb
-from worker.errors import RefusedForGood
-from worker_harness import federation, start_worker
+from worker.core.messages import Finished
+from worker.errors import InternalFault, RefusedForGood, StorageFailed
+from worker_harness import Worker, federation, start_worker
 
 
 def run(coroutine: Any) -> None:
     asyncio.run(asyncio.wait_for(coroutine, 90))
+
+
+def holds_something(worker: Worker) -> bool:
+    return bool(worker.driver.session.held)
 
 
 def discard(reason: str) -> pb.Verdict:
@@ -498,8 +506,6 @@ def test_heartbeats_go_on_while_a_client_trains(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("reason", ["protocol_version", "bad_name", "identity_mismatch"])
 def test_a_permanent_refusal_ends_the_worker_with_a_sentence(tmp_path: Path, reason: str) -> None:
-    import grpc
-
     async def scenario() -> None:
         coordinator = FakeCoordinator()
         coordinator.refuse_hello = (grpc.StatusCode.FAILED_PRECONDITION, reason)
@@ -514,8 +520,6 @@ def test_a_permanent_refusal_ends_the_worker_with_a_sentence(tmp_path: Path, rea
 
 
 def test_a_taken_name_is_tried_again_for_ever(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    import grpc
-
     async def scenario() -> None:
         coordinator = FakeCoordinator()
         coordinator.refuse_hello = (grpc.StatusCode.ALREADY_EXISTS, "worker_name_taken")
@@ -561,5 +565,206 @@ def test_drain_stops_the_task_and_comes_back_later(tmp_path: Path) -> None:
             await worker.until(lambda: worker.driver.session.job is None)
             await coordinator.attended()
             await worker.stop()
+
+    run(scenario())
+
+
+def test_a_stream_the_peer_cancels_is_dialled_again(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with federation(tmp_path, ["a"]) as (coordinator, worker):
+            coordinator.hang_up_with = grpc.StatusCode.CANCELLED
+            (await coordinator.attended()).hang_up()
+            (await coordinator.attended()).hang_up()
+            stream = await coordinator.attended()
+            stream.send(train=coordinator.train(["a"]))
+            await coordinator.uploaded()
+            await worker.stop()
+
+    run(scenario())
+
+
+def test_a_defect_in_a_task_ends_the_daemon_loudly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario() -> None:
+        async with federation(tmp_path, ["a"]) as (coordinator, worker):
+
+            async def broken(*_: object) -> None:
+                raise ZeroDivisionError("on purpose")
+
+            monkeypatch.setattr(worker.driver._preparation, "prepare", broken)
+            stream = await coordinator.attended()
+            stream.send(train=coordinator.train(["a"]))
+            with pytest.raises(InternalFault, match="on purpose"):
+                await asyncio.wait_for(worker.task, 20)
+            worker.store.close()
+
+    run(scenario())
+
+
+def test_a_full_disk_waits_for_room_and_loses_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker.driver._FULL_DISK_SECONDS", 0.05)
+
+    async def scenario() -> None:
+        async with federation(tmp_path, ["a"]) as (coordinator, worker):
+            tries = 0
+            keep = worker.store.keep
+
+            def full_twice(finished: Finished) -> None:
+                nonlocal tries
+                tries += 1
+                if tries <= 2:
+                    raise StorageFailed("no room", full=True)
+                keep(finished)
+
+            monkeypatch.setattr(worker.store, "keep", full_twice)
+            stream = await coordinator.attended()
+            stream.send(train=coordinator.train(["a"]))
+            await coordinator.uploaded()
+            assert tries == 3
+            await worker.stop()
+
+    run(scenario())
+
+
+def test_a_store_that_fails_otherwise_ends_the_worker_before_anything_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario() -> None:
+        async with federation(tmp_path, ["a"]) as (coordinator, worker):
+
+            def broken(_: Finished) -> None:
+                raise StorageFailed("the medium is gone")
+
+            monkeypatch.setattr(worker.store, "keep", broken)
+            stream = await coordinator.attended()
+            stream.send(train=coordinator.train(["a"]))
+            with pytest.raises(StorageFailed):
+                await asyncio.wait_for(worker.task, 20)
+            assert coordinator.uploads.empty()
+            worker.store.close()
+
+    run(scenario())
+
+
+def test_a_state_advances_exactly_once_per_commit_over_crashes_at_every_point(tmp_path: Path) -> None:
+    """The synthetic state counts its own advances: after n commits it must say n, whatever was crashed when."""
+
+    async def scenario() -> None:
+        coordinator = FakeCoordinator()
+        await coordinator.start()
+        committed: set[int] = set()
+        coordinator.fates = lambda held: (
+            pb.HeldFate.FATE_COMMITTED if held.round in committed else pb.HeldFate.FATE_KEEP
+        )
+        start = partial(start_worker, coordinator.target, tmp_path, ["a"])
+
+        def recorded(worker: Worker, number: int) -> bool:
+            return worker.store.load_run(coordinator.run_id).rounds.get("a") == number
+
+        worker = start()
+        for number in range(1, 7):
+            stream = await coordinator.attended()
+            stream.send(train=coordinator.train(["a"]))
+            if number % 3 == 1:  # crash before the upload is judged
+                coordinator.hold_uploads = asyncio.Event()
+                await worker.until(partial(holds_something, worker))
+                await worker.crash()
+                coordinator.hold_uploads = None
+                worker = start()
+                stream = await coordinator.attended()
+                stream.send(train=coordinator.train(["a"]))
+            upload = await coordinator.uploaded()
+            if number % 3 == 2:  # crash between acceptance and the news of the commit
+                await worker.crash()
+            coordinator.commit([upload])
+            committed.add(number)
+            if number % 3 == 2:
+                worker = start()
+            else:
+                stream.send(committed=coordinator.committed(["a"]))
+                await worker.until(partial(recorded, worker, number))
+                stream.hang_up()
+        await worker.until(lambda: worker.store.load_run(coordinator.run_id).rounds.get("a") == 6)
+        state = worker.store.state_path("a")
+        assert state is not None
+        assert int(safetensors.numpy.load_file(state)["counter"][0]) == 6
+        await worker.stop()
+        await coordinator.stop()
+
+    run(scenario())
+
+
+def test_a_delta_chain_that_ends_elsewhere_falls_back_to_the_whole_version(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with federation(tmp_path, ["a"]) as (coordinator, worker):
+            stream = await coordinator.attended()
+            stream.send(train=coordinator.train(["a"]))
+            coordinator.commit([await coordinator.uploaded()])
+            size = coordinator.declaration.spec.size
+            codec_bytes = coordinator.blobs[coordinator.deltas[0].blob.digest]
+            wrong = coordinator.keep_blob(bytes(len(codec_bytes)))
+            coordinator.deltas[0].blob.CopyFrom(wrong)
+            stream.send(committed=coordinator.committed(["a"]))
+            stream.send(train=coordinator.train(["a"]))
+            await coordinator.uploaded()
+            fetched = [digest for digest, _ in coordinator.fetches]
+            assert wrong.digest in fetched
+            assert coordinator.version(1).full.digest in fetched
+            assert (
+                np.fromfile(worker.store.version_path(coordinator.version(1).model_digest), "<f4").size
+                == size
+            )
+            await worker.stop()
+
+    run(scenario())
+
+
+def test_a_damaged_delta_is_fetched_again_and_not_the_whole_version(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with federation(tmp_path, ["a"], {"parameters": 1_500_000}) as (coordinator, worker):
+            stream = await coordinator.attended()
+            stream.send(train=coordinator.train(["a"]))
+            coordinator.commit([await coordinator.uploaded()])
+            delta = coordinator.deltas[0].blob.digest
+            coordinator.corrupt_chunks[delta] = 1
+            stream.send(committed=coordinator.committed(["a"]))
+            stream.send(train=coordinator.train(["a"]))
+            await coordinator.uploaded()
+            fetched = [digest for digest, _ in coordinator.fetches]
+            assert fetched.count(delta) == 2
+            assert coordinator.version(1).full.digest not in fetched
+            await worker.stop()
+
+    run(scenario())
+
+
+def test_a_partly_fetched_version_survives_a_crash_and_damage_on_disk_is_noticed(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        coordinator = FakeCoordinator({"parameters": 1_500_000})
+        await coordinator.start()
+        worker = start_worker(coordinator.target, tmp_path, ["a"])
+        stream = await coordinator.attended()
+        digest = coordinator.version().full.digest
+        coordinator.break_fetch_after = 4 * CHUNK_BYTES
+        coordinator.stall_fetches_of = digest
+        stream.send(train=coordinator.train(["a"]))
+        await worker.until(lambda: len([d for d, _ in coordinator.fetches if d == digest]) == 2)
+        await worker.crash()
+        left = tmp_path / "partial" / digest
+        assert left.stat().st_size == 4 * CHUNK_BYTES
+        with left.open("r+b") as file:
+            file.seek(2 * CHUNK_BYTES + 5)
+            file.write(b"damage")
+        coordinator.stall_fetches_of = ""
+        coordinator.fetches.clear()
+        worker = start_worker(coordinator.target, tmp_path, ["a"])
+        stream = await coordinator.attended()
+        stream.send(train=coordinator.train(["a"]))
+        await coordinator.uploaded()
+        offsets = [offset for fetched, offset in coordinator.fetches if fetched == digest]
+        assert offsets == [4 * CHUNK_BYTES, 2 * CHUNK_BYTES]
+        await worker.stop()
+        await coordinator.stop()
 
     run(scenario())

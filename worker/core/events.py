@@ -138,6 +138,8 @@ class EvaluationEnded:
     version: int
     values: Mapping[str, float] = field(default_factory=dict)
     error: str = ""
+    lost: bool = False
+    """The session ended before it began; nobody waits for it any more."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

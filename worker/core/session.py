@@ -225,6 +225,8 @@ def _evaluation_ended(session: Session, event: events.EvaluationEnded, out: list
     job = session.job
     if job is None or job.version != event.version:
         return session
+    if event.lost:
+        return session if job.stopping else replace(session, job=None)
     level = "error" if event.error else "info"
     out.append(
         effects.Note(event="evaluated", level=level, fields={"version": event.version, "error": event.error})

@@ -29,8 +29,8 @@ from worker.rpc import convert, wire
 
 EOF = aio.EOF  # type: ignore[attr-defined]  # public, but missing in the stubs
 _SERVICE = "/ssd_proto.v1.Federation/"
-_MAX_MESSAGE_BYTES = 16 << 20
-"""The first part of a blob lists 32 bytes per mebibyte: room for half a tebibyte."""
+_MAX_MESSAGE_BYTES = 64 << 20
+"""Room for the hello of a worker with 100,000 clients, and for the chunk list of any blob."""
 _CHUNKS_IN_HAND = 8
 """Received chunks that may wait for the hashing thread."""
 _OPTIONS = (
@@ -201,6 +201,9 @@ class GrpcStream:
                 await self._call.write(raw)
             except (aio.AioRpcError, asyncio.InvalidStateError) as error:
                 raise await _broken(self._call) from error
+            except asyncio.CancelledError:
+                _raise_if_cancelled()
+                raise await _broken(self._call) from None
 
 
 class _Upload:
@@ -226,8 +229,10 @@ class _Upload:
         reader = asyncio.create_task(self._read_replies())
         try:
             await asyncio.wait({writer, reader}, return_when=asyncio.FIRST_COMPLETED)
-            if not reader.done() and isinstance(writer.exception(), CoordinatorFault):
-                await writer
+            error = writer.exception() if not reader.done() and not writer.cancelled() else None
+            # A call that ended is the reader's to report; anything else nobody else would notice.
+            if error is not None and not isinstance(error, aio.AioRpcError | asyncio.InvalidStateError):
+                raise error
             verdict = await reader
         finally:
             for task in (writer, reader):
@@ -288,7 +293,17 @@ async def _read(call: Any) -> bytes | None:
         raw = await call.read()
     except (aio.AioRpcError, asyncio.InvalidStateError):
         return None
+    except asyncio.CancelledError:
+        _raise_if_cancelled()
+        return None
     return None if raw is EOF else raw
+
+
+def _raise_if_cancelled() -> None:
+    """Go on with a cancellation of this task; grpc.aio also raises `CancelledError` when the *peer* cancels."""
+    task = asyncio.current_task()
+    if task is None or task.cancelling():
+        raise asyncio.CancelledError
 
 
 async def _broken(call: Any) -> LinkBroken:

@@ -12,6 +12,7 @@ from typing import Any
 
 from google.protobuf.message import DecodeError
 
+from ssd.codec import Encoding
 from ssd.scaling import ScalingVector
 from ssd_proto.v1 import federation_pb2 as pb
 from ssd_proto.v1 import tensor_pb2 as tensor
@@ -19,6 +20,7 @@ from worker.core import messages
 from worker.errors import CoordinatorFault
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
+_ENCODINGS = frozenset(encoding.value for encoding in Encoding)
 _FATES = {
     pb.HeldFate.FATE_KEEP: messages.Fate.KEEP,
     pb.HeldFate.FATE_COMMITTED: messages.Fate.COMMITTED,
@@ -136,6 +138,7 @@ def _welcome(m: pb.Welcome) -> messages.Welcome:
         m.max_cohort > 0 and m.max_client_weight > 0, "a welcome without max_cohort or max_client_weight"
     )
     _require(m.HasField("version"), "a welcome without version")
+    _require({m.update_encoding, m.delta_encoding} <= _ENCODINGS, "an encoding this worker does not know")
     _require(all(fate.fate in _FATES for fate in m.held_fates), "an unknown fate of a held update")
     return messages.Welcome(
         protocol=m.protocol,
