@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from federation import Federation
 
+from federation import Federation
 from ssd.data.open import DataConfig, open_builtin
 from ssd.data.partition import dirichlet, save
 from ssd.data.source import ImageFormat
