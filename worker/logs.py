@@ -8,9 +8,14 @@ from __future__ import annotations
 
 import json
 import logging
+import math
+import os
 import sys
 from datetime import UTC, datetime
 from typing import Any
+
+_LONGEST_TEXT = 500
+_LONGEST_LIST = 20
 
 
 def fields(**values: Any) -> dict[str, dict[str, Any]]:  # a field may be any plain value
@@ -25,7 +30,7 @@ class HumanFormatter(logging.Formatter):
         """One line (and a traceback, if there is one)."""
         when = datetime.fromtimestamp(record.created, UTC).astimezone().strftime("%H:%M:%S")
         parts = [when, f"{record.levelname.lower():<7}", record.name, record.getMessage()]
-        parts.extend(f"{key}={_plain(value)}" for key, value in _fields(record).items())
+        parts.extend(f"{key}={_human(value)}" for key, value in _fields(record).items())
         line = " ".join(parts)
         return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
 
@@ -62,9 +67,26 @@ def configure_logging(level: str, style: str) -> None:
 
 def _fields(record: logging.LogRecord) -> dict[str, Any]:
     value = getattr(record, "fields", None)
-    return {key: item for key, item in value.items() if item != ""} if isinstance(value, dict) else {}
+    if not isinstance(value, dict):
+        return {}
+    return {key: _plain(item) for key, item in value.items() if item != ""}
 
 
-def _plain(value: object) -> str:
+def _plain(value: object) -> object:
+    """What may stand in a log: text, numbers and short lists; of anything else only the type's name."""
+    if value is None or isinstance(value, bool | int):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else str(value)
+    if isinstance(value, str | os.PathLike | BaseException):
+        text = str(value)
+        return text if len(text) <= _LONGEST_TEXT else f"{text[:_LONGEST_TEXT]}…"
+    if isinstance(value, list | tuple):
+        shown = [_plain(item) for item in value[:_LONGEST_LIST]]
+        return shown if len(value) <= _LONGEST_LIST else [*shown, f"{len(value)} in all"]
+    return f"<{type(value).__name__}>"
+
+
+def _human(value: object) -> str:
     text = f"{value:.4g}" if isinstance(value, float) else str(value)
     return json.dumps(text) if not text or any(character in text for character in ' "=\n') else text
