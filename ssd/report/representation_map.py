@@ -72,7 +72,9 @@ def save_representation_map(
     columns = min(COLUMNS, len(arrays))
     depth = math.ceil(len(arrays) / columns)
     with styled():
-        figure = new_figure(4.1 * columns + 1.6, 4.35 * depth + (0.45 if title else 0.1))
+        height = 4.35 * depth + (0.45 if title else 0.1)
+        # The panels are square: the plain layout would let their titles and captions run into each other.
+        figure = new_figure(4.1 * columns + 1.6, height, layout="compressed")
         grid = figure.subplots(depth, columns, squeeze=False)
         for axes in list(grid.flat)[len(arrays) :]:
             axes.set_visible(False)

@@ -1,0 +1,197 @@
+"""The `ssd` command: what it prints, what it writes, how it ends."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ssd import cli
+from ssd.data import partition as partitions
+from ssd.export import encoder_metadata, write_encoder
+from ssd.methods.registry import load
+
+SMALL = {"image": {"size": 8, "channels": 1}, "model": {"name": "small", "feature_dim": 8, "width": 4}}
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(list(arguments))
+    said = capsys.readouterr()
+    return int(ended.value.code or 0), said.out, said.err
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    method = load("fed_align_uniform", SMALL)
+    path = tmp_path_factory.mktemp("encoder") / "small.safetensors"
+    write_encoder(path, method.export(method.initial(1, None)), encoder_metadata(method.declare().config))
+    return path
+
+
+def test_help_shows_commands_examples_and_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(capsys, "--help")
+    assert code == 0
+    for word in ("demo", "evaluate", "partition", "ssd partition make --data digits", "Exit codes"):
+        assert word in out
+    for command in (["demo"], ["evaluate"], ["partition", "make"], ["partition", "show"]):
+        code, out, _ = run(capsys, *command, "--help")
+        assert code == 0
+        assert "Exit codes" in out
+
+
+def test_help_needs_no_torch() -> None:
+    script = (
+        "import sys\nfrom ssd.cli import main\n"
+        "try:\n    main(['demo', '--help'])\nexcept SystemExit:\n    pass\n"
+        "print([name for name in ('torch', 'sklearn', 'matplotlib', 'grpc', 'asyncio') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_the_module_is_the_command() -> None:
+    done = subprocess.run([sys.executable, "-m", "ssd", "nonsense"], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "No such command" in done.stderr
+
+
+# partition
+
+
+def test_a_partition_is_made_shown_and_loadable(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "digits.json"
+    make = ["partition", "make", "--data", "digits", "--clients", "4", "--seed", "3", "--out", str(out)]
+    code, text, _ = run(capsys, *make)
+    assert code == 0
+    assert "client-003" in text
+    assert "1437 of 1437 images of digits over 4 clients, Dirichlet(0.1), seed 3" in text
+    code, text, _ = run(capsys, "partition", "show", str(out), "--format", "json")
+    shown = json.loads(text)
+    found = partitions.load(out)
+    assert {client: entry["size"] for client, entry in shown["clients"].items()} == {
+        client: len(indices) for client, indices in found.clients.items()
+    }
+    code, _, err = run(capsys, *make)
+    assert code == 2, "an existing file is not replaced unasked"
+    assert "--force" in err
+    assert run(capsys, *make, "--force", "--iid")[0] == 0
+    assert partitions.load(out).scheme == "iid"
+
+
+def test_impossible_partitions_and_damaged_files_are_explained(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "p.json"
+    code, _, err = run(
+        capsys, "partition", "make", "--data", "digits", "--clients", "5000", "--out", str(out)
+    )
+    assert (code, out.exists()) == (2, False)
+    assert "5000 clients" in err
+    out.write_text("{}")
+    code, _, err = run(capsys, "partition", "show", str(out))
+    assert code == 2
+    assert "not a partition file" in err
+    assert run(capsys, "partition", "show", str(tmp_path / "nowhere.json"))[0] == 2
+    code, _, err = run(capsys, "partition", "make", "--data", "cifar10", "--out", str(tmp_path / "c.json"))
+    assert code == 2
+    assert "root" in err
+
+
+# evaluate
+
+
+def test_an_encoder_is_measured_as_a_table_and_as_json(
+    encoder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    split = tmp_path / "split.json"
+    run(capsys, "partition", "make", "--data", "digits", "--out", str(split))
+    common = ["evaluate", str(encoder), "--data", "digits", "--draws", "2", "--labels-per-class", "3"]
+    code, text, _ = run(capsys, *common)
+    assert code == 0
+    assert "linear probe, 3 labels per class" in text
+    assert "1437 images" in text, "a number without its split and sample says nothing"
+    assert "between clients" not in text
+    code, text, _ = run(
+        capsys, *common, "--partition", str(split), "--views", "digits", "--format", "json", "--device", "cpu"
+    )
+    assert code == 0
+    value = json.loads(text)
+    assert {"linear_probe_all", "knn_3_per_class", "uniformity_inter", "alignment"} <= set(value["measures"])
+    assert value["metadata"]["format"] == "ssd-encoder-v1"
+    assert value["features"] == "h"
+
+
+def test_a_folder_of_labelled_images_serves_as_probe(
+    encoder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rng = np.random.default_rng(0)
+    for label, brightness in (("dark", 40), ("light", 200)):
+        (tmp_path / "probe" / label).mkdir(parents=True)
+        for number in range(12):
+            pixels = np.clip(rng.normal(brightness, 10, (16, 16)), 0, 255).astype(np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "probe" / label / f"{number}.png")
+    code, text, err = run(
+        capsys,
+        "evaluate",
+        str(encoder),
+        "--data",
+        "folder",
+        "--probe",
+        str(tmp_path / "probe"),
+        "--format",
+        "json",
+    )
+    assert code == 0, err
+    assert json.loads(text)["measures"]["linear_probe_all"] > 0.9
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["--data", "folder"], 2, "--probe"),
+        (["--data", "folder", "--probe", "x", "--partition", "y"], 2, "--partition"),
+        (["--data", "digits", "--device", "cuda:99"], 2, "--device cuda:99"),
+        (["--data", "digits", "--partition", "nowhere.json"], 2, "nowhere.json"),
+        (["--data", "mnist"], 2, "root"),
+    ],
+)
+def test_wrong_evaluations_are_explained(
+    encoder: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], code: int, words: str
+) -> None:
+    ended, _, err = run(capsys, "evaluate", str(encoder), *arguments)
+    assert ended == code
+    assert words in err
+
+
+def test_what_is_no_encoder_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "x.safetensors"
+    code, _, err = run(capsys, "evaluate", str(path), "--data", "digits")
+    assert code == 4
+    path.write_bytes(b"nothing of the kind")
+    code, _, err = run(capsys, "evaluate", str(path), "--data", "digits")
+    assert code == 4
+    assert "safetensors" in err
+
+
+# demo
+
+
+def test_a_demo_leaves_a_foreign_folder_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "thesis.tex").write_text("")
+    code, _, err = run(capsys, "demo", "--out", str(tmp_path))
+    assert code == 3
+    assert "--out" in err
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+@pytest.mark.parametrize(
+    "wrong", [["--workers", "0"], ["--workers", "11"], ["--rounds", "0"], ["--seed", "-1"]]
+)
+def test_a_demo_that_cannot_be_is_a_usage_error(wrong: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(capsys, "demo", *wrong)[0] == 2
