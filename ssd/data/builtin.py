@@ -7,8 +7,10 @@ with the ITU-R 601 weights in integers.
 
 from __future__ import annotations
 
+import gzip
 from dataclasses import dataclass
 from functools import lru_cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -122,14 +124,29 @@ def _resize(images: Tensor, size: int) -> Tensor:
 
 def _digits() -> list[tuple[NDArray[np.uint8], NDArray[np.int64]]]:
     """The 8x8 digits (grey 0..16 scaled to 0..255): 1,437 training and 360 test images, split once and for all."""
-    # Imported here: scikit-learn takes more than a second to load, and the other sets do not need it.
+    table = _digits_table()
+    pixels = np.rint(table[:, :64].reshape(-1, 8, 8) * (255.0 / 16.0)).astype(np.uint8)
+    labels = table[:, 64].astype(np.int64)
+    parts = stratified_split(labels, DIGITS_TEST_SIZE, "digits-split")
+    return [(pixels[part], labels[part]) for part in parts]
+
+
+def _digits_table() -> NDArray[np.float64]:
+    """float64 [1797, 65]: 64 grey values and the label of every digit, out of scikit-learn's own file.
+
+    The file is read without importing scikit-learn, which would cost every training process a second of start-up.
+    """
+    package = find_spec("sklearn")
+    if package is not None and package.origin is not None:
+        path = Path(package.origin).parent / "datasets" / "data" / "digits.csv.gz"
+        if path.is_file():
+            with gzip.open(path, "rt", encoding="ascii") as file:
+                return np.loadtxt(file, delimiter=",")
+    # Another layout of the package: its own function knows where the file went.
     from sklearn.datasets import load_digits
 
     bunch: Any = load_digits()
-    pixels = np.rint(bunch.images * (255.0 / 16.0)).astype(np.uint8)
-    labels = bunch.target.astype(np.int64)
-    parts = stratified_split(labels, DIGITS_TEST_SIZE, "digits-split")
-    return [(pixels[part], labels[part]) for part in parts]
+    return np.column_stack([bunch.data, bunch.target]).astype(np.float64)
 
 
 def _torchvision_set(

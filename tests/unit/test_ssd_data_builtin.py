@@ -10,7 +10,9 @@ from typing import Never
 import numpy as np
 import pytest
 import torch
+from sklearn.datasets import load_digits
 
+from ssd.data import builtin
 from ssd.data.builtin import fit, load_builtin, stratified_split
 from ssd.data.errors import DataError
 from ssd.data.source import ImageFormat
@@ -40,6 +42,14 @@ def test_digits_are_there_without_any_file() -> None:
     assert images.shape == (1437, 1, 8, 8)
     assert (int(images.min()), int(images.max())) == (0, 255)
     assert len(images.unique()) == 17
+
+
+def test_digits_are_scikit_learns_own_however_they_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    bunch = load_digits()
+    table = builtin._digits_table()
+    np.testing.assert_array_equal(table, np.column_stack([bunch.data, bunch.target]))
+    monkeypatch.setattr(builtin, "find_spec", lambda name: None)
+    np.testing.assert_array_equal(builtin._digits_table(), table)
 
 
 def test_the_digits_split_is_stratified_and_fixed_for_good() -> None:
