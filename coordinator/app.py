@@ -158,15 +158,16 @@ async def _drive(driver: Driver, server: RpcServer) -> int:
         loop.add_signal_handler(number, on_signal)
     health = asyncio.ensure_future(_keep_health(driver, server))
     try:
-        await driver.run()
-    except StorageFailed as error:
-        # Asked to stop while the medium failed: nothing is lost, the attempt is journaled as far as it got.
-        log_event(log, logging.ERROR, "stopped_in_storage_failure", detail=str(error))
-        return 4
+        with contextlib.suppress(StorageFailed):
+            await driver.run()
     finally:
         health.cancel()
         with contextlib.suppress(Exception):
             await server.serving(False)
+    if driver.storage_trouble:
+        # Asked to stop while the medium failed: nothing is lost, the attempt is journaled as far as it got.
+        log_event(log, logging.ERROR, "stopped_in_storage_failure", detail=driver.storage_trouble)
+        return 4
     log_event(log, logging.INFO, "stopped", version=driver.state.version)
     return 0
 

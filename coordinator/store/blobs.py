@@ -55,7 +55,7 @@ class FileBlobWriter:
                 self._temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600
             )
         except OSError as error:
-            raise storage_failed(error, self._temporary, "creating a blob") from error
+            raise storage_failed(error, self._root, "creating a blob") from error
 
     def write(self, data: memoryview | bytes | bytearray) -> None:
         """See `coordinator.ports.BlobWriter`."""
@@ -66,7 +66,7 @@ class FileBlobWriter:
             _write_all(self._descriptor, data)
         except OSError as error:
             self.discard()
-            raise storage_failed(error, self._temporary, "writing a blob") from error
+            raise storage_failed(error, self._root, "writing a blob") from error
 
     def finish(self) -> BlobInfo:
         """See `coordinator.ports.BlobWriter`."""
@@ -79,7 +79,7 @@ class FileBlobWriter:
             self._publish(digest, chunks)
         except OSError as error:
             self.discard()
-            raise storage_failed(error, self._temporary, "storing a blob") from error
+            raise storage_failed(error, self._root, "storing a blob") from error
         self._info = BlobInfo(digest=digest, size=size)
         return self._info
 
