@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
 from collections.abc import Callable, Coroutine
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,29 +21,22 @@ from worker.core.state import Link, Session
 from worker.errors import (
     CoordinatorFault,
     InternalFault,
-    LinkBroken,
     RefusedForGood,
     SessionEnded,
     StorageFailed,
     TaskFault,
 )
+from worker.link import ControlLink, FromLink, lost
 from worker.logs import fields
 from worker.metrics import Metrics, bounded
-from worker.ports import Clock, DataAccess, Store, Stream, Trainer, Transport
+from worker.ports import Clock, DataAccess, Store, Trainer, Transport
 from worker.preparation import Preparation
+from worker.recorder import Recorder
+from worker.tasks import NamedTasks
 from worker.uploads import UploadBody, Uploads
 
 _log = logging.getLogger(__name__)
 _STOP_SECONDS = 10.0
-_FULL_DISK_SECONDS = 5.0
-
-
-@dataclass(frozen=True, slots=True)
-class _FromLink:
-    """What a control stream brought; of an older stream it is dropped."""
-
-    link: int
-    message: Down | events.LinkLost
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,13 +63,13 @@ class Driver:
         self._transport = transport
         self._clock = clock
         self._metrics = metrics
-        self._queue: asyncio.Queue[events.Event | _FromLink | _Defect] = asyncio.Queue()
+        self._queue: asyncio.Queue[events.Event | FromLink | _Defect] = asyncio.Queue()
         self._trainer = trainer(self)
         self._preparation = Preparation(store, transport, clock)
         self._uploads = Uploads(store, transport, clock)
-        self._tasks: dict[str, asyncio.Task[None]] = {}
-        self._links = 0
-        self._stream: Stream | None = None
+        self._tasks = NamedTasks(lambda error: self._queue.put_nowait(_Defect(error)))
+        self._link = ControlLink(transport, clock, self._tasks, self._queue.put_nowait)
+        self._busy_before = 0.0
         self._welcome: Welcome | None = None
         self._plan: tuple[object, FoldPlan] | None = None
         self._task: Any = None
@@ -86,19 +77,20 @@ class Driver:
         self._stop_wanted = asyncio.Event()
         self._started = clock.monotonic()
         metrics.hosted_clients.set(len(session.clients))
+        recorder = Recorder(store, metrics, self._stop_wanted)
         self._performers: dict[type, Callable[[Any], Coroutine[Any, Any, None]]] = {
             effects.OpenLink: self._open_link,
             effects.CloseLink: self._close_link,
             effects.Redial: self._redial,
             effects.GiveUp: self._give_up,
             effects.OpenSession: self._open_session,
-            effects.EnterRun: self._enter_run,
-            effects.KeepUpdate: self._keep_update,
-            effects.ForgetFiles: self._forget_files,
-            effects.Promote: self._promote,
-            effects.DropUpdates: self._drop_updates,
-            effects.Reinitialise: self._reinitialise,
-            effects.DropVersions: self._drop_versions,
+            effects.EnterRun: recorder.enter_run,
+            effects.KeepUpdate: recorder.keep_update,
+            effects.ForgetFiles: recorder.forget_files,
+            effects.Promote: recorder.promote,
+            effects.DropUpdates: recorder.drop_updates,
+            effects.Reinitialise: recorder.reinitialise,
+            effects.DropVersions: recorder.drop_versions,
             effects.Prepare: self._prepare,
             effects.StopPreparing: self._stop_preparing,
             effects.TrainClient: self._train_client,
@@ -134,20 +126,22 @@ class Driver:
             while not self._finished():
                 await self._handle(await self._next_event())
         finally:
-            await self._close()
+            await self._tasks.close()
+            await self._trainer.close()
+            await self._transport.close()
         if self._failure is not None:
             raise self._failure
 
     def progress(self, key: UpdateKey, done: int, total: int, seconds: float) -> None:
         """A running client's progress: told to the coordinator while there is a stream, else forgotten."""
         current = self.session.work
-        if self._stream is None or current is None or current.train.key(key.client) != key or done >= total:
+        if not self._link.is_open or current is None or current.train.key(key.client) != key or done >= total:
             return
         task = current.train
         message = messages.Progress(
             round=task.round, attempt=task.attempt, client=key.client, step=done, steps=total, seconds=seconds
         )
-        self._spawn("progress", self._send(effects.Send(message=message)))
+        self._link.send(message)
 
     @property
     def attending(self) -> bool:
@@ -157,7 +151,7 @@ class Driver:
     def _finished(self) -> bool:
         return self._failure is not None or (self.session.stopped and self.session.job is None)
 
-    async def _next_event(self) -> events.Event | _FromLink | _Defect:
+    async def _next_event(self) -> events.Event | FromLink | _Defect:
         if not self.session.stopped:
             return await self._queue.get()
         try:
@@ -165,11 +159,11 @@ class Driver:
         except TimeoutError:
             return events.TrainingStopped()
 
-    async def _handle(self, item: events.Event | _FromLink | _Defect) -> None:
+    async def _handle(self, item: events.Event | FromLink | _Defect) -> None:
         if isinstance(item, _Defect):
             raise InternalFault(f"{type(item.error).__name__}: {item.error}") from item.error
-        if isinstance(item, _FromLink):
-            if item.link != self._links or self.session.link is Link.OFFLINE:
+        if isinstance(item, FromLink):
+            if item.link != self._link.number or self.session.link is Link.OFFLINE:
                 return
             event = await self._event_of(item.message)
         else:
@@ -178,13 +172,14 @@ class Driver:
             self.session, todo = step(self.session, event)
         except CoordinatorFault as fault:
             await self._close_link(None)
-            self.post(_lost(fault, self._clock))
+            self.post(lost(fault, self._clock.uniform()))
             return
-        pending = deque(todo)
-        # After a failed write nothing may be told or done that rests on it.
-        while pending and self._failure is None:
-            effect = pending.popleft()
-            await self._performers[type(effect)](effect)
+        try:
+            for effect in todo:
+                await self._performers[type(effect)](effect)
+        except StorageFailed as error:
+            # Nothing after it may be told or done; a restart learns the fates again.
+            self._failure = error
         self._measure()
 
     async def _event_of(self, message: Down | events.LinkLost) -> events.Event:
@@ -202,62 +197,20 @@ class Driver:
         if session.versions:
             metrics.model_version.set(max(session.versions))
 
-    def _spawn(self, name: str, work: Coroutine[Any, Any, None]) -> None:
-        """Run a task under a name; an older one of that name is cancelled."""
-        self._cancel(name)
-        task = self._tasks[name] = asyncio.create_task(work, name=name)
-        task.add_done_callback(self._ended)
-
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        # What a task did not foresee is a defect; it must end the daemon, not leave it half alive.
-        if not task.cancelled() and (error := task.exception()) is not None:
-            self._queue.put_nowait(_Defect(error))
-
-    def _cancel(self, name: str) -> None:
-        task = self._tasks.pop(name, None)
-        if task is not None:
-            task.cancel()
-
-    async def _close(self) -> None:
-        # One at a time: the end of one (the stream) may take others (its heartbeats) along.
-        while self._tasks:
-            _, task = self._tasks.popitem()
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
-        await self._trainer.close()
-        await self._transport.close()
-
     # ---------------------------------------------------------------------------------------------------- link
 
     async def _open_link(self, effect: effects.OpenLink) -> None:
-        self._links += 1
-        self._spawn("link", self._attend(self._links, effect.hello))
-
-    async def _attend(self, link: int, hello: messages.Hello) -> None:
-        try:
-            async with self._transport.attend(hello) as stream:
-                self._stream = stream
-                async for message in stream.messages():
-                    self._queue.put_nowait(_FromLink(link, message))
-        except (LinkBroken, CoordinatorFault) as error:
-            self._queue.put_nowait(_FromLink(link, _lost(error, self._clock)))
-        finally:
-            if self._links == link:
-                self._stream = None
-                self._cancel("heartbeats")
+        self._link.open(effect.hello)
 
     async def _close_link(self, _: effects.CloseLink | None) -> None:
-        self._links += 1
-        self._stream = None
-        self._cancel("heartbeats")
-        self._cancel("link")
+        self._link.close()
 
     async def _redial(self, effect: effects.Redial) -> None:
-        self._spawn("redial", self._dial_later(effect.seconds))
+        self._tasks.spawn("redial", self._post_later(effect.seconds, events.DialDue()))
 
-    async def _dial_later(self, seconds: float) -> None:
+    async def _post_later(self, seconds: float, event: events.Event) -> None:
         await self._clock.sleep(seconds)
-        self.post(events.DialDue())
+        self.post(event)
 
     async def _give_up(self, effect: effects.GiveUp) -> None:
         self._failure = RefusedForGood(
@@ -266,91 +219,35 @@ class Driver:
 
     async def _open_session(self, effect: effects.OpenSession) -> None:
         welcome = self._welcome = effect.welcome
-        self._spawn("heartbeats", self._heartbeats(welcome.heartbeat_seconds))
+        self._busy_before = self._trainer.busy_seconds()
+        # A little early: the promise is "at least every".
+        self._link.beat(welcome.heartbeat_seconds * 0.8, self._heartbeat)
         _log.info(
             "connected",
             extra=fields(run=welcome.run_id, version=welcome.version.number, coordinator_build=welcome.build),
         )
 
-    async def _heartbeats(self, seconds: float) -> None:
-        # A little early: the promise is "at least every".
-        interval = seconds * 0.8
-        busy = self._trainer.busy_seconds()
-        while True:
-            await self._clock.sleep(interval)
-            before, busy = busy, self._trainer.busy_seconds()
-            share = min(1.0, max(0.0, (busy - before) / interval))
-            self._metrics.busy_share.set(share)
-            self._metrics.gpu_memory_bytes.set(self._trainer.device_memory_used)
-            beat = messages.Heartbeat(
-                uptime_seconds=int(self._clock.monotonic() - self._started),
-                device_memory_used=self._trainer.device_memory_used,
-                busy_share=share,
-            )
-            await self._send(effects.Send(message=beat))
+    def _heartbeat(self, interval: float) -> messages.Heartbeat:
+        before, self._busy_before = self._busy_before, self._trainer.busy_seconds()
+        share = min(1.0, max(0.0, (self._busy_before - before) / interval))
+        self._metrics.busy_share.set(share)
+        self._metrics.gpu_memory_bytes.set(self._trainer.device_memory_used)
+        return messages.Heartbeat(
+            uptime_seconds=int(self._clock.monotonic() - self._started),
+            device_memory_used=self._trainer.device_memory_used,
+            busy_share=share,
+        )
 
     async def _send(self, effect: effects.Send) -> None:
-        stream = self._stream
-        if stream is None:
-            return
-        try:
-            await stream.send(effect.message)
-        except LinkBroken:
-            # The reader of the same stream reports why it ended.
-            return
-
-    # -------------------------------------------------------------------------------------------------- memory
-
-    async def _persist(self, write: Callable[..., None], *arguments: object) -> None:
-        while True:
-            try:
-                await asyncio.to_thread(write, *arguments)
-                return
-            except StorageFailed as error:
-                if not error.full or self._stop_wanted.is_set():
-                    self._failure = error
-                    return
-                _log.error("storage_full", extra=fields(detail=str(error), retry_seconds=_FULL_DISK_SECONDS))
-            # Finished training is not thrown away for want of room: wait until there is some.
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._stop_wanted.wait(), _FULL_DISK_SECONDS)
-
-    async def _enter_run(self, effect: effects.EnterRun) -> None:
-        await self._persist(self._store.enter_run, effect.run_id)
-
-    async def _keep_update(self, effect: effects.KeepUpdate) -> None:
-        self._metrics.training_seconds.observe(effect.finished.seconds)
-        self._metrics.client_tasks.labels("finished").inc()
-        await self._persist(self._store.keep, effect.finished)
-
-    async def _forget_files(self, effect: effects.ForgetFiles) -> None:
-        self._metrics.client_tasks.labels("forgotten").inc()
-        await self._persist(self._store.drop, (effect.finished.key,))
-
-    async def _promote(self, effect: effects.Promote) -> None:
-        await self._persist(self._store.promote, effect.keys)
-        self._metrics.promoted.inc(len(effect.keys))
-
-    async def _drop_updates(self, effect: effects.DropUpdates) -> None:
-        _log.info("updates_dropped", extra=fields(count=len(effect.keys), reason=effect.reason))
-        await self._persist(self._store.drop, effect.keys)
-
-    async def _reinitialise(self, effect: effects.Reinitialise) -> None:
-        clients = sorted(effect.rounds)
-        _log.warning("clients_reinitialised", extra=fields(clients=clients, reason=effect.reason))
-        self._metrics.reinitialised.inc(len(clients))
-        await self._persist(self._store.reinitialise, effect.rounds)
-
-    async def _drop_versions(self, effect: effects.DropVersions) -> None:
-        await self._persist(self._store.drop_versions, effect.model_digests)
+        self._link.send(effect.message)
 
     # ---------------------------------------------------------------------------------------------------- work
 
     async def _prepare(self, effect: effects.Prepare) -> None:
-        self._spawn("prepare", self._get_ready(effect.train))
+        self._tasks.spawn("prepare", self._get_ready(effect.train))
 
     async def _stop_preparing(self, _: effects.StopPreparing) -> None:
-        self._cancel("prepare")
+        self._tasks.cancel("prepare")
 
     async def _get_ready(self, task: messages.Train) -> None:
         key = task.key("")
@@ -380,11 +277,11 @@ class Driver:
         await self._trainer.train(effect.train, effect.client, self._task)
 
     async def _stop_training(self, _: effects.StopTraining) -> None:
-        self._cancel("evaluate")
+        self._tasks.cancel("evaluate")
         await self._trainer.stop()
 
     async def _run_evaluation(self, effect: effects.RunEvaluation) -> None:
-        self._spawn("evaluate", self._measure_version(effect.evaluate))
+        self._tasks.spawn("evaluate", self._measure_version(effect.evaluate))
 
     async def _measure_version(self, evaluate: messages.Evaluate) -> None:
         number = evaluate.version.number
@@ -406,10 +303,10 @@ class Driver:
     # ------------------------------------------------------------------------------------------------- uploads
 
     async def _start_upload(self, effect: effects.StartUpload) -> None:
-        self._spawn("upload", self._upload(effect))
+        self._tasks.spawn("upload", self._upload(effect))
 
     async def _stop_upload(self, _: effects.StopUpload) -> None:
-        self._cancel("upload")
+        self._tasks.cancel("upload")
 
     async def _upload(self, effect: effects.StartUpload) -> None:
         try:
@@ -461,11 +358,8 @@ class Driver:
         _log.debug("upload_hold" if held else "upload_go")
 
     async def _arm_upload_timer(self, effect: effects.ArmUploadTimer) -> None:
-        self._spawn("upload_timer", self._upload_due(effect))
-
-    async def _upload_due(self, effect: effects.ArmUploadTimer) -> None:
-        await self._clock.sleep(effect.seconds)
-        self.post(events.UploadDue(round=effect.round, attempt=effect.attempt))
+        due = events.UploadDue(round=effect.round, attempt=effect.attempt)
+        self._tasks.spawn("upload_timer", self._post_later(effect.seconds, due))
 
     # --------------------------------------------------------------------------------------------------- notes
 
@@ -477,9 +371,3 @@ class Driver:
             self._metrics.reconnects.labels(bounded(str(effect.fields["reason"]))).inc()
         elif effect.event == "client_failed":
             self._metrics.client_tasks.labels("failed").inc()
-
-
-def _lost(error: LinkBroken | CoordinatorFault, clock: Clock) -> events.LinkLost:
-    reason = error.reason if isinstance(error, LinkBroken) else error.code
-    detail = error.detail if isinstance(error, LinkBroken) else str(error)
-    return events.LinkLost(reason=reason, detail=detail, uniform=clock.uniform())

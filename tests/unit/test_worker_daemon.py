@@ -603,7 +603,7 @@ def test_a_defect_in_a_task_ends_the_daemon_loudly(tmp_path: Path, monkeypatch: 
 def test_a_full_disk_waits_for_room_and_loses_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("worker.driver._FULL_DISK_SECONDS", 0.05)
+    monkeypatch.setattr("worker.recorder._FULL_DISK_SECONDS", 0.05)
 
     async def scenario() -> None:
         async with federation(tmp_path, ["a"]) as (coordinator, worker):

@@ -18,7 +18,7 @@ from worker.web import serve_http
 
 
 def record(**extra: object) -> logging.LogRecord:
-    logger = logging.Logger("worker.driver")
+    logger = logging.getLogger("worker.driver")
     return logger.makeRecord(
         "worker.driver", logging.WARNING, "f", 1, "link_lost", (), None, extra=fields(**extra)
     )

@@ -21,7 +21,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from worker.core import effects, events, messages, work
+from worker.core import effects, events, messages, uploading, work
 from worker.core.commits import apply_commit, apply_fates, drop
 from worker.core.effects import Effect
 from worker.core.state import Link, Session, Stage
@@ -248,9 +248,9 @@ _HANDLERS: dict[type, Callable[[Session, Any, list[Effect]], Session]] = {
     events.ClientTrained: work.client_trained,
     events.ClientFailed: work.client_failed,
     events.TrainingStopped: work.training_stopped,
-    events.UploadEnded: work.upload_ended,
-    events.UploadLeftOut: work.upload_left_out,
-    events.UploadBroken: work.upload_broken,
+    events.UploadEnded: uploading.upload_ended,
+    events.UploadLeftOut: uploading.upload_left_out,
+    events.UploadBroken: uploading.upload_broken,
     events.UploadDue: work.upload_due,
     events.EvaluationEnded: _evaluation_ended,
     events.StopRequested: _stop,

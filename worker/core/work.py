@@ -1,22 +1,23 @@
-"""The task of the newest `Train`: preparing, training, uploading. Part of the session machine.
+"""The task of the newest `Train`: preparing and training. Part of the session machine.
 
-Train --> UNPREPARED --Prepare--> PREPARING --> PREPARED: clients are trained one by one
-^------session ended---'            |
-all finished, Flush or time is up --> upload --> verdict
+    Train --> UNPREPARED --Prepare--> PREPARING --> PREPARED: clients are trained one by one
+                    ^-----session ended------'            |
+                                               all finished, Flush or time is up --> worker.core.uploading
+
+The functions take the session, an event and the list of effects, which they add to.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 
 from worker.core import effects, events, messages
 from worker.core.commits import drop
 from worker.core.effects import Effect
-from worker.core.messages import Finished, TaskClient, UpdateKey, UploadFate
-from worker.core.state import Job, Link, Session, Stage, Upload, Work
-
-DUPLICATE = "duplicate"
+from worker.core.messages import Finished, UpdateKey
+from worker.core.state import Job, Link, Session, Stage, Work
+from worker.core.task import fail, fail_all, failure, untrained
+from worker.core.uploading import upload_next
 
 
 def dispatch(session: Session, out: list[Effect]) -> Session:
@@ -25,17 +26,12 @@ def dispatch(session: Session, out: list[Effect]) -> Session:
         return session
     session = _prepare(session, out)
     session = _train_next(session, out)
-    return _upload_next(session, out)
+    return upload_next(session, out)
 
 
 def _prepare(session: Session, out: list[Effect]) -> Session:
     current = session.work
-    if (
-        current is None
-        or not current.live
-        or current.stage is not Stage.UNPREPARED
-        or not _untrained(session)
-    ):
+    if current is None or not current.live or current.stage is not Stage.UNPREPARED or not untrained(session):
         return session
     out.append(effects.Prepare(train=current.train))
     return replace(session, work=replace(current, stage=Stage.PREPARING))
@@ -45,7 +41,7 @@ def _train_next(session: Session, out: list[Effect]) -> Session:
     if session.job is not None:
         return session
     current = session.work
-    waiting = _untrained(session)
+    waiting = untrained(session)
     if current is not None and current.stage is Stage.PREPARED and waiting:
         out.append(effects.TrainClient(train=current.train, client=waiting[0]))
         return replace(session, job=Job(key=current.train.key(waiting[0].client)))
@@ -57,45 +53,6 @@ def _train_next(session: Session, out: list[Effect]) -> Session:
     return session
 
 
-def _untrained(session: Session) -> list[TaskClient]:
-    """Clients of the task that are neither finished nor failed, nor settled in this attempt."""
-    current = session.work
-    if current is None:
-        return []
-    done = current.failed | current.settled | current.delivered
-    return [
-        task
-        for task in current.train.clients
-        if task.client not in done and current.train.key(task.client) not in session.held
-    ]
-
-
-def _upload_next(session: Session, out: list[Effect]) -> Session:
-    current = session.work
-    if current is None or not current.live or session.link is not Link.ATTENDING:
-        return session
-    if current.upload is not None and current.upload.active:
-        return session
-    ready = [
-        session.held[key]
-        for key in map(current.train.key, current.clients)
-        if key in session.held and key.client not in current.delivered | current.settled
-    ]
-    chosen: list[Finished] = []
-    if current.upload is not None:
-        # The same envelope as before the break, so that the coordinator goes on where it stopped.
-        wanted = set(current.upload.keys)
-        chosen = [finished for finished in ready if finished.key in wanted]
-    if not chosen and ready and (current.eager or not _untrained(session)):
-        chosen = ready[:1] if current.singly else ready
-    if not chosen:
-        return replace(session, work=replace(current, upload=None)) if current.upload else session
-    number = session.uploads + 1
-    out.append(effects.StartUpload(upload=number, train=current.train, updates=tuple(chosen)))
-    upload = Upload(number=number, keys=tuple(finished.key for finished in chosen))
-    return replace(session, uploads=number, work=replace(current, upload=upload))
-
-
 # ------------------------------------------------------------------------------------------------- messages
 
 
@@ -103,7 +60,7 @@ def train(session: Session, event: messages.Train, out: list[Effect]) -> Session
     """The coordinator wants work, or wants it (again) in this session or attempt."""
     strangers = [task.client for task in event.clients if task.client not in session.clients]
     out.extend(
-        _failure(event, client, "client_not_hosted", f"this worker does not host {client}")
+        failure(event, client, "client_not_hosted", f"this worker does not host {client}")
         for client in strangers
     )
     event = replace(event, clients=tuple(task for task in event.clients if task.client not in strangers))
@@ -259,7 +216,7 @@ def prepare_failed(session: Session, event: events.PrepareFailed, out: list[Effe
     if event.retry:
         # Asked for again by the Train of the next session; see `live`.
         return replace(session, work=replace(current, stage=Stage.UNPREPARED, live=False))
-    return _fail_all(
+    return fail_all(
         replace(session, work=replace(current, stage=Stage.UNPREPARED)), event.reason, event.detail, out
     )
 
@@ -292,10 +249,10 @@ def client_failed(session: Session, event: events.ClientFailed, out: list[Effect
     if current is None or current.train.key(event.key.client) != event.key:
         return session
     if event.whole_task:
-        return _fail_all(session, event.reason, event.detail, out)
+        return fail_all(session, event.reason, event.detail, out)
     if event.key.client not in current.clients:
         return session
-    return _fail(session, event.key.client, event.reason, event.detail, out)
+    return fail(session, event.key.client, event.reason, event.detail, out)
 
 
 def training_stopped(session: Session, _event: events.TrainingStopped, _out: list[Effect]) -> Session:
@@ -311,35 +268,6 @@ def _job_done(session: Session, key: UpdateKey) -> Session:
     return replace(session, job=None)
 
 
-def _fail(session: Session, client: str, reason: str, detail: str, out: list[Effect]) -> Session:
-    current = session.work
-    assert current is not None  # callers hold the work the client belongs to
-    fields = {"client": client, "reason": reason, "detail": detail}
-    out.append(effects.Note(event="client_failed", level="error", fields=fields))
-    if current.live:
-        out.append(_failure(current.train, client, reason, detail))
-    return replace(session, work=replace(current, failed=current.failed | {client}))
-
-
-def _fail_all(session: Session, reason: str, detail: str, out: list[Effect]) -> Session:
-    current = session.work
-    assert current is not None  # callers hold the work
-    left = frozenset(task.client for task in _untrained(session))
-    fields = {"clients": len(left), "reason": reason, "detail": detail}
-    out.append(effects.Note(event="task_failed", level="error", fields=fields))
-    if current.live:
-        out.append(_failure(current.train, "", reason, detail))
-    return replace(session, work=replace(current, failed=current.failed | left))
-
-
-def _failure(task: messages.Train, client: str, reason: str, detail: str) -> Effect:
-    return effects.Send(
-        message=messages.TaskFailed(
-            round=task.round, attempt=task.attempt, client=client, reason=reason, detail=detail
-        )
-    )
-
-
 def _finished_progress(task: messages.Train, finished: Finished) -> messages.Progress:
     return messages.Progress(
         round=task.round,
@@ -349,61 +277,3 @@ def _finished_progress(task: messages.Train, finished: Finished) -> messages.Pro
         steps=1,
         seconds=finished.seconds,
     )
-
-
-# -------------------------------------------------------------------------------------------------- uploads
-
-
-def upload_ended(session: Session, event: events.UploadEnded, out: list[Effect]) -> Session:
-    """The coordinator judged an upload."""
-    current, upload = _upload(session, event.upload)
-    if current is None or upload is None:
-        return session
-    fate, reason = event.verdict.fate, event.verdict.reason
-    clients = frozenset(key.client for key in upload.keys)
-    level = "error" if fate is UploadFate.REJECTED else "info"
-    fields = {"fate": fate.value, "reason": reason, "detail": event.verdict.detail, "clients": len(clients)}
-    out.append(effects.Note(event="upload_judged", level=level, fields=fields))
-    current = replace(current, upload=None)
-    if fate is UploadFate.ACCEPTED or (reason == DUPLICATE and len(clients) == 1):
-        current = replace(current, delivered=current.delivered | clients)
-    elif len(clients) > 1 and (fate is UploadFate.REJECTED or reason == DUPLICATE):
-        # Something about some of the clients; one by one each gets its own verdict.
-        current = replace(current, singly=True)
-    else:
-        current = replace(current, settled=current.settled | clients)
-        if fate is UploadFate.REJECTED:
-            session = drop(session, upload.keys, "rejected", out)
-    return replace(session, work=current)
-
-
-def upload_left_out(session: Session, event: events.UploadLeftOut, out: list[Effect]) -> Session:
-    """The worker's own check found bad updates before folding: they are reported, the upload goes on without them."""
-    current, upload = _upload(session, event.upload)
-    if current is None or upload is None:
-        return session
-    failures: Mapping[UpdateKey, tuple[str, str]] = event.failures
-    session = drop(session, tuple(failures), "failed_check", out)
-    for key, (reason, detail) in failures.items():
-        session = _fail(session, key.client, reason, detail, out)
-    assert session.work is not None  # failing a client never lets go of the work
-    left = tuple(key for key in upload.keys if key not in failures)
-    return replace(session, work=replace(session.work, upload=replace(upload, keys=left) if left else None))
-
-
-def upload_broken(session: Session, event: events.UploadBroken, _: list[Effect]) -> Session:
-    """The session the upload belonged to is over; it resumes in the next one."""
-    current, upload = _upload(session, event.upload)
-    if current is None or upload is None:
-        return session
-    return replace(session, work=replace(current, live=False, upload=replace(upload, active=False)))
-
-
-def _upload(session: Session, number: int) -> tuple[Work | None, Upload | None]:
-    """The work and its active upload, if `number` still names it."""
-    current = session.work
-    if current is None or current.upload is None:
-        return None, None
-    if current.upload.number != number or not current.upload.active:
-        return None, None
-    return current, current.upload

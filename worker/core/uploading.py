@@ -1,0 +1,100 @@
+"""Getting finished updates to the coordinator, once each. Part of the session machine.
+
+One client is uploaded as it is, several as one fold. A fold that is refused for what some client in it did is
+followed by single uploads, so that each client gets its own verdict.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from worker.core import effects, events
+from worker.core.commits import drop
+from worker.core.effects import Effect
+from worker.core.messages import Finished, UploadFate
+from worker.core.state import Link, Session, Upload, Work
+from worker.core.task import fail, untrained
+
+DUPLICATE = "duplicate"
+
+
+def upload_next(session: Session, out: list[Effect]) -> Session:
+    """Begin, or go on with, the upload that is due."""
+    current = session.work
+    if current is None or not current.live or session.link is not Link.ATTENDING:
+        return session
+    if current.upload is not None and current.upload.active:
+        return session
+    ready = [
+        session.held[key]
+        for key in map(current.train.key, current.clients)
+        if key in session.held and key.client not in current.delivered | current.settled
+    ]
+    chosen: list[Finished] = []
+    if current.upload is not None:
+        # The same envelope as before the break, so that the coordinator goes on where it stopped.
+        wanted = set(current.upload.keys)
+        chosen = [finished for finished in ready if finished.key in wanted]
+    if not chosen and ready and (current.eager or not untrained(session)):
+        chosen = ready[:1] if current.singly else ready
+    if not chosen:
+        return replace(session, work=replace(current, upload=None)) if current.upload else session
+    number = session.uploads + 1
+    out.append(effects.StartUpload(upload=number, train=current.train, updates=tuple(chosen)))
+    upload = Upload(number=number, keys=tuple(finished.key for finished in chosen))
+    return replace(session, uploads=number, work=replace(current, upload=upload))
+
+
+def upload_ended(session: Session, event: events.UploadEnded, out: list[Effect]) -> Session:
+    """The coordinator judged an upload."""
+    current, upload = _upload(session, event.upload)
+    if current is None or upload is None:
+        return session
+    fate, reason = event.verdict.fate, event.verdict.reason
+    clients = frozenset(key.client for key in upload.keys)
+    level = "error" if fate is UploadFate.REJECTED else "info"
+    fields = {"fate": fate.value, "reason": reason, "detail": event.verdict.detail, "clients": len(clients)}
+    out.append(effects.Note(event="upload_judged", level=level, fields=fields))
+    current = replace(current, upload=None)
+    if fate is UploadFate.ACCEPTED or (reason == DUPLICATE and len(clients) == 1):
+        current = replace(current, delivered=current.delivered | clients)
+    elif len(clients) > 1 and (fate is UploadFate.REJECTED or reason == DUPLICATE):
+        # Something about some of the clients; one by one each gets its own verdict.
+        current = replace(current, singly=True)
+    else:
+        current = replace(current, settled=current.settled | clients)
+        if fate is UploadFate.REJECTED:
+            session = drop(session, upload.keys, "rejected", out)
+    return replace(session, work=current)
+
+
+def upload_left_out(session: Session, event: events.UploadLeftOut, out: list[Effect]) -> Session:
+    """The worker's own check found bad updates before folding: they are reported, the upload goes on without them."""
+    current, upload = _upload(session, event.upload)
+    if current is None or upload is None:
+        return session
+    failures = event.failures
+    session = drop(session, tuple(failures), "failed_check", out)
+    for key, (reason, detail) in failures.items():
+        session = fail(session, key.client, reason, detail, out)
+    assert session.work is not None  # failing a client never lets go of the work
+    left = tuple(key for key in upload.keys if key not in failures)
+    return replace(session, work=replace(session.work, upload=replace(upload, keys=left) if left else None))
+
+
+def upload_broken(session: Session, event: events.UploadBroken, _: list[Effect]) -> Session:
+    """The session the upload belonged to is over; it resumes in the next one."""
+    current, upload = _upload(session, event.upload)
+    if current is None or upload is None:
+        return session
+    return replace(session, work=replace(current, live=False, upload=replace(upload, active=False)))
+
+
+def _upload(session: Session, number: int) -> tuple[Work | None, Upload | None]:
+    """The work and its active upload, if `number` still names it."""
+    current = session.work
+    if current is None or current.upload is None:
+        return None, None
+    if current.upload.number != number or not current.upload.active:
+        return None, None
+    return current, current.upload
