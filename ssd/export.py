@@ -7,8 +7,6 @@ Tensors carry their state-dict names. The metadata (strings) says what the file 
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
+
+from ssd.files import write_atomically
 
 if TYPE_CHECKING:
     from torch import nn
@@ -132,17 +132,3 @@ def load_encoder(path: Path) -> tuple[nn.Module, ImageFormat]:
     fitting(tensors, {name: tuple(value.shape) for name, value in state.items()}, path)
     encoder.load_state_dict({name: torch.from_numpy(tensors[name].copy()) for name in state}, strict=False)
     return encoder.eval(), image
-
-
-def write_atomically(path: Path, data: bytes | memoryview) -> None:
-    """Write a file under a temporary name beside `path`, flush it to the disk, then rename it."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise

@@ -33,7 +33,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ssd.declaration import Declaration
-from ssd.export import encoder_metadata, write_atomically, write_encoder
+from ssd.export import encoder_metadata, write_encoder
+from ssd.files import write_atomically
 from ssd.methods.method import Method
 from ssd.methods.registry import load
 from ssd.spec import model_digest

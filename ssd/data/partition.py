@@ -11,8 +11,6 @@ is refused, because the indices would silently mean other images.
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate, pairwise
@@ -23,6 +21,7 @@ import numpy as np
 
 from ssd.data.errors import DataError, unknown_client
 from ssd.digest import digest_bytes
+from ssd.files import write_atomically
 from ssd.random_stream import RandomStream
 
 FORMAT = "ssd-partition"
@@ -147,7 +146,8 @@ def save(partition: Partition, path: Path) -> None:
         row = {"size": len(indices), "labels": histogram, "indices": list(indices)}
         rows.append(f"    {json.dumps(client)}: {json.dumps(row)}")
     text = json.dumps(head, indent=2)[:-2] + ',\n  "clients": {\n' + ",\n".join(rows) + "\n  }\n}\n"
-    write_atomically(path, text)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, text.encode())
 
 
 def load(path: Path, dataset: DatasetIdentity | None = None) -> Partition:
@@ -186,21 +186,6 @@ def load(path: Path, dataset: DatasetIdentity | None = None) -> Partition:
             "make a new partition for this data set"
         )
     return partition
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Replace `path` by `text` so that a reader sees the old file or the new one, never half of one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
 
 
 def _check_counts(size: int, clients: int, min_size: int) -> None:

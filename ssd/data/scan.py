@@ -26,8 +26,8 @@ from PIL import __version__ as pillow_version
 
 from ssd.data.decode import EXTENSIONS, MAX_PIXELS, Refusal, RefusedImageError, measure
 from ssd.data.errors import DataError
-from ssd.data.partition import write_atomically
 from ssd.digest import digest_bytes
+from ssd.files import write_atomically
 
 INDEX_FORMAT = "ssd-image-index"
 INDEX_VERSION = 1
@@ -281,4 +281,6 @@ def _write_index(path: Path, root: Path, entries: Mapping[str, list[Any]]) -> No
         "pillow": pillow_version,
         "root": printable(str(root)),
     }
-    write_atomically(path, json.dumps(head, indent=2)[:-2] + ',\n  "files": {\n' + rows + "\n  }\n}\n")
+    text = json.dumps(head, indent=2)[:-2] + ',\n  "files": {\n' + rows + "\n  }\n}\n"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, text.encode())

@@ -155,11 +155,11 @@ class Federation:
             elif now - moved > STALL_SECONDS:
                 raise self._failure(self._daemons[0], f"nothing has happened for {STALL_SECONDS:.0f} seconds")
             self._check_alive()
+            self.progress.seconds = now - started
+            show(self.progress)
             if self._finished and not announced:
                 announced = True
                 trained()
-            self.progress.seconds = now - started
-            show(self.progress)
             time.sleep(POLL_SECONDS)
         self._read_metrics()
         self.progress.phase = "exporting"

@@ -20,6 +20,7 @@ from ssd.demo.live import display_for, duration
 from ssd.demo.place import claimed, drop_state
 from ssd.demo.settings import ALPHA, CLIENTS, CONTENDERS, DATASET, IMAGE, DemoSettings, deal, skew
 from ssd.demo.summary import summary
+from ssd.files import write_atomically
 
 Json = Any
 
@@ -80,7 +81,7 @@ def run_demo(settings: DemoSettings, console: Console) -> Mapping[str, Json]:
             processor_seconds=processor_seconds(),
         )
         text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-        partitions.write_atomically(settings.out / "summary.json", text)
+        write_atomically(settings.out / "summary.json", text.encode())
         if not settings.keep:
             drop_state(settings.out)
     console.print()

@@ -67,9 +67,9 @@ def _cell(row: Row, measures: Measures) -> str:
         return "-"
     if not row.percent:
         return f"{measures[row.key]:.{row.digits}f}"
-    text = f"{100 * measures[row.key]:.1f} %"
     deviation = measures.get(f"{row.key}_std")
-    return text if deviation is None else f"± {100 * deviation:.1f}  {text}"
+    spread = "" if deviation is None else f" ± {100 * deviation:.1f}"
+    return f"{100 * measures[row.key]:.1f}{spread} %"
 
 
 def explain(measures: Measures, *, features: str, draws: int, data: str) -> list[str]:

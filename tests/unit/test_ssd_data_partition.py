@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ssd.data import partition as partitions
 from ssd.data.errors import DataError
 from ssd.data.partition import DatasetIdentity, Partition, client_ids, dirichlet, iid, load, save
 from ssd.digest import json_digest
@@ -245,7 +244,7 @@ def test_a_failed_save_leaves_the_old_file_and_no_litter(
     def full_disk(*_: object) -> Never:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(partitions.os, "replace", full_disk)
+    monkeypatch.setattr(Path, "replace", full_disk)
     with pytest.raises(OSError, match="No space"):
         save(iid(30, 3, seed=1), path)
     assert path.read_bytes() == before

@@ -16,7 +16,6 @@ from ssd.export import (
     fitting,
     load_encoder,
     read_encoder,
-    write_atomically,
     write_encoder,
 )
 from ssd.models.registry import ModelConfig, build_initialised
@@ -102,14 +101,3 @@ def test_the_first_tensor_that_does_not_fit_is_named() -> None:
         fitting({"a": fine["a"], "b": fine["a"]}, shapes, path)
     with pytest.raises(EncoderFileError, match="the model has no tensor 'c'"):
         fitting({**fine, "c": fine["a"]}, shapes, path)
-
-
-def test_a_file_that_cannot_be_finished_leaves_the_old_one(tmp_path: Path) -> None:
-    path = tmp_path / "file"
-    write_atomically(path, b"old")
-    with pytest.raises(TypeError):
-        write_atomically(path, "not bytes")  # type: ignore[arg-type]  # wrong on purpose
-    assert path.read_bytes() == b"old"
-    write_atomically(path, b"new")
-    assert path.read_bytes() == b"new"
-    assert [p.name for p in tmp_path.iterdir()] == ["file"]

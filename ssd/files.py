@@ -1,0 +1,22 @@
+"""Writing a file so that a reader sees the old one or the new one, never half of one."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+
+def write_atomically(path: Path, data: bytes | memoryview) -> None:
+    """Replace `path` by `data`, flushed to the disk before it appears under its name; its folder must exist.
+
+    The file gets the permissions any new file of this process gets, so that a daemon of another user can read it.
+    """
+    # A folder of our own, because a temporary *file* is readable by its owner alone.
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
+        new = Path(folder) / path.name
+        with new.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        new.replace(path)
