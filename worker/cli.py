@@ -113,6 +113,8 @@ def run(devices: str | None, **options: Any) -> int:
 
         found = supervisor.parse_devices(devices, os.environ, supervisor.count_gpus)
         return supervisor.supervise(config, supervisor.members(config, found, _shared_arguments(options)))
+    # gRPC's own chatter does not look like a log line of ours; it reads this when it is imported.
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     from worker.app import run as run_worker
 
     run_worker(config)
