@@ -115,7 +115,7 @@ def _driver(config: WorkerConfig, clients: tuple[str, ...], store: SqliteStore, 
     session = Session(
         clients={client: stored.rounds.get(client, 0) for client in clients},
         run_id=stored.run_id,
-        held={finished.key: finished for finished in stored.held if finished.key.client in clients},
+        held={finished.key: finished for finished in stored.held},
         versions=dict(stored.versions),
         max_versions=settings.max_cached_versions,
     )

@@ -274,6 +274,19 @@ def test_a_client_whose_fate_was_committed_is_not_reinitialised_by_the_same_welc
     assert machine.session.clients == {"a": 1}
 
 
+def test_the_open_update_of_a_client_no_longer_hosted_is_settled_by_its_fate_alone() -> None:
+    machine, task = at_upload("ab")
+    machine.tell(events.LinkLost(reason="unavailable"))
+    machine.session = replace(machine.session, clients={"a": 0}, work=None)
+    machine.attend(0, (Fate.KEEP, Fate.KEEP))
+    machine.tell(messages.Committed(round=1, version=version(1), included=("a",)))
+    assert set(machine.session.held) == {task.key("b")}
+    machine.tell(events.LinkLost(reason="unavailable"))
+    machine.attend(1, (Fate.COMMITTED,))
+    assert machine.asked(effects.Promote) == [effects.Promote(keys=(task.key("b"),))]
+    assert machine.session.clients == {"a": 1}
+
+
 def test_reinitialising_a_client_drops_what_it_trained_from_the_old_state() -> None:
     machine, task = at_upload("ab")
     machine.tell(events.LinkLost(reason="unavailable"))

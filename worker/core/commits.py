@@ -1,7 +1,8 @@
 """What commits and fates do to held updates and client states. Part of the session machine.
 
-The one place that promotes a pending state: only for a hosted client that a commit included, only with the update
-of exactly that round, and only forwards.
+The one place that promotes a pending state: only for a client that a commit included, only with the update of
+exactly that round, and only forwards. (A client that is no longer hosted here may still have an update whose fate is
+open; its state must be settled before it can be exported.)
 """
 
 from __future__ import annotations
@@ -36,7 +37,9 @@ def apply_commit(session: Session, commit: Committed, out: list[Effect]) -> tupl
     stale = tuple(
         key
         for key in sorted(session.held)
-        if key.round <= commit.round or key.base_digest != commit.version.model_digest
+        # Of a client hosted elsewhere by now the message says nothing; the next hello asks about it.
+        if key.client in session.clients
+        and (key.round <= commit.round or key.base_digest != commit.version.model_digest)
     )
     session = drop(session, stale, "base_moved_on", out)
     lost = tuple(c for c in commit.included if c in session.clients and session.clients[c] < commit.round)
@@ -47,9 +50,12 @@ def _promote(session: Session, keys: Iterable[UpdateKey], out: list[Effect]) -> 
     rounds = dict(session.clients)
     promoted = []
     for key in sorted(keys, key=lambda key: key.round):
-        if key in session.held and key.client in rounds and rounds[key.client] < key.round:
+        hosted = key.client in rounds
+        if key not in session.held or (hosted and rounds[key.client] >= key.round):
+            continue
+        if hosted:
             rounds[key.client] = key.round
-            promoted.append(key)
+        promoted.append(key)
     if not promoted:
         return session
     out.append(effects.Promote(keys=tuple(promoted)))
