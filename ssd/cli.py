@@ -108,8 +108,8 @@ def demo(out: Path, rounds: int, seed: int, workers: int, keep: bool) -> int:
     over gRPC, without labels. Prints what the encoders are worth beside an untrained one.
     """
     from ssd.demo.failure import describe
-    from ssd.demo.federation import DaemonFailed
     from ssd.demo.place import PlaceRefused
+    from ssd.demo.records import DaemonFailed
     from ssd.demo.run import run_demo
     from ssd.demo.settings import DemoSettings
 

@@ -17,8 +17,8 @@ from torch import Tensor
 from ssd.data.builtin import BuiltinSet
 from ssd.data.partition import Partition
 from ssd.data.views import PRESETS, Views
-from ssd.demo.federation import Outcome
 from ssd.demo.live import duration, size
+from ssd.demo.records import Outcome
 from ssd.demo.settings import ALPHA, CLIENTS, DRAWS, LABELS_PER_CLASS, TRAINING, DemoSettings, skew
 from ssd.evaluation.evaluate import EvaluationOptions, evaluate_encoder
 from ssd.evaluation.features import Encode, features, module_encoder

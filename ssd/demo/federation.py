@@ -12,13 +12,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ssd.data.partition import client_ids
 from ssd.demo.children import Child, Children, environment
 from ssd.demo.configs import Tables, coordinator_tables, to_toml, worker_tables
+from ssd.demo.records import DaemonFailed, Outcome, Progress
 from ssd.demo.settings import CLIENTS, EVALUATOR, Contender, DemoSettings
 from ssd.demo.telemetry import LogFollower, scrape
 
@@ -29,55 +29,6 @@ STALL_SECONDS = 180.0
 """No round, evaluation or worker for so long counts as hanging."""
 VERB_SECONDS = 60.0
 _METRIC = "ssd_coordinator_"
-
-
-class DaemonFailed(RuntimeError):
-    """A process of the demo failed. `log` is its file, `lines` are its last words."""
-
-    def __init__(self, message: str, *, log: Path | None = None, lines: Sequence[str] = ()) -> None:
-        super().__init__(message)
-        self.log = log
-        self.lines = tuple(lines)
-
-
-@dataclass(slots=True)
-class Progress:
-    """What is known of a federation while it runs."""
-
-    title: str
-    rounds: int
-    clients: int
-    """How many there are."""
-    phase: str = "waiting its turn"
-    round: int = 0
-    """The last committed one."""
-    connected: int = 0
-    losses: dict[str, float] = field(default_factory=dict)
-    """Mean of each term in the last committed round."""
-    bytes_up: float = 0.0
-    bytes_down: float = 0.0
-    evaluations: dict[int, dict[str, float]] = field(default_factory=dict)
-    """Version -> measures, as the evaluator reported them."""
-    seconds: float = 0.0
-    notes: list[str] = field(default_factory=list)
-    """Sentences worth a line of their own, such as a client that failed."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Outcome:
-    """What a federation leaves behind."""
-
-    contender: Contender
-    run_id: str
-    version: int
-    model_digest: str
-    rounds: tuple[Mapping[str, Json], ...]
-    """One record per committed round, oldest first, as `ssd-coordinator rounds` gives them."""
-    evaluations: Mapping[int, Mapping[str, float]]
-    clients: tuple[Mapping[str, Json], ...]
-    encoder: Path
-    seconds: float
-    """From the first opened round to the last commit."""
 
 
 class Federation:

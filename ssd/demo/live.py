@@ -7,17 +7,18 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Protocol, Self
 
-from rich.console import Console, Group
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from ssd.demo.federation import Progress
+from ssd.demo.records import Progress
 
 QUALITY = "linear_probe_2_per_class"
 SPREAD = "uniformity_inter"
 _NOTES = 4
+_BAR = 20
 
 
 class Display(Protocol):
@@ -48,7 +49,7 @@ def display_for(console: Console, waiting: Sequence[Progress], every: int) -> Di
 
 
 class LiveTable:
-    """A row per federation, redrawn in place."""
+    """Two lines per federation, redrawn in place."""
 
     def __init__(self, console: Console, waiting: Sequence[Progress]) -> None:
         self._rows = {progress.title: progress for progress in waiting}
@@ -74,43 +75,29 @@ class LiveTable:
         self._live.update(self._draw())
 
     def _draw(self) -> Group:
-        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-        for title in (
-            "federation",
-            "",
-            "round",
-            "loss",
-            "clients",
-            "up",
-            "down",
-            "probe",
-            "spread",
-            "time",
-            "",
-        ):
-            table.add_column(title, no_wrap=True, justify="left" if title in {"federation", ""} else "right")
+        lines: list[RenderableType] = []
         for row in self._rows.values():
-            table.add_row(
-                Text(row.title, style="bold"),
-                ProgressBar(total=row.rounds, completed=row.round, width=14),
-                f"{row.round}/{row.rounds}",
-                _number(row.losses.get("loss")),
-                f"{row.connected}/{row.clients}",
-                size(row.bytes_up),
-                size(row.bytes_down),
-                _newest(row, QUALITY, percent=True),
-                _newest(row, SPREAD, percent=False),
+            head = Table.grid(padding=(0, 2, 0, 0))
+            head.add_row(
+                Text(row.title.ljust(max(map(len, self._rows))), style="bold"),
+                ProgressBar(total=row.rounds, completed=row.round, width=_BAR),
+                f"round {row.round}/{row.rounds}",
                 duration(row.seconds),
                 Text(row.phase, style="dim"),
             )
-        notes = [
-            Text(f"! {note}", style="yellow") for row in self._rows.values() for note in row.notes[-_NOTES:]
-        ]
-        key = Text(
-            "probe: linear probe on 2 labels per class; spread: uniformity between clients (higher is better)",
-            style="dim",
-        )
-        return Group(table, key, *notes)
+            lines += [head, Text(_facts(row), no_wrap=True)]
+            lines += [Text(f"  ! {note}", style="yellow") for note in row.notes[-_NOTES:]]
+        key = "probe: linear, 2 labels per class; spread: uniformity between clients"
+        return Group(*lines, Text(key, style="dim"))
+
+
+def _facts(row: Progress) -> str:
+    """What is known of one federation, in at most 80 columns."""
+    return (
+        f"  {row.connected} clients  loss {_number(row.losses.get('loss'))}  "
+        f"{size(row.bytes_up)} up  {size(row.bytes_down)} down  "
+        f"probe {_newest(row, QUALITY, percent=True)}  spread {_newest(row, SPREAD, percent=False)}"
+    )
 
 
 class PlainLines:

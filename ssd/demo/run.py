@@ -15,9 +15,10 @@ from rich.text import Text
 from ssd.data import partition as partitions
 from ssd.demo import closing
 from ssd.demo.children import Children, interruptible
-from ssd.demo.federation import Federation, Outcome
+from ssd.demo.federation import Federation
 from ssd.demo.live import display_for, duration
 from ssd.demo.place import claimed, drop_state
+from ssd.demo.records import Outcome
 from ssd.demo.settings import ALPHA, CLIENTS, CONTENDERS, DATASET, IMAGE, DemoSettings, deal, skew
 from ssd.demo.summary import summary
 from ssd.files import write_atomically
@@ -37,6 +38,7 @@ def run_demo(settings: DemoSettings, console: Console) -> Mapping[str, Json]:
         KeyboardInterrupt: interrupted; everything has been stopped.
     """
     started = time.monotonic()
+    console.print(f"Starting; everything goes to {settings.out}. Ctrl-C stops it cleanly.", markup=False)
     with claimed(settings.out), interruptible():
         untrained = settings.out / "untrained.safetensors"
         with Children() as children:
@@ -114,7 +116,9 @@ def where(
         f"Everything is in {settings.out}: summary.json, {', '.join(path.name for path in pictures)}, and a folder "
         "per federation with its configurations, logs and encoder."
     )
-    return [took, f"Next: ssd evaluate {encoder} --data {DATASET} --partition {settings.partition}"]
+    digests = ", ".join(f"{each.contender.title} {each.model_digest[:16]}" for each in outcomes)
+    same = f"Models: {digests}; the same for this seed on any number of workers, on one type of processor."
+    return [same, took, f"Next: ssd evaluate {encoder} --data {DATASET} --partition {settings.partition}"]
 
 
 def processor_seconds() -> float:

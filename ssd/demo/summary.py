@@ -12,7 +12,7 @@ from typing import Any
 
 from ssd.data.partition import Partition
 from ssd.demo.closing import traffic
-from ssd.demo.federation import Outcome
+from ssd.demo.records import Outcome
 from ssd.demo.settings import DRAWS, LABELS_PER_CLASS, DemoSettings
 
 Json = Any

@@ -32,11 +32,11 @@ def rows_of(columns: Mapping[str, Measures]) -> list[Row]:
     few = sorted({int(found[2]) for key in present if (found := _FEW.fullmatch(key))})
     rows = []
     for kind, words in (("linear_probe", "linear probe"), ("knn", "kNN")):
-        rows += [Row(f"{kind}_{n}_per_class", f"{words}, {n} labels per class", percent=True) for n in few]
-        rows.append(Row(f"{kind}_all", f"{words}, all labels", percent=True))
+        rows += [Row(f"{kind}_{n}_per_class", f"{words}, {n} per class %", percent=True) for n in few]
+        rows.append(Row(f"{kind}_all", f"{words}, all labels %", percent=True))
     rows += [
-        Row("uniformity_intra", "uniformity within a client ↑"),
-        Row("uniformity_inter", "uniformity between clients ↑"),
+        Row("uniformity_intra", "uniformity, intra-client ↑"),
+        Row("uniformity_inter", "uniformity, inter-client ↑"),
         Row("uniformity_global", "uniformity, all pairs ↑"),
         Row("alignment", "alignment ↓"),
         Row("effective_rank", "effective rank ↑", digits=1),
@@ -69,7 +69,7 @@ def _cell(row: Row, measures: Measures) -> str:
         return f"{measures[row.key]:.{row.digits}f}"
     deviation = measures.get(f"{row.key}_std")
     spread = "" if deviation is None else f" ± {100 * deviation:.1f}"
-    return f"{100 * measures[row.key]:.1f}{spread} %"
+    return f"{100 * measures[row.key]:.1f}{spread}"
 
 
 def explain(measures: Measures, *, features: str, draws: int, data: str) -> list[str]:

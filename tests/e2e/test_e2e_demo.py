@@ -84,7 +84,7 @@ def test_a_tiny_demo_from_beginning_to_end(tmp_path: Path) -> None:
     assert demo.returncode == 0, text
     assert "\x1b" not in text, "a pipe gets plain text"
     assert "SSD: round 2 of 2" in text
-    assert "linear probe, 2 labels per class" in text
+    assert "linear probe, 2 per class %" in text
 
     summary = json.loads((out / "summary.json").read_text())
     assert list(summary["federations"]) == ["fed_align_uniform", "ssd"]

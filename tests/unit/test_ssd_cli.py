@@ -114,9 +114,9 @@ def test_an_encoder_is_measured_as_a_table_and_as_json(
     common = ["evaluate", str(encoder), "--data", "digits", "--draws", "2", "--labels-per-class", "3"]
     code, text, _ = run(capsys, *common)
     assert code == 0
-    assert "linear probe, 3 labels per class" in text
+    assert "linear probe, 3 per class %" in text
     assert "1437 images" in text, "a number without its split and sample says nothing"
-    assert "between clients" not in text
+    assert "inter-client" not in text
     code, text, _ = run(
         capsys, *common, "--partition", str(split), "--views", "digits", "--format", "json", "--device", "cpu"
     )

@@ -24,9 +24,10 @@ from ssd.demo import closing
 from ssd.demo.children import Children, environment
 from ssd.demo.configs import coordinator_tables, to_toml, worker_tables
 from ssd.demo.failure import advice, describe, readable
-from ssd.demo.federation import DaemonFailed, Federation, Outcome, Progress, labelled
+from ssd.demo.federation import Federation, labelled
 from ssd.demo.live import LiveTable, PlainLines, display_for, duration, size
 from ssd.demo.place import MADE, PlaceRefused, claimed, drop_state
+from ssd.demo.records import DaemonFailed, Outcome, Progress
 from ssd.demo.settings import CLIENTS, CONTENDERS, EVALUATOR, DemoSettings, deal, skew
 from ssd.demo.summary import summary
 from ssd.demo.telemetry import LogFollower, parse_samples, scrape
