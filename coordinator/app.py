@@ -88,7 +88,7 @@ async def _serve(config: CoordinatorConfig) -> int:
             declaration=declaration,
             plan=plan,
             maker=VersionMaker(declaration, strategy, Encoding(settings.delta_encoding), blobs),
-            state=restore(config, store, clock),
+            state=restore(config, declaration, store, clock),
             settings=settings,
             store=store,
             blobs=blobs,
@@ -97,6 +97,9 @@ async def _serve(config: CoordinatorConfig) -> int:
             metrics=metrics,
         )
         driver.catalogue.verify_newest()
+        if not driver.state.attempt or not driver.state.attempt.restored:
+            # (What a journaled but uncommitted set was being made into is not in the journal yet.)
+            driver.catalogue.remove_orphans()
         newest = driver.catalogue.newest
         metrics.model(newest.number, newest.statistics)
         metrics.read_at_scrape(
@@ -136,6 +139,11 @@ async def _current_run(
     if current is None:
         return await create_run(config, store, blobs, host, clock)
     refuse_changes(current.config, config)
+    if config.run.clients:
+        # A crash while the run was created may have come before them.
+        store.register_clients(config.run.clients, clock.wall())
+    if store.run_finished() and store.versions()[-1].number < config.run.rounds:
+        store.reopen_run()
     return current
 
 

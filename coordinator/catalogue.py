@@ -81,11 +81,22 @@ class Catalogue:
                     " start a new run in another state directory with run.warm_start set to an exported encoder."
                 ) from error
 
-    def retire(self, *, full_versions: int, deltas: int) -> None:
-        """Remove blobs beyond retention. A removed version stays in the journal."""
+    def remove_orphans(self) -> None:
+        """Remove blobs nothing in the journal names: left by a crash between a file and its commit."""
+        named = set(self._fixed) | {blob.digest for blob in self.newest.server_state.values()}
+        for version in self._versions.values():
+            if version.retained:
+                named.add(version.full.digest)
+                if version.delta is not None:
+                    named.add(version.delta.digest)
+        for digest in self._blobs.digests() - named:
+            self._blobs.remove(digest)
+
+    def retire(self, *, full_versions: int, deltas: int, pinned: frozenset[int] = frozenset()) -> None:
+        """Remove blobs beyond retention, except whole versions in `pinned`. A removed version stays in the journal."""
         newest = self.newest.number
         kept = [v for v in self._versions.values() if v.retained]
-        keep_full = {v.full.digest for v in kept if v.number > newest - full_versions}
+        keep_full = {v.full.digest for v in kept if v.number > newest - full_versions or v.number in pinned}
         keep_delta = {v.delta.digest for v in kept if v.delta and v.number > newest - deltas}
         keep = keep_full | keep_delta | self._fixed | {b.digest for b in self.newest.server_state.values()}
         forgotten = []

@@ -137,6 +137,9 @@ class Driver:
             heartbeat_seconds=settings.heartbeat_seconds,
             data_endpoints=settings.data_endpoints,
         )
+        self._accepted_sets = {
+            each.round: frozenset(each.accepted) for each in store.attempts() if each.outcome == "committed"
+        }
         self._fold = Fold(plan)
         self._intake = Intake(
             desk=self._desk, plan=plan, inbox=self._inbox, post=self.post, clock=clock, metrics=metrics
@@ -166,7 +169,7 @@ class Driver:
     async def run(self) -> None:
         """Drive rounds until `stop` or the run's own end. Attempts under way stay journaled."""
         self._ready = True
-        self._evaluations.begin(self._state.version)
+        self._evaluations.begin(self._state.version, last=self._state.version >= self._state.policy.rounds)
         await self._apply(events.Tick(now=self._clock.monotonic()))
         try:
             while not self._inbox.stopping:
@@ -179,6 +182,7 @@ class Driver:
                 self._publish()
         finally:
             self._ready = False
+            self.stop()
             self._say_goodbye()
 
     def stop(self) -> None:
@@ -265,7 +269,9 @@ class Driver:
             case effects.SendTrain():
                 self._send_train(effect)
             case effects.FoldUpload():
-                await self._fold_upload(self._intake.upload(effect.upload))
+                upload = self._intake.upload(effect.upload)
+                if upload is not None:
+                    await self._fold_upload(upload)
             case effects.AnswerUpload():
                 self._intake.answer(effect)
             case effects.CloseAndCommit():
@@ -396,6 +402,7 @@ class Driver:
         version = await self._committer.commit(effect.round, effect.attempt, opened, self._tally)
         del opened
         self._committed_rounds.update(dict.fromkeys(effect.accepted, effect.round))
+        self._accepted_sets[effect.round] = frozenset(effect.accepted)
         self._announce(version, frozenset(effect.accepted))
         self._evaluations.committed(version.number, last=version.number >= self._state.policy.rounds)
         seconds = version.statistics["seconds"]
@@ -416,11 +423,15 @@ class Driver:
             seconds=round(seconds, 3),
             digest=version.model_digest[:16],
         )
+        # Before the next round opens: retired versions may be the room it needs.
+        await self._durability.write(self._retire)
         await self._apply(events.VersionCommitted(now=self._clock.monotonic(), version=version.number))
-        await self._durability.write(
-            lambda: self._catalogue.retire(
-                full_versions=self.settings.full_versions, deltas=self.settings.deltas
-            )
+
+    def _retire(self) -> None:
+        self._catalogue.retire(
+            full_versions=self.settings.full_versions,
+            deltas=self.settings.deltas,
+            pinned=self._evaluations.wanted,
         )
 
     def _announce(self, version: VersionRecord, included: frozenset[str]) -> None:
@@ -483,27 +494,37 @@ class Driver:
                 capabilities=capabilities,
                 last_seen=self._clock.monotonic(),
             )
+            greeting = welcome(
+                self._terms,
+                claim,
+                token=session.token,
+                protocol=max(common),
+                accepted_sets=self._accepted_sets,
+                catalogue=self._catalogue,
+                committed_rounds=self._committed_rounds,
+                metrics=self.metrics,
+            )
+            # What an older stream of the worker was asked to measure, nobody will answer.
+            self._evaluations.lost(claim.worker)
             self.sessions.add(session)
-            session.send(
-                welcome(
-                    self._terms,
-                    claim,
-                    token=session.token,
-                    protocol=max(common),
-                    store=self._store,
-                    catalogue=self._catalogue,
-                    committed_rounds=self._committed_rounds,
-                    metrics=self.metrics,
+            try:
+                session.send(greeting)
+                log_event(
+                    log, logging.INFO, "worker_attached", worker=claim.worker, clients=len(claim.clients)
                 )
-            )
-            log_event(log, logging.INFO, "worker_attached", worker=claim.worker, clients=len(claim.clients))
-            await self._apply(
-                events.WorkerAttached(
-                    now=self._clock.monotonic(), worker=claim.worker, clients=tuple(sorted(claim.clients))
+                await self._apply(
+                    events.WorkerAttached(
+                        now=self._clock.monotonic(), worker=claim.worker, clients=tuple(sorted(claim.clients))
+                    )
                 )
-            )
-            if self._state.phase is Phase.FINISHED:
-                session.send(RunChanged(reason="all rounds are committed", finished=True))
+                if self._state.phase is Phase.FINISHED:
+                    session.send(RunChanged(reason="all rounds are committed", finished=True))
+            except BaseException:
+                session.close()
+                self.sessions.remove(session)
+                raise
+            # The loop may have stood still meanwhile; that was not the worker's silence.
+            self.heard(session)
             return session
 
         admitting = asyncio.ensure_future(self._inbox.call(admit))
@@ -524,7 +545,15 @@ class Driver:
         if self.sessions.remove(session):
             log_event(log, logging.INFO, "worker_detached", worker=session.worker)
             self._evaluations.lost(session.worker)
-            self.post(events.WorkerDetached(now=self._clock.monotonic(), worker=session.worker))
+
+            async def gone() -> None:
+                # A newer stream of the same worker may have been let in while this waited its turn.
+                if self.sessions.worker(session.worker) is None:
+                    await self._apply(
+                        events.WorkerDetached(now=self._clock.monotonic(), worker=session.worker)
+                    )
+
+            self._inbox.put(gone)
 
     def heard(self, session: Session) -> None:
         """Something arrived from the worker."""
@@ -542,32 +571,44 @@ class Driver:
                 return
             claim = registry.Claim(worker=session.worker, instance=session.instance, clients=clients)
             registry.check_claim(self._state, claim)
+            if any(self._committed_rounds.get(client, 0) != record for client, record in clients.items()):
+                # Only a welcome can declare a client's state void.
+                raise ClientFault(Reason.CONFLICT, "a client's record differs from ours; say hello again")
             session.clients = frozenset(clients)
             await self._apply(
                 events.WorkerAttached(
                     now=self._clock.monotonic(), worker=session.worker, clients=tuple(sorted(clients))
                 )
             )
+            self.heard(session)
 
         await self._inbox.call(change)
 
-    def client_failed(
+    async def client_failed(
         self, session: Session, round_number: int, attempt: int, client: str, reason: str
     ) -> None:
-        """A worker reports that a client (or, with an empty name, its whole task) failed."""
+        """A worker reports that a client (or, with an empty name, its whole task) failed.
+
+        Returns when the report was looked at: a worker cannot have more than one waiting.
+        """
         if client and client not in session.clients:
             return
         self.metrics.client_failed(reason)
-        self.post(
-            events.ClientFailed(
-                now=self._clock.monotonic(),
-                worker=session.worker,
-                round=round_number,
-                attempt=attempt,
-                clients=(client,) if client else (),
-                reason=reason,
+
+        async def count() -> None:
+            await self._apply(
+                events.ClientFailed(
+                    now=self._clock.monotonic(),
+                    worker=session.worker,
+                    round=round_number,
+                    attempt=attempt,
+                    clients=(client,) if client else (),
+                    reason=reason,
+                )
             )
-        )
+            self.heard(session)
+
+        await self._inbox.call(count)
 
     async def evaluation_done(
         self, session: Session, version: int, values: Mapping[str, float], error: str
@@ -585,6 +626,7 @@ class Driver:
                 log_event(log, logging.WARNING, "evaluation_failed", version=version, detail=error)
             self._evaluations.offer(self._state.policy.seed)
             self._stop_if_finished()
+            self.heard(session)
 
         await self._inbox.call(record)
 

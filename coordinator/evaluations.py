@@ -35,10 +35,16 @@ class Evaluations:
         """Whether a due evaluation can still be answered by somebody attached."""
         return self._asked is not None or (self._due is not None and self._evaluator() is not None)
 
-    def begin(self, version: int) -> None:
+    @property
+    def wanted(self) -> frozenset[int]:
+        """Versions that must stay whole until they are measured."""
+        asked = None if self._asked is None else self._asked[1]
+        return frozenset(version for version in (self._due, asked) if version is not None)
+
+    def begin(self, version: int, *, last: bool) -> None:
         """The daemon started at `version`."""
-        if self._every > 0 and version % self._every == 0 and version not in self._measured:
-            self._due = version
+        if version not in self._measured:
+            self.committed(version, last=last)
 
     def committed(self, version: int, *, last: bool) -> None:
         """A version was committed; the last one of a run is always measured."""

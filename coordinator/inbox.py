@@ -57,9 +57,12 @@ class Inbox:
         async def run() -> None:
             try:
                 result = await command()
-            except Exception as error:  # noqa: BLE001 - handed to the caller, who knows what it means
+            except Exception as error:
                 if not done.done():
                     done.set_exception(error)
+                if not isinstance(error, ClientFault):
+                    # Effects were left undone: the loop must not go on as if they had been.
+                    raise
             else:
                 if not done.done():
                     done.set_result(result)

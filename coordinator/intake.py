@@ -90,13 +90,17 @@ class Intake:
         finally:
             del self._offered[number]
 
-    def upload(self, number: int) -> Upload:
-        """An upload under judgement."""
-        return self._offered[number][0]
+    def upload(self, number: int) -> Upload | None:
+        """An upload under judgement; None: the daemon stops and its call was dismissed."""
+        offered = self._offered.get(number)
+        return None if offered is None else offered[0]
 
     def answer(self, effect: effects.AnswerUpload) -> None:
         """Give an upload its verdict."""
-        _, verdict = self._offered[effect.upload]
+        offered = self._offered.get(effect.upload)
+        if offered is None:
+            return  # the daemon stops: its call was dismissed
+        verdict = offered[1]
         if not verdict.done():
             verdict.set_result(Verdict(fate=effect.fate, reason=effect.reason, detail=effect.detail))
 

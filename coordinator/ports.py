@@ -135,6 +135,10 @@ class Store(Protocol):
         """Behaviour: marks the current run finished; its records stay readable."""
         ...
 
+    def reopen_run(self) -> None:
+        """Behaviour: the current run, if it was finished, takes rounds again; refuses if there is no run."""
+        ...
+
     def run_finished(self) -> bool: ...
 
     def register_clients(self, clients: Sequence[str], now: float) -> None:

@@ -33,6 +33,7 @@ from ssd.declaration import Declaration, DeclarationError
 from ssd.digest import byte_view, canonical_json
 from ssd.fixed_point import OverflowRisk
 from ssd.folding import FoldConfigError, FoldPlan
+from ssd.scaling import block_size
 
 SCRATCH_PREFIX = "init-"
 """Directories in the state directory that hold what the method host makes for version 0; removed at start."""
@@ -85,6 +86,14 @@ def max_cohort(config: CoordinatorConfig) -> int:
 def expected_clients(config: CoordinatorConfig) -> int:
     """How many clients scaling vectors are laid out for."""
     return config.run.expected_clients or len(config.run.clients) or config.round.cohort_size
+
+
+def max_clients(config: CoordinatorConfig, declaration: Declaration) -> int | None:
+    """How many clients the run can ever hold; None: any number."""
+    scaling = declaration.scaling
+    if scaling is None or scaling.allocation != "disjoint":
+        return None
+    return scaling.dimension // block_size(scaling.dimension, expected_clients(config), scaling.block)
 
 
 def plan_of(declaration: Declaration, config: CoordinatorConfig) -> FoldPlan:
@@ -156,9 +165,10 @@ async def create_run(
         delta=None,
         committed_at=clock.wall(),
     )
-    store.create_run(run, zero)
+    # First the clients: a crash in between leaves a registry that the next start completes.
     if config.run.clients:
         store.register_clients(config.run.clients, clock.wall())
+    store.create_run(run, zero)
     return run
 
 
@@ -177,9 +187,9 @@ def _store_file(blobs: Blobs, path: Path, values: int) -> BlobInfo:
         raise
 
 
-def restore(config: CoordinatorConfig, store: Store, clock: Clock) -> RunState:
+def restore(config: CoordinatorConfig, declaration: Declaration, store: Store, clock: Clock) -> RunState:
     """The state the journal amounts to. An attempt under way goes on; its updates come from the workers again."""
-    policy = policy_of(config)
+    policy = replace(policy_of(config), max_clients=max_clients(config, declaration))
     version = store.versions()[-1].number
     records = store.clients()
     state = RunState(
@@ -201,7 +211,7 @@ def restore(config: CoordinatorConfig, store: Store, clock: Clock) -> RunState:
     now = clock.monotonic()
     after = deadline_after(policy, ())
     closed = newest.outcome == "closed"
-    members = newest.accepted if closed else newest.cohort
+    members = newest.accepted if closed else [c for c in newest.cohort if c not in state.revoked]
     attempt = Attempt(
         round=newest.round,
         number=newest.attempt,

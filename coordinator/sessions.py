@@ -25,6 +25,8 @@ class Session:
     last_seen: float
     outbox: asyncio.Queue[Down | None] = field(default_factory=asyncio.Queue)
     closed: asyncio.Event = field(default_factory=asyncio.Event)
+    fetches: set[asyncio.Task[None]] = field(default_factory=set)
+    """Blob reads under way; they end with the session."""
     closing: ClientFault | None = None
     """Why the coordinator closed it; None: it is open, or the worker went away by itself."""
 
@@ -47,6 +49,8 @@ class Session:
         if self.open:
             self.closing = why
             self.closed.set()
+            for fetch in self.fetches:
+                fetch.cancel()
             self.outbox.put_nowait(None)
 
 

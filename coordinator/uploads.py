@@ -231,6 +231,8 @@ class UploadDesk:
         key = (worker, envelope.digest)
         upload = self._uploads.get(key)
         if upload is None:
+            if self._has_rival(worker, envelope):
+                return None
             body = self._staging.open(envelope.body_size)
             if body is None and not self._evict_idle():
                 return None
@@ -246,6 +248,23 @@ class UploadDesk:
         upload.interruption = None
         upload.interrupted = asyncio.Event()
         return upload
+
+    def _has_rival(self, worker: str, envelope: Envelope) -> bool:
+        """Whether another upload of the worker for one of these clients is still being sent; it is told to end.
+
+        A client has one upload at a time: otherwise one worker could take all the room there is.
+        """
+        rivals = [
+            each
+            for each in self._uploads.values()
+            if each.worker == worker and each.envelope.clients.keys() & envelope.clients.keys()
+        ]
+        for rival in rivals:
+            if rival.busy:
+                rival.interrupt(ClientFault(Reason.FENCED, "a newer upload of the same client"))
+            else:
+                self.finish(rival)
+        return any(rival.busy for rival in rivals)
 
     def release(self, upload: Upload) -> None:
         """The call broke off; what arrived is kept for its continuation, unless the attempt has ended."""

@@ -11,7 +11,7 @@ from coordinator.core.registry import Claim, HeldFate, held_fate
 from coordinator.logs import event as log_event
 from coordinator.messages import Welcome
 from coordinator.metrics import CoordinatorMetrics
-from coordinator.ports import RunRecord, Store
+from coordinator.ports import RunRecord
 from ssd.declaration import Declaration
 from ssd.folding import FoldPlan
 
@@ -37,13 +37,13 @@ def welcome(
     *,
     token: str,
     protocol: int,
-    store: Store,
+    accepted_sets: Mapping[int, frozenset[str]],
     catalogue: Catalogue,
     committed_rounds: Mapping[str, int],
     metrics: CoordinatorMetrics,
 ) -> Welcome:
     """The welcome for one worker."""
-    fates = _held_fates(terms, claim, store, catalogue, committed_rounds)
+    fates = _held_fates(terms, claim, accepted_sets, catalogue, committed_rounds)
     return Welcome(
         protocol=protocol,
         session=token,
@@ -66,26 +66,19 @@ def welcome(
 def _held_fates(
     terms: Terms,
     claim: Claim,
-    store: Store,
+    accepted_sets: Mapping[int, frozenset[str]],
     catalogue: Catalogue,
     committed_rounds: Mapping[str, int],
 ) -> tuple[HeldFate, ...]:
     if claim.run_id != terms.run.run_id:
         return tuple(HeldFate.DISCARDED for _ in claim.held)
-    if not claim.held:
-        return ()
-    included = {
-        attempt.round: frozenset(attempt.accepted)
-        for attempt in store.attempts()
-        if attempt.outcome == "committed"
-    }
     return tuple(
         held_fate(
             held,
             current_base_digest=catalogue.newest.model_digest,
             digests=catalogue.digests,
             committed_rounds=committed_rounds,
-            was_included=held.client in included.get(held.round, frozenset()),
+            was_included=held.client in accepted_sets.get(held.round, frozenset()),
         )
         for held in claim.held
     )

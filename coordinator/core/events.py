@@ -82,10 +82,3 @@ class ResumeRequested(Event):
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DrainRequested(Event):
     """Finish the attempt under way, then stop."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class RoundsExtended(Event):
-    """The run's planned number of rounds grew."""
-
-    rounds: int

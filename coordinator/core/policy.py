@@ -36,6 +36,8 @@ class RoundPolicy:
     """Reproducible: failures of one client in one attempt after which the run halts for the operator."""
     expected_clients: int | None = None
     """Reproducible without names: the first round waits until this many clients are registered."""
+    max_clients: int | None = None
+    """More are refused: a disjoint allocation has no dimensions left for them."""
     named_clients: tuple[str, ...] = ()
     """Clients known at run creation; their index is their rank in the sorted list."""
 

@@ -81,6 +81,14 @@ def check_claim(state: RunState, claim: Claim) -> None:
             f"client {unknown[0]} is not one of this run's clients; a reproducible run takes no others once it is"
             " named or has begun",
         )
+    room = state.policy.max_clients
+    if state.policy.mode is Mode.REPRODUCIBLE and state.policy.expected_clients is not None:
+        room = state.policy.expected_clients
+    if unknown and room is not None and len(state.known()) + len(unknown) > room:
+        raise ClientFault(
+            Reason.CLIENT_UNKNOWN,
+            f"the run has room for {room} clients and knows {len(state.known())}; {len(unknown)} more do not fit",
+        )
 
 
 def population_closed(state: RunState) -> bool:

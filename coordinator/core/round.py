@@ -65,10 +65,6 @@ def step(state: RunState, event: events.Event) -> Step:
             state = _resume(state, event.now, out)
         case events.DrainRequested():
             state = replace(state, draining=True)
-        case events.RoundsExtended():
-            state = replace(state, policy=replace(state.policy, rounds=event.rounds))
-            if state.phase is Phase.FINISHED:
-                state = replace(state, phase=Phase.WAITING, waiting_since=event.now)
         case _:
             raise InternalFault(f"no transition for {type(event).__name__}")
     return _settle(state, event.now, out)
@@ -80,7 +76,7 @@ def next_wakeup(state: RunState) -> float | None:
     if state.phase is Phase.WAITING:
         if state.retry_at is not None:
             times.append(state.retry_at)
-        if state.policy.wait_for_clients_seconds > 0 and state.waiting_since is not None:
+        elif state.policy.wait_for_clients_seconds > 0 and state.waiting_since is not None:
             times.append(state.waiting_since + state.policy.wait_for_clients_seconds)
     if state.phase is Phase.TRAINING and state.attempt is not None:
         times.extend(state.attempt.retry_at.values())
@@ -109,7 +105,10 @@ def _revoke(state: RunState, event: events.ClientRevoked) -> RunState:
     state = replace(state, clients=state.clients - {event.client}, revoked=state.revoked | {event.client})
     attempt = state.attempt
     # In the committing phase the set is journaled: the revoked client's update stays in this last sum.
-    if attempt is None or state.phase is Phase.COMMITTING or not attempt.wants(event.client):
+    # A journaled set commits as it is or not at all: see `_close_if_due`.
+    if attempt is None or attempt.restored or state.phase is Phase.COMMITTING:
+        return state
+    if not attempt.wants(event.client):
         return state
     cohort_left = tuple(client for client in attempt.cohort if client != event.client)
     return replace(
@@ -236,6 +235,8 @@ def _close_if_due(state: RunState, now: float, out: list[Effect]) -> RunState:
     if attempt is None:
         return state
     accepted = len(attempt.accepted)
+    if attempt.restored and not set(attempt.cohort) - attempt.accepted <= state.clients:
+        return _abandon(state, attempt, "a client of the journaled set was revoked", now, out)
     if _insists(state, attempt):
         if attempt.cohort and accepted == len(attempt.cohort):
             return _close(state, attempt, out)
@@ -245,7 +246,7 @@ def _close_if_due(state: RunState, now: float, out: list[Effect]) -> RunState:
             return _abandon(state, attempt, "the journaled updates did not come back in time", now, out)
         return state
     enough = accepted >= max(1, state.policy.min_updates)
-    if accepted >= max(1, attempt.goal):
+    if enough and accepted >= attempt.goal:
         return _close(state, attempt, out)
     if not any(_to_train(attempt, client) for client in attempt.cohort):
         if enough:
@@ -295,6 +296,7 @@ def _open_if_possible(state: RunState, now: float, out: list[Effect]) -> RunStat
     state = replace(state, phase=Phase.WAITING)
     if state.retry_at is not None and now < state.retry_at:
         return state
+    state = replace(state, retry_at=None)
     short, sentence = state.waiting_for()
     if short > 0:
         limit = state.policy.wait_for_clients_seconds

@@ -16,6 +16,7 @@ from coordinator.rpc import operator, servicer
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 SERVICES = (servicer.SERVICE, operator.SERVICE)
+HARD_LIMIT_HELLO = servicer.MAX_HELLO_BYTES + (1 << 20)
 HARD_LIMIT_FACTOR = 2
 """gRPC's own limit lies above ours: what is between the two gets our refusal, with a reason and a metric."""
 
@@ -23,7 +24,7 @@ HARD_LIMIT_FACTOR = 2
 def options(max_message_bytes: int) -> list[tuple[str, int]]:
     """Channel arguments of the server."""
     return [
-        ("grpc.max_receive_message_length", HARD_LIMIT_FACTOR * max_message_bytes),
+        ("grpc.max_receive_message_length", max(HARD_LIMIT_FACTOR * max_message_bytes, HARD_LIMIT_HELLO)),
         ("grpc.max_send_message_length", -1),
         # The port belongs to one process; a second coordinator must fail to bind, not share it.
         ("grpc.so_reuseport", 0),

@@ -31,7 +31,9 @@ SERVICE = "ssd_proto.v1.Federation"
 HOLD_POLL_SECONDS = 0.25
 LAST_WORDS_SECONDS = 5.0
 """How long a closed stream may take to deliver what is queued for it."""
-MAX_HELLO_BYTES = 64 << 20
+MAX_FETCHES = 8
+"""Blobs a session may be reading at once."""
+MAX_HELLO_BYTES = 16 << 20
 """A worker may host 100,000 clients and hold an update for each."""
 MAX_REASON = 64
 """Characters of a stranger's reason that are kept."""
@@ -141,7 +143,7 @@ class FederationServicer:
                     reason=failed.reason,
                     detail=failed.detail,
                 )
-                self._driver.client_failed(
+                await self._driver.client_failed(
                     session, failed.round, failed.attempt, failed.client, failed.reason[:MAX_REASON]
                 )
             case "evaluation_done":
@@ -160,9 +162,15 @@ class FederationServicer:
     async def fetch_blob(self, request: pb.FetchBlobRequest | Malformed, context: Context) -> None:
         """Stream a blob from an offset."""
         try:
-            self._session(context)
+            session = self._session(context)
             checked = well_formed(request)
+            task = asyncio.current_task()
+            assert task is not None
+            if len(session.fetches) >= MAX_FETCHES:
+                raise ClientFault(Reason.NO_ROOM, f"{MAX_FETCHES} fetches of this session are under way")
             reader = self._driver.open_blob(checked.digest)
+            # A reader that never reads is cut off with its session.
+            session.fetches.add(task)
             try:
                 offset, size = checked.offset, reader.info.size
                 check_offset(offset, size)
@@ -175,6 +183,7 @@ class FederationServicer:
                     offset += len(data)
                     self._driver.sent(len(data))
             finally:
+                session.fetches.discard(task)
                 reader.close()
         except ClientFault as fault:
             await self._refuse(context, "fetch_blob", fault)

@@ -90,6 +90,15 @@ class MemoryStore:
             self._changing("finish_run")
             run.finished = True
 
+    def reopen_run(self) -> None:
+        """See `coordinator.ports.Store`."""
+        with self._lock:
+            if not self._runs:
+                raise JournalConflict("there is no run")
+            if self._runs[-1].finished:
+                self._changing("reopen_run")
+                self._runs[-1].finished = False
+
     def run_finished(self) -> bool:
         """See `coordinator.ports.Store`."""
         with self._lock:

@@ -175,6 +175,15 @@ class SqliteStore:
                 raise JournalConflict("an attempt is under way")
             db.execute("UPDATE runs SET finished = 1 WHERE run_id = ?", (run_id,))
 
+    def reopen_run(self) -> None:
+        """See `coordinator.ports.Store`."""
+        with self._transaction("extending the run") as db:
+            run, finished = self._current()
+            if run is None:
+                raise JournalConflict("there is no run")
+            if finished:
+                db.execute("UPDATE runs SET finished = 0 WHERE run_id = ?", (run.run_id,))
+
     def run_finished(self) -> bool:
         """See `coordinator.ports.Store`."""
         return self._current()[1]

@@ -97,11 +97,8 @@ def test_commit_opens_the_next_round_and_the_last_one_finishes_the_run() -> None
     state, todo = step(state, events.VersionCommitted(now=2.0, version=1))
     assert state.phase is Phase.FINISHED
     assert [type(effect) for effect in todo] == [effects.RunFinished]
-    again, todo = step(state, events.Tick(now=3.0))
+    _, todo = step(state, events.Tick(now=3.0))
     assert todo == ()
-    more, todo = step(again, events.RoundsExtended(now=4.0, rounds=2))
-    assert more.phase is Phase.TRAINING
-    assert of(effects.OpenAttempt, todo)[0].round == 2
 
 
 def test_a_commit_nobody_asked_for_is_refused_and_changes_nothing() -> None:
