@@ -35,9 +35,14 @@ __all__ = [
 
 
 def encode_update(
-    plan: FoldPlan, delta: NDArray[np.float32], statistics: Mapping[str, NDArray[np.float64]]
+    plan: FoldPlan,
+    delta: NDArray[np.float32],
+    statistics: Mapping[str, NDArray[np.float64]],
+    room: bytearray | None = None,
 ) -> bytearray:
-    """One client's body.
+    """One client's body, in `room` (of length `plan.update_nbytes`, all of it overwritten) if that is given.
+
+    Who encodes again and again gives it: finding new pages takes longer than encoding.
 
     Raises:
         NotFinite: the delta holds a NaN or an infinity.
@@ -46,7 +51,9 @@ def encode_update(
     declared = [statistic.name for statistic in plan.statistics]
     if set(statistics) != set(declared):
         raise ValueError(f"statistics {sorted(statistics)}, but {sorted(declared)} are declared")
-    body = bytearray(plan.update_nbytes)
+    body = bytearray(plan.update_nbytes) if room is None else room
+    if len(body) != plan.update_nbytes:
+        raise ValueError(f"{len(body)} bytes of room, {plan.update_nbytes} needed")
     plan.codec.encode_into(delta, memoryview(body)[: plan.codec.nbytes])
     flat = np.frombuffer(body, "<f8", plan.statistics_size, plan.codec.nbytes)
     for statistic in plan.statistics:

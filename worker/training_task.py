@@ -42,6 +42,7 @@ class MethodCache:
         self._method: Method | None = None
         self._declaration: Declaration | None = None
         self._plan: tuple[Json, FoldPlan] | None = None
+        self._room = bytearray()
 
     def get(self, path: str, digest: str) -> tuple[Method, Declaration]:
         """The method of a declaration file.
@@ -72,6 +73,12 @@ class MethodCache:
             plan = FoldPlan.create(declaration, Encoding(encoding), max_cohort, max_client_weight)
             self._plan = (key, plan)
         return self._plan[1]
+
+    def room(self, plan: FoldPlan) -> bytearray:
+        """Where updates are encoded, the same bytes for every client."""
+        if len(self._room) != plan.update_nbytes:
+            self._room = bytearray(plan.update_nbytes)
+        return self._room
 
     @staticmethod
     def device(wanted: str) -> str:
@@ -126,7 +133,7 @@ def train(
         raise TaskFault(
             "weight_out_of_range", f"weight {result.weight}, allowed are 1 to {plan.max_client_weight}"
         )
-    body = encode_update(plan, result.delta, result.statistics)
+    body = encode_update(plan, result.delta, result.statistics, methods.room(plan))
     state_digest = ""
     if result.state:
         arrays = {name: np.ascontiguousarray(values) for name, values in result.state.items()}

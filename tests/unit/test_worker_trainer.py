@@ -18,8 +18,9 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
+from ssd.codec import Encoding
 from ssd.digest import canonical_json
-from ssd.folding import FoldPlan, check_update
+from ssd.folding import FoldPlan, check_update, encode_update
 from ssd.methods.synthetic import create
 from ssd.scaling import ScalingVector
 from worker.core import events
@@ -142,6 +143,18 @@ def test_the_update_and_the_next_state_are_on_disk_when_it_is_reported(tmp_path:
         assert int(state["counter"][0]) == 2
 
     run(tmp_path, scenario)
+
+
+def test_the_room_updates_are_encoded_in_is_reused_and_leaves_no_trace() -> None:
+    method = create({"parameters": 1024})
+    plan = FoldPlan.create(method.declare(), Encoding.FLOAT16, 10, 1000)
+    room = bytearray(b"\xff" * plan.update_nbytes)
+    size = method.declare().spec.size
+    delta = np.linspace(-0.01, 0.01, size, dtype=np.float32)
+    statistics = {statistic.name: np.array(0.0) for statistic in method.declare().statistics}
+    assert encode_update(plan, delta, statistics, room) == encode_update(plan, delta, statistics)
+    with pytest.raises(ValueError, match="room"):
+        encode_update(plan, delta, statistics, bytearray(3))
 
 
 def test_equal_tasks_give_equal_bytes_in_different_processes(tmp_path: Path) -> None:
