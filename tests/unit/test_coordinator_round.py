@@ -261,6 +261,25 @@ def test_a_restored_attempt_commits_its_journaled_set_or_nothing() -> None:
     assert of(effects.AbandonAttempt, todo)
 
 
+def test_revoking_a_client_of_a_journaled_set_abandons_it() -> None:
+    attempt = Attempt(
+        round=1, number=1, cohort=("a", "b"), goal=2, opened_at=0.0, deadline_at=None, restored=True
+    )
+    state = replace(start(), attempt=attempt, phase=Phase.TRAINING)
+    state, _ = attached(state)
+    state, todo = step(state, events.ClientRevoked(now=1.0, client="b"))
+    assert "revoked" in of(effects.AbandonAttempt, todo)[0].reason
+
+
+def test_revocations_do_not_let_a_round_close_below_its_minimum() -> None:
+    state, _ = attached(elastic(cohort_size=4, min_updates=3))
+    for client in "abc":
+        state, todo = step(state, events.ClientRevoked(now=1.0, client=client))
+    state, todo = verified(state, "d")
+    assert not of(effects.CloseAndCommit, todo)
+    assert of(effects.AbandonAttempt, todo)
+
+
 # ------------------------------------------------------------------------------------------------ operator
 
 
