@@ -68,22 +68,21 @@ class Federation:
         )
         self._start("coordinator", "coordinator", tables)
 
-    def export_untrained(self, out: Path) -> str:
-        """Write the encoder of version 0, from which all methods start; its model digest. Only while it runs."""
-        return str(self._ask("export", "--version", "0", "--out", str(out))["model_digest"])
-
     def run(
         self,
         hosted: Sequence[Sequence[str]],
         show: Callable[[Progress], None],
         trained: Callable[[], None] = lambda: None,
+        untrained: Path | None = None,
     ) -> Outcome:
         """Run it to its end.
 
         Args:
             hosted: the clients of each worker.
             show: called several times a second.
-            trained: called once when the last round is committed, before the last evaluation is in.
+            trained: called once when the last round is committed, before the last evaluation is in; must be quick,
+                because nothing is watched meanwhile.
+            untrained: also write the encoder of version 0 there, from which all methods start.
 
         Raises:
             DaemonFailed: a process ended early, the run halted, or nothing moves any more.
@@ -115,7 +114,7 @@ class Federation:
         self._read_metrics()
         self.progress.phase = "exporting"
         show(self.progress)
-        outcome = self._take_out()
+        outcome = self._take_out(untrained)
         self._drain()
         self.progress.phase = "done"
         show(self.progress)
@@ -125,7 +124,8 @@ class Federation:
 
     def _start_workers(self) -> None:
         workers = {f"worker-{number}": list(clients) for number, clients in enumerate(self._hosted, start=1)}
-        for name, clients in {**workers, EVALUATOR: []}.items():
+        # The evaluator first, so that it is there before version 1 takes the place of version 0.
+        for name, clients in {EVALUATOR: list[str](), **workers}.items():
             partition = self._settings.partition.absolute()
             tables = worker_tables(name, self._address, clients, partition, self._dir / "workers" / name)
             self._start(name, "worker", tables)
@@ -199,7 +199,7 @@ class Federation:
 
     # Taking out what it made.
 
-    def _take_out(self) -> Outcome:
+    def _take_out(self, untrained: Path | None) -> Outcome:
         status = self._ask("status")
         records = self._ask("rounds", "--limit", str(10 * self._settings.rounds))
         committed = sorted(
@@ -208,6 +208,7 @@ class Federation:
         )
         encoder = self._dir / "encoder.safetensors"
         found = self._ask("export", "--out", str(encoder))
+        zero = None if untrained is None else self._ask("export", "--version", "0", "--out", str(untrained))
         return Outcome(
             contender=self._contender,
             run_id=str(status["run_id"]),
@@ -217,6 +218,7 @@ class Federation:
             evaluations={version: dict(values) for version, values in self.progress.evaluations.items()},
             clients=tuple(self._ask("clients")),
             encoder=encoder,
+            untrained_digest="" if zero is None else str(zero["model_digest"]),
             seconds=self._last_committed - self._first_opened,
         )
 

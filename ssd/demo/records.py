@@ -59,3 +59,5 @@ class Outcome:
     encoder: Path
     seconds: float
     """From the first opened round to the last commit."""
+    untrained_digest: str = ""
+    """Model digest of version 0, where it was exported as well."""

@@ -59,16 +59,11 @@ def run_demo(settings: DemoSettings, console: Console) -> Mapping[str, Json]:
             display = display_for(console, [each.progress for each in federations], settings.evaluate_every)
             with display:
                 display.say(introduction(settings, partition))
-                outcomes: list[Outcome] = []
-                untrained_digest = ""
-
-                def between() -> None:
-                    nonlocal untrained_digest
-                    federations[1].launch()
-                    untrained_digest = federations[0].export_untrained(untrained)
-
-                outcomes.append(federations[0].run(hosted, display.show, trained=between))
-                outcomes.append(federations[1].run(hosted, display.show))
+                first, second = federations
+                outcomes = [
+                    first.run(hosted, display.show, trained=second.launch, untrained=untrained),
+                    second.run(hosted, display.show),
+                ]
                 display.say("measuring the encoders ...")
                 encoders = closing.encoders_of(untrained, outcomes)
                 measured = closing.measure(encoders, images, partition, settings.seed)
@@ -78,7 +73,6 @@ def run_demo(settings: DemoSettings, console: Console) -> Mapping[str, Json]:
             outcomes,
             measured,
             partition,
-            untrained_digest=untrained_digest,
             wall_seconds=time.monotonic() - started,
             processor_seconds=processor_seconds(),
         )

@@ -36,7 +36,6 @@ def summary(
     measured: Mapping[str, Mapping[str, float]],
     partition: Partition,
     *,
-    untrained_digest: str,
     wall_seconds: float,
     processor_seconds: float,
 ) -> dict[str, Json]:
@@ -47,7 +46,6 @@ def summary(
         outcomes: of the federations, in the order they ran.
         measured: the closing table's numbers by column.
         partition: which images were whose.
-        untrained_digest: model digest of version 0.
         wall_seconds: of the whole demo.
         processor_seconds: user and system time of the demo and all its processes.
     """
@@ -73,7 +71,7 @@ def summary(
             "sizes": {client: len(indices) for client, indices in partition.clients.items()},
         },
         "table": {name: dict(values) for name, values in measured.items()},
-        "untrained_digest": untrained_digest,
+        "untrained_digest": outcomes[0].untrained_digest,
         "federations": {each.contender.method: _federation(each) for each in outcomes},
         "wall_seconds": round(wall_seconds, 2),
         "processor_seconds": round(processor_seconds, 2),

@@ -424,7 +424,7 @@ def test_the_summary_is_plain_json_and_says_what_it_was_made_of() -> None:
     partition = dirichlet([n % 10 for n in range(200)], CLIENTS, 0.1, 1, dataset="digits")
     document = summary(
         DemoSettings(rounds=2), [outcome(0), outcome(1)], MEASURED, partition,
-        untrained_digest="cd", wall_seconds=1.0, processor_seconds=2.0,
+        wall_seconds=1.0, processor_seconds=2.0,
     )  # fmt: skip
     again = json.loads(json.dumps(document, allow_nan=False))
     assert set(again["federations"]) == {each.method for each in CONTENDERS}
