@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -11,7 +10,7 @@ import pytest
 
 from hostile import Outcome, Site, Upload, reference
 from raw_worker import RawWorker
-from ssd.digest import CHUNK_BYTES
+from ssd.digest import CHUNK_BYTES, chunk_digests
 from ssd_proto.v1 import federation_pb2 as pb
 
 pytestmark = pytest.mark.e2e
@@ -155,7 +154,7 @@ def test_a_message_that_is_garbage_or_too_large(site: Site) -> None:
     site.refuses_upload(large, Code.RESOURCE_EXHAUSTED, "message_too_large")
     # Over gRPC's own limit our code sees the end of the stream; the sender hears either of the two.
     before = site.counts()
-    outcome = after_the_envelope(chunk(0, bytes(6 << 20)).SerializeToString())()
+    outcome = after_the_envelope(chunk(0, bytes(18 << 20)).SerializeToString())()
     assert outcome.code in (Code.RESOURCE_EXHAUSTED, Code.DATA_LOSS), outcome
     truncated = ("updates", "rejected", "truncated")
     site.federation.until(
@@ -209,20 +208,23 @@ def test_the_round_commits_as_if_nothing_had_happened(site: Site) -> None:
 
 @pytest.mark.parametrize("kind", ["ram", "disk"])
 def test_without_room_an_upload_is_held_and_never_refused(tmp_path: Path, kind: str) -> None:
-    body_bytes = 45_000
+    large = bytes(160_000)
     budget = {f"limits.staging_{other}_bytes": 0 for other in ("ram", "disk")}
     budget[f"limits.staging_{kind}_bytes"] = 200_000
     with Site(tmp_path, **budget) as site:
-        body, weight = site.honest[site.cohort[0]]
-        assert len(body) < body_bytes
-        # Four broken-off variants of one update fill the room, all being sent.
-        filling = []
-        for seconds in range(4):
-            clients = [pb.WeightedClient(client=site.cohort[0], weight=weight, training_seconds=seconds)]
-            upload = Upload(site.alpha, site.envelope(site.cohort[0], clients=clients))
-            assert upload.proceeded()
-            filling.append(upload)
-        assert site.federation.metric("ssd_coordinator_staging_bytes", kind=kind) == 4 * len(body)
+        assert 200_000 - len(large) < len(site.honest[site.cohort[1]][0])
+        # A fold as large as one may be leaves no room for an update, and is still being sent.
+        filling = Upload(
+            site.alpha,
+            site.envelope(
+                site.cohort[0],
+                kind=pb.Envelope.KIND_FOLD,
+                body_size=len(large),
+                chunk_digests=b"".join(chunk_digests(large)),
+            ),
+        )
+        assert filling.proceeded()
+        assert site.federation.metric("ssd_coordinator_staging_bytes", kind=kind) == len(large)
         waiting = [
             Upload(worker, site.envelope(client))
             for worker, client in ((site.alpha, site.cohort[1]), (site.beta, site.cohort[2]))
@@ -232,25 +234,38 @@ def test_without_room_an_upload_is_held_and_never_refused(tmp_path: Path, kind: 
             assert first is not None
             assert first.WhichOneof("kind") == "hold"
         site.well()
-        # One is finished, one breaks off: there is room for two.
-        filling[0].send_body(body)
-        assert filling[0].outcome().verdict.fate == pb.Verdict.FATE_ACCEPTED
-        filling[1].call.cancel()
+        # It breaks off: what nobody is sending gives way.
+        filling.call.cancel()
         for upload, client in zip(waiting, site.cohort[1:], strict=True):
             assert upload.proceeded()
             upload.send_body(site.honest[client][0])
             assert upload.outcome().verdict.fate == pb.Verdict.FATE_ACCEPTED
             site.contributed.add(client)
-        site.contributed.add(site.cohort[0])
         assert site.finish() == reference(site.settings)
-        # What was still being sent when the round ended is let go of.
-        for upload in filling[2:]:
-            ended = upload.outcome()
-            assert (ended.code, ended.reason) == (Code.ABORTED, "too_late")
         site.federation.until(
             lambda: site.federation.metric("ssd_coordinator_staging_bytes", kind=kind) == 0,
             "the room is free",
         )
+        site.ends_cleanly()
+
+
+def test_a_client_has_one_upload_at_a_time(tmp_path: Path) -> None:
+    """Otherwise variants of one envelope could take all the room there is."""
+    with Site(tmp_path) as site:
+        body, weight = site.honest[site.cohort[0]]
+        variants = []
+        for seconds in range(3):
+            clients = [pb.WeightedClient(client=site.cohort[0], weight=weight, training_seconds=seconds)]
+            variants.append(Upload(site.alpha, site.envelope(site.cohort[0], clients=clients)))
+            assert variants[-1].proceeded()
+        assert site.federation.metric("ssd_coordinator_staging_bytes", kind="ram") == len(body)
+        for older in variants[:-1]:
+            ended = older.outcome()
+            assert (ended.code, ended.reason) == (Code.ABORTED, "fenced")
+        variants[-1].send_body(body)
+        assert variants[-1].outcome().verdict.fate == pb.Verdict.FATE_ACCEPTED
+        site.contributed.add(site.cohort[0])
+        assert site.finish() == reference(site.settings)
         site.ends_cleanly()
 
 

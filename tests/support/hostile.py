@@ -129,7 +129,7 @@ class Upload:
         self._up.put(message)
 
     def send_chunk(self, offset: int, data: bytes) -> None:
-        self.send(pb.UploadPart(chunk=pb.Chunk(offset=offset, data=data)))
+        self.send(pb.UploadPart(chunk=pb.Chunk(offset=offset, data=bytes(data))))
 
     def send_body(self, body: bytes, stop: int | None = None, step: int = CHUNK_BYTES) -> None:
         """The body from where the coordinator wants it up to `stop`."""
