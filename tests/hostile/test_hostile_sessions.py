@@ -269,7 +269,9 @@ def test_a_worker_that_never_reads_its_stream_is_cut_off(site: Site) -> None:
     site.beta.close()
     gone(site, "beta")
     options = [("grpc.use_local_subchannel_pool", 1), ("grpc.http2.bdp_probe", 0)]
-    again = as_bytes(pb.WorkerMessage(clients_changed=pb.ClientsChanged(clients=hosting(*theirs))))
+    # With the records the welcome told it to take over; others would end the stream.
+    records = [pb.HostedClient(client=client, last_committed_round=site.task.round - 1) for client in theirs]
+    again = as_bytes(pb.WorkerMessage(clients_changed=pb.ClientsChanged(clients=records)))
     over = threading.Event()
 
     def up() -> Iterator[Any]:
