@@ -37,6 +37,7 @@ from worker.uploads import UploadBody, Uploads
 
 _log = logging.getLogger(__name__)
 _STOP_SECONDS = 10.0
+_STORAGE_RETRY_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -318,6 +319,12 @@ class Driver:
             if body is None:
                 return
             verdict = await self._judge(welcome, access, body)
+        except StorageFailed as error:
+            # Nothing is lost: what is to be uploaded is kept, and the disk may have room again soon.
+            _log.error("storage_failed", extra=fields(detail=str(error)))
+            await self._clock.sleep(_STORAGE_RETRY_SECONDS)
+            await self._upload(effect)
+            return
         except (SessionEnded, TaskFault) as error:
             _log.warning("upload_suspended", extra=fields(detail=str(error)))
             self.post(events.UploadBroken(upload=effect.upload))

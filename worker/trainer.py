@@ -78,6 +78,7 @@ class ProcessTrainer:
         self._jobs = 0
         self._job: _Job | None = None
         self._stopping = False
+        self._device_fault = ""
         self._busy = 0.0
         self._body_size = 0
         self.device = "cuda" if settings.device.startswith("cuda") else "cpu"
@@ -192,7 +193,9 @@ class ProcessTrainer:
     async def _read(self, reader: asyncio.StreamReader, child: asyncio.subprocess.Process) -> None:
         with suppress(ConnectionError):
             while line := await reader.readline():
-                self._report(json.loads(line))
+                # A child killed in the middle of a report leaves half a line: its end tells enough.
+                if line.endswith(b"\n"):
+                    self._report(json.loads(line))
         code = await child.wait()
         self._child = self._writer = None
         job, self._job = self._job, None
@@ -202,6 +205,10 @@ class ProcessTrainer:
         self._busy += time.monotonic() - job.started
         if self._stopping:
             self._end_stop()
+            return
+        if self._device_fault:
+            self._fail(job, "device_fault", self._device_fault, whole_task=False)
+            self._device_fault = ""
             return
         how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
         _log.error("training_process_died", extra=fields(how=how))
@@ -213,6 +220,10 @@ class ProcessTrainer:
         self.device_memory_used = report.get("device_memory_used", self.device_memory_used)
         self.device = str(report.get("device", self.device)).partition(":")[0]
         if job is None or report["job"] != job.number:
+            return
+        if report.get("reason") == "device_fault":
+            # The child ends itself now; the next client must not be given to it.
+            self._device_fault = report["detail"]
             return
         if report["event"] == "progress":
             if job.key is not None:
