@@ -330,3 +330,30 @@ def test_the_arrays_of_a_task_are_read_only(tmp_path: Path) -> None:
         assert np.array_equal(np.fromfile(bench.prepared.base, "<f4"), before)
 
     run(tmp_path, scenario, methods={"synthetic": str(tmp_path / "meddler.py")})
+
+
+FAULTY_DEVICE = """
+from ssd.methods.synthetic import SyntheticConfig, SyntheticMethod
+
+class Faulty(SyntheticMethod):
+    def train(self, task, data, progress):
+        if task.client_id == "a":
+            raise RuntimeError("CUDA error: an illegal memory access was encountered")
+        return super().train(task, data, progress)
+
+def create(config):
+    return Faulty(SyntheticConfig(**config))
+"""
+
+
+def test_after_a_device_fault_the_next_client_gets_a_fresh_process(tmp_path: Path) -> None:
+    (tmp_path / "faulty.py").write_text(FAULTY_DEVICE)
+
+    async def scenario(bench: Bench) -> None:
+        failed = await bench.train("a")
+        assert isinstance(failed, events.ClientFailed)
+        assert failed.reason == "device_fault"
+        # At once: the spoiled process is on its way out, and must not be given this client.
+        assert isinstance(await bench.train("b"), events.ClientTrained)
+
+    run(tmp_path, scenario, methods={"synthetic": str(tmp_path / "faulty.py")})
