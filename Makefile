@@ -8,7 +8,7 @@ READY := $(VENV)/.ready
 .DEFAULT_GOAL := help
 
 help:
-	@echo "make demo    a whole federation on this machine: coordinator, workers, ten clients, real images (about 4 minutes)"
+	@echo "make demo    a whole federation on this machine: coordinator, workers, ten clients, real images (about 2 minutes)"
 	@echo "make test    lint, then every test (what CI runs)"
 	@echo "make lint    ruff, mypy --strict, import rules, generated code is current"
 	@echo "make format  let ruff rewrite what it can"
