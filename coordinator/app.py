@@ -14,6 +14,7 @@ from coordinator.config import CoordinatorConfig, refuse_changes
 from coordinator.core.strategy import create as create_strategy
 from coordinator.driver import Driver
 from coordinator.errors import ConfigInvalid, StorageFailed
+from coordinator.heap import share_arenas
 from coordinator.host_client import SubprocessMethodHost
 from coordinator.identity import ClaimedIdentity
 from coordinator.logs import configure as configure_logs
@@ -44,6 +45,7 @@ def run(config: CoordinatorConfig) -> int:
         OperatorFault: it could not start, and what to do about it.
     """
     configure_logs(config.log.level, config.log.format)
+    share_arenas()
     with StateDirectoryLock(config.coordinator.state_dir):
         return asyncio.run(_serve(config))
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from coordinator.core import effects, events
 from coordinator.core.state import Fate
 from coordinator.errors import ClientFault, Reason
+from coordinator.heap import give_back
 from coordinator.inbox import Inbox
 from coordinator.logs import event as log_event
 from coordinator.messages import Envelope, Verdict
@@ -19,6 +20,9 @@ from coordinator.uploads import CONTENT, Upload, UploadDesk, verdict_of
 from ssd.folding import FoldPlan
 
 log = logging.getLogger(__name__)
+
+CHECKS_AT_ONCE = 1
+"""A body on disk is mapped while it is checked; how many are must not depend on how many workers there are."""
 
 
 class Intake:
@@ -43,6 +47,7 @@ class Intake:
         self._offered: dict[int, tuple[Upload, asyncio.Future[Verdict]]] = {}
         self._numbers = 0
         self._judging: set[asyncio.Task[Verdict]] = set()
+        self._checking = asyncio.Semaphore(CHECKS_AT_ONCE)
 
     async def judge(self, session: Session, upload: Upload) -> Verdict:
         """Check a complete upload, offer it to the round, give its fate. Its room is given back.
@@ -57,7 +62,8 @@ class Intake:
     async def _judge(self, session: Session, upload: Upload) -> Verdict:
         try:
             try:
-                await asyncio.to_thread(upload.check, self._plan)
+                async with self._checking:
+                    await asyncio.to_thread(self._check, upload)
             except ClientFault as fault:
                 return self.reject(session, upload.envelope, fault)
             verdict = await self._offer(session, upload)
@@ -65,6 +71,11 @@ class Intake:
             self._desk.finish(upload)
         self._metrics.upload(verdict.fate, verdict.reason)
         return verdict
+
+    def _check(self, upload: Upload) -> None:
+        # The buffers its bytes came in are free by now; what follows needs memory of its own.
+        give_back()
+        upload.check(self._plan)
 
     async def _offer(self, session: Session, upload: Upload) -> Verdict:
         verdict: asyncio.Future[Verdict] = asyncio.get_running_loop().create_future()

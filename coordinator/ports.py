@@ -258,7 +258,7 @@ class StagedBody(Protocol):
     size: int
     received: int
 
-    def append(self, data: bytes) -> None:
+    def append(self, data: bytes | memoryview) -> None:
         """Behaviour: adds bytes at `received`; over `size` raises ValueError."""
         ...
 

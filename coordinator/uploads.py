@@ -169,7 +169,7 @@ class Upload:
         """Whether the whole body has arrived."""
         return self.body.received == self.envelope.body_size
 
-    def take(self, offset: int, data: bytes) -> None:
+    def take(self, offset: int, data: bytes | memoryview) -> None:
         """Append a piece of the body.
 
         Raises:

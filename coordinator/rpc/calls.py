@@ -5,17 +5,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Collection
+from collections.abc import Awaitable, Collection, Sequence
 from typing import Any
 
 import grpc
 from google.protobuf.message import Message
 
+from coordinator.driver import Driver
 from coordinator.errors import ClientFault, Reason
 from coordinator.logs import event as log_event
 from coordinator.metrics import CoordinatorMetrics
-from coordinator.rpc.status import REASON_KEY, TABLE
-from coordinator.rpc.wire import Malformed
+from coordinator.rpc.status import REASON_KEY, SESSION_KEY, TABLE
+from coordinator.rpc.wire import ChunkPart, Malformed
+from coordinator.sessions import Session
 from ssd.digest import CHUNK_BYTES
 
 log = logging.getLogger(__name__)
@@ -41,7 +43,7 @@ def well_formed(message: Any) -> Any:
                 Reason.MESSAGE_TOO_LARGE, f"a message of {message.size} bytes is over the limit"
             )
         raise ClientFault(Reason.MALFORMED_MESSAGE, "the message is not what this call takes")
-    assert isinstance(message, Message)
+    assert isinstance(message, Message | ChunkPart)
     return message
 
 
@@ -71,6 +73,19 @@ async def read(
         return (True, well_formed(reading.result())) if reading.done() else (False, None)
     finally:
         reading.cancel()
+
+
+def session_of(driver: Driver, context: Context) -> Session:
+    """The session a data call belongs to.
+
+    Raises:
+        ClientFault: reason no_session.
+    """
+    metadata: Sequence[tuple[str, str | bytes]] = context.invocation_metadata() or ()
+    tokens = [value for key, value in metadata if key == SESSION_KEY]
+    if len(tokens) != 1 or not isinstance(tokens[0], str):
+        raise ClientFault(Reason.NO_SESSION, f"every data call carries the metadata key {SESSION_KEY} once")
+    return driver.session(tokens[0])
 
 
 async def refuse(metrics: CoordinatorMetrics, context: Context, call: str, fault: ClientFault) -> None:

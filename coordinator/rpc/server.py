@@ -17,6 +17,7 @@ SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 SERVICES = (servicer.SERVICE, operator.SERVICE)
 HARD_LIMIT_HELLO = servicer.MAX_HELLO_BYTES + (1 << 20)
+LOOKAHEAD_BYTES = 256 << 10
 HARD_LIMIT_FACTOR = 2
 """gRPC's own limit lies above ours: what is between the two gets our refusal, with a reason and a metric."""
 
@@ -26,6 +27,9 @@ def options(max_message_bytes: int) -> list[tuple[str, int]]:
     return [
         ("grpc.max_receive_message_length", max(HARD_LIMIT_FACTOR * max_message_bytes, HARD_LIMIT_HELLO)),
         ("grpc.max_send_message_length", -1),
+        # What a stream may send ahead of being read. Left to itself gRPC raises it to megabytes for each of them.
+        ("grpc.http2.bdp_probe", 0),
+        ("grpc.http2.lookahead_bytes", LOOKAHEAD_BYTES),
         # The port belongs to one process; a second coordinator must fail to bind, not share it.
         ("grpc.so_reuseport", 0),
         ("grpc.keepalive_time_ms", 60_000),

@@ -5,30 +5,26 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc
 
-from coordinator.core.state import Fate
 from coordinator.driver import Driver
 from coordinator.errors import BlobCorrupt, BlobMissing, ClientFault, Reason, StorageFailed
 from coordinator.logs import event as log_event
-from coordinator.messages import Envelope, Verdict
 from coordinator.ports import Identity
 from coordinator.rpc import convert
-from coordinator.rpc.calls import Context, Handler, check_offset, finished, read, refuse, well_formed
-from coordinator.rpc.status import SESSION_KEY
-from coordinator.rpc.wire import Malformed, blob_part, serialise, tolerant
+from coordinator.rpc.calls import Context, Handler, check_offset, read, refuse, session_of, well_formed
+from coordinator.rpc.upload_call import UploadCalls
+from coordinator.rpc.wire import Malformed, blob_part, serialise, tolerant, upload_part
 from coordinator.sessions import Session
-from coordinator.uploads import RETRYING, Upload
 from ssd.digest import CHUNK_BYTES
 from ssd_proto.v1 import federation_pb2 as pb
 
 log = logging.getLogger(__name__)
 
 SERVICE = "ssd_proto.v1.Federation"
-HOLD_POLL_SECONDS = 0.25
 LAST_WORDS_SECONDS = 5.0
 """How long a closed stream may take to deliver what is queued for it."""
 MAX_FETCHES = 8
@@ -46,6 +42,7 @@ class FederationServicer:
         self._driver = driver
         self._identity = identity
         self._limit = max_message_bytes
+        self._uploads = UploadCalls(driver)
 
     def handler(self) -> Handler:
         """The service's handlers, with deserialisers that never raise."""
@@ -59,7 +56,7 @@ class FederationServicer:
                     self.fetch_blob, tolerant(pb.FetchBlobRequest, self._limit), serialise
                 ),
                 "SubmitUpdate": grpc.stream_stream_rpc_method_handler(
-                    self.submit_update, tolerant(pb.UploadPart, self._limit), serialise
+                    self._uploads.submit_update, upload_part(self._limit), serialise
                 ),
             },
         )
@@ -162,7 +159,7 @@ class FederationServicer:
     async def fetch_blob(self, request: pb.FetchBlobRequest | Malformed, context: Context) -> None:
         """Stream a blob from an offset."""
         try:
-            session = self._session(context)
+            session = session_of(self._driver, context)
             checked = well_formed(request)
             task = asyncio.current_task()
             assert task is not None
@@ -193,119 +190,7 @@ class FederationServicer:
             log_event(log, logging.ERROR, error.code, detail=str(error))
             await self._refuse(context, "fetch_blob", ClientFault(Reason.STORAGE, str(error)))
 
-    # ----------------------------------------------------------------------------------------------- upload
-
-    async def submit_update(self, _requests: AsyncIterator[Any], context: Context) -> None:
-        """Take an upload in, judge it, answer."""
-        session: Session | None = None
-        envelope: Envelope | None = None
-        try:
-            session = self._session(context)
-            ends = (asyncio.ensure_future(session.closed.wait()),)
-            try:
-                first = await self._next(context, ends, session)
-            finally:
-                ends[0].cancel()
-            if first is None or first.WhichOneof("kind") != "envelope":
-                raise ClientFault(Reason.WRONG_ORDER, "the first message of an upload is its envelope")
-            envelope = convert.envelope_of(first.envelope)
-            self._driver.let_in(session, envelope)
-            upload = await self._room(session, envelope, context)
-            verdict = await self._take_in(session, upload, context)
-        except ClientFault as fault:
-            if session is not None and envelope is not None:
-                verdict = self._driver.reject(session, envelope, fault)
-                if fault.reason not in RETRYING:
-                    await self._answer(context, verdict)
-                await self._refuse(context, "submit_update", fault)
-            else:
-                await self._refuse(context, "submit_update", fault)
-            return
-        except StorageFailed as error:
-            await self._refuse(context, "submit_update", ClientFault(Reason.STORAGE, str(error)))
-            return
-        await self._answer(context, verdict)
-        if verdict.fate is Fate.REJECTED:
-            await self._refuse(context, "submit_update", ClientFault(Reason(verdict.reason), verdict.detail))
-
-    async def _room(self, session: Session, envelope: Envelope, context: Context) -> Upload:
-        """Wait until the body has room; the sender is told to hold meanwhile."""
-        upload = self._driver.claim_upload(session, envelope)
-        if upload is not None:
-            return upload
-        await context.write(pb.UploadReply(hold=pb.Hold(reason="no room for the body yet")))
-        while upload is None:
-            await asyncio.sleep(HOLD_POLL_SECONDS)
-            if not session.open:
-                raise ClientFault(Reason.NO_SESSION, "the session ended while the upload was held")
-            self._driver.let_in(session, envelope)
-            upload = self._driver.claim_upload(session, envelope)
-        return upload
-
-    async def _take_in(self, session: Session, upload: Upload, context: Context) -> Verdict:
-        judged = False
-        closed = asyncio.ensure_future(session.closed.wait())
-        interrupted = asyncio.ensure_future(upload.interrupted.wait())
-        try:
-            await context.write(pb.UploadReply(proceed=pb.Continue(offset=upload.body.received)))
-            while not upload.complete:
-                part = await self._next(context, (closed, interrupted), session, upload)
-                if part is None:
-                    raise ClientFault(
-                        Reason.TRUNCATED,
-                        f"the stream ended at byte {upload.body.received} of {upload.envelope.body_size};"
-                        " send the envelope again to go on from there",
-                    )
-                if part.WhichOneof("kind") != "chunk":
-                    raise ClientFault(Reason.WRONG_ORDER, "after the envelope come chunks")
-                await finished(asyncio.to_thread(upload.take, part.chunk.offset, part.chunk.data))
-                self._driver.received(len(part.chunk.data))
-                self._driver.heard(session)
-            judged = True
-            return await self._driver.judge(session, upload)
-        except asyncio.CancelledError:
-            # The sender broke off, or gRPC itself refused a message of it: both look like this.
-            if not judged:
-                fault = ClientFault(Reason.TRUNCATED, f"the call broke off at byte {upload.body.received}")
-                self._driver.reject(session, upload.envelope, fault)
-            raise
-        finally:
-            closed.cancel()
-            interrupted.cancel()
-            if not judged:
-                self._driver.release_upload(upload)
-
-    @staticmethod
-    async def _next(
-        context: Context,
-        ends: Collection[asyncio.Future[Any]],
-        session: Session,
-        upload: Upload | None = None,
-    ) -> Any:
-        """The next message of an upload; it is not waited for longer than the session and the claim last."""
-        came, part = await read(context, ends)
-        if came:
-            return part
-        if session.open and upload is not None and upload.interruption is not None:
-            raise upload.interruption
-        raise ClientFault(
-            Reason.NO_SESSION, "the session ended during the upload; attend again, then go on with it"
-        )
-
-    async def _answer(self, context: Context, verdict: Verdict) -> None:
-        with contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
-            await context.write(convert.verdict_message(verdict))
-
     # ----------------------------------------------------------------------------------------------- common
-
-    def _session(self, context: Context) -> Session:
-        metadata: Sequence[tuple[str, str | bytes]] = context.invocation_metadata() or ()
-        tokens = [value for key, value in metadata if key == SESSION_KEY]
-        if len(tokens) != 1 or not isinstance(tokens[0], str):
-            raise ClientFault(
-                Reason.NO_SESSION, f"every data call carries the metadata key {SESSION_KEY} once"
-            )
-        return self._driver.session(tokens[0])
 
     async def _refuse(self, context: Context, call: str, fault: ClientFault) -> None:
         await refuse(self._driver.metrics, context, call, fault)

@@ -36,7 +36,7 @@ class MemoryBody:
         self._bytes: NDArray[np.uint8] | None = np.empty(size, np.uint8)
         self._release = release
 
-    def append(self, data: bytes) -> None:
+    def append(self, data: bytes | memoryview) -> None:
         """See `coordinator.ports.StagedBody`."""
         room = _room(self, self._bytes)
         end = _end(self, data)
@@ -66,7 +66,7 @@ class DiskBody:
         self._path = path
         self._release = release
 
-    def append(self, data: bytes) -> None:
+    def append(self, data: bytes | memoryview) -> None:
         """See `coordinator.ports.StagedBody`. Raises `StorageFailed` if the medium fails."""
         descriptor = _room(self, self._descriptor)
         end = _end(self, data)
@@ -200,7 +200,7 @@ def _room(body: MemoryBody | DiskBody, room: Room | None) -> Room:
     return room
 
 
-def _end(body: MemoryBody | DiskBody, data: bytes) -> int:
+def _end(body: MemoryBody | DiskBody, data: bytes | memoryview) -> int:
     end = body.received + len(data)
     if end > body.size:
         raise ValueError(f"{end} bytes for a body of {body.size}")

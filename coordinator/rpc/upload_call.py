@@ -1,0 +1,137 @@
+"""The call SubmitUpdate: an envelope, chunks, a verdict."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Collection
+from typing import Any
+
+import grpc
+
+from coordinator.core.state import Fate
+from coordinator.driver import Driver
+from coordinator.errors import ClientFault, Reason, StorageFailed
+from coordinator.messages import Envelope, Verdict
+from coordinator.rpc import convert
+from coordinator.rpc.calls import Context, finished, read, refuse, session_of
+from coordinator.rpc.wire import ChunkPart
+from coordinator.sessions import Session
+from coordinator.uploads import RETRYING, Upload
+from ssd_proto.v1 import federation_pb2 as pb
+
+HOLD_POLL_SECONDS = 0.25
+
+
+class UploadCalls:
+    """Takes uploads in and answers them; the driver decides."""
+
+    def __init__(self, driver: Driver) -> None:
+        self._driver = driver
+
+    async def submit_update(self, _requests: AsyncIterator[Any], context: Context) -> None:
+        """Take an upload in, judge it, answer."""
+        session: Session | None = None
+        envelope: Envelope | None = None
+        try:
+            session = session_of(self._driver, context)
+            ends = (asyncio.ensure_future(session.closed.wait()),)
+            try:
+                first = await self._next(context, ends, session)
+            finally:
+                ends[0].cancel()
+            if not isinstance(first, pb.UploadPart) or first.WhichOneof("kind") != "envelope":
+                raise ClientFault(Reason.WRONG_ORDER, "the first message of an upload is its envelope")
+            envelope = convert.envelope_of(first.envelope)
+            self._driver.let_in(session, envelope)
+            upload = await self._room(session, envelope, context)
+            verdict = await self._take_in(session, upload, context)
+        except ClientFault as fault:
+            if session is not None and envelope is not None:
+                verdict = self._driver.reject(session, envelope, fault)
+                if fault.reason not in RETRYING:
+                    await self._answer(context, verdict)
+                await self._refuse(context, fault)
+            else:
+                await self._refuse(context, fault)
+            return
+        except StorageFailed as error:
+            await self._refuse(context, ClientFault(Reason.STORAGE, str(error)))
+            return
+        await self._answer(context, verdict)
+        if verdict.fate is Fate.REJECTED:
+            await self._refuse(context, ClientFault(Reason(verdict.reason), verdict.detail))
+
+    async def _room(self, session: Session, envelope: Envelope, context: Context) -> Upload:
+        """Wait until the body has room; the sender is told to hold meanwhile."""
+        upload = self._driver.claim_upload(session, envelope)
+        if upload is not None:
+            return upload
+        await context.write(pb.UploadReply(hold=pb.Hold(reason="no room for the body yet")))
+        while upload is None:
+            await asyncio.sleep(HOLD_POLL_SECONDS)
+            if not session.open:
+                raise ClientFault(Reason.NO_SESSION, "the session ended while the upload was held")
+            self._driver.let_in(session, envelope)
+            upload = self._driver.claim_upload(session, envelope)
+        return upload
+
+    async def _take_in(self, session: Session, upload: Upload, context: Context) -> Verdict:
+        judged = False
+        closed = asyncio.ensure_future(session.closed.wait())
+        interrupted = asyncio.ensure_future(upload.interrupted.wait())
+        try:
+            await context.write(pb.UploadReply(proceed=pb.Continue(offset=upload.body.received)))
+            while not upload.complete:
+                part = await self._next(context, (closed, interrupted), session, upload)
+                if part is None:
+                    raise ClientFault(
+                        Reason.TRUNCATED,
+                        f"the stream ended at byte {upload.body.received} of {upload.envelope.body_size};"
+                        " send the envelope again to go on from there",
+                    )
+                chunk = part if isinstance(part, ChunkPart) else part.chunk
+                if chunk is not part and part.WhichOneof("kind") != "chunk":
+                    raise ClientFault(Reason.WRONG_ORDER, "after the envelope come chunks")
+                await finished(asyncio.to_thread(upload.take, chunk.offset, chunk.data))
+                self._driver.received(len(chunk.data))
+                # Not kept while the next one is on its way.
+                del part, chunk
+                self._driver.heard(session)
+            judged = True
+            return await self._driver.judge(session, upload)
+        except asyncio.CancelledError:
+            # The sender broke off, or gRPC itself refused a message of it: both look like this.
+            if not judged:
+                fault = ClientFault(Reason.TRUNCATED, f"the call broke off at byte {upload.body.received}")
+                self._driver.reject(session, upload.envelope, fault)
+            raise
+        finally:
+            closed.cancel()
+            interrupted.cancel()
+            if not judged:
+                self._driver.release_upload(upload)
+
+    @staticmethod
+    async def _next(
+        context: Context,
+        ends: Collection[asyncio.Future[Any]],
+        session: Session,
+        upload: Upload | None = None,
+    ) -> Any:
+        """The next message of an upload; it is not waited for longer than the session and the claim last."""
+        came, part = await read(context, ends)
+        if came:
+            return part
+        if session.open and upload is not None and upload.interruption is not None:
+            raise upload.interruption
+        raise ClientFault(
+            Reason.NO_SESSION, "the session ended during the upload; attend again, then go on with it"
+        )
+
+    async def _answer(self, context: Context, verdict: Verdict) -> None:
+        with contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
+            await context.write(convert.verdict_message(verdict))
+
+    async def _refuse(self, context: Context, fault: ClientFault) -> None:
+        await refuse(self._driver.metrics, context, "submit_update", fault)
