@@ -25,19 +25,27 @@ def torchvision(module: str = "torchvision") -> ModuleType:
         ImportError: torchvision is not installed.
 
     """
-    if "torchvision" not in sys.modules:
-        _import_root()
-    return importlib.import_module(module)
+    # Some modules make tensors as they are imported, which a caller building on the meta device must not catch.
+    with torch.device("cpu"):
+        if "torchvision" not in sys.modules:
+            _import_root()
+        return importlib.import_module(module)
 
 
 def _import_root() -> None:
+    _forget()
     try:
         importlib.import_module("torchvision")
     except RuntimeError as error:
         if "torchvision::" not in str(error):
             raise
-        for name in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
-            del sys.modules[name]
+        _forget()
         for name, schema in SCHEMAS.items():
             torch.library.define(f"torchvision::{name}", schema)
         importlib.import_module("torchvision")
+
+
+def _forget() -> None:
+    """Drop what a failed import leaves behind: modules inside a package that is gone confuse the next try."""
+    for name in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
+        del sys.modules[name]

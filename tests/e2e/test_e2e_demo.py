@@ -24,6 +24,9 @@ pytestmark = [
 
 
 def start(out: Path, *arguments: str) -> subprocess.Popen[str]:
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # A runner in the background of a shell ignores Ctrl-C, and its children with it.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "proto")])}
     return subprocess.Popen(
         [sys.executable, "-m", "ssd", "demo", "--out", str(out), *arguments],
