@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from coordinator.aggregation import VersionMaker
+from coordinator.attendance import Attendance
 from coordinator.catalogue import Catalogue
 from coordinator.committing import Committer, Tally
-from coordinator.core import effects, events, registry
+from coordinator.core import effects, events
 from coordinator.core.effects import Effect
 from coordinator.core.round import next_wakeup, step
 from coordinator.core.state import Phase, RunState
@@ -29,13 +29,11 @@ from coordinator.intake import Intake
 from coordinator.logs import event as log_event
 from coordinator.messages import (
     Cancel,
-    Capabilities,
     Committed,
     Drain,
     Envelope,
     RunChanged,
     StatusView,
-    Train,
     Verdict,
 )
 from coordinator.metrics import CoordinatorMetrics
@@ -50,20 +48,15 @@ from coordinator.ports import (
     VersionRecord,
 )
 from coordinator.sessions import Session, SessionTable
+from coordinator.tasks import Tasks
 from coordinator.uploads import Addressing, Upload, UploadDesk, check_envelope
-from coordinator.welcoming import Terms, welcome
+from coordinator.welcoming import Terms
 from ssd.declaration import Declaration
-from ssd.digest import json_digest
 from ssd.folding import Fold, FoldPlan
-from ssd.scaling import ScalingVector, assign
-from ssd.schedule import resolve
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
 
-PROTOCOL_VERSIONS = range(1, 2)
-"""Protocol versions this build speaks."""
-SILENT_HEARTBEATS = 3
 RESTART_RECONNECT_SECONDS = 1.0
 
 
@@ -121,14 +114,22 @@ class Driver:
         self._durability = Durability(clock, metrics)
         self._catalogue = Catalogue(run, store, blobs)
         self._evaluations = Evaluations(store, self._catalogue, self.sessions, settings.evaluation_every)
-        self._scaling: dict[str, ScalingVector | None] = {
-            record.client: record.scaling for record in store.clients()
-        }
+        self._tasks = Tasks(
+            run=run,
+            declaration=declaration,
+            seed=settings.seed,
+            threads=settings.threads,
+            expected_clients=settings.expected_clients,
+            scaling={record.client: record.scaling for record in store.clients()},
+        )
         self._committed_rounds = {record.client: record.last_committed_round for record in store.clients()}
         self._committer = Committer(
             store=store, catalogue=self._catalogue, maker=maker, durability=self._durability, clock=clock
         )
-        self._terms = Terms(
+        self._accepted_sets = {
+            each.round: frozenset(each.accepted) for each in store.attempts() if each.outcome == "committed"
+        }
+        terms = Terms(
             run=run,
             declaration=declaration,
             plan=plan,
@@ -137,9 +138,22 @@ class Driver:
             heartbeat_seconds=settings.heartbeat_seconds,
             data_endpoints=settings.data_endpoints,
         )
-        self._accepted_sets = {
-            each.round: frozenset(each.accepted) for each in store.attempts() if each.outcome == "committed"
-        }
+        self.attendance = Attendance(
+            terms=terms,
+            state=lambda: self._state,
+            apply=self._apply,
+            settled=self._stop_if_finished,
+            accepted_sets=self._accepted_sets,
+            committed_rounds=self._committed_rounds,
+            sessions=self.sessions,
+            inbox=self._inbox,
+            durability=self._durability,
+            catalogue=self._catalogue,
+            evaluations=self._evaluations,
+            store=store,
+            clock=clock,
+            metrics=metrics,
+        )
         self._fold = Fold(plan)
         self._intake = Intake(
             desk=self._desk, plan=plan, inbox=self._inbox, post=self.post, clock=clock, metrics=metrics
@@ -178,7 +192,7 @@ class Driver:
                     await command()
                 if self._seconds_to_next_wakeup() <= 0:
                     await self._apply(events.Tick(now=self._clock.monotonic()))
-                self._cut_off_silent()
+                self.attendance.cut_off_silent()
                 self._publish()
         finally:
             self._ready = False
@@ -200,16 +214,6 @@ class Driver:
         if wakeup is None:
             return beat
         return min(beat, max(0.0, wakeup - self._clock.monotonic()))
-
-    @property
-    def silence_seconds(self) -> float:
-        """How long a worker may say nothing."""
-        return SILENT_HEARTBEATS * self.settings.heartbeat_seconds
-
-    def _cut_off_silent(self) -> None:
-        limit = self.silence_seconds
-        for session in self.sessions.silent(self._clock.monotonic() - limit):
-            session.close(ClientFault(Reason.SILENT, f"nothing was heard for {limit:g} s"))
 
     def _say_goodbye(self) -> None:
         """Release everybody who waits: attached workers and uploads without a verdict."""
@@ -291,23 +295,9 @@ class Driver:
                 self.stop()
 
     async def _assign(self, effect: effects.AssignIndexes) -> None:
-        scaling = self.declaration.scaling
-        given: dict[str, tuple[int, ScalingVector | None]] = {}
-        for client, index in effect.indexes:
-            vector = None
-            if scaling is not None:
-                vector = assign(
-                    index,
-                    dimension=scaling.dimension,
-                    expected_clients=self.settings.expected_clients,
-                    block=scaling.block,
-                    allocation=scaling.allocation,
-                    alpha=scaling.alpha,
-                    seed=self.settings.seed,
-                )
-            given[client] = (index, vector)
+        given = self._tasks.vectors(effect.indexes)
         await self._durability.write(lambda: self._store.assign(given))
-        self._scaling.update({client: vector for client, (_, vector) in given.items()})
+        self._tasks.assigned(given)
 
     async def _open_attempt(self, effect: effects.OpenAttempt) -> None:
         now = self._clock.wall()
@@ -346,39 +336,8 @@ class Driver:
 
     def _send_train(self, effect: effects.SendTrain) -> None:
         session = self.sessions.worker(effect.worker)
-        if session is None:
-            return
-        session.send(
-            Train(
-                round=effect.round,
-                attempt=effect.attempt,
-                base=self._catalogue.offer(),
-                task_digest=self._task_digest(),
-                run_seed=self.settings.seed,
-                rounds=self._state.policy.rounds,
-                values=self._values(),
-                threads=self.settings.threads,
-                clients=tuple((client, self._scaling.get(client)) for client in effect.clients),
-                artefacts=self.run_record.artefacts,
-                upload_within=effect.upload_within,
-            )
-        )
-
-    def _values(self) -> dict[str, float]:
-        return resolve(self.declaration.schedules, self._state.round, self._state.policy.rounds)
-
-    def _task_digest(self) -> str:
-        return json_digest(
-            {
-                "run": self.run_record.run_id,
-                "round": self._state.round,
-                "base": self._catalogue.newest.model_digest,
-                "declaration": self.run_record.declaration_digest,
-                "seed": self.settings.seed,
-                "values": self._values(),
-                "threads": self.settings.threads,
-            }
-        )
+        if session is not None:
+            session.send(self._tasks.train(effect, self._catalogue.offer(), self._state.policy.rounds))
 
     async def _fold_upload(self, upload: Upload) -> None:
         started = self._clock.monotonic()
@@ -465,171 +424,6 @@ class Driver:
             reason=effect.reason,
         )
 
-    # ---------------------------------------------------------------------------------------------- workers
-
-    async def attach(
-        self, claim: registry.Claim, protocol: tuple[int, int], capabilities: Capabilities
-    ) -> Session:
-        """Open a session; its outbox begins with the welcome.
-
-        Raises:
-            ClientFault: the worker may not attend, and why.
-        """
-        common = [version for version in PROTOCOL_VERSIONS if protocol[0] <= version <= protocol[1]]
-        if not common:
-            raise ClientFault(
-                Reason.PROTOCOL_VERSION,
-                f"this coordinator speaks protocol {PROTOCOL_VERSIONS.start} to {PROTOCOL_VERSIONS.stop - 1}, the worker"
-                f" {protocol[0]} to {protocol[1]}; upgrade the older one",
-            )
-
-        async def admit() -> Session:
-            registry.check_claim(self._state, claim)
-            self.sessions.check_name(claim.worker, claim.instance)
-            session = Session(
-                token=secrets.token_hex(16),
-                worker=claim.worker,
-                instance=claim.instance,
-                clients=frozenset(claim.clients),
-                capabilities=capabilities,
-                last_seen=self._clock.monotonic(),
-            )
-            greeting = welcome(
-                self._terms,
-                claim,
-                token=session.token,
-                protocol=max(common),
-                accepted_sets=self._accepted_sets,
-                catalogue=self._catalogue,
-                committed_rounds=self._committed_rounds,
-                metrics=self.metrics,
-            )
-            # What an older stream of the worker was asked to measure, nobody will answer.
-            self._evaluations.lost(claim.worker)
-            self.sessions.add(session)
-            try:
-                session.send(greeting)
-                log_event(
-                    log, logging.INFO, "worker_attached", worker=claim.worker, clients=len(claim.clients)
-                )
-                await self._apply(
-                    events.WorkerAttached(
-                        now=self._clock.monotonic(), worker=claim.worker, clients=tuple(sorted(claim.clients))
-                    )
-                )
-                if self._state.phase is Phase.FINISHED:
-                    session.send(RunChanged(reason="all rounds are committed", finished=True))
-            except BaseException:
-                session.close()
-                self.sessions.remove(session)
-                raise
-            # The loop may have stood still meanwhile; that was not the worker's silence.
-            self.heard(session)
-            return session
-
-        admitting = asyncio.ensure_future(self._inbox.call(admit))
-        try:
-            return await asyncio.shield(admitting)
-        except asyncio.CancelledError:
-            # The worker went away while it was let in: nobody else would ever see its session out.
-            admitting.add_done_callback(self._see_out)
-            raise
-
-    def _see_out(self, admitting: asyncio.Future[Session]) -> None:
-        if not admitting.cancelled() and admitting.exception() is None:
-            self.detach(admitting.result())
-
-    def detach(self, session: Session) -> None:
-        """The session's stream ended."""
-        session.close()
-        if self.sessions.remove(session):
-            log_event(log, logging.INFO, "worker_detached", worker=session.worker)
-            self._evaluations.lost(session.worker)
-
-            async def gone() -> None:
-                # A newer stream of the same worker may have been let in while this waited its turn.
-                if self.sessions.worker(session.worker) is None:
-                    await self._apply(
-                        events.WorkerDetached(now=self._clock.monotonic(), worker=session.worker)
-                    )
-
-            self._inbox.put(gone)
-
-    def heard(self, session: Session) -> None:
-        """Something arrived from the worker."""
-        session.last_seen = self._clock.monotonic()
-
-    async def change_clients(self, session: Session, clients: Mapping[str, int]) -> None:
-        """The worker hosts other clients now.
-
-        Raises:
-            ClientFault: as `attach`; the session keeps what it had.
-        """
-
-        async def change() -> None:
-            if not session.open:
-                return
-            claim = registry.Claim(worker=session.worker, instance=session.instance, clients=clients)
-            registry.check_claim(self._state, claim)
-            if any(self._committed_rounds.get(client, 0) != record for client, record in clients.items()):
-                # Only a welcome can declare a client's state void.
-                raise ClientFault(Reason.CONFLICT, "a client's record differs from ours; say hello again")
-            session.clients = frozenset(clients)
-            await self._apply(
-                events.WorkerAttached(
-                    now=self._clock.monotonic(), worker=session.worker, clients=tuple(sorted(clients))
-                )
-            )
-            self.heard(session)
-
-        await self._inbox.call(change)
-
-    async def client_failed(
-        self, session: Session, round_number: int, attempt: int, client: str, reason: str
-    ) -> None:
-        """A worker reports that a client (or, with an empty name, its whole task) failed.
-
-        Returns when the report was looked at: a worker cannot have more than one waiting.
-        """
-        if client and client not in session.clients:
-            return
-        self.metrics.client_failed(reason)
-
-        async def count() -> None:
-            await self._apply(
-                events.ClientFailed(
-                    now=self._clock.monotonic(),
-                    worker=session.worker,
-                    round=round_number,
-                    attempt=attempt,
-                    clients=(client,) if client else (),
-                    reason=reason,
-                )
-            )
-            self.heard(session)
-
-        await self._inbox.call(count)
-
-    async def evaluation_done(
-        self, session: Session, version: int, values: Mapping[str, float], error: str
-    ) -> None:
-        """An evaluator answers."""
-
-        async def record() -> None:
-            now = self._clock.wall()
-            kept = self._evaluations.done(session.worker, version, values, error)
-            if kept is not None:
-                await self._durability.write(lambda: self._store.record_evaluation(version, kept, now))
-                self.metrics.evaluation(version, kept)
-                log_event(log, logging.INFO, "evaluated", version=version, **_rounded(kept))
-            elif error:
-                log_event(log, logging.WARNING, "evaluation_failed", version=version, detail=error)
-            self._evaluations.offer(self._state.policy.seed)
-            self._stop_if_finished()
-            self.heard(session)
-
-        await self._inbox.call(record)
-
     # -------------------------------------------------------------------------------------------- data plane
 
     def session(self, token: str) -> Session:
@@ -664,7 +458,9 @@ class Driver:
             run_id=self.run_record.run_id,
             spec_digest=self.declaration.spec.digest,
             base_digest=self._catalogue.newest.model_digest,
-            task_digest=self._task_digest(),
+            task_digest=self._tasks.digest(
+                self._state.round, self._catalogue.newest.model_digest, self._state.policy.rounds
+            ),
         )
         check_envelope(self._state, addressing, self.plan, session, envelope)
 
@@ -781,7 +577,3 @@ class Driver:
         )
         self._changed.set()
         self._changed = asyncio.Event()
-
-
-def _rounded(values: Mapping[str, float]) -> dict[str, Any]:
-    return {name: round(value, 4) for name, value in sorted(values.items())[:12]}

@@ -80,18 +80,18 @@ class FederationServicer:
             # A peer that neither sends nor reads ends neither of the two: the session may end on its own.
             await asyncio.wait({reader, writer, closed}, return_when=asyncio.FIRST_COMPLETED)
             session.close(reader.result() if reader.done() and not reader.cancelled() else None)
-            self._driver.detach(session)
+            self._driver.attendance.detach(session)
             with contextlib.suppress(grpc.aio.AioRpcError, asyncio.CancelledError):
                 await asyncio.wait({writer}, timeout=LAST_WORDS_SECONDS)
         finally:
-            self._driver.detach(session)
+            self._driver.attendance.detach(session)
             for task in (reader, writer, closed):
                 task.cancel()
         if session.closing is not None:
             await self._refuse(context, "attend", session.closing)
 
     async def _open_session(self, context: Context) -> Session:
-        patience = self._driver.silence_seconds
+        patience = self._driver.attendance.silence_seconds
         came, hello = await read(context, timeout=patience)
         if not came:
             raise ClientFault(Reason.SILENT, f"no hello came within {patience:g} s")
@@ -104,7 +104,7 @@ class FederationServicer:
                 Reason.IDENTITY_MISMATCH, f"the certificate says {name}, the hello another name"
             )
         protocol = (hello.hello.protocol_min, hello.hello.protocol_max)
-        return await self._driver.attach(claim, protocol, convert.capabilities_of(hello.hello))
+        return await self._driver.attendance.attach(claim, protocol, convert.capabilities_of(hello.hello))
 
     async def _write(self, session: Session, context: Context) -> None:
         while (message := await session.outbox.get()) is not None:
@@ -114,7 +114,7 @@ class FederationServicer:
         """Read until the stream ends; a fault of the worker ends it."""
         try:
             while (message := well_formed(await context.read())) is not None:
-                self._driver.heard(session)
+                self._driver.attendance.heard(session)
                 await self._dispatch(session, message)
         except ClientFault as fault:
             return fault
@@ -140,15 +140,17 @@ class FederationServicer:
                     reason=failed.reason,
                     detail=failed.detail,
                 )
-                await self._driver.client_failed(
+                await self._driver.attendance.client_failed(
                     session, failed.round, failed.attempt, failed.client, failed.reason[:MAX_REASON]
                 )
             case "evaluation_done":
                 done = message.evaluation_done
-                await self._driver.evaluation_done(session, done.version, dict(done.values), done.error)
+                await self._driver.attendance.evaluation_done(
+                    session, done.version, dict(done.values), done.error
+                )
             case "clients_changed":
                 clients = convert.hosted_clients(message.clients_changed.clients)
-                await self._driver.change_clients(session, clients)
+                await self._driver.attendance.change_clients(session, clients)
             case None:
                 raise ClientFault(Reason.MALFORMED_MESSAGE, "an empty message")
             case _:

@@ -97,7 +97,7 @@ class UploadCalls:
                 self._driver.received(len(chunk.data))
                 # Not kept while the next one is on its way.
                 del part, chunk
-                self._driver.heard(session)
+                self._driver.attendance.heard(session)
             judged = True
             return await self._driver.judge(session, upload)
         except asyncio.CancelledError:

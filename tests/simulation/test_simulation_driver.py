@@ -145,16 +145,16 @@ async def occupied(subject: Driver) -> asyncio.Event:
 @pytest.mark.parametrize("how", ["the old stream ends", "the old stream was silent"])
 def test_a_worker_that_redialled_during_a_commit_keeps_its_clients(tmp_path: Path, how: str) -> None:
     async def scene(subject: Driver) -> None:
-        old = await subject.attach(CLAIM, (1, 1), Capabilities())
+        old = await subject.attendance.attach(CLAIM, (1, 1), Capabilities())
         gate = await occupied(subject)
-        attaching = asyncio.ensure_future(subject.attach(CLAIM, (1, 1), Capabilities()))
+        attaching = asyncio.ensure_future(subject.attendance.attach(CLAIM, (1, 1), Capabilities()))
         await settle()
         if how == "the old stream ends":
-            subject.detach(old)
+            subject.attendance.detach(old)
         else:
             old.last_seen -= 1000
             old.close(ClientFault(Reason.SILENT, "nothing was heard"))
-            subject.detach(old)
+            subject.attendance.detach(old)
         gate.set()
         new = await attaching
         await settle()
@@ -168,9 +168,9 @@ def test_a_worker_that_redialled_during_a_commit_keeps_its_clients(tmp_path: Pat
 
 def test_an_evaluator_that_comes_back_is_asked_again(tmp_path: Path) -> None:
     async def scene(subject: Driver) -> None:
-        old = await subject.attach(CLAIM, (1, 1), EVALUATOR)
+        old = await subject.attendance.attach(CLAIM, (1, 1), EVALUATOR)
         assert messages(old, Evaluate)
-        new = await subject.attach(CLAIM, (1, 1), EVALUATOR)
+        new = await subject.attendance.attach(CLAIM, (1, 1), EVALUATOR)
         assert not old.open
         assert messages(new, Evaluate)
 
@@ -188,7 +188,7 @@ def test_a_defect_in_a_command_ends_the_loop_and_frees_its_session(tmp_path: Pat
 
         subject._store.open_attempt = broken  # type: ignore[method-assign]
         with pytest.raises(RuntimeError, match="a defect"):
-            await subject.attach(CLAIM, (1, 1), Capabilities())
+            await subject.attendance.attach(CLAIM, (1, 1), Capabilities())
         with pytest.raises(RuntimeError, match="a defect"):
             await loop
         assert len(subject.sessions) == 0
@@ -219,7 +219,7 @@ def test_waiting_after_an_abandoned_attempt_does_not_spin(tmp_path: Path) -> Non
 
 def test_a_stop_while_an_upload_is_folded_ends_cleanly(tmp_path: Path) -> None:
     async def scene(subject: Driver) -> None:
-        session = await subject.attach(CLAIM, (1, 1), Capabilities())
+        session = await subject.attendance.attach(CLAIM, (1, 1), Capabilities())
         envelope = Envelope(
             run_id="run",
             round=1,
@@ -251,7 +251,7 @@ def test_a_revoked_client_does_not_come_back_into_its_attempt_with_a_restart(tmp
     store = MemoryStore()
 
     async def first(subject: Driver) -> None:
-        await subject.attach(CLAIM, (1, 1), Capabilities())
+        await subject.attendance.attach(CLAIM, (1, 1), Capabilities())
         await subject.revoke("b")
         assert subject.state.attempt is not None
         assert subject.state.attempt.cohort == ("a",)

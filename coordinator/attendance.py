@@ -1,0 +1,253 @@
+"""Attending workers: who is let in, what they report, and how they leave."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from coordinator.catalogue import Catalogue
+from coordinator.core import events, registry
+from coordinator.core.state import Phase, RunState
+from coordinator.durability import Durability
+from coordinator.errors import ClientFault, Reason
+from coordinator.evaluations import Evaluations
+from coordinator.inbox import Inbox
+from coordinator.logs import event as log_event
+from coordinator.messages import Capabilities, RunChanged
+from coordinator.metrics import CoordinatorMetrics
+from coordinator.ports import Clock, Store
+from coordinator.sessions import Session, SessionTable
+from coordinator.welcoming import Terms, welcome
+
+log = logging.getLogger(__name__)
+
+PROTOCOL_VERSIONS = range(1, 2)
+"""Protocol versions this build speaks."""
+SILENT_HEARTBEATS = 3
+
+
+class Attendance:
+    """The workers' side of the driver. Whatever touches the run's state waits its turn in the driver's inbox.
+
+    Args:
+        terms: what every worker is told alike.
+        state: the run's present state.
+        apply: the driver's way to let an event happen; only called from commands of the inbox.
+        settled: called when an evaluation was answered: the run may be over now.
+        accepted_sets: round -> clients its commit included; the driver keeps it up to date.
+        committed_rounds: client -> last committed round; likewise.
+    """
+
+    def __init__(
+        self,
+        *,
+        terms: Terms,
+        state: Callable[[], RunState],
+        apply: Callable[[events.Event], Awaitable[None]],
+        settled: Callable[[], None],
+        accepted_sets: Mapping[int, frozenset[str]],
+        committed_rounds: Mapping[str, int],
+        sessions: SessionTable,
+        inbox: Inbox,
+        durability: Durability,
+        catalogue: Catalogue,
+        evaluations: Evaluations,
+        store: Store,
+        clock: Clock,
+        metrics: CoordinatorMetrics,
+    ) -> None:
+        self._terms = terms
+        self._state = state
+        self._apply = apply
+        self._settled = settled
+        self._accepted_sets = accepted_sets
+        self._committed_rounds = committed_rounds
+        self._sessions = sessions
+        self._inbox = inbox
+        self._durability = durability
+        self._catalogue = catalogue
+        self._evaluations = evaluations
+        self._store = store
+        self._clock = clock
+        self._metrics = metrics
+
+    @property
+    def silence_seconds(self) -> float:
+        """How long a worker may say nothing."""
+        return SILENT_HEARTBEATS * self._terms.heartbeat_seconds
+
+    def cut_off_silent(self) -> None:
+        """End the sessions nothing was heard of for too long."""
+        limit = self.silence_seconds
+        for session in self._sessions.silent(self._clock.monotonic() - limit):
+            session.close(ClientFault(Reason.SILENT, f"nothing was heard for {limit:g} s"))
+
+    async def attach(
+        self, claim: registry.Claim, protocol: tuple[int, int], capabilities: Capabilities
+    ) -> Session:
+        """Open a session; its outbox begins with the welcome.
+
+        Raises:
+            ClientFault: the worker may not attend, and why.
+        """
+        common = [version for version in PROTOCOL_VERSIONS if protocol[0] <= version <= protocol[1]]
+        if not common:
+            raise ClientFault(
+                Reason.PROTOCOL_VERSION,
+                f"this coordinator speaks protocol {PROTOCOL_VERSIONS.start} to {PROTOCOL_VERSIONS.stop - 1}, the worker"
+                f" {protocol[0]} to {protocol[1]}; upgrade the older one",
+            )
+
+        async def admit() -> Session:
+            registry.check_claim(self._state(), claim)
+            self._sessions.check_name(claim.worker, claim.instance)
+            session = Session(
+                token=secrets.token_hex(16),
+                worker=claim.worker,
+                instance=claim.instance,
+                clients=frozenset(claim.clients),
+                capabilities=capabilities,
+                last_seen=self._clock.monotonic(),
+            )
+            greeting = welcome(
+                self._terms,
+                claim,
+                token=session.token,
+                protocol=max(common),
+                accepted_sets=self._accepted_sets,
+                catalogue=self._catalogue,
+                committed_rounds=self._committed_rounds,
+                metrics=self._metrics,
+            )
+            # What an older stream of the worker was asked to measure, nobody will answer.
+            self._evaluations.lost(claim.worker)
+            self._sessions.add(session)
+            try:
+                session.send(greeting)
+                log_event(
+                    log, logging.INFO, "worker_attached", worker=claim.worker, clients=len(claim.clients)
+                )
+                await self._apply(
+                    events.WorkerAttached(
+                        now=self._clock.monotonic(), worker=claim.worker, clients=tuple(sorted(claim.clients))
+                    )
+                )
+                if self._state().phase is Phase.FINISHED:
+                    session.send(RunChanged(reason="all rounds are committed", finished=True))
+            except BaseException:
+                session.close()
+                self._sessions.remove(session)
+                raise
+            # The loop may have stood still meanwhile; that was not the worker's silence.
+            self.heard(session)
+            return session
+
+        admitting = asyncio.ensure_future(self._inbox.call(admit))
+        try:
+            return await asyncio.shield(admitting)
+        except asyncio.CancelledError:
+            # The worker went away while it was let in: nobody else would ever see its session out.
+            admitting.add_done_callback(self._see_out)
+            raise
+
+    def _see_out(self, admitting: asyncio.Future[Session]) -> None:
+        if not admitting.cancelled() and admitting.exception() is None:
+            self.detach(admitting.result())
+
+    def detach(self, session: Session) -> None:
+        """The session's stream ended."""
+        session.close()
+        if self._sessions.remove(session):
+            log_event(log, logging.INFO, "worker_detached", worker=session.worker)
+            self._evaluations.lost(session.worker)
+
+            async def gone() -> None:
+                # A newer stream of the same worker may have been let in while this waited its turn.
+                if self._sessions.worker(session.worker) is None:
+                    await self._apply(
+                        events.WorkerDetached(now=self._clock.monotonic(), worker=session.worker)
+                    )
+
+            self._inbox.put(gone)
+
+    def heard(self, session: Session) -> None:
+        """Something arrived from the worker."""
+        session.last_seen = self._clock.monotonic()
+
+    async def change_clients(self, session: Session, clients: Mapping[str, int]) -> None:
+        """The worker hosts other clients now.
+
+        Raises:
+            ClientFault: as `attach`; the session keeps what it had.
+        """
+
+        async def change() -> None:
+            if not session.open:
+                return
+            claim = registry.Claim(worker=session.worker, instance=session.instance, clients=clients)
+            registry.check_claim(self._state(), claim)
+            if any(self._committed_rounds.get(client, 0) != record for client, record in clients.items()):
+                # Only a welcome can declare a client's state void.
+                raise ClientFault(Reason.CONFLICT, "a client's record differs from ours; say hello again")
+            session.clients = frozenset(clients)
+            await self._apply(
+                events.WorkerAttached(
+                    now=self._clock.monotonic(), worker=session.worker, clients=tuple(sorted(clients))
+                )
+            )
+            self.heard(session)
+
+        await self._inbox.call(change)
+
+    async def client_failed(
+        self, session: Session, round_number: int, attempt: int, client: str, reason: str
+    ) -> None:
+        """A worker reports that a client (or, with an empty name, its whole task) failed.
+
+        Returns when the report was looked at: a worker cannot have more than one waiting.
+        """
+        if client and client not in session.clients:
+            return
+        self._metrics.client_failed(reason)
+
+        async def count() -> None:
+            await self._apply(
+                events.ClientFailed(
+                    now=self._clock.monotonic(),
+                    worker=session.worker,
+                    round=round_number,
+                    attempt=attempt,
+                    clients=(client,) if client else (),
+                    reason=reason,
+                )
+            )
+            self.heard(session)
+
+        await self._inbox.call(count)
+
+    async def evaluation_done(
+        self, session: Session, version: int, values: Mapping[str, float], error: str
+    ) -> None:
+        """An evaluator answers."""
+
+        async def record() -> None:
+            now = self._clock.wall()
+            kept = self._evaluations.done(session.worker, version, values, error)
+            if kept is not None:
+                await self._durability.write(lambda: self._store.record_evaluation(version, kept, now))
+                self._metrics.evaluation(version, kept)
+                log_event(log, logging.INFO, "evaluated", version=version, **_rounded(kept))
+            elif error:
+                log_event(log, logging.WARNING, "evaluation_failed", version=version, detail=error)
+            self._evaluations.offer(self._state().policy.seed)
+            self._settled()
+            self.heard(session)
+
+        await self._inbox.call(record)
+
+
+def _rounded(values: Mapping[str, float]) -> dict[str, Any]:
+    return {name: round(value, 4) for name, value in sorted(values.items())[:12]}
