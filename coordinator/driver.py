@@ -454,13 +454,14 @@ class Driver:
         """Check an upload's envelope against the present attempt; raises ClientFault."""
         if self._inbox.stopping:
             raise ClientFault(Reason.DRAINING, "the coordinator is stopping")
+        # Of the state's version, not of the newest: for a moment a commit is durable that the state has not seen.
+        base = self._catalogue.record(self._state.version)
+        assert base is not None
         addressing = Addressing(
             run_id=self.run_record.run_id,
             spec_digest=self.declaration.spec.digest,
-            base_digest=self._catalogue.newest.model_digest,
-            task_digest=self._tasks.digest(
-                self._state.round, self._catalogue.newest.model_digest, self._state.policy.rounds
-            ),
+            base_digest=base.model_digest,
+            task_digest=self._tasks.digest(self._state.round, base.model_digest, self._state.policy.rounds),
         )
         check_envelope(self._state, addressing, self.plan, session, envelope)
 

@@ -14,6 +14,7 @@ from coordinator.aggregation import VersionMaker
 from coordinator.clock import SystemClock
 from coordinator.config import CoordinatorConfig
 from coordinator.core.registry import Claim
+from coordinator.core.state import Phase
 from coordinator.core.strategy import create
 from coordinator.driver import Driver
 from coordinator.errors import ClientFault, Reason
@@ -243,6 +244,35 @@ def test_a_stop_while_an_upload_is_folded_ends_cleanly(tmp_path: Path) -> None:
         subject.stop()
         verdict = await judging
         assert verdict.reason in ("draining", "")
+
+    simulate(scene, lambda: driver(tmp_path))
+
+
+def test_an_update_that_arrives_while_the_commit_settles_is_late_not_bad(tmp_path: Path) -> None:
+    async def scene(subject: Driver) -> None:
+        session = await subject.attendance.attach(CLAIM, (1, 1), Capabilities())
+        zero = subject.catalogue.newest
+        (task,) = messages(session, Train)
+        # The next version is durable and served, but the state machine has not been told yet.
+        subject._state = replace(subject._state, phase=Phase.COMMITTING)
+        subject.catalogue.add(replace(zero, number=1, model_digest="f" * 64, round=1, attempt=1))
+        envelope = Envelope(
+            run_id="run",
+            round=1,
+            attempt=1,
+            base_digest=zero.model_digest,
+            spec_digest=subject.declaration.spec.digest,
+            task_digest=task.task_digest,
+            fold=False,
+            clients={"a": 1},
+            training_seconds={},
+            body_size=subject.plan.update_nbytes,
+            chunk_digests=(b"0" * 32,),
+            digest="x",
+        )
+        with pytest.raises(ClientFault) as refused:
+            subject.let_in(session, envelope)
+        assert refused.value.reason is Reason.TOO_LATE
 
     simulate(scene, lambda: driver(tmp_path))
 
