@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
 from collections.abc import Iterator
 from typing import Any
 
 import grpc
 import pytest
 
-from hostile import FEDERATION, OPERATOR, Outcome, Site, ask, stream
+from hostile import Site
 from ssd.digest import CHUNK_BYTES
 from ssd_proto.v1 import federation_pb2 as pb
 from ssd_proto.v1 import operator_pb2 as operator_pb
+from wire_calls import FEDERATION, OPERATOR, Outcome, ask, stream
 
 pytestmark = pytest.mark.e2e
 Code = grpc.StatusCode
@@ -29,8 +32,8 @@ OPERATOR_CALLS = [
     "Watch",
     "Download",
 ]
-LARGE, HUGE = 3 << 20, 6 << 20
-"""Over limits.max_message_bytes (2.5 MiB), and over gRPC's own limit, twice that."""
+LARGE, HUGE = 3 << 20, 18 << 20
+"""Over limits.max_message_bytes (2.5 MiB), and over gRPC's own limit, the largest hello."""
 
 
 @pytest.fixture(scope="module")
@@ -179,6 +182,49 @@ def test_wishes_of_an_operator_that_cannot_be_granted(site: Site) -> None:
         operator_pb.RoundsReply,
     )
     assert rounds.code is Code.OK
+
+
+# -------------------------------------------------------------------------------------- not even gRPC or HTTP
+
+
+NOISE = [
+    b"",
+    b"\0" * 100,
+    b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
+    b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+    b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\xff" * 64,
+]
+"""Nothing, zeros, HTTP/1, the beginning of TLS, and HTTP/2 that goes astray after its preface."""
+
+
+def test_noise_on_both_ports(site: Site) -> None:
+    with contextlib.ExitStack() as open_ones:
+        for port in (site.federation.port, site.federation.http_port):
+            for noise in NOISE * 3:
+                peer = open_ones.enter_context(socket.create_connection(("127.0.0.1", port), timeout=10))
+                peer.sendall(noise)
+        # Some of them stay open, silent, for as long as the round goes on.
+        site.well()
+    site.well()
+
+
+@pytest.mark.parametrize(
+    ("request_line", "status"),
+    [
+        ("POST /metrics HTTP/1.1", 405),
+        ("GET /../../etc/passwd HTTP/1.1", 404),
+        ("GET /%2e%2e/%2e%2e/etc/passwd HTTP/1.1", 404),
+        ("GET /livez?" + "x" * 20_000 + " HTTP/1.1", 400),
+        ("nonsense", 400),
+    ],
+    ids=range(5),
+)
+def test_http_requests_that_ask_for_something_else(site: Site, request_line: str, status: int) -> None:
+    with socket.create_connection(("127.0.0.1", site.federation.http_port), timeout=10) as peer:
+        peer.sendall(f"{request_line}\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+        answer = peer.recv(1000).decode()
+    assert answer.split(" ")[1] == str(status), answer
+    site.well()
 
 
 def test_the_round_commits_as_if_nothing_had_happened(site: Site) -> None:

@@ -14,10 +14,11 @@ from google.protobuf.message import Message
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hostile import FEDERATION, OPERATOR, Site, as_bytes, operator_status
+from hostile import Site
 from raw_worker import RawWorker
 from ssd_proto.v1 import federation_pb2 as pb
 from ssd_proto.v1 import operator_pb2 as operator_pb
+from wire_calls import FEDERATION, OPERATOR, as_bytes, operator_status
 
 pytestmark = pytest.mark.e2e
 Code = grpc.StatusCode

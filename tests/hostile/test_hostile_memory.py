@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from federation import Federation
-from hostile import Upload
 from raw_worker import RawWorker
 from ssd.digest import CHUNK_BYTES
 from ssd.folding import encode_update
 from ssd_proto.v1 import federation_pb2 as pb
+from wire_calls import Upload
 
 pytestmark = pytest.mark.e2e
 PARAMETERS = 11_200_000

@@ -40,20 +40,29 @@ def federation_in(root: Path, **changes: Any) -> Federation:
 
 # -------------------------------------------------------------------------------------------- configuration
 
-MISTAKES: list[tuple[str, dict[str, Any], list[str]]] = [
-    ("a key that is none", {"round.cohort_sise": 3}, ["[round] cohort_sise", "cohort_size"]),
-    ("a table that is none", {"rounds.cohort_size": 3}, ["[rounds]", "round"]),
-    ("a key of another table", {"run.cohort_size": 3}, ["belongs into [round]"]),
-    ("text for a number", {"run.rounds": "many"}, ["[run] rounds", "'many'"]),
-    (
-        "a number out of range",
-        {"limits.max_client_weight": 0},
-        ["[limits] max_client_weight", "greater than or equal to 1"],
-    ),
-    ("a cohort larger than the population", {"round.cohort_size": 5}, ["cohort of 5", "4 clients"]),
+MISTAKES: dict[str, tuple[Any, list[str]]] = {
+    "round.cohort_sise": (3, ["[round] cohort_sise: unknown key", "cohort_size"]),
+    "rounds.cohort_size": (3, ["[rounds]: unknown table", "round"]),
+    "run.cohort_size": (3, ["[run] cohort_size: unknown key; it belongs into [round]"]),
+    "run.rounds": ("many", ["[run] rounds", "'many'"]),
+    "limits.max_client_weight": (0, ["[limits] max_client_weight", "greater than or equal to 1"]),
+    "round.cohort_size": (5, ["a cohort of 5 cannot be drawn from 4 clients"]),
+    "coordinator.http_listen": ("nowhere", ["[coordinator] http_listen"]),
+    "coordinator.listen": ("0.0.0.0:7443", ["[coordinator] listen", "listen on 127.0.0.1"]),
+}
+
+
+def test_every_mistake_of_a_configuration_is_named_at_once(tmp_path: Path) -> None:
+    code, said = refusal(federation_in(tmp_path, **{key: value for key, (value, _) in MISTAKES.items()}))
+    assert code == CONFIG, said
+    assert said.startswith("error: "), said
+    for word in (word for _, words in MISTAKES.values() for word in words):
+        assert word in said, said
+    assert said.count("coordinator.toml") == len(MISTAKES)
+
+
+REFUSALS: list[tuple[str, dict[str, Any], list[str]]] = [
     ("no transport security", {"transport.insecure": False}, ["--insecure"]),
-    ("open to the world", {"coordinator.listen": "0.0.0.0:7443"}, ["listen on 127.0.0.1"]),
-    ("an address that is none", {"coordinator.listen": "nowhere"}, ["[coordinator] listen"]),
     (
         "no room for any upload",
         {"limits.staging_ram_bytes": 0, "limits.staging_disk_bytes": 0},
@@ -77,14 +86,14 @@ MISTAKES: list[tuple[str, dict[str, Any], list[str]]] = [
 
 
 @pytest.mark.parametrize(
-    ("changes", "words"), [case[1:] for case in MISTAKES], ids=[case[0] for case in MISTAKES]
+    ("changes", "words"), [case[1:] for case in REFUSALS], ids=[case[0] for case in REFUSALS]
 )
 def test_a_configuration_it_refuses(tmp_path: Path, changes: dict[str, Any], words: list[str]) -> None:
     code, said = refusal(federation_in(tmp_path, **changes))
     assert code == CONFIG, said
     assert said.startswith("error: "), said
     for word in words:
-        assert word in said
+        assert word in said, said
 
 
 def test_a_method_file_that_breaks(tmp_path: Path) -> None:

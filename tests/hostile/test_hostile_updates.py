@@ -10,11 +10,12 @@ import grpc
 import numpy as np
 import pytest
 
-from hostile import Outcome, Site, changed
+from hostile import Site
 from ssd.codec import MAX_EXPONENT
 from ssd.folding import encode_update
 from ssd.packing import pack_int64
 from ssd_proto.v1 import federation_pb2 as pb
+from wire_calls import Outcome, changed
 
 pytestmark = pytest.mark.e2e
 Code = grpc.StatusCode
