@@ -229,7 +229,7 @@ def _harmless(complaint: Mapping[str, Any]) -> bool:
     if "coordinator/" in traceback:
         return False
     return (
-        traceback.endswith("asyncio.exceptions.CancelledError") or "aiohttp.http_exceptions.Bad" in traceback
+        traceback.endswith("asyncio.exceptions.CancelledError") or "aiohttp.http_exceptions." in traceback
     )
 
 
