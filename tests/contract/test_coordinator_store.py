@@ -204,6 +204,16 @@ class TestStore:
         refused(store, lambda: store.open_attempt(an_attempt(1)))
         refused(store, lambda: store.assign({"a": (0, None)}))
 
+    def test_a_finished_run_can_be_taken_up_again(self, store: Store) -> None:
+        refused(store, store.reopen_run)
+        started(store)
+        repeatable(store, store.reopen_run)
+        assert not store.run_finished()
+        store.finish_run()
+        repeatable(store, store.reopen_run)
+        assert not store.run_finished()
+        store.open_attempt(an_attempt(1))
+
     def test_registering_adds_the_unknown_and_leaves_the_known(self, store: Store) -> None:
         store.register_clients(["b", "a"], 1.0)
         store.revoke_client("b")

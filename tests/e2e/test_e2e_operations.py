@@ -127,6 +127,19 @@ def test_pause_resume_and_drain(tmp_path: Path) -> None:
         store.close()
 
 
+def test_a_finished_run_goes_on_when_its_rounds_grow(tmp_path: Path) -> None:
+    with Federation(tmp_path, **{**SETTINGS, "run.rounds": 1, "run.when_done": "exit"}) as federation:
+        federation.start_coordinator()
+        federation.start_worker("w", CLIENTS)
+        assert federation.finish() == 0
+        first = federation.digests()
+        assert len(first) == 2
+        federation.start_coordinator(**{"run.rounds": 3})
+        assert federation.finish() == 0
+        assert federation.digests()[:2] == first
+        assert len(federation.digests()) == 4
+
+
 def test_the_command_line_tells_and_its_exit_codes_hold(tmp_path: Path) -> None:
     def verb(*arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
