@@ -28,8 +28,6 @@ class Reducer(StrEnum):
     WEIGHTED_MEAN = "weighted_mean"
     PLAIN_MEAN = "plain_mean"
     SUM = "sum"
-    COLLECT = "collect"
-    """Individual updates are handed to the server hook; refused under secure aggregation."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,6 +44,9 @@ class GroupDeclaration:
     """False: float32 on the wire in both directions (BatchNorm buffers)."""
     optimise: bool = True
     """False: outside server optimisers and error feedback (BatchNorm buffers)."""
+    collect: bool = False
+    """True: beside their reduction, the individual values are handed to the server hook. Impossible under secure
+    aggregation."""
 
     def to_json(self) -> dict[str, Json]:
         """A JSON object holding every field."""
@@ -56,6 +57,7 @@ class GroupDeclaration:
             "norm_bound": self.norm_bound,
             "compress": self.compress,
             "optimise": self.optimise,
+            "collect": self.collect,
         }
 
     @classmethod
@@ -72,15 +74,22 @@ class StatisticDeclaration:
     shape: tuple[int, ...] = ()
     max_abs: float = 1e9
     """Largest |value| one client may report; fixes the fixed-point scale."""
+    collect: bool = False
+    """True: the individual values are handed to the server hook too. Impossible under secure aggregation."""
 
     def to_json(self) -> dict[str, Json]:
         """A JSON object holding every field."""
-        return {"name": self.name, "shape": list(self.shape), "max_abs": self.max_abs}
+        return {
+            "name": self.name,
+            "shape": list(self.shape),
+            "max_abs": self.max_abs,
+            "collect": self.collect,
+        }
 
     @classmethod
     def from_json(cls, value: Mapping[str, Json]) -> StatisticDeclaration:
         """The inverse of `to_json`."""
-        return cls(name=value["name"], shape=tuple(value["shape"]), max_abs=value["max_abs"])
+        return cls(**{**value, "shape": tuple(value["shape"])})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -93,6 +102,9 @@ class ScalingDeclaration:
     """Scaled dimensions per client; None: floor(dimension / expected clients), at least 1."""
     allocation: str = "auto"
     """`disjoint`, `balanced`, or `auto` (disjoint while possible for every expected client)."""
+    assignment: str = "client"
+    """`client`: a vector belongs to a client for ever (the paper). `position`: to a position in the round's sample,
+    as the official code hands them out; only to measure what persistence is worth, and only in reproducible mode."""
 
     def to_json(self) -> dict[str, Json]:
         """A JSON object holding every field."""
@@ -101,10 +113,59 @@ class ScalingDeclaration:
             "alpha": self.alpha,
             "block": self.block,
             "allocation": self.allocation,
+            "assignment": self.assignment,
         }
 
     @classmethod
     def from_json(cls, value: Mapping[str, Json]) -> ScalingDeclaration:
+        """The inverse of `to_json`."""
+        return cls(**value)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RoundArtefactDeclaration:
+    """A float32 array the server hook makes in every round and the next round's tasks carry."""
+
+    name: str
+    shape: tuple[int, ...]
+
+    def to_json(self) -> dict[str, Json]:
+        """A JSON object holding every field."""
+        return {"name": self.name, "shape": list(self.shape)}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Json]) -> RoundArtefactDeclaration:
+        """The inverse of `to_json`."""
+        return cls(name=value["name"], shape=tuple(value["shape"]))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class QualityDeclaration:
+    """Representation quality measured in training rounds as additive statistics (`ssd.quality_sums`)."""
+
+    features: Mapping[str, int]
+    """Which features, `h` and possibly `z`, and their dimensions."""
+    frequencies: int = 4096
+    """Random frequencies of the kernel-mean estimate: more are more exact and more bytes."""
+    t: float = 2.0
+    """Sharpness of the Gaussian kernel (Wang & Isola, 2020)."""
+    images: int = 512
+    """At most so many images of a client are looked at."""
+    min_images: int = 64
+    """A client with fewer contributes nothing: a sum over very few images says too much about each."""
+
+    def to_json(self) -> dict[str, Json]:
+        """A JSON object holding every field."""
+        return {
+            "features": dict(self.features),
+            "frequencies": self.frequencies,
+            "t": self.t,
+            "images": self.images,
+            "min_images": self.min_images,
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Json]) -> QualityDeclaration:
         """The inverse of `to_json`."""
         return cls(**value)
 
@@ -129,7 +190,12 @@ class Declaration:
     needs_labels: bool = False
     persists_client_state: bool = False
     server_hook: bool = False
-    quality_statistics: bool = False
+    """The method has `after_reduce`, which the method host runs inside every commit."""
+    round_artefacts: tuple[RoundArtefactDeclaration, ...] = ()
+    """What the server hook makes for the next round. Absent from the tasks of round 1."""
+    client_evaluation: bool = False
+    """The method can be measured on each client's own test images (`EvaluatesClients`)."""
+    quality: QualityDeclaration | None = None
     config: Mapping[str, Json] = field(default_factory=dict)
     """The method's own configuration, fully resolved; a worker builds its method from this."""
 
@@ -142,6 +208,13 @@ class Declaration:
         names = [statistic.name for statistic in self.statistics]
         if len(set(names)) != len(names):
             raise DeclarationError(f"a statistic is declared twice: {sorted(names)}")
+        if self.collects and not self.server_hook:
+            raise DeclarationError("individual updates are collected for a server hook, but there is none")
+
+    @property
+    def collects(self) -> bool:
+        """Whether the server hook sees values of individual clients."""
+        return any(group.collect for group in self.groups) or any(each.collect for each in self.statistics)
 
     @property
     def digest(self) -> str:
@@ -170,7 +243,9 @@ class Declaration:
             "needs_labels": self.needs_labels,
             "persists_client_state": self.persists_client_state,
             "server_hook": self.server_hook,
-            "quality_statistics": self.quality_statistics,
+            "round_artefacts": [artefact.to_json() for artefact in self.round_artefacts],
+            "client_evaluation": self.client_evaluation,
+            "quality": self.quality.to_json() if self.quality else None,
             "config": dict(self.config),
         }
 
@@ -187,8 +262,13 @@ class Declaration:
             fields["groups"] = tuple(map(GroupDeclaration.from_json, fields["groups"]))
             fields["statistics"] = tuple(map(StatisticDeclaration.from_json, fields["statistics"]))
             fields["artefacts"] = tuple(fields["artefacts"])
+            fields["round_artefacts"] = tuple(
+                map(RoundArtefactDeclaration.from_json, fields["round_artefacts"])
+            )
             if fields["scaling"] is not None:
                 fields["scaling"] = ScalingDeclaration.from_json(fields["scaling"])
+            if fields["quality"] is not None:
+                fields["quality"] = QualityDeclaration.from_json(fields["quality"])
             return cls(**fields)
         except (KeyError, TypeError, AttributeError) as error:
             raise DeclarationError(f"not a declaration: {error}") from error

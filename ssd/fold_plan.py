@@ -84,7 +84,7 @@ class FoldPlan:
         Groups that must not be compressed travel as float32 whatever `update_encoding` says.
 
         Raises:
-            FoldConfigError: a group is to be collected rather than folded, or a bound is no bound.
+            FoldConfigError: a bound is no bound.
             OverflowRisk: the caps could overflow the exact sum; names the group or statistic.
         """
         for name, cap in (("max_cohort", max_cohort), ("max_client_weight", max_client_weight)):
@@ -99,8 +99,6 @@ class FoldPlan:
         }
         groups = []
         for group in declaration.groups:
-            if group.reducer is Reducer.COLLECT:
-                raise FoldConfigError(f"group {group.name!r} is collected, not folded")
             if not group.norm_bound > 0:
                 raise FoldConfigError(f"group {group.name!r} has the norm bound {group.norm_bound}")
             weighted = group.reducer is Reducer.WEIGHTED_MEAN

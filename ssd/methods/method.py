@@ -8,10 +8,10 @@ method only turns (model, data, state) into (delta, weight, statistics, new stat
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,6 +40,9 @@ class ClientTask:
     artefacts: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
     state: Mapping[str, NDArray[np.generic]] = field(default_factory=dict)
     """The client's persistent state; empty before its first committed round."""
+    quality: bool = False
+    """Whether to measure representation quality in this round: the result then carries the sums of
+    `Declaration.quality` among its statistics."""
     device: str = "cpu"
     threads: int = 1
 
@@ -69,6 +72,97 @@ class EvaluationTask:
     device: str = "cpu"
     threads: int = 1
     options: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ClientEvaluationTask:
+    """Measure one model version, together with a client's own state, on that client's test images."""
+
+    run_seed: int
+    version: int
+    client_id: str
+    vector: NDArray[np.float32]
+    """[n] the parameters of the version, read-only."""
+    artefacts: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
+    state: Mapping[str, NDArray[np.generic]] = field(default_factory=dict)
+    """The client's current persistent state; empty if it has none yet."""
+    device: str = "cpu"
+    threads: int = 1
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CollectedUpdate:
+    """One client's update as a server hook with `collect` sees it. Arrays are memory-mapped and read-only."""
+
+    client: str
+    weight: int
+    groups: Mapping[str, NDArray[np.float32]]
+    """The collected groups' values (decoded delta), [group size] each."""
+    statistics: Mapping[str, NDArray[np.float64]]
+    """The collected statistics in their declared shapes."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Reduction:
+    """What a server hook works from. Equal reductions must give equal results, bit for bit."""
+
+    run_seed: int
+    round: int
+    rounds: int
+    base: NDArray[np.float32]
+    """[n] the version the round started from, read-only."""
+    delta: NDArray[np.float32]
+    """[n] the cohort's updates reduced as declared, read-only."""
+    weight: int
+    clients: int
+    values: Mapping[str, float]
+    """Schedules resolved for this round."""
+    statistics: Mapping[str, NDArray[np.float64]]
+    """Sums over the cohort in their declared shapes."""
+    state: Mapping[str, NDArray[np.generic]]
+    """What the hook returned as state in the last committed round; empty in round 1."""
+    artefacts: Mapping[str, NDArray[np.float32]]
+    """The run's fixed artefacts and the last round's round artefacts."""
+    collected: Sequence[CollectedUpdate] = ()
+    """Only with `Declaration.collects`: in client-id order, opened one at a time when iterated."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ReductionResult:
+    """What a server hook makes of it."""
+
+    delta: NDArray[np.float32] | None = None
+    """[n] replaces the reduced delta; None keeps it. The strategy's step follows either way."""
+    state: Mapping[str, NDArray[np.generic]] = field(default_factory=dict)
+    """Committed with the version and handed back in the next round."""
+    artefacts: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
+    """Exactly the declared round artefacts."""
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    """Finite numbers that join the version's statistics."""
+
+
+@runtime_checkable
+class ServerHook(Protocol):
+    """What a method with `server_hook` in its declaration has besides `Method`."""
+
+    def after_reduce(self, reduction: Reduction) -> ReductionResult:
+        """A pure function, run by the method host on one CPU thread inside the commit."""
+        ...
+
+
+@runtime_checkable
+class EvaluatesClients(Protocol):
+    """What a method with `client_evaluation` in its declaration has besides `Method`."""
+
+    def evaluate_client(self, task: ClientEvaluationTask, train: object, test: object) -> Mapping[str, float]:
+        """Additive numbers (for example `correct` and `images`) on one client's own images.
+
+        Args:
+            task: what to measure.
+            train: the client's training `ImageSource`.
+            test: the client's test `ImageSource`.
+        """
+        ...
 
 
 class Method(Protocol):

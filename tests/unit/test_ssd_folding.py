@@ -232,7 +232,6 @@ def test_a_plan_that_could_overflow_is_refused() -> None:
 
 def test_a_plan_that_makes_no_sense_is_refused() -> None:
     for declaration, cohort, weight in [
-        (declaration_with(Reducer.COLLECT), 10, 10),
         (declaration_with(norm_bound=0.0), 10, 10),
         (declaration_with(norm_bound=math.nan), 10, 10),
         (declaration_with(), 0, 10),

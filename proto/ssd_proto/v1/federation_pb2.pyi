@@ -59,14 +59,18 @@ class HostedClient(_message.Message):
     def __init__(self, client: _Optional[str] = ..., last_committed_round: _Optional[int] = ...) -> None: ...
 
 class Capabilities(_message.Message):
-    __slots__ = ("evaluates", "device", "device_memory")
+    __slots__ = ("evaluates", "device", "device_memory", "labels", "client_tests")
     EVALUATES_FIELD_NUMBER: _ClassVar[int]
     DEVICE_FIELD_NUMBER: _ClassVar[int]
     DEVICE_MEMORY_FIELD_NUMBER: _ClassVar[int]
+    LABELS_FIELD_NUMBER: _ClassVar[int]
+    CLIENT_TESTS_FIELD_NUMBER: _ClassVar[int]
     evaluates: bool
     device: str
     device_memory: int
-    def __init__(self, evaluates: bool = ..., device: _Optional[str] = ..., device_memory: _Optional[int] = ...) -> None: ...
+    labels: bool
+    client_tests: bool
+    def __init__(self, evaluates: bool = ..., device: _Optional[str] = ..., device_memory: _Optional[int] = ..., labels: bool = ..., client_tests: bool = ...) -> None: ...
 
 class HeldUpdate(_message.Message):
     __slots__ = ("client", "round", "base_digest", "task_digest")
@@ -129,7 +133,7 @@ class VersionHeld(_message.Message):
     def __init__(self, number: _Optional[int] = ..., model_digest: _Optional[str] = ...) -> None: ...
 
 class EvaluationDone(_message.Message):
-    __slots__ = ("version", "values", "error")
+    __slots__ = ("version", "values", "error", "clients", "on_clients")
     class ValuesEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -140,10 +144,14 @@ class EvaluationDone(_message.Message):
     VERSION_FIELD_NUMBER: _ClassVar[int]
     VALUES_FIELD_NUMBER: _ClassVar[int]
     ERROR_FIELD_NUMBER: _ClassVar[int]
+    CLIENTS_FIELD_NUMBER: _ClassVar[int]
+    ON_CLIENTS_FIELD_NUMBER: _ClassVar[int]
     version: int
     values: _containers.ScalarMap[str, float]
     error: str
-    def __init__(self, version: _Optional[int] = ..., values: _Optional[_Mapping[str, float]] = ..., error: _Optional[str] = ...) -> None: ...
+    clients: _containers.RepeatedScalarFieldContainer[str]
+    on_clients: bool
+    def __init__(self, version: _Optional[int] = ..., values: _Optional[_Mapping[str, float]] = ..., error: _Optional[str] = ..., clients: _Optional[_Iterable[str]] = ..., on_clients: bool = ...) -> None: ...
 
 class ClientsChanged(_message.Message):
     __slots__ = ("clients",)
@@ -172,7 +180,7 @@ class CoordinatorMessage(_message.Message):
     def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., train: _Optional[_Union[Train, _Mapping]] = ..., flush: _Optional[_Union[Flush, _Mapping]] = ..., evaluate: _Optional[_Union[Evaluate, _Mapping]] = ..., cancel: _Optional[_Union[Cancel, _Mapping]] = ..., drain: _Optional[_Union[Drain, _Mapping]] = ..., committed: _Optional[_Union[Committed, _Mapping]] = ..., run_changed: _Optional[_Union[RunChanged, _Mapping]] = ...) -> None: ...
 
 class Welcome(_message.Message):
-    __slots__ = ("protocol", "session", "run_id", "declaration", "declaration_digest", "held_fates", "reinitialise", "data_endpoints", "heartbeat_seconds", "update_encoding", "delta_encoding", "max_cohort", "max_client_weight", "max_upload_bytes", "build", "version")
+    __slots__ = ("protocol", "session", "run_id", "declaration", "declaration_digest", "held_fates", "reinitialise", "data_endpoints", "heartbeat_seconds", "update_encoding", "delta_encoding", "max_cohort", "max_client_weight", "max_upload_bytes", "build", "version", "individual_updates")
     PROTOCOL_FIELD_NUMBER: _ClassVar[int]
     SESSION_FIELD_NUMBER: _ClassVar[int]
     RUN_ID_FIELD_NUMBER: _ClassVar[int]
@@ -189,6 +197,7 @@ class Welcome(_message.Message):
     MAX_UPLOAD_BYTES_FIELD_NUMBER: _ClassVar[int]
     BUILD_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
+    INDIVIDUAL_UPDATES_FIELD_NUMBER: _ClassVar[int]
     protocol: int
     session: str
     run_id: str
@@ -205,7 +214,8 @@ class Welcome(_message.Message):
     max_upload_bytes: int
     build: str
     version: _tensor_pb2.ModelVersion
-    def __init__(self, protocol: _Optional[int] = ..., session: _Optional[str] = ..., run_id: _Optional[str] = ..., declaration: _Optional[_Union[_tensor_pb2.BlobRef, _Mapping]] = ..., declaration_digest: _Optional[str] = ..., held_fates: _Optional[_Iterable[_Union[HeldFate, _Mapping]]] = ..., reinitialise: _Optional[_Iterable[_Union[HostedClient, _Mapping]]] = ..., data_endpoints: _Optional[_Iterable[str]] = ..., heartbeat_seconds: _Optional[float] = ..., update_encoding: _Optional[str] = ..., delta_encoding: _Optional[str] = ..., max_cohort: _Optional[int] = ..., max_client_weight: _Optional[int] = ..., max_upload_bytes: _Optional[int] = ..., build: _Optional[str] = ..., version: _Optional[_Union[_tensor_pb2.ModelVersion, _Mapping]] = ...) -> None: ...
+    individual_updates: bool
+    def __init__(self, protocol: _Optional[int] = ..., session: _Optional[str] = ..., run_id: _Optional[str] = ..., declaration: _Optional[_Union[_tensor_pb2.BlobRef, _Mapping]] = ..., declaration_digest: _Optional[str] = ..., held_fates: _Optional[_Iterable[_Union[HeldFate, _Mapping]]] = ..., reinitialise: _Optional[_Iterable[_Union[HostedClient, _Mapping]]] = ..., data_endpoints: _Optional[_Iterable[str]] = ..., heartbeat_seconds: _Optional[float] = ..., update_encoding: _Optional[str] = ..., delta_encoding: _Optional[str] = ..., max_cohort: _Optional[int] = ..., max_client_weight: _Optional[int] = ..., max_upload_bytes: _Optional[int] = ..., build: _Optional[str] = ..., version: _Optional[_Union[_tensor_pb2.ModelVersion, _Mapping]] = ..., individual_updates: bool = ...) -> None: ...
 
 class HeldFate(_message.Message):
     __slots__ = ("fate",)
@@ -224,7 +234,7 @@ class HeldFate(_message.Message):
     def __init__(self, fate: _Optional[_Union[HeldFate.Fate, str]] = ...) -> None: ...
 
 class Train(_message.Message):
-    __slots__ = ("round", "attempt", "base", "task_digest", "run_seed", "rounds", "values", "threads", "clients", "artefacts", "upload_within_seconds")
+    __slots__ = ("round", "attempt", "base", "task_digest", "run_seed", "rounds", "values", "threads", "clients", "artefacts", "upload_within_seconds", "quality")
     class ValuesEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -243,6 +253,7 @@ class Train(_message.Message):
     CLIENTS_FIELD_NUMBER: _ClassVar[int]
     ARTEFACTS_FIELD_NUMBER: _ClassVar[int]
     UPLOAD_WITHIN_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    QUALITY_FIELD_NUMBER: _ClassVar[int]
     round: int
     attempt: int
     base: _tensor_pb2.ModelVersion
@@ -254,7 +265,8 @@ class Train(_message.Message):
     clients: _containers.RepeatedCompositeFieldContainer[ClientTask]
     artefacts: _containers.RepeatedCompositeFieldContainer[_tensor_pb2.Artefact]
     upload_within_seconds: float
-    def __init__(self, round: _Optional[int] = ..., attempt: _Optional[int] = ..., base: _Optional[_Union[_tensor_pb2.ModelVersion, _Mapping]] = ..., task_digest: _Optional[str] = ..., run_seed: _Optional[int] = ..., rounds: _Optional[int] = ..., values: _Optional[_Mapping[str, float]] = ..., threads: _Optional[int] = ..., clients: _Optional[_Iterable[_Union[ClientTask, _Mapping]]] = ..., artefacts: _Optional[_Iterable[_Union[_tensor_pb2.Artefact, _Mapping]]] = ..., upload_within_seconds: _Optional[float] = ...) -> None: ...
+    quality: bool
+    def __init__(self, round: _Optional[int] = ..., attempt: _Optional[int] = ..., base: _Optional[_Union[_tensor_pb2.ModelVersion, _Mapping]] = ..., task_digest: _Optional[str] = ..., run_seed: _Optional[int] = ..., rounds: _Optional[int] = ..., values: _Optional[_Mapping[str, float]] = ..., threads: _Optional[int] = ..., clients: _Optional[_Iterable[_Union[ClientTask, _Mapping]]] = ..., artefacts: _Optional[_Iterable[_Union[_tensor_pb2.Artefact, _Mapping]]] = ..., upload_within_seconds: _Optional[float] = ..., quality: bool = ...) -> None: ...
 
 class ClientTask(_message.Message):
     __slots__ = ("client", "scaling")
@@ -283,12 +295,18 @@ class Flush(_message.Message):
     def __init__(self, round: _Optional[int] = ..., attempt: _Optional[int] = ...) -> None: ...
 
 class Evaluate(_message.Message):
-    __slots__ = ("version", "run_seed")
+    __slots__ = ("version", "run_seed", "clients", "artefacts", "threads")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     RUN_SEED_FIELD_NUMBER: _ClassVar[int]
+    CLIENTS_FIELD_NUMBER: _ClassVar[int]
+    ARTEFACTS_FIELD_NUMBER: _ClassVar[int]
+    THREADS_FIELD_NUMBER: _ClassVar[int]
     version: _tensor_pb2.ModelVersion
     run_seed: int
-    def __init__(self, version: _Optional[_Union[_tensor_pb2.ModelVersion, _Mapping]] = ..., run_seed: _Optional[int] = ...) -> None: ...
+    clients: _containers.RepeatedCompositeFieldContainer[ClientTask]
+    artefacts: _containers.RepeatedCompositeFieldContainer[_tensor_pb2.Artefact]
+    threads: int
+    def __init__(self, version: _Optional[_Union[_tensor_pb2.ModelVersion, _Mapping]] = ..., run_seed: _Optional[int] = ..., clients: _Optional[_Iterable[_Union[ClientTask, _Mapping]]] = ..., artefacts: _Optional[_Iterable[_Union[_tensor_pb2.Artefact, _Mapping]]] = ..., threads: _Optional[int] = ...) -> None: ...
 
 class Cancel(_message.Message):
     __slots__ = ("round", "attempt", "reason")
