@@ -11,9 +11,10 @@ from torch import nn
 from ssd.data.source import ImageFormat
 from ssd.models.initialise import initialise
 from ssd.models.resnet import FEATURE_DIMS, resnet
+from ssd.models.resnet8 import EXPANSION, ResNet8
 from ssd.models.small import SmallEncoder
 
-EncoderName = Literal["small", "resnet18_cifar", "resnet18", "resnet50"]
+EncoderName = Literal["small", "resnet8", "resnet18_cifar", "resnet18", "resnet50"]
 NAMES: tuple[str, ...] = get_args(EncoderName)
 
 
@@ -23,9 +24,10 @@ class ModelConfig:
 
     name: EncoderName = "resnet18_cifar"
     feature_dim: int | None = None
-    """Length of h. Free for `small` (None: 128); fixed for the ResNets (512, 512, 2048)."""
+    """Length of h. Free for `small` (None: 128); four times the width for `resnet8`; fixed for the larger ResNets
+    (512, 512, 2048)."""
     width: int | None = None
-    """Channels of the first layer of `small` (None: 32); not a setting of the ResNets."""
+    """Channels of the first layer of `small` and `resnet8` (None: 32); not a setting of the larger ResNets."""
 
     def resolved(self) -> ModelConfig:
         """The same with every None that has a default replaced.
@@ -40,11 +42,20 @@ class ModelConfig:
             if feature_dim < 1 or width < 1:
                 raise ValueError(f"feature_dim and width must be positive, got {feature_dim} and {width}")
             return ModelConfig(name=self.name, feature_dim=feature_dim, width=width)
+        if self.name == "resnet8":
+            width = self.width if self.width is not None else 32
+            if width < 1:
+                raise ValueError(f"width must be positive, got {width}")
+            if self.feature_dim not in (None, EXPANSION * width):
+                raise ValueError(
+                    f"resnet8 of width {width} has feature_dim {EXPANSION * width}, not {self.feature_dim}"
+                )
+            return ModelConfig(name=self.name, feature_dim=EXPANSION * width, width=width)
         fixed = FEATURE_DIMS[self.name]
         if self.feature_dim not in (None, fixed):
             raise ValueError(f"{self.name} has feature_dim {fixed}, not {self.feature_dim}")
         if self.width is not None:
-            raise ValueError(f"width is a setting of the small encoder, not of {self.name}")
+            raise ValueError(f"width is a setting of the small encoders (small, resnet8), not of {self.name}")
         return ModelConfig(name=self.name, feature_dim=fixed, width=None)
 
 
@@ -55,10 +66,11 @@ def skeleton(config: ModelConfig, image: ImageFormat) -> nn.Module:
     """
     sizes = config.resolved()
     with torch.device("meta"):
-        if sizes.name != "small":
+        if sizes.width is None:
             return resnet(sizes.name, channels=image.channels)
+        if sizes.name == "resnet8":
+            return ResNet8(channels=image.channels, width=sizes.width)
         assert sizes.feature_dim is not None
-        assert sizes.width is not None
         return SmallEncoder(
             size=image.size, channels=image.channels, feature_dim=sizes.feature_dim, width=sizes.width
         )
