@@ -24,7 +24,7 @@ class ModelConfig:
 
     name: EncoderName = "resnet18_cifar"
     feature_dim: int | None = None
-    """Length of h. Free for `small` (None: 128); four times the width for `resnet8`; fixed for the larger ResNets
+    """Length of h. Free for `small` (None: 128); eight times the width for `resnet8`; fixed for the larger ResNets
     (512, 512, 2048)."""
     width: int | None = None
     """Channels of the first layer of `small` and `resnet8` (None: 32); not a setting of the larger ResNets."""

@@ -46,8 +46,8 @@ def images(count: int, image: ImageFormat = DIGITS, seed: int = 0) -> torch.Tens
         ("small", ImageFormat(size=17, channels=3), 128),
         ("small", ImageFormat(size=32, channels=3), 128),
         ("small", ImageFormat(size=4, channels=1), 128),
-        ("resnet8", ImageFormat(size=32, channels=3), 128),
-        ("resnet8", ImageFormat(size=8, channels=1), 128),
+        ("resnet8", ImageFormat(size=32, channels=3), 256),
+        ("resnet8", ImageFormat(size=8, channels=1), 256),
     ],
 )
 def test_an_encoder_gives_non_negative_features_of_its_length(
@@ -69,15 +69,15 @@ def test_the_papers_network_has_the_papers_number_of_parameters() -> None:
     assert sum(p.numel() for p in head.parameters()) == 2_103_808
 
 
-def test_resnet8_halves_the_resolution_twice_and_doubles_its_width_twice() -> None:
+def test_resnet8_halves_the_resolution_four_times_and_doubles_its_width_three_times() -> None:
     config = ModelConfig(name="resnet8", width=6).resolved()
-    assert (config.feature_dim, config.resolved()) == (24, config)
+    assert (config.feature_dim, config.resolved()) == (48, config)
     encoder = build_initialised(config, ImageFormat(size=32, channels=3), 0)
     shapes = []
     for module in encoder.layers:  # type: ignore[union-attr]  # a Sequential
         module.register_forward_hook(lambda module, inputs, output: shapes.append(tuple(output.shape[1:])))
     encoder(images(2, ImageFormat(size=32, channels=3)))
-    assert shapes == [(6, 32, 32)] * 4 + [(12, 16, 16), (24, 8, 8)]
+    assert shapes == [(6, 16, 16)] * 3 + [(12, 8, 8), (24, 4, 4), (48, 2, 2)]
     convolutions = [m for m in encoder.modules() if isinstance(m, nn.Conv2d) and m.kernel_size == (3, 3)]
     assert len(convolutions) == 7, "with a classifier eight layers"
 
@@ -113,7 +113,7 @@ def test_an_unknown_layer_is_not_left_uninitialised() -> None:
         (ModelConfig(name="resnet18", width=8), "small encoder"),
         (ModelConfig(name="small", width=0), "positive"),
         (ModelConfig(name="resnet8", width=0), "positive"),
-        (ModelConfig(name="resnet8", width=16, feature_dim=128), "feature_dim 64"),
+        (ModelConfig(name="resnet8", width=16, feature_dim=64), "feature_dim 128"),
     ],
 )
 def test_settings_an_encoder_cannot_have_are_refused(config: ModelConfig, what: str) -> None:
