@@ -79,7 +79,8 @@ class ClientData:
         values = dict(self._fields)
         for name in ("root", "partition", "probe", "index_dir"):
             values[name] = None if values[name] is None else Path(values[name])
-        values["folders"] = {client: Path(folder) for client, folder in values["folders"].items()}
+        for name in ("folders", "test_folders"):
+            values[name] = {client: Path(folder) for client, folder in values[name].items()}
         values["classes"] = tuple(values["classes"])
         return DataConfig(**values)
 

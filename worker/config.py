@@ -134,6 +134,11 @@ class DataSection(_Section):
         default_factory=dict
     )
     """For `folder`: client id -> its folder of images."""
+    test_folders: Annotated[Mapping[str, Path], BeforeValidator(_to_paths), AfterValidator(_folder_ids)] = (
+        Field(default_factory=dict)
+    )
+    """For `folder` with `labels = "folders"` and `classes`: client id -> its folder of test images, to measure what a
+    model is worth to that client."""
     probe: ConfigPath | None = None
     """For `folder`: labelled images to evaluate on."""
     evaluates: bool | None = None
@@ -234,8 +239,16 @@ def _contradictions(config: WorkerConfig) -> list[tuple[Key, str]]:
         found.append((("data", "clients"), '["*"] needs a partition file, or kind "folder"'))
     elif data.kind != "none" and data.clients and data.partition is None:
         found.append((("data", "partition"), f'kind "{data.kind}" needs a partition file'))
-    if data.kind != "folder" and data.folders:
-        found.append((("data", "folders"), 'only kind "folder" has folders'))
+    if data.kind != "folder" and (data.folders or data.test_folders):
+        key = "folders" if data.folders else "test_folders"
+        found.append((("data", key), 'only kind "folder" has folders'))
+    if data.test_folders and (data.labels != "folders" or not data.classes):
+        found.append(
+            (("data", "test_folders"), 'they need labels = "folders" and the federation\'s classes in order')
+        )
+    strangers = sorted(set(data.test_folders) - set(data.folders))
+    if data.kind == "folder" and strangers:
+        found.append((("data", "test_folders"), f"no folder is given for {', '.join(strangers[:5])}"))
     return found
 
 

@@ -21,9 +21,9 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from ssd.data.errors import DataError
-from ssd.data.partition import DatasetIdentity
+from ssd.data.identity import DatasetIdentity
 from ssd.data.source import ImageFormat, ProbeData, TensorImages
-from ssd.random_stream import RandomStream
+from ssd.data.stratified import stratified_split
 from ssd.torchvision_compat import torchvision
 
 TORCHVISION_CLASSES = {"cifar10": "CIFAR10", "cifar100": "CIFAR100", "mnist": "MNIST"}
@@ -41,6 +41,8 @@ class BuiltinSet:
     class_names: tuple[str, ...]
     identity: DatasetIdentity
     """Of the training split: what a partition of it is made for."""
+    test_identity: DatasetIdentity
+    """Of the test split, named `<kind>-test`: what the clients' test indices of a partition refer to."""
 
     def probe(self) -> ProbeData:
         """The set as labelled evaluation data."""
@@ -77,6 +79,7 @@ def load_builtin(
         test=TensorImages(fit(test, image), torch.from_numpy(test_labels)),
         class_names=names,
         identity=DatasetIdentity.of(kind, train_labels.tolist()),
+        test_identity=DatasetIdentity.of(f"{kind}-test", test_labels.tolist()),
     )
 
 
@@ -91,28 +94,6 @@ def fit(images: NDArray[np.uint8], image: ImageFormat) -> Tensor:
         starts = range(0, len(pixels), _RESIZE_CHUNK)
         pixels = torch.cat([_resize(pixels[start : start + _RESIZE_CHUNK], image.size) for start in starts])
     return pixels.expand(-1, image.channels, -1, -1).contiguous()
-
-
-def stratified_split(
-    labels: NDArray[np.int64], test_size: int, *key: str | int
-) -> tuple[list[int], list[int]]:
-    """Sorted training and test indices with the classes in proportion in both.
-
-    Each class gives floor(its share) of the `test_size` test images; the classes with the largest remainders
-    (the lower label on a tie) give one more. Which images: a `RandomStream` of `key` and the class.
-    """
-    classes, counts = np.unique(labels, return_counts=True)
-    quota = [(int(count) * test_size) // len(labels) for count in counts]
-    remainder = [(int(count) * test_size) % len(labels) for count in counts]
-    by_remainder = sorted(range(len(classes)), key=lambda position: -remainder[position])
-    for position in by_remainder[: test_size - sum(quota)]:
-        quota[position] += 1
-    test: list[int] = []
-    for label, share in zip(classes.tolist(), quota, strict=True):
-        members = np.flatnonzero(labels == label).tolist()
-        test += RandomStream(*key, label).sample(members, share)
-    held_out = set(test)
-    return [index for index in range(len(labels)) if index not in held_out], sorted(test)
 
 
 def _resize(images: Tensor, size: int) -> Tensor:

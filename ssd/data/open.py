@@ -30,6 +30,8 @@ class DataConfig:
     """Which images of a built-in set belong to which client (see `ssd.data.partition`)."""
     folders: Mapping[str, Path] = field(default_factory=dict)
     """For `folder`: the folder of each client."""
+    test_folders: Mapping[str, Path] = field(default_factory=dict)
+    """For `folder` with `labels = "folders"` and `classes`: a folder of test images per client."""
     probe: Path | None = None
     """For `folder`: labelled images to evaluate on; a built-in set is its own probe."""
     download: bool = False
@@ -50,6 +52,10 @@ class DataConfig:
             raise DataError(f"there is no data set {self.kind!r}; known are {', '.join(KINDS)} and folder")
         if self.labels not in ("none", "folders"):
             raise DataError(f"labels are `none` or `folders`, not {self.labels!r}")
+        if self.test_folders and (self.labels != "folders" or not self.classes):
+            raise DataError(
+                '`test_folders` need `labels = "folders"` and the federation\'s `classes` in order'
+            )
 
 
 def open_client(config: DataConfig, client_id: str, image: ImageFormat) -> ImageSource:
@@ -79,6 +85,36 @@ def open_client(config: DataConfig, client_id: str, image: ImageFormat) -> Image
     images = open_builtin(config, image)
     indices = partitions.load(config.partition, images.identity).indices(client_id)
     return SubsetImages(images.train, indices)
+
+
+def open_client_test(config: DataConfig, client_id: str, image: ImageFormat) -> ImageSource | None:
+    """The labelled images one client is measured on, at exactly the run's size; None if it has none.
+
+    Of a built-in set those are the partition's test images, of folders the client's entry of `test_folders`.
+
+    Raises:
+        DataError: the client is unknown, or its test images cannot be used.
+    """
+    if config.kind == "folder":
+        if client_id not in config.folders:
+            raise unknown_client(client_id, config.folders, "the table of client folders")
+        if client_id not in config.test_folders:
+            return None
+        exact = replace(_folder_options(config), margin=1.0)
+        return FolderImages(
+            config.test_folders[client_id],
+            image,
+            exact,
+            index_dir=config.index_dir,
+            class_names=config.classes,
+        )
+    if config.partition is None:
+        return None
+    images = open_builtin(config, image)
+    split = partitions.load(config.partition, images.identity, images.test_identity)
+    split.indices(client_id)  # an unknown client is an error, not one without test images
+    owned = () if split.test is None else split.test.clients[client_id]
+    return SubsetImages(images.test, owned) if owned else None
 
 
 def open_probe(config: DataConfig, image: ImageFormat) -> ProbeData:

@@ -5,7 +5,8 @@ evaluates. It is a pure function of (labels, number of clients, scheme, seed): a
 `RandomStream`, never from a library's generator, so the same call gives the same file on any machine.
 
 A file carries the data set's name, size and a digest of its labels in order; loading it for another data set
-is refused, because the indices would silently mean other images.
+is refused, because the indices would silently mean other images. It may also say which images of the set's own test
+split each client is measured on (`ssd.data.held_out`).
 """
 
 from __future__ import annotations
@@ -20,29 +21,26 @@ from typing import Any
 import numpy as np
 
 from ssd.data.errors import DataError, unknown_client
-from ssd.digest import digest_bytes
+from ssd.data.identity import DatasetIdentity
+from ssd.data.partition_check import problem_of
+from ssd.data.portion import Portion
 from ssd.files import write_atomically
 from ssd.random_stream import RandomStream
 
 FORMAT = "ssd-partition"
-VERSION = 1
+VERSION = 2
 Json = Any
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class DatasetIdentity:
-    """What a partition's indices refer to: the training split of a named data set."""
+class HeldOut:
+    """Which images of the test split each client is measured on: disjoint, sorted, perhaps none."""
 
-    name: str
-    size: int
-    labels_digest: str
-    """Digest of the labels in order, as little-endian int64; empty for a set without labels."""
-
-    @classmethod
-    def of(cls, name: str, labels: Sequence[int]) -> DatasetIdentity:
-        """The identity of a labelled data set."""
-        array = np.asarray(labels, dtype="<i8")
-        return cls(name=name, size=len(array), labels_digest=digest_bytes(array.tobytes()))
+    dataset: DatasetIdentity
+    """Of the test split."""
+    scheme: str
+    """`proportional` or `owned_classes`; see `ssd.data.held_out`."""
+    clients: Mapping[str, tuple[int, ...]]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,8 +48,9 @@ class Partition:
     """Disjoint, sorted image indices per client id, and how they were drawn."""
 
     dataset: DatasetIdentity
+    """Of the training split."""
     scheme: str
-    """`dirichlet` or `iid`."""
+    """`dirichlet`, `iid` or `fedgen`."""
     seed: int
     alpha: float | None
     """The Dirichlet concentration; None for `iid`."""
@@ -59,6 +58,11 @@ class Partition:
     clients: Mapping[str, tuple[int, ...]]
     histograms: Mapping[str, Mapping[int, int]] = field(default_factory=dict)
     """Images per label and client; empty for a set without labels."""
+    portion: Portion | None = None
+    """Which part of the training images was dealt out; None: all (for `fedgen`: what its ratio leaves)."""
+    ratio: float | None = None
+    """The share of the training images that `fedgen` deals out at most."""
+    test: HeldOut | None = None
 
     def indices(self, client_id: str) -> tuple[int, ...]:
         """The sorted indices of one client; `DataError` (with the nearest name) for an unknown one."""
@@ -75,20 +79,27 @@ def client_ids(count: int) -> tuple[str, ...]:
 
 
 def iid(
-    size: int, clients: int, seed: int, *, labels: Sequence[int] | None = None, dataset: str = "unnamed"
+    size: int,
+    clients: int,
+    seed: int,
+    *,
+    labels: Sequence[int] | None = None,
+    dataset: str = "unnamed",
+    portion: Portion | None = None,
 ) -> Partition:
-    """Deal `size` images out at random: client sizes differ by at most one."""
-    _check_counts(size, clients, min_size=1)
+    """Deal `size` images (or a portion of them) out at random: client sizes differ by at most one."""
     if labels is not None and len(labels) != size:
         raise DataError(f"{len(labels)} labels for {size} images")
-    order = [int(index) for index in RandomStream("partition-iid", seed).permutation(size)]
+    dealt = list(range(size)) if portion is None else portion.choose(size, labels, seed)
+    _check_counts(len(dealt), clients, min_size=1)
+    order = [dealt[position] for position in RandomStream("partition-iid", seed).permutation(len(dealt))]
     shares = [order[start::clients] for start in range(clients)]
     identity = (
         DatasetIdentity(name=dataset, size=size, labels_digest="")
         if labels is None
         else DatasetIdentity.of(dataset, labels)
     )
-    return _partition(identity, "iid", seed, None, 1, shares, labels)
+    return assemble(identity, "iid", seed, shares, labels, min_size=1, portion=portion)
 
 
 def dirichlet(
@@ -99,6 +110,7 @@ def dirichlet(
     *,
     min_size: int = 10,
     dataset: str = "unnamed",
+    portion: Portion | None = None,
 ) -> Partition:
     """Label skew: for each class the shares of the clients are one draw from Dirichlet(alpha, ..., alpha).
 
@@ -110,52 +122,84 @@ def dirichlet(
     if not alpha > 0:
         raise DataError(f"the Dirichlet concentration must be positive, not {alpha}")
     truth = np.asarray(labels, dtype=np.int64)
-    _check_counts(len(truth), clients, min_size)
+    dealt = np.arange(len(truth)) if portion is None else np.array(portion.choose(len(truth), labels, seed))
+    _check_counts(len(dealt), clients, min_size)
     shares: list[list[int]] = [[] for _ in range(clients)]
-    for label in np.unique(truth).tolist():
-        members = np.flatnonzero(truth == label)
+    for label in np.unique(truth[dealt]).tolist():
+        members = dealt[truth[dealt] == label]
         order = RandomStream("partition-order", seed, label).permutation(len(members))
         shuffled = [int(members[position]) for position in order]
         cuts = _cuts(len(members), clients, alpha, RandomStream("partition-shares", seed, label))
         for share, (start, stop) in zip(shares, pairwise(cuts), strict=True):
             share.extend(shuffled[start:stop])
     _fill_up(shares, truth, min_size)
-    return _partition(
-        DatasetIdentity.of(dataset, labels), "dirichlet", seed, float(alpha), min_size, shares, labels
+    return assemble(
+        DatasetIdentity.of(dataset, labels), "dirichlet", seed, shares, labels,
+        alpha=float(alpha), min_size=min_size, portion=portion,
+    )  # fmt: skip
+
+
+def assemble(
+    dataset: DatasetIdentity,
+    scheme: str,
+    seed: int,
+    shares: Sequence[Sequence[int]],
+    labels: Sequence[int] | None,
+    *,
+    alpha: float | None = None,
+    min_size: int,
+    portion: Portion | None = None,
+    ratio: float | None = None,
+) -> Partition:
+    """The partition whose clients, in order, hold `shares` (indices in any order)."""
+    clients = {
+        name: tuple(sorted(share)) for name, share in zip(client_ids(len(shares)), shares, strict=True)
+    }
+    histograms = (
+        {} if labels is None else {name: _histogram(labels, owned) for name, owned in clients.items()}
     )
+    return Partition(
+        dataset=dataset, scheme=scheme, seed=seed, alpha=alpha, min_size=min_size,
+        clients=clients, histograms=histograms, portion=portion, ratio=ratio,
+    )  # fmt: skip
 
 
 def save(partition: Partition, path: Path) -> None:
     """Write the partition as JSON, one line per client, atomically."""
+    test, portion = partition.test, partition.portion
     head = {
         "format": FORMAT,
         "version": VERSION,
-        "dataset": {
-            "name": partition.dataset.name,
-            "size": partition.dataset.size,
-            "labels_digest": partition.dataset.labels_digest,
-        },
+        "dataset": partition.dataset.to_json(),
         "scheme": partition.scheme,
         "seed": partition.seed,
         "alpha": partition.alpha,
         "min_size": partition.min_size,
+        "portion": None if portion is None else portion.to_json(),
+        "ratio": partition.ratio,
+        "test": None if test is None else {"dataset": test.dataset.to_json(), "scheme": test.scheme},
     }
     rows = []
     for client, indices in partition.clients.items():
         histogram = {str(label): count for label, count in partition.histograms.get(client, {}).items()}
         row = {"size": len(indices), "labels": histogram, "indices": list(indices)}
+        if test is not None:
+            row["test"] = list(test.clients[client])
         rows.append(f"    {json.dumps(client)}: {json.dumps(row)}")
     text = json.dumps(head, indent=2)[:-2] + ',\n  "clients": {\n' + ",\n".join(rows) + "\n  }\n}\n"
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, text.encode())
 
 
-def load(path: Path, dataset: DatasetIdentity | None = None) -> Partition:
+def load(
+    path: Path, dataset: DatasetIdentity | None = None, test: DatasetIdentity | None = None
+) -> Partition:
     """Read and check a partition file.
 
     Args:
         path: what `save` wrote.
-        dataset: the data set the indices will be used on; None skips only that comparison.
+        dataset: the training split the indices will be used on; None skips only that comparison.
+        test: the test split that the clients' test images are taken from, likewise.
 
     Raises:
         DataError: no such file, not a partition, damaged (indices out of range, unsorted, or owned by two
@@ -164,27 +208,32 @@ def load(path: Path, dataset: DatasetIdentity | None = None) -> Partition:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise DataError(f"there is no partition file at {path}; make one with `dirichlet` or `iid`") from None
+        raise DataError(f"there is no partition file at {path}; make one with `ssd partition make`") from None
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise DataError(f"cannot read the partition file {path}: {error}") from error
     if not isinstance(value, dict) or value.get("format") != FORMAT:
         raise DataError(f"{path} is not a partition file (no 'format': '{FORMAT}')")
     if value.get("version") != VERSION:
         raise DataError(
-            f"{path} has format version {value.get('version')}; this program reads version {VERSION}"
+            f"{path} has format version {value.get('version')}; this program reads version {VERSION}: "
+            "make it anew with `ssd partition make`"
         )
     try:
         partition = _from_json(value)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise DataError(f"the partition file {path} is damaged: {error!r}") from error
-    problem = _problem(partition)
+    problem = problem_of(partition)
     if problem:
         raise DataError(f"the partition file {path} is damaged: {problem}")
-    if dataset is not None and dataset != partition.dataset:
-        raise DataError(
-            f"{path} was made for {_describe(partition.dataset)}, but the images are {_describe(dataset)}; "
-            "make a new partition for this data set"
-        )
+    made_for = {dataset: partition.dataset}
+    if partition.test is not None:
+        made_for[test] = partition.test.dataset
+    for given, own in made_for.items():
+        if given is not None and given != own:
+            raise DataError(
+                f"{path} was made for {own}, but the images are {given}; "
+                "make a new partition for this data set"
+            )
     return partition
 
 
@@ -212,77 +261,42 @@ def _fill_up(shares: list[list[int]], labels: np.ndarray[Any, np.dtype[np.int64]
             share.append(donor.pop(position))
 
 
-def _partition(
-    dataset: DatasetIdentity,
-    scheme: str,
-    seed: int,
-    alpha: float | None,
-    min_size: int,
-    shares: Sequence[Sequence[int]],
-    labels: Sequence[int] | None,
-) -> Partition:
-    clients = {
-        name: tuple(sorted(share)) for name, share in zip(client_ids(len(shares)), shares, strict=True)
-    }
-    histograms = (
-        {} if labels is None else {name: _histogram(labels, owned) for name, owned in clients.items()}
-    )
-    return Partition(
-        dataset=dataset, scheme=scheme, seed=seed, alpha=alpha, min_size=min_size,
-        clients=clients, histograms=histograms,
-    )  # fmt: skip
-
-
 def _histogram(labels: Sequence[int], indices: Sequence[int]) -> dict[int, int]:
     values, counts = np.unique(np.asarray(labels)[list(indices)], return_counts=True)
     return dict(zip(values.tolist(), counts.tolist(), strict=True))
 
 
 def _from_json(value: Mapping[str, Json]) -> Partition:
-    dataset = value["dataset"]
     clients: dict[str, tuple[int, ...]] = {}
     histograms: dict[str, dict[int, int]] = {}
     for client, row in value["clients"].items():
-        if any(type(index) is not int for index in row["indices"]) or row["size"] != len(row["indices"]):
-            raise ValueError(f"the indices of {client!r} are not {row['size']} whole numbers")
-        clients[client] = tuple(row["indices"])
+        clients[client] = _indices(row["indices"], client)
+        if row["size"] != len(row["indices"]):
+            raise ValueError(f"{client!r} has not {row['size']} indices")
         if row["labels"]:
             histograms[client] = {int(label): int(count) for label, count in row["labels"].items()}
+    portion, test = value["portion"], value["test"]
     return Partition(
-        dataset=DatasetIdentity(
-            name=str(dataset["name"]), size=int(dataset["size"]), labels_digest=str(dataset["labels_digest"])
-        ),
+        dataset=DatasetIdentity.from_json(value["dataset"]),
         scheme=str(value["scheme"]),
         seed=int(value["seed"]),
         alpha=None if value["alpha"] is None else float(value["alpha"]),
         min_size=int(value["min_size"]),
         clients=clients,
         histograms=histograms,
+        portion=None if portion is None else Portion(**portion),
+        ratio=None if value["ratio"] is None else float(value["ratio"]),
+        test=None
+        if test is None
+        else HeldOut(
+            dataset=DatasetIdentity.from_json(test["dataset"]),
+            scheme=str(test["scheme"]),
+            clients={client: _indices(row["test"], client) for client, row in value["clients"].items()},
+        ),
     )
 
 
-def _problem(partition: Partition) -> str | None:
-    """What is wrong with the indices, or None."""
-    if not partition.clients:
-        return "it names no clients"
-    owner = np.full(partition.dataset.size, -1, dtype=np.int64)
-    names = list(partition.clients)
-    for number, (client, indices) in enumerate(partition.clients.items()):
-        if indices and not 0 <= min(indices) <= max(indices) < len(owner):
-            return f"client {client!r} owns indices outside 0..{len(owner) - 1}"
-        array = np.asarray(indices, dtype=np.int64)
-        if (np.diff(array) <= 0).any():
-            return f"the indices of client {client!r} are not strictly ascending"
-        taken = owner[array]
-        if (taken >= 0).any():
-            where = int(array[np.argmax(taken >= 0)])
-            return f"image {where} belongs to both {names[owner[where]]!r} and {client!r}"
-        owner[array] = number
-        histogram = partition.histograms.get(client)
-        if histogram is not None and sum(histogram.values()) != len(indices):
-            return f"the label counts of client {client!r} do not add up to its {len(indices)} images"
-    return None
-
-
-def _describe(dataset: DatasetIdentity) -> str:
-    return f"{dataset.name} ({dataset.size} images, labels {dataset.labels_digest[:12] or 'unknown'})"
+def _indices(value: Sequence[Json], client: str) -> tuple[int, ...]:
+    if any(type(index) is not int for index in value):
+        raise ValueError(f"the indices of {client!r} are not whole numbers")
+    return tuple(value)

@@ -80,8 +80,33 @@ def test_a_partition_is_made_shown_and_loadable(tmp_path: Path, capsys: pytest.C
     code, _, err = run(capsys, *make)
     assert code == 2, "an existing file is not replaced unasked"
     assert "--force" in err
-    assert run(capsys, *make, "--force", "--iid")[0] == 0
+    assert run(capsys, *make, "--force", "--scheme", "iid")[0] == 0
     assert partitions.load(out).scheme == "iid"
+
+
+def test_a_partition_may_hold_test_images_and_deal_out_a_part(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "digits.json"
+    make = ["partition", "make", "--data", "digits", "--clients", "4", "--seed", "3"]
+    make += ["--out", str(out), "--force"]
+    code, text, _ = run(capsys, *make, "--images", "500", "--test", "proportional")
+    assert code == 0
+    assert "500 of 1437 images of digits over 4 clients" in text
+    assert "360 of 360 test images, proportional" in " ".join(text.split())
+    found = partitions.load(out)
+    assert (found.portion.images, found.portion.take) == (500, "sample")
+    _, text, _ = run(capsys, "partition", "show", str(out), "--format", "json")
+    shown = json.loads(text)
+    assert shown["test"] == "proportional"
+    assert sum(entry["test"] for entry in shown["clients"].values()) == 360
+    code, text, _ = run(capsys, *make, "--scheme", "fedgen", "--ratio", "0.4", "--test", "owned-classes")
+    assert code == 0
+    assert "Dirichlet(0.1) as in FedGen's experiments with ratio 0.4" in " ".join(text.split())
+    assert partitions.load(out).test.scheme == "owned_classes"
+    code, _, err = run(capsys, *make, "--scheme", "fedgen", "--images", "500")
+    assert code == 2
+    assert "--ratio" in err
 
 
 def test_impossible_partitions_and_damaged_files_are_explained(

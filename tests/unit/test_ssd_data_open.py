@@ -7,8 +7,9 @@ from PIL import Image
 
 from ssd.data.builtin import load_builtin
 from ssd.data.errors import DataError
-from ssd.data.open import DataConfig, open_builtin, open_client, open_probe
-from ssd.data.partition import dirichlet, iid, save
+from ssd.data.held_out import with_test
+from ssd.data.open import DataConfig, open_builtin, open_client, open_client_test, open_probe
+from ssd.data.partition import dirichlet, iid, load, save
 from ssd.data.source import ImageFormat, TensorImages
 from ssd.data.subset import SubsetImages
 
@@ -39,6 +40,33 @@ def test_the_probe_of_a_built_in_set_is_its_own_split(digits: DataConfig) -> Non
     probe = open_probe(digits, ImageFormat(size=16, channels=3))
     assert (probe.name, len(probe.train), len(probe.test)) == ("digits", 1437, 360)
     assert probe.test.format == ImageFormat(size=16, channels=3)
+
+
+def test_a_client_of_a_built_in_set_is_measured_on_the_test_images_of_the_partition(
+    digits: DataConfig,
+) -> None:
+    whole = load_builtin("digits", GREY_8)
+    assert open_client_test(digits, "client-000", GREY_8) is None, "this partition has no test images"
+    split = with_test(load(digits.partition), "proportional", whole.test.labels.tolist(), "digits-test")
+    save(split, digits.partition)
+    found = {client: open_client_test(digits, client, GREY_8) for client in split.clients}
+    assert {client: 0 if source is None else len(source) for client, source in found.items()} == {
+        client: len(indices) for client, indices in split.test.clients.items()
+    }
+    first = found["client-000"]
+    indices = list(split.test.clients["client-000"])
+    assert torch.equal(first.batch(range(len(first))), whole.test.batch(indices))
+    assert torch.equal(first.labels, whole.test.labels[indices])
+    with pytest.raises(DataError, match="'client-00'.*nearest|is 'client-00"):
+        open_client_test(digits, "client-00", GREY_8)
+
+
+def test_test_images_of_another_test_split_are_refused(digits: DataConfig) -> None:
+    labels = load_builtin("digits", GREY_8).test.labels.tolist()
+    save(with_test(load(digits.partition), "proportional", labels[::-1], "digits-test"), digits.partition)
+    with pytest.raises(DataError, match="made for digits-test"):
+        open_client_test(digits, "client-000", GREY_8)
+    assert len(open_client(digits, "client-000", GREY_8)) > 0, "training does not look at them"
 
 
 def test_an_unknown_client_is_told_the_nearest_name(digits: DataConfig) -> None:
@@ -85,6 +113,21 @@ def test_labels_of_folder_clients_agree_when_the_classes_are_given(folders: Data
     )
     source = open_client(config, "north", ImageFormat(size=16, channels=3))
     assert source.labels.tolist() == [2, 2, 2, 0, 0, 0]
+
+
+def test_test_images_of_a_folder_client_are_labelled_and_at_the_exact_size(folders: DataConfig) -> None:
+    config = DataConfig(
+        kind="folder", folders=folders.folders, test_folders={"north": folders.folders["south"]},
+        labels="folders", classes=("dog", "bird", "cat"),
+    )  # fmt: skip
+    source = open_client_test(config, "north", ImageFormat(size=16, channels=3))
+    assert source.labels.tolist() == [2, 2, 2, 0, 0, 0]
+    assert source.batch([0]).shape == (1, 3, 16, 16)
+    assert open_client_test(config, "south", ImageFormat(size=16, channels=3)) is None
+    with pytest.raises(DataError, match="'west'"):
+        open_client_test(config, "west", ImageFormat(size=16, channels=3))
+    with pytest.raises(DataError, match="`classes`"):
+        DataConfig(kind="folder", folders=folders.folders, test_folders=config.test_folders, labels="folders")
 
 
 def test_a_folder_probe_is_labelled_and_at_the_exact_size(folders: DataConfig) -> None:

@@ -9,7 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ssd.data.errors import DataError
-from ssd.data.partition import DatasetIdentity, Partition, client_ids, dirichlet, iid, load, save
+from ssd.data.identity import DatasetIdentity
+from ssd.data.partition import Partition, client_ids, dirichlet, iid, load, save
+from ssd.data.portion import Portion
 from ssd.digest import json_digest
 
 LABELS = [index % 10 for index in range(1000)]
@@ -90,6 +92,25 @@ def test_an_iid_partition_has_equal_sizes_and_mixed_labels() -> None:
     assert iid(10, 2, seed=0).histograms == {}
 
 
+@pytest.mark.parametrize("take", ["sample", "first"])
+def test_a_portion_deals_out_only_so_many_images(take: str) -> None:
+    labels = [0] * 600 + [1] * 300 + [2] * 100
+    portion = Portion(images=100, take=take)
+    for drawn in (
+        dirichlet(labels, 4, 0.3, seed=5, portion=portion),
+        iid(1000, 4, seed=5, labels=labels, portion=portion),
+    ):
+        assert drawn.portion == portion
+        assert owned(drawn) == portion.choose(1000, labels, 5)
+        per_class = np.bincount([labels[index] for index in owned(drawn)], minlength=3).tolist()
+        assert per_class == ([60, 30, 10] if take == "sample" else [100, 0, 0])
+
+
+def test_a_sample_depends_on_the_seed_and_the_first_images_do_not() -> None:
+    assert Portion(images=50).choose(1000, LABELS, 1) != Portion(images=50).choose(1000, LABELS, 2)
+    assert Portion(images=3, take="first").choose(1000, None, 1) == [0, 1, 2]
+
+
 def test_client_names_sort_by_number() -> None:
     assert client_ids(3) == ("client-000", "client-001", "client-002")
     assert list(client_ids(1001)) == sorted(client_ids(1001))
@@ -104,6 +125,9 @@ def test_client_names_sort_by_number() -> None:
         lambda: dirichlet(LABELS, 200, 0.1, 0, min_size=10),
         lambda: iid(3, 4, 0),
         lambda: iid(4, 2, 0, labels=[0]),
+        lambda: iid(4, 2, 0, portion=Portion(images=2)),
+        lambda: iid(4, 2, 0, portion=Portion(images=5, take="first")),
+        lambda: dirichlet(LABELS, 20, 0.1, 0, portion=Portion(images=100)),
     ],
 )
 def test_impossible_partitions_are_refused(call: Callable[[], object]) -> None:
@@ -179,7 +203,7 @@ def wrong_histogram(value: Any) -> None:
 
 
 def other_version(value: Any) -> None:
-    value["version"] = 2
+    value["version"] = 1
 
 
 def other_format(value: Any) -> None:

@@ -13,6 +13,7 @@ from worker.errors import ConfigInvalid
 from worker.hosting import data_fields, hosted_clients
 
 INSECURE = {"transport.insecure": True}
+FOLDERS = '[transport]\ninsecure = true\n[data]\nkind = "folder"\nclients = ["*"]\nfolders = { a = "x" }\n'
 
 
 def write(path: Path, text: str) -> Path:
@@ -100,6 +101,14 @@ def test_an_unreadable_or_malformed_file_is_told(tmp_path: Path) -> None:
             "no folder",
         ),
         ('[transport]\ninsecure = true\n[data]\nkind = "digits"\nclients = ["a"]\n', "needs a partition"),
+        (
+            FOLDERS + 'test_folders = { a = "y" }\n',
+            'need labels = "folders"',
+        ),
+        (
+            FOLDERS + 'labels = "folders"\nclasses = ["one", "two"]\ntest_folders = { b = "y" }\n',
+            "no folder is given for b",
+        ),
         ('[transport]\ninsecure = true\n[data]\nclients = ["*"]\n', "partition"),
         ('[transport]\ninsecure = true\n[data]\nclients = ["a", "a"]\n', "twice"),
         ('[transport]\ninsecure = true\n[data]\nclients = ["a/b"]\n', "no client id"),
