@@ -8,6 +8,8 @@ about a cosine. A schedule is a number, or an object with a `kind`:
     {"kind": "linear", "start": a, "end": b}
     {"kind": "step", "start": a, "factor": f, "every": n}       times f after every n rounds
     {"kind": "step", "start": a, "factor": f, "at": [r, ...]}   times f from each of these rounds on
+    {"kind": "exponential", "start": a, "rate": q}              a times q to the number of rounds before
+    {"kind": "exponential", "start": a, "rate": q, "floor": b}  the same, but never below b
 
 All but `constant` take `warmup_rounds` (default 0): during those the value climbs from start / warmup_rounds
 to start in equal steps, and the schedule proper covers the rounds after them. Cosine and linear have `start`
@@ -25,6 +27,7 @@ _FIELDS = {
     "cosine": ({"start"}, {"end", "warmup_rounds"}),
     "linear": ({"start", "end"}, {"warmup_rounds"}),
     "step": ({"start", "factor"}, {"every", "at", "warmup_rounds"}),
+    "exponential": ({"start", "rate"}, {"floor", "warmup_rounds"}),
 }
 
 
@@ -63,6 +66,10 @@ def _value(name: str, schedule: object, now: int, rounds: int) -> float:
     warmup = _count(name, "warmup_rounds", schedule.get("warmup_rounds", 0), least=0)
     if kind == "step":
         value = start * _number(name, "factor", schedule["factor"]) ** _steps(name, schedule, now, warmup)
+    elif kind == "exponential":
+        value = start * _rate(name, schedule) ** max(now - warmup - 1, 0)
+        if "floor" in schedule:
+            value = max(value, _number(name, "floor", schedule["floor"]))
     else:
         end = _number(name, "end", schedule.get("end", 0.0))
         progress = max(now - warmup - 1, 0) / max(rounds - warmup, 1)
@@ -80,6 +87,13 @@ def _steps(name: str, schedule: Mapping[str, Any], now: int, warmup: int) -> int
     if not isinstance(schedule["at"], list | tuple):
         raise ScheduleError(f"schedule {name!r}: at must be a list of rounds")
     return sum(now >= _count(name, "at", first, least=1) for first in schedule["at"])
+
+
+def _rate(name: str, schedule: Mapping[str, Any]) -> float:
+    rate = _number(name, "rate", schedule["rate"])
+    if rate < 0.0:
+        raise ScheduleError(f"schedule {name!r}: rate must not be negative, not {rate!r}")
+    return rate
 
 
 def _number(name: str, key: str, value: object) -> float:

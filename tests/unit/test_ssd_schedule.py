@@ -38,11 +38,21 @@ def test_steps_by_hand() -> None:
     )
 
 
+def test_exponential_by_hand() -> None:
+    assert series({"kind": "exponential", "start": 8.0, "rate": 0.5}, 4) == [8.0, 4.0, 2.0, 1.0]
+    floored = {"kind": "exponential", "start": 8.0, "rate": 0.5, "floor": 3.0}
+    assert series(floored, 4) == [8.0, 4.0, 3.0, 3.0]
+    assert series({"kind": "exponential", "start": 2.0, "rate": 0}, 3) == [2.0, 0.0, 0.0]
+    with pytest.raises(ScheduleError, match="rate must not be negative"):
+        series({"kind": "exponential", "start": 1.0, "rate": -1.0}, 2)
+
+
 def test_warm_up_climbs_to_the_start() -> None:
     for schedule in (
         {"kind": "linear", "start": 1.0, "end": 0.0},
         {"kind": "cosine", "start": 1.0},
         {"kind": "step", "start": 1.0, "factor": 0.5, "every": 1},
+        {"kind": "exponential", "start": 1.0, "rate": 0.5},
     ):
         plain = series(schedule, 4)
         warmed = series({**schedule, "warmup_rounds": 4}, 8)
