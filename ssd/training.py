@@ -6,7 +6,9 @@ Rules it keeps:
   comes from `RandomStream("batches", run seed, round, client, epoch)`, view parameters from a generator seeded by
   `RandomStream("views", run seed, round, client)`; global generators are never touched.
 - A fresh optimiser every round: momentum starts at zero, as in the official code.
-- Both views of a batch go through the model as one batch of 2B, so BatchNorm sees them together.
+- Both views of a batch go through the model as one batch of 2B, so BatchNorm sees them together. Anchors, which
+  some methods' terms ask for, ride along as a third B; their order and their views have generators of their own
+  (`anchors` in place of `batches` and `views`), so the views are the same with and without them.
 - The last, smaller batch of an epoch is dropped if `drop_last` says so, unless it is the only one: a client with
   fewer images than a batch trains on one batch of all it has. (The official code drops it for K <= 10 clients,
   and there such a client does nothing and reports NaN.) A batch of one image is always left out: it has no pair
@@ -32,6 +34,7 @@ from ssd.losses.presets import SsdLosses
 from ssd.methods.method import Progress
 from ssd.models.flat import FlatModel
 from ssd.random_stream import RandomStream
+from ssd.terms import Step, Term, statistic
 
 CUDA_CHECK_INTERVAL = 25
 """Steps between looks at the loss on an accelerator, where every look waits for the device."""
@@ -48,7 +51,10 @@ STATISTICS = (
     "images",
 )
 """All additive: a `*_sum` is over mini-batches (norms: of the batch means of ‖h‖ and ‖z‖), `images` counts every
-image of every epoch."""
+image of every epoch. The parts of further terms follow by name (`ssd.terms.statistic`)."""
+BASE_STATISTICS = tuple(name for name in STATISTICS if name not in ("dsr_sum", "distillation_sum"))
+"""Those of a method whose objective is alignment and uniformity alone."""
+_MEASURED = STATISTICS[:7]
 
 
 class TrainingDiverged(ArithmeticError):
@@ -97,7 +103,15 @@ class Seeds:
 
     def views(self) -> torch.Generator:
         """A CPU generator for the views of one visit."""
-        stream = RandomStream("views", self.run_seed, self.round, self.client_id)
+        return self.generator("views")
+
+    def anchor_order(self, epoch: int, count: int) -> list[int]:
+        """The order in which the client's images serve as anchors in one epoch."""
+        return RandomStream("anchors", self.run_seed, self.round, self.client_id, epoch).permutation(count)
+
+    def generator(self, purpose: str) -> torch.Generator:
+        """A CPU generator for one purpose within one visit; unrelated to those for other purposes."""
+        stream = RandomStream(purpose, self.run_seed, self.round, self.client_id)
         return torch.Generator().manual_seed(stream.seed64())
 
 
@@ -171,9 +185,11 @@ class LocalTraining:
     lr: float
     seeds: Seeds
     scaling: DimensionScaling | None
+    terms: tuple[Term, ...] = ()
+    """What the method adds to the objective."""
 
     def run(self, model: FlatModel, source: ImageSource, progress: Progress) -> Mapping[str, float]:
-        """Train `model` in place on `source`; returns the `STATISTICS`.
+        """Train `model` in place on `source`; returns the `STATISTICS` and those of the terms.
 
         Raises:
             TooFewImages: fewer than two images.
@@ -184,62 +200,91 @@ class LocalTraining:
         device = model.trainable.device
         interval = 1 if device.type == "cpu" else CUDA_CHECK_INTERVAL
         optimiser = MomentumSgd(self.lr, self.options.momentum, self.options.weight_decay)
-        generator = self.seeds.views()
-        totals = torch.zeros(7, dtype=torch.float64, device=device)
+        generators = self.seeds.views(), self.seeds.generator("anchors")
+        names = [*_MEASURED, *(statistic(part) for term in self.terms for part in term.weights)]
+        totals = torch.zeros(len(names), dtype=torch.float64, device=device)
         for module in model.parts.values():
             module.train()
         batches = self._batches(len(source), sizes)
         with closing(_read_ahead(source, batches, device)) as loaded:
             for step, images in enumerate(loaded, start=1):
-                latest = self._step(model, optimiser, self.views.pair(images, generator))
+                latest = self._step(model, optimiser, self._views(images, *generators))
                 totals += latest
                 if step % interval == 0 or step == steps:
-                    self._report(step, steps, latest, progress)
+                    self._report(step, steps, dict(zip(names, latest.tolist(), strict=True)), progress)
         model.clear_gradient()
         if not bool(torch.isfinite(model.trainable).all()):
             raise TrainingDiverged(self._advice("a parameter is not finite", steps, steps))
         seen = self.options.local_epochs * sum(sizes)
-        return dict(zip(STATISTICS, [*totals.tolist(), float(steps), float(seen)], strict=True))
+        counted = {"batches": float(steps), "images": float(seen)}
+        return {**dict(zip(names, totals.tolist(), strict=True)), **counted}
+
+    @property
+    def _anchored(self) -> bool:
+        return any(term.needs_anchors for term in self.terms)
 
     def _batches(self, count: int, sizes: Sequence[int]) -> Iterator[list[int]]:
+        """The images of every batch; with anchors, as many of those behind them."""
         for epoch in range(self.options.local_epochs):
             order = self.seeds.order(epoch, count)
+            anchors = self.seeds.anchor_order(epoch, count) if self._anchored else []
             start = 0
             for size in sizes:
-                yield order[start : start + size]
+                yield order[start : start + size] + anchors[start : start + size]
                 start += size
 
-    def _step(self, model: FlatModel, optimiser: MomentumSgd, views: Tensor) -> Tensor:
-        """One optimiser step; the loss, its terms and the norms of this batch, [7] in the order of `STATISTICS`."""
-        terms, norms = self._forward(model, views)
-        model.clear_gradient()
-        torch.autograd.backward(terms.loss)
-        optimiser.step(model.trainable, model.gradient())
-        parts = (terms.loss, terms.alignment, terms.uniformity, terms.dsr, terms.distillation, *norms)
-        return torch.stack([part.detach() for part in parts])
+    def _views(self, images: Tensor, views: torch.Generator, anchors: torch.Generator) -> Tensor:
+        if not self._anchored:
+            return self.views.pair(images, views)
+        batch, others = images.chunk(2)
+        return torch.cat([self.views.pair(batch, views), self.views.one(others, anchors)])
 
-    def _forward(self, model: FlatModel, views: Tensor) -> tuple[Terms, tuple[Tensor, Tensor]]:
+    def _step(self, model: FlatModel, optimiser: MomentumSgd, views: Tensor) -> Tensor:
+        """One optimiser step; the loss, its terms and the norms of this batch, in the order `run` names them."""
+        terms, norms, step = self._forward(model, views)
+        loss, added = terms.loss, []
+        for term in self.terms:
+            parts = term.parts(step)
+            for name, weight in term.weights.items():
+                loss = loss + weight * parts[name]
+                added.append(parts[name])
+        model.clear_gradient()
+        torch.autograd.backward(loss)
+        optimiser.step(model.trainable, model.gradient())
+        measured = (loss, terms.alignment, terms.uniformity, terms.dsr, terms.distillation, *norms, *added)
+        return torch.stack([part.detach() for part in measured])
+
+    def _forward(self, model: FlatModel, views: Tensor) -> tuple[Terms, tuple[Tensor, Tensor], Step]:
         mixed = self.options.mixed_precision and views.device.type == "cuda"
         with torch.autocast(views.device.type, dtype=torch.bfloat16, enabled=mixed):
             representations = model.parts["encoder"](views)
             head = model.parts.get("projector")
             embeddings = representations if head is None else head(representations)
         representations, embeddings = representations.float(), embeddings.float()
-        first_h, second_h = representations.chunk(2)
-        first_z, second_z = embeddings.chunk(2)
-        terms = objective((first_h, second_h), (first_z, second_z), self.losses, self.scaling)
-        norms = (representations.detach().norm(dim=1).mean(), embeddings.detach().norm(dim=1).mean())
-        return terms, norms
+        h, z = (both.chunk(3 if self._anchored else 2) for both in (representations, embeddings))
+        step = Step(
+            views=views,
+            representations=(h[0], h[1]),
+            embeddings=(z[0], z[1]),
+            anchors=z[2] if self._anchored else None,
+        )
+        terms = objective(step.representations, step.embeddings, self.losses, self.scaling)
+        rows = 2 * h[0].shape[0]
+        norms = (_mean_norm(representations[:rows]), _mean_norm(embeddings[:rows]))
+        return terms, norms, step
 
-    def _report(self, step: int, steps: int, latest: Tensor, progress: Progress) -> None:
-        values = latest.tolist()
-        if not math.isfinite(values[0]):
-            raise TrainingDiverged(self._advice(f"the loss is {values[0]}", step, steps))
-        names = [name.removesuffix("_sum") for name in STATISTICS]
-        progress(step, steps, dict(zip(names, values, strict=False)))
+    def _report(self, step: int, steps: int, latest: Mapping[str, float], progress: Progress) -> None:
+        if not math.isfinite(latest["loss_sum"]):
+            raise TrainingDiverged(self._advice(f"the loss is {latest['loss_sum']}", step, steps))
+        progress(step, steps, {name.removesuffix("_sum"): value for name, value in latest.items()})
 
     def _advice(self, what: str, step: int, steps: int) -> str:
         return (
             f"training of client {self.seeds.client_id!r} diverged in round {self.seeds.round} at step {step} of "
             f"{steps}: {what} (learning rate {self.lr:g}); lower the learning rate or the loss weights"
         )
+
+
+def _mean_norm(rows: Tensor) -> Tensor:
+    norms: Tensor = rows.detach().norm(dim=1)
+    return norms.mean()

@@ -11,6 +11,11 @@ the embedding is w itself: its w = 10 is the paper's α = 10, not 100.
 On random unit vectors (D = 512, α = 10, N = 128; 51 or 10 scaled dimensions) the readings differ by two orders
 of magnitude: official 0.081 / 0.068, squared mean with a normalised target 0.85 / 0.60, as printed 8.1 / 1.6.
 The paper's own Fig. 4 shows 0.065 to 0.074, which only the official form can produce.
+
+*Hard separation* (HSD in §3 and Fig. 6b) confines each client to a subspace of its own; neither the paper nor the
+code gives a formula. Our reading keeps the regulariser and moves its target: z is pulled to its orthogonal
+projection on the client's own dimensions, put back on the sphere (the limit of the normalised soft target as
+α → ∞). The value of α has no effect then.
 """
 
 from __future__ import annotations
@@ -37,6 +42,8 @@ class DimensionScaledOptions:
     """Treat the target as a constant, as both the paper and the code do."""
     reduction: Literal["frobenius", "mean_square"] = "frobenius"
     """`frobenius`: ‖Z − T‖_F / N (official code); `mean_square`: E ‖z − t‖² (Eq. 7)."""
+    separation: Literal["soft", "hard"] = "soft"
+    """`soft`: SSD; `hard`: our reading of the paper's hard separation, see the module docstring."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +53,8 @@ class DimensionScaling:
     alpha: float
     dense: Tensor
     """[D] d_k itself: α on the dimensions in S_k, 1 elsewhere."""
+    own: Tensor
+    """[D] 1 on the dimensions in S_k, 0 elsewhere."""
     columns: Tensor | None
     """[D, m]: the columns of the basis Q that d_k scales; None scales coordinate axes."""
 
@@ -77,7 +86,9 @@ class DimensionScaling:
                 raise ValueError(f"the basis has shape {tuple(basis.shape)}, expected {expected}")
             columns = basis[:, list(vector.indices)].to(device=device, dtype=dtype)
         dense = torch.tensor(vector.dense()).to(device=device, dtype=dtype)
-        return cls(alpha=vector.alpha, dense=dense, columns=columns)
+        own = torch.zeros(vector.dimension, dtype=dtype)
+        own[list(vector.indices)] = 1.0
+        return cls(alpha=vector.alpha, dense=dense, own=own.to(device), columns=columns)
 
     def __call__(self, embeddings: Tensor) -> Tensor:
         """[N, D] -> [N, D]: every row scaled by α along the client's dimensions.
@@ -88,11 +99,17 @@ class DimensionScaling:
             return embeddings * self.dense
         return embeddings + (self.alpha - 1.0) * ((embeddings @ self.columns) @ self.columns.T)
 
+    def project(self, embeddings: Tensor) -> Tensor:
+        """[N, D] -> [N, D]: every row's orthogonal projection on the client's dimensions, z·Q_S·Q_Sᵀ."""
+        if self.columns is None:
+            return embeddings * self.own
+        return (embeddings @ self.columns) @ self.columns.T
+
 
 def scaled_target(embeddings: Tensor, scaling: DimensionScaling, options: DimensionScaledOptions) -> Tensor:
-    """The point each embedding is pulled to: z ⊙ d_k (Eq. 6), [N, D] -> [N, D]."""
+    """The point each embedding is pulled to: z ⊙ d_k (Eq. 6) or its projection, [N, D] -> [N, D]."""
     source = embeddings.detach() if options.stop_gradient else embeddings
-    target = scaling(source)
+    target = scaling.project(source) if options.separation == "hard" else scaling(source)
     return normalize(target, dim=1) if options.normalise_target else target
 
 

@@ -30,6 +30,7 @@ from ssd.models.initialise import initialise
 from ssd.random_stream import RandomStream
 from ssd.settings import to_json
 from ssd.spec import ParameterSpec
+from ssd.terms import Term
 from ssd.training import STATISTICS, LocalTraining, Seeds, TrainingDiverged, batch_sizes
 
 ENCODER, PROJECTOR = "encoder", "projector"
@@ -69,6 +70,12 @@ class AlignUniform:
         self, task: ClientTask, device: torch.device
     ) -> DimensionScaling | None:  # the base has none
         return None
+
+    # What methods that add to the objective override.
+
+    def _terms(self, task: ClientTask, model: FlatModel) -> tuple[Term, ...]:  # the base adds nothing
+        """What to add to the objective on this visit; `model` already holds what training starts from."""
+        return ()
 
     # The protocol.
 
@@ -142,6 +149,7 @@ class AlignUniform:
                 lr=task.values["lr"],
                 seeds=Seeds(run_seed=task.run_seed, round=task.round, client_id=task.client_id),
                 scaling=self._scaling(task, device),
+                terms=self._terms(task, model),
             )
             statistics = training.run(model, source, progress)
             after, kept = model.vector(), model.local()

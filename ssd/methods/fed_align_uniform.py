@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from ssd.declaration import Json
 from ssd.methods.align_uniform import AlignUniform
 from ssd.methods.align_uniform_config import AlignUniformConfig, resolve
-from ssd.training import STATISTICS
+from ssd.training import BASE_STATISTICS
 
 NAME = "fed_align_uniform"
 VERSION = 1
@@ -17,8 +17,7 @@ class FedAlignUniform(AlignUniform):
     """The method; see `AlignUniformConfig` for its settings."""
 
     def __init__(self, config: AlignUniformConfig) -> None:
-        statistics = tuple(name for name in STATISTICS if name not in ("dsr_sum", "distillation_sum"))
-        super().__init__(NAME, VERSION, config, statistics=statistics)
+        super().__init__(NAME, VERSION, config, statistics=BASE_STATISTICS)
 
 
 def create(config: Mapping[str, Json]) -> FedAlignUniform:

@@ -21,6 +21,7 @@ from ssd.methods.method import Method
 BUILT_IN = {
     "ssd": "ssd.methods.ssd",
     "fed_align_uniform": "ssd.methods.fed_align_uniform",
+    "feddecorr": "ssd.methods.feddecorr",
     "synthetic": "ssd.methods.synthetic",
 }
 

@@ -5,7 +5,9 @@ towards dimensions of its own, so that clients who never meet still spread over 
 carries that spread from the projector's output to the representation that is used.
 
 The scaling vector follows the *client*, as in the paper. (The official code hands vectors out by position in the
-round's sample, so under partial participation a client's direction changes from round to round.)
+round's sample, so under partial participation a client's direction changes from round to round; the setting
+`assignment` does the same, to measure what that costs.) `losses.dsr.separation = "hard"` with `losses.delta` above 0 is
+our reading of the paper's hard separation and distillation.
 """
 
 from __future__ import annotations
@@ -47,6 +49,7 @@ class Ssd(AlignUniform):
             alpha=self._settings.alpha,
             block=self._settings.block,
             allocation=self._settings.allocation,
+            assignment=self._settings.assignment,
         )
 
     def _artefact_names(self) -> tuple[str, ...]:

@@ -2,68 +2,25 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from sklearn.datasets import load_digits
 
-from ssd.data.source import ImageSource, ProbeData, TensorImages
+from ssd.data.source import ProbeData, TensorImages
 from ssd.declaration import Declaration, Reducer
 from ssd.methods import fed_align_uniform, ssd
 from ssd.methods.align_uniform import AlignUniform
 from ssd.methods.align_uniform_config import SsdConfig, resolve
-from ssd.methods.method import ClientResult, ClientTask, EvaluationTask
+from ssd.methods.method import EvaluationTask
 from ssd.methods.registry import load
 from ssd.scaling import ScalingVector
 from ssd.settings import SettingsError
 from ssd.training import TooFewImages, TrainingDiverged
-
-SMALL: dict[str, Any] = {
-    "image": {"size": 8, "channels": 1},
-    "model": {"name": "small", "feature_dim": 16, "width": 4},
-    "views": "digits",
-    "batch_size": 16,
-    "local_epochs": 1,
-    "lr": 0.05,
-}
-
-
-def digits(start: int = 0, stop: int = 40) -> TensorImages:
-    bunch = load_digits()
-    pictures = torch.tensor((bunch.images[start:stop] / 16 * 255).round(), dtype=torch.uint8)[:, None]
-    return TensorImages(pictures, torch.tensor(bunch.target[start:stop]))
-
-
-def silent(step: int, steps: int, losses: Mapping[str, float]) -> None:
-    """Progress that nobody watches."""
-
-
-def task_for(method: AlignUniform, **changes: Any) -> ClientTask:
-    declaration = method.declare()
-    scaling = None
-    if declaration.scaling is not None:
-        scaling = ScalingVector(declaration.scaling.dimension, (1, 4), declaration.scaling.alpha)
-    task = ClientTask(
-        run_seed=5,
-        round=1,
-        rounds=10,
-        client_id="client-000",
-        base=method.initial(0, None),
-        values={"lr": 0.05},
-        scaling=scaling,
-        artefacts=method.artefacts(0),
-    )
-    return dataclasses.replace(task, **changes)
-
-
-def train(method: AlignUniform, data: ImageSource | None = None, **changes: Any) -> ClientResult:
-    return method.train(task_for(method, **changes), data or digits(), silent)
+from training_samples import SMALL, digits, silent, task_for, train
 
 
 @pytest.mark.parametrize("name", ["ssd", "fed_align_uniform"])
