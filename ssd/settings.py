@@ -123,6 +123,8 @@ def _value(kind: Any, value: object, where: str, mistakes: list[str]) -> object:
             return value
         mistakes.append(f"{where} must be one of {', '.join(map(repr, arguments))}, got {_shown(value)}")
         return _WRONG
+    if origin is tuple and arguments[1:] == (...,) and isinstance(value, list | tuple):
+        return tuple(_value(arguments[0], v, f"{where}[{i}]", mistakes) for i, v in enumerate(value))
     if origin is tuple:
         if not isinstance(value, list | tuple) or len(value) != len(arguments):
             mistakes.append(f"{where} must be a list of {len(arguments)} values, got {_shown(value)}")

@@ -131,7 +131,7 @@ def batch_sizes(count: int, options: TrainingOptions) -> list[int]:
     return sizes
 
 
-def _read_ahead(
+def read_ahead(
     source: ImageSource, batches: Iterable[list[int]], device: torch.device
 ) -> Generator[Tensor, None, None]:
     """The images of each batch on the device; the next batch is decoded while this one is trained on."""
@@ -206,7 +206,7 @@ class LocalTraining:
         for module in model.parts.values():
             module.train()
         batches = self._batches(len(source), sizes)
-        with closing(_read_ahead(source, batches, device)) as loaded:
+        with closing(read_ahead(source, batches, device)) as loaded:
             for step, images in enumerate(loaded, start=1):
                 latest = self._step(model, optimiser, self._views(images, *generators))
                 totals += latest

@@ -105,3 +105,38 @@ class ProbeData:
     name: str
     clients: Mapping[str, Sequence[int]] | None = None
     """Which images of `train` are which client's, if that is known: uniformity within and between clients needs it."""
+
+
+def expect_images(data: object, image: ImageFormat, *, margin: bool = False) -> ImageSource:
+    """`data` if it is an image source of the configured format.
+
+    With `margin` its images may be larger: folders of photographs decode a little more than training shows.
+
+    Raises:
+        TypeError: not an image source.
+        ValueError: images of another format.
+    """
+    if not isinstance(data, ImageSource):
+        raise TypeError(f"expected a source of images, got {type(data).__name__}")
+    fits = data.format.size >= image.size if margin else data.format.size == image.size
+    if data.format.channels != image.channels or not fits:
+        raise ValueError(f"the method is configured for {image}, the data gives {data.format}")
+    return data
+
+
+def expect_labels(source: ImageSource, classes: int) -> Tensor:
+    """The source's labels, [len] int64, all below `classes`.
+
+    Raises:
+        ValueError: there are none, or one is out of range; the message says what to change.
+    """
+    if source.labels is None:
+        raise ValueError(
+            'the method needs labels and these images have none; for folders set `labels = "folders"`'
+        )
+    if len(source) and not 0 <= int(source.labels.min()) <= int(source.labels.max()) < classes:
+        raise ValueError(
+            f"labels go from {int(source.labels.min())} to {int(source.labels.max())}, the method is configured "
+            f"for {classes} classes; set `classes`"
+        )
+    return source.labels

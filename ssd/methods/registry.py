@@ -22,6 +22,8 @@ BUILT_IN = {
     "ssd": "ssd.methods.ssd",
     "fed_align_uniform": "ssd.methods.fed_align_uniform",
     "feddecorr": "ssd.methods.feddecorr",
+    "fedavg": "ssd.methods.fedavg",
+    "fedprox": "ssd.methods.fedprox",
     "synthetic": "ssd.methods.synthetic",
 }
 

@@ -4,14 +4,21 @@ Parameters and BatchNorm statistics of all parts live in *one* tensor, and the m
 a version is one copy, reading one back is one copy, and an optimiser step is three operations on one vector
 instead of three per layer.
 
-Layout: the parameters of each part as a group of its own, in `named_parameters` order, then one group `buffers`
-with every running mean and variance. The batch counter is in neither the vector nor the spec. With the `local`
-policy the statistics still live in the tensor, behind the vector, but belong to the client.
+Layout of the tensor:
+
+    private parameters | parameters that travel | BatchNorm statistics that travel | the client's own statistics
+    `--------------- trainable ---------------'
+                       `------------------- the vector, with a spec ---------------'
+
+In the vector every part's parameters are a group of their own, in `named_parameters` order, followed by one group
+`buffers` with the running means and variances. The batch counter is in neither the vector nor the spec. Parts
+named `private` never leave the client: neither their parameters nor their statistics are in the vector. With the
+`local` policy no statistics are.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -50,15 +57,31 @@ class _Slot:
         return int(np.prod(self.shape, dtype=np.int64))
 
 
-def entries_of(parts: Mapping[str, nn.Module], policy: BufferPolicy) -> list[Entry]:
+def entries_of(
+    parts: Mapping[str, nn.Module], policy: BufferPolicy, private: Collection[str] = ()
+) -> list[Entry]:
     """The spec entries of the vector that travels; weights may be on the meta device.
 
     Raises:
         ValueError: a buffer is neither BatchNorm's running mean, its running variance nor its counter.
 
     """
-    slots = [*_parameters(parts), *(_buffers(parts) if policy == "averaged" else ())]
-    return [(slot.name, slot.shape, slot.group, slot.kind) for slot in slots]
+    _, travelling, _ = _layout(parts, policy, private)
+    return [(slot.name, slot.shape, slot.group, slot.kind) for slot in travelling]
+
+
+def _layout(
+    parts: Mapping[str, nn.Module], policy: BufferPolicy, private: Collection[str]
+) -> tuple[list[_Slot], list[_Slot], list[_Slot]]:
+    """What lies before the vector, in it, and behind it; see the top of this module."""
+    own = {name: module for name, module in parts.items() if name in private}
+    shared = {name: module for name, module in parts.items() if name not in private}
+    travelling, staying = (shared, own) if policy == "averaged" else ({}, parts)
+    return (
+        list(_parameters(own)),
+        [*_parameters(shared), *_buffers(travelling)],
+        list(_buffers(staying)),
+    )
 
 
 def _parameters(parts: Mapping[str, nn.Module]) -> Iterator[_Slot]:
@@ -86,33 +109,70 @@ class FlatModel:
     """Modules on one device whose tensors are views into one flat vector."""
 
     def __init__(
-        self, parts: Mapping[str, nn.Module], policy: BufferPolicy, device: torch.device | str
+        self,
+        parts: Mapping[str, nn.Module],
+        policy: BufferPolicy,
+        device: torch.device | str,
+        private: Collection[str] = (),
     ) -> None:
-        """Take over `parts` (moved to `device`; their present values are kept)."""
+        """Take over `parts` (moved to `device`; their present values are kept).
+
+        Args:
+            parts: the modules by name, in the order of their groups.
+            policy: which BatchNorm statistics travel.
+            device: where everything lives.
+            private: names of parts that stay on the client.
+
+        """
         for module in parts.values():
             module.to(device)
-        slots = [*_parameters(parts), *_buffers(parts)]
+        before, travelling, behind = _layout(parts, policy, private)
+        slots = [*before, *travelling, *behind]
         self.parts = dict(parts)
-        self.spec = ParameterSpec.build(entries_of(parts, policy))
+        self.spec = ParameterSpec.build((slot.name, slot.shape, slot.group, slot.kind) for slot in travelling)
         self._flat = torch.cat(
             [getattr(s.owner, s.attribute).detach().reshape(-1).to(torch.float32) for s in slots]
         )
         self._trainable = sum(slot.size for slot in slots if slot.kind is Kind.PARAMETER)
+        self._private = self._flat[: sum(slot.size for slot in before)]
+        self._vector = self._flat[self._private.numel() :][: self.spec.size]
+        self._behind = self._flat[self._private.numel() + self.spec.size :]
+        self._fresh = [(slot.size, 1.0 if slot.kind is Kind.VARIANCE else 0.0) for slot in behind]
         self._parameters: list[nn.Parameter] = []
-        pieces = torch.split(self._flat, [slot.size for slot in slots])
-        for slot, piece in zip(slots, pieces, strict=True):
+        self._travelling: list[nn.Parameter] = []
+        self._where: dict[str, slice] = {}
+        offset = 0
+        for slot, piece in zip(slots, torch.split(self._flat, [slot.size for slot in slots]), strict=True):
             view = piece.view(slot.shape)
             if slot.kind is Kind.PARAMETER:
                 parameter = getattr(slot.owner, slot.attribute)
                 parameter.data = view
                 self._parameters.append(parameter)
+                if offset >= self._private.numel():
+                    self._travelling.append(parameter)
+                begin = self._where[slot.group].start if slot.group in self._where else offset
+                self._where[slot.group] = slice(begin, offset + slot.size)
             else:
                 setattr(slot.owner, slot.attribute, view)
+            offset += slot.size
 
     @property
     def trainable(self) -> Tensor:
-        """[p] the parameters: what the optimiser moves, shared with the modules."""
+        """[p] the parameters: what the optimiser moves, shared with the modules; private parts come first."""
         return self._flat[: self._trainable]
+
+    @property
+    def shared(self) -> slice:
+        """Which of the trainable parameters travel."""
+        return slice(self._private.numel(), self._trainable)
+
+    def where(self, part: str) -> slice:
+        """Which of the trainable parameters are a part's; `KeyError` for a part without any."""
+        return self._where[part]
+
+    def shared_parameters(self) -> list[nn.Parameter]:
+        """The parameters that travel, in the vector's order."""
+        return list(self._travelling)
 
     def gradient(self) -> Tensor:
         """[p] the gradients of all parameters after a backward pass; zero where none flowed."""
@@ -127,44 +187,54 @@ class FlatModel:
         for parameter in self._parameters:
             parameter.grad = None
 
-    def load(self, vector: NDArray[np.float32], local: NDArray[np.float32] | None = None) -> None:
+    def load(
+        self,
+        vector: NDArray[np.float32],
+        local: NDArray[np.float32] | None = None,
+        private: NDArray[np.float32] | None = None,
+    ) -> None:
         """Set the model to a version.
 
         Args:
             vector: [n] what travels.
-            local: the client's own statistics under the `local` policy; None for fresh ones (mean 0, variance 1).
+            local: the client's own statistics, as `local` gave them; None for fresh ones (mean 0, variance 1).
+            private: the parameters of the private parts, as `private` gave them. None only without such parts:
+                otherwise one client's would be left for the next.
 
         Raises:
             ValueError: an array has the wrong length.
 
         """
-        if vector.shape != (self.spec.size,):
-            raise ValueError(f"the model has {self.spec.size} values, the vector {vector.shape}")
-        # torch.tensor copies: the vector may be read-only, which from_numpy warns about.
-        self._flat[: self.spec.size].copy_(torch.tensor(vector))
-        private = self._flat[self.spec.size :]
-        if not private.numel():
+        _fill(self._vector, vector, "the model has", "the vector")
+        if private is not None or self._private.numel():
+            values = np.zeros(0, dtype=np.float32) if private is None else private
+            _fill(self._private, values, "the private parts have", "the client's own parameters")
+        if local is not None:
+            _fill(self._behind, local, "the model has", "the client's own statistics")
             return
-        if local is None:
-            for module in self.parts.values():
-                for layer in module.modules():
-                    if isinstance(layer, (nn.BatchNorm1d, nn.BatchNorm2d)):
-                        layer.reset_running_stats()
-        elif local.shape != tuple(private.shape):
-            raise ValueError(
-                f"the client's statistics have {local.shape} values, the model {tuple(private.shape)}"
-            )
-        else:
-            private.copy_(torch.tensor(local))
+        for (_, value), piece in zip(
+            self._fresh, torch.split(self._behind, [size for size, _ in self._fresh]), strict=True
+        ):
+            piece.fill_(value)
 
     def vector(self) -> NDArray[np.float32]:
         """[n] float32: what travels, copied to the CPU."""
-        return _copy(self._flat[: self.spec.size])
+        return _copy(self._vector)
+
+    def private(self) -> NDArray[np.float32] | None:
+        """The parameters of the private parts, copied to the CPU; None if there are none."""
+        return _copy(self._private) if self._private.numel() else None
 
     def local(self) -> NDArray[np.float32] | None:
-        """The client's own statistics, copied to the CPU; None unless the policy is `local`."""
-        private = self._flat[self.spec.size :]
-        return _copy(private) if private.numel() else None
+        """The client's own statistics, copied to the CPU; None if all travel."""
+        return _copy(self._behind) if self._behind.numel() else None
+
+
+def _fill(place: Tensor, values: NDArray[np.float32], owner: str, what: str) -> None:
+    if values.shape != tuple(place.shape):
+        raise ValueError(f"{owner} {place.numel()} values, {what} {values.shape}")
+    # torch.tensor copies: the values may be read-only, which from_numpy warns about.
+    place.copy_(torch.tensor(values))
 
 
 def _copy(tensor: Tensor) -> NDArray[np.float32]:

@@ -9,12 +9,13 @@ import torch
 from torch import nn
 
 from ssd.data.source import ImageFormat
+from ssd.models.fedgen_cnn import FedGenCnn
 from ssd.models.initialise import initialise
 from ssd.models.resnet import FEATURE_DIMS, resnet
 from ssd.models.resnet8 import EXPANSION, ResNet8
 from ssd.models.small import SmallEncoder
 
-EncoderName = Literal["small", "resnet8", "resnet18_cifar", "resnet18", "resnet50"]
+EncoderName = Literal["small", "fedgen_cnn", "resnet8", "resnet18_cifar", "resnet18", "resnet50"]
 NAMES: tuple[str, ...] = get_args(EncoderName)
 
 
@@ -24,10 +25,10 @@ class ModelConfig:
 
     name: EncoderName = "resnet18_cifar"
     feature_dim: int | None = None
-    """Length of h. Free for `small` (None: 128); eight times the width for `resnet8`; fixed for the larger ResNets
-    (512, 512, 2048)."""
+    """Length of h. Free for `small` (None: 128) and `fedgen_cnn` (None: 32); eight times the width for `resnet8`;
+    fixed for the larger ResNets (512, 512, 2048)."""
     width: int | None = None
-    """Channels of the first layer of `small` and `resnet8` (None: 32); not a setting of the larger ResNets."""
+    """Channels of the first layer of `small` and `resnet8` (None: 32); not a setting of the others."""
 
     def resolved(self) -> ModelConfig:
         """The same with every None that has a default replaced.
@@ -51,6 +52,11 @@ class ModelConfig:
                     f"resnet8 of width {width} has feature_dim {EXPANSION * width}, not {self.feature_dim}"
                 )
             return ModelConfig(name=self.name, feature_dim=EXPANSION * width, width=width)
+        if self.name == "fedgen_cnn":
+            feature_dim = self.feature_dim if self.feature_dim is not None else 32
+            if feature_dim < 1 or self.width is not None:
+                raise ValueError("fedgen_cnn has a positive feature_dim and no width")
+            return ModelConfig(name=self.name, feature_dim=feature_dim, width=None)
         fixed = FEATURE_DIMS[self.name]
         if self.feature_dim not in (None, fixed):
             raise ValueError(f"{self.name} has feature_dim {fixed}, not {self.feature_dim}")
@@ -66,6 +72,9 @@ def skeleton(config: ModelConfig, image: ImageFormat) -> nn.Module:
     """
     sizes = config.resolved()
     with torch.device("meta"):
+        if sizes.name == "fedgen_cnn":
+            assert sizes.feature_dim is not None
+            return FedGenCnn(size=image.size, channels=image.channels, feature_dim=sizes.feature_dim)
         if sizes.width is None:
             return resnet(sizes.name, channels=image.channels)
         if sizes.name == "resnet8":

@@ -14,7 +14,7 @@ from torch import nn
 from ssd.data.source import ImageFormat, TensorImages
 from ssd.models import projector
 from ssd.models.batch_statistics import calibrate
-from ssd.models.flat import BUFFERS, FlatModel, entries_of
+from ssd.models.flat import BUFFERS, BufferPolicy, FlatModel, entries_of
 from ssd.models.initialise import initialise
 from ssd.models.projector import ProjectorConfig
 from ssd.models.registry import EncoderName, ModelConfig, build_initialised, skeleton
@@ -205,6 +205,59 @@ def test_local_statistics_are_not_in_the_vector_but_can_be_kept_and_given_back()
     assert np.array_equal(model.local(), kept)  # type: ignore[arg-type]  # not None, seen above
     with pytest.raises(ValueError, match="statistics"):
         model.load(vector, kept[:-1])
+
+
+@pytest.mark.parametrize("policy", ["averaged", "local"])
+def test_a_private_part_is_trained_with_the_others_but_does_not_travel(policy: BufferPolicy) -> None:
+    modules = parts()
+    model = FlatModel(modules, policy, "cpu", private=("projector",))
+    assert [t.name for t in model.spec.tensors if t.name.startswith("projector")] == []
+    assert list(model.spec.groups) == (["encoder", BUFFERS] if policy == "averaged" else ["encoder"])
+    assert entries_of(modules, policy, ("projector",)) == [
+        (t.name, t.shape, t.group, t.kind) for t in model.spec.tensors
+    ]
+    whole = FlatModel(parts(), policy, "cpu")
+    assert model.trainable.numel() == whole.trainable.numel()
+    assert torch.equal(model.trainable[model.where("projector")], whole.trainable[whole.where("projector")])
+    assert torch.equal(model.trainable[model.shared], whole.trainable[whole.where("encoder")])
+    assert torch.equal(
+        torch.cat([p.reshape(-1) for p in model.shared_parameters()]), model.trainable[model.shared]
+    )
+    modules["projector"](modules["encoder"](images(6))).square().sum().backward()
+    head = torch.cat([p.grad.reshape(-1) for p in modules["projector"].parameters() if p.grad is not None])
+    assert torch.equal(model.gradient()[model.where("projector")], head)
+
+
+@pytest.mark.parametrize("policy", ["averaged", "local"])
+def test_private_parameters_and_statistics_can_be_kept_and_given_back(policy: BufferPolicy) -> None:
+    modules = parts()
+    model = FlatModel(modules, policy, "cpu", private=("projector",))
+    vector, first = model.vector(), model.private()
+    assert first is not None
+    modules["projector"].train()(modules["encoder"].train()(images(6)))
+    model.trainable[model.where("projector")] += 1.0
+    kept, statistics = model.private(), model.local()
+    assert kept is not None
+    assert statistics is not None
+    model.load(vector, None, first)
+    assert np.array_equal(model.vector(), vector)
+    assert np.array_equal(model.private(), first)  # type: ignore[arg-type]  # there are private parts
+    assert set(np.unique(model.local())) == {0.0, 1.0}  # type: ignore[arg-type]  # the projector has some
+    model.load(vector, statistics, kept)
+    assert np.array_equal(model.private(), kept)  # type: ignore[arg-type]  # there are private parts
+    assert np.array_equal(model.local(), statistics)  # type: ignore[arg-type]  # the projector has some
+    assert np.array_equal(model.vector(), vector)
+
+
+def test_a_model_with_private_parts_is_never_loaded_without_them() -> None:
+    """Otherwise the head of the client before would be trained on."""
+    model = FlatModel(parts(), "averaged", "cpu", private=("projector",))
+    with pytest.raises(ValueError, match="own parameters"):
+        model.load(model.vector())
+    with pytest.raises(ValueError, match="own parameters"):
+        FlatModel(parts(), "averaged", "cpu").load(
+            FlatModel(parts(), "averaged", "cpu").vector(), None, np.zeros(3, dtype=np.float32)
+        )
 
 
 def test_a_buffer_of_unknown_kind_is_refused() -> None:

@@ -1,0 +1,352 @@
+"""The shared part of the supervised methods, and what a method of your own derives from.
+
+A classifier is a backbone and a head. Whatever is not private travels and is averaged; what is private stays in the
+client's state, as do local BatchNorm statistics and the place in a stream of batches. Every client trains with SGD on
+`loss`, by default the cross-entropy. `docs/methods.md` shows a whole method outside this package.
+
+To derive: override `loss` (and name further reported terms in `terms`); `begin`, `extra_statistics` and `summary` for
+what a visit needs and reports beyond it; `phases` to train parts one after the other; `private_parts` and `group` for
+what travels and how it is reduced; `declare` for a server hook.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Generic
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+from torch.nn.functional import cross_entropy
+
+from ssd.data.preparation import Preparation
+from ssd.data.source import ProbeData, expect_images, expect_labels
+from ssd.declaration import Declaration, GroupDeclaration, Reducer, StatisticDeclaration
+from ssd.determinism import deterministic
+from ssd.export import fitting, read_encoder
+from ssd.methods.method import ClientEvaluationTask, ClientResult, ClientTask, EvaluationTask, Progress
+from ssd.methods.supervised_config import Config, SupervisedConfig, resolve
+from ssd.methods.supervised_state import ClientState
+from ssd.models import registry
+from ssd.models.classifier import BACKBONE, HEAD, Classifier, head_skeleton
+from ssd.models.flat import BUFFERS, FlatModel, entries_of
+from ssd.models.initialise import initialise
+from ssd.random_stream import RandomStream
+from ssd.settings import to_json
+from ssd.spec import ParameterSpec
+from ssd.supervised_context import Batch, Context, Loss
+from ssd.supervised_evaluation import calibrated, count_correct, represent
+from ssd.supervised_training import Phase, SupervisedTraining, steps_of_visit
+from ssd.training import Seeds, TrainingDiverged, batch_sizes
+
+__all__ = ["Batch", "Context", "Loss", "Supervised", "SupervisedConfig", "resolve"]
+
+
+class Supervised(Generic[Config]):
+    """Implements the `Method` protocol; FedAvg as it stands.
+
+    A model is built once per device and reused for every client of the process; nothing of one client's visit
+    survives in it, because loading overwrites every tensor. Not safe for concurrent calls.
+    """
+
+    terms: tuple[str, ...] = ()
+    """Names of the loss's reported terms. A term of weight 0 should be neither computed nor named."""
+    resumes: ClassVar[bool] = False
+    """True: a client starts every visit from its own model of the last one, not from what it received."""
+
+    def __init__(self, name: str, version: int, config: Config) -> None:
+        """Take a resolved configuration (`resolve`).
+
+        Args:
+            name: the method's; of a file of one's own, the one that workers' `[methods]` tables map to the file.
+            version: bumped when the same name starts to mean something else.
+            config: an instance of `SupervisedConfig` or of a class derived from it.
+
+        """
+        self.config = config
+        self._name = name
+        self._version = version
+        self._private = self.private_parts()
+        self._preparation = Preparation(
+            size=config.image.size, normalisation=config.normalise, augmentation=config.augment
+        )
+        self._models: dict[tuple[torch.device, str], FlatModel] = {}
+        self._spec = ParameterSpec.build(entries_of(self._skeletons(), config.buffers, self._private))
+
+    # What a method overrides.
+
+    def loss(self, batch: Batch, context: Context) -> Loss:
+        """The objective of one mini-batch."""
+        logits = context.model(batch.images)
+        return Loss(cross_entropy(logits, batch.labels), logits)
+
+    def begin(self, context: Context) -> Any:
+        """Called once a visit, with the model loaded, before the first step; the result is `context.own`."""
+        return None
+
+    def extra_statistics(self) -> tuple[StatisticDeclaration, ...]:
+        """Declarations of additive statistics beyond the loss's; `summary` gives their values."""
+        return ()
+
+    def summary(self, context: Context) -> Mapping[str, NDArray[np.float64]]:
+        """The extra statistics after a visit, in their declared shapes."""
+        return {}
+
+    def phases(self, model: FlatModel, count: int) -> Sequence[Phase]:
+        """What is moved when, for a client with `count` images; by default everything, all the time."""
+        return (Phase(slice(0, model.trainable.numel()), steps_of_visit(count, self.config)),)
+
+    def private_parts(self) -> tuple[str, ...]:
+        """Names of the parts that stay with the client and persist there."""
+        return (HEAD,) if self.config.head == "private" else ()
+
+    def group(self, name: str) -> GroupDeclaration:
+        """How a group of the vector (a part, or `buffers`) is reduced and bounded."""
+        bounds, averaged = self.config.bounds, name == BUFFERS
+        return GroupDeclaration(
+            name=name,
+            reducer=Reducer.PLAIN_MEAN if averaged else Reducer.WEIGHTED_MEAN,
+            max_abs=bounds.buffer_max_abs if averaged else bounds.parameter_max_abs,
+            norm_bound=bounds.buffer_norm if averaged else bounds.parameter_norm,
+            compress=not averaged,
+            optimise=not averaged,
+        )
+
+    # The protocol.
+
+    def declare(self) -> Declaration:
+        """See `Method.declare`."""
+        names = ("loss_sum", *(f"{term}_sum" for term in self.terms), "correct", "images", "batches")
+        config = self.config
+        return Declaration(
+            method=self._name,
+            version=self._version,
+            spec=self._spec,
+            groups=tuple(self.group(name) for name in self._spec.groups),
+            statistics=(*(StatisticDeclaration(name=name) for name in names), *self.extra_statistics()),
+            schedules=config.schedules(),
+            needs_labels=True,
+            persists_client_state=bool(self._private)
+            or config.buffers == "local"
+            or config.batches == "stream"
+            or self.resumes,
+            client_evaluation=True,
+            config=to_json(config),
+        )
+
+    def initial(self, seed: int, warm_start: Path | None) -> NDArray[np.float32]:
+        """See `Method.initial`; a warm start replaces the backbone."""
+        parts = self._parts()
+        for part, module in parts.items():
+            initialise(module, torch.Generator().manual_seed(RandomStream("initial", part, seed).seed64()))
+        vector = FlatModel(parts, self.config.buffers, "cpu", self._private).vector()
+        if warm_start is not None:
+            self._overwrite(vector, warm_start)
+        return vector
+
+    def artefacts(self, seed: int) -> Mapping[str, NDArray[np.float32]]:
+        """See `Method.artefacts`; none."""
+        return {}
+
+    def train(self, task: ClientTask, data: object, progress: Progress) -> ClientResult:
+        """See `Method.train`; `data` is a labelled `ImageSource` of the configured format.
+
+        Raises:
+            TooFewImages: the client has fewer than two images.
+            TrainingDiverged: a loss, a parameter or a statistic stopped being finite.
+            ValueError: the task or the data do not fit the method; the message says how.
+
+        """
+        source = expect_images(data, self.config.image, margin=True)
+        labels = expect_labels(source, self.config.classes)
+        if "lr" not in task.values:
+            raise ValueError(f"the task carries no learning rate, only {sorted(task.values)}")
+        per_epoch = len(batch_sizes(len(source), self.config))
+        state = self._state(task.run_seed, task.client_id, task.state)
+        device = torch.device(task.device)
+        with deterministic(device, task.threads):
+            flat = self._load("student", device, state.model_or(task.base), state)
+            context = self._context(task, labels, flat, state, device)
+            context.own = self.begin(context)
+            phases = self.phases(flat, len(source))
+            training = SupervisedTraining(
+                options=self.config,
+                preparation=self._preparation,
+                loss=self.loss,
+                terms=self.terms,
+                phases=phases,
+                lr=task.values["lr"],
+                cursor=state.cursor,
+            )
+            statistics = training.run(context, source, progress)
+            after, kept = flat.vector(), (flat.private(), flat.local())
+            extra = self.summary(context)
+        delta = after - task.base
+        if not all(np.isfinite(each).all() for each in (delta, *kept) if each is not None):
+            raise TrainingDiverged(
+                f"client {task.client_id!r}: a BatchNorm statistic is not finite after training"
+            )
+        steps = sum(phase.steps for phase in phases)
+        following = ClientState(
+            private=kept[0],
+            buffers=kept[1],
+            model=after if self.resumes else None,
+            cursor=state.cursor.after(steps, per_epoch),
+        )
+        return ClientResult(
+            delta=delta,
+            weight={"images": len(source), "batches": per_epoch, "uniform": 1}[self.config.weighting],
+            statistics={
+                name: np.asarray(value, np.float64) for name, value in {**statistics, **extra}.items()
+            },
+            state=following.arrays(with_cursor=self.config.batches == "stream"),
+        )
+
+    def evaluate(self, task: EvaluationTask, data: object) -> Mapping[str, float]:
+        """The version on the probe's test images: `accuracy` and `test_loss`, if it is a whole classifier.
+
+        With `representation` set, and for a version whose head stays on the clients, also what its features are worth;
+        see `ssd.evaluation.evaluate`. Nothing at all if the backbone is private: then only clients can measure.
+        """
+        if not isinstance(data, ProbeData):
+            raise TypeError(f"evaluation needs probe data, got {type(data).__name__}")
+        test = expect_images(data.test, self.config.image)
+        train = expect_images(data.train, self.config.image)
+        labels = expect_labels(test, self.config.classes)
+        if BACKBONE in self._private:
+            return {}
+        device = torch.device(task.device)
+        values: dict[str, float] = {}
+        with deterministic(device, task.threads):
+            state = self._state(task.run_seed, "", {})
+            flat = self._load("student", device, task.vector, state)
+            model = self._classifier(flat)
+            if self.config.buffers == "local":
+                calibrated(model.backbone, train, self._preparation, device)
+            if not self._private:
+                count = count_correct(model, test, labels, self._preparation, device)
+                values |= {
+                    "accuracy": count.correct / count.images,
+                    "test_loss": count.loss_sum / count.images,
+                }
+            if self._private or self.config.representation:
+                values |= represent(model.backbone, data, self._preparation, task, device)
+        return values
+
+    def evaluate_client(self, task: ClientEvaluationTask, train: object, test: object) -> Mapping[str, float]:
+        """`correct` and `images`: the version on a client's test images, with the client's own parts and statistics.
+
+        A client without state has its initial private parts; local BatchNorm statistics it does not have yet are
+        measured on its training images.
+        """
+        source = expect_images(test, self.config.image, margin=True)
+        labels = expect_labels(source, self.config.classes)
+        state = self._state(task.run_seed, task.client_id, task.state)
+        device = torch.device(task.device)
+        with deterministic(device, task.threads):
+            model = self._classifier(self._load("student", device, state.model_or(task.vector), state))
+            if self.config.buffers == "local" and state.buffers is None:
+                own = expect_images(train, self.config.image, margin=True)
+                calibrated(model.backbone, own, self._preparation, device)
+            count = count_correct(model, source, labels, self._preparation, device)
+        return {"correct": float(count.correct), "images": float(count.images)}
+
+    def export(self, vector: NDArray[np.float32]) -> Mapping[str, NDArray[np.generic]]:
+        """The backbone's tensors by state-dict name; without BatchNorm statistics if `buffers` is `local`.
+
+        Raises:
+            ValueError: the backbone does not travel, or the vector has another length.
+        """
+        if vector.shape != (self._spec.size,):
+            raise ValueError(f"the model has {self._spec.size} values, the vector {vector.shape}")
+        if BACKBONE in self._private:
+            raise ValueError("the backbone never leaves the clients: there is nothing to export")
+        prefix = f"{BACKBONE}."
+        return {
+            tensor.name.removeprefix(prefix): vector[tensor.where].reshape(tensor.shape).astype(np.float32)
+            for tensor in self._spec.tensors
+            if tensor.name.startswith(prefix)
+        }
+
+    # The rest.
+
+    def _skeletons(self) -> dict[str, nn.Module]:
+        """The networks on the meta device: shapes and names, no memory."""
+        config = self.config
+        return {
+            BACKBONE: registry.skeleton(config.model, config.image),
+            HEAD: head_skeleton(config.feature_dim, config.classes),
+        }
+
+    def _parts(self) -> dict[str, nn.Module]:
+        """The networks on the CPU, weights undefined."""
+        return {name: module.to_empty(device="cpu") for name, module in self._skeletons().items()}
+
+    def _state(self, run_seed: int, client: str, arrays: Mapping[str, NDArray[np.generic]]) -> ClientState:
+        """The client's state, with initial values for the private parts of a client that has none."""
+        state = ClientState.read(arrays)
+        if state.private is not None or not self._private:
+            return state
+        values = []
+        for name, skeleton in self._skeletons().items():
+            if name in self._private:
+                module = skeleton.to_empty(device="cpu")
+                seed = RandomStream("private", run_seed, client, name).seed64()
+                initialise(module, torch.Generator().manual_seed(seed))
+                values += [parameter.detach().numpy().reshape(-1) for parameter in module.parameters()]
+        return dataclasses.replace(state, private=np.concatenate(values))
+
+    def _load(
+        self, use: str, device: torch.device, vector: NDArray[np.float32], state: ClientState
+    ) -> FlatModel:
+        """The model kept for one use, holding a vector and a client's own parts and statistics."""
+        if (device, use) not in self._models:
+            self._models[device, use] = FlatModel(self._parts(), self.config.buffers, device, self._private)
+        model = self._models[device, use]
+        model.load(vector, state.buffers, state.private)
+        return model
+
+    def _context(
+        self,
+        task: ClientTask,
+        labels: torch.Tensor,
+        flat: FlatModel,
+        state: ClientState,
+        device: torch.device,
+    ) -> Context:
+        shared = flat.shared.stop - flat.shared.start
+
+        def frozen() -> Classifier:
+            teacher = self._load("teacher", device, task.base, state)
+            for module in teacher.parts.values():
+                module.eval().requires_grad_(False)
+            return self._classifier(teacher)
+
+        return Context(
+            task=task,
+            model=self._classifier(flat),
+            received=torch.tensor(task.base[:shared], device=device),
+            labels=labels,
+            flat=flat,
+            frozen=frozen,
+            seeds=Seeds(run_seed=task.run_seed, round=task.round, client_id=task.client_id),
+        )
+
+    def _classifier(self, flat: FlatModel) -> Classifier:
+        return Classifier(flat.parts[BACKBONE], flat.parts[HEAD], self.config.mixed_precision)
+
+    def _overwrite(self, vector: NDArray[np.float32], path: Path) -> None:
+        """Put the tensors of an encoder file in their places in `vector`."""
+        tensors, _ = read_encoder(path)
+        prefix = f"{BACKBONE}."
+        places = {t.name.removeprefix(prefix): t for t in self._spec.tensors if t.name.startswith(prefix)}
+        if not places:
+            raise ValueError("the backbone never leaves the clients: a warm start would reach nobody")
+        if self.config.buffers == "local":
+            tensors = {name: value for name, value in tensors.items() if "running_" not in name}
+        fitting(tensors, {name: tensor.shape for name, tensor in places.items()}, path)
+        for name, tensor in places.items():
+            vector[tensor.where] = tensors[name].reshape(-1)

@@ -1,0 +1,57 @@
+"""What a client of a supervised method keeps between rounds, as the arrays the worker stores."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ssd.supervised_training import Cursor
+
+PRIVATE, BUFFERS, MODEL, CURSOR = "private", "buffers", "model", "cursor"
+Vector = NDArray[np.float32]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ClientState:
+    """All None, and the cursor at the start, for a client that no commit has included yet."""
+
+    private: Vector | None = None
+    """Parameters of the private parts (`FlatModel.private`)."""
+    buffers: Vector | None = None
+    """The client's own BatchNorm statistics (`FlatModel.local`)."""
+    model: Vector | None = None
+    """The client's own copy of what travels, for methods that go on from it."""
+    cursor: Cursor = field(default_factory=Cursor)
+    """The next mini-batch of its stream."""
+
+    @classmethod
+    def read(cls, arrays: Mapping[str, NDArray[np.generic]]) -> ClientState:
+        """The state in a task; the inverse of `arrays`."""
+
+        def vector(name: str) -> Vector | None:
+            return np.asarray(arrays[name], dtype=np.float32) if name in arrays else None
+
+        epoch, batch = np.asarray(arrays[CURSOR], np.int64).tolist() if CURSOR in arrays else (0, 0)
+        return cls(
+            private=vector(PRIVATE),
+            buffers=vector(BUFFERS),
+            model=vector(MODEL),
+            cursor=Cursor(epoch, batch),
+        )
+
+    def model_or(self, received: Vector) -> Vector:
+        """Where a visit starts: the client's own model if it keeps one, otherwise what it received."""
+        return received if self.model is None else self.model
+
+    def arrays(self, *, with_cursor: bool) -> dict[str, NDArray[np.generic]]:
+        """What the worker stores; `with_cursor` for streams of batches only."""
+        kept = {PRIVATE: self.private, BUFFERS: self.buffers, MODEL: self.model}
+        found: dict[str, NDArray[np.generic]] = {
+            n: values for n, values in kept.items() if values is not None
+        }
+        if with_cursor:
+            found[CURSOR] = np.array([self.cursor.epoch, self.cursor.batch], np.int64)
+        return found
