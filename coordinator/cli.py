@@ -250,6 +250,8 @@ def revoke(client_id: str, config_path: Path | None, address: str | None, form: 
 @_verb
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), required=True, help="The new file.")
 @click.option("--version", "number", type=click.IntRange(min=0), help="Which version.  [default: the newest]")
+@click.option("--part", help="Another part, such as projector or head.  [default: the encoder]")
+@click.option("--trained-on", help="Name of the data set, to be noted in the file.")
 @click.option("--method", help="The method's own file, if it is not built in.  [default: from --config]")
 @click.option("--force", is_flag=True, help="Replace an existing file.")
 def export(
@@ -258,6 +260,8 @@ def export(
     form: str,
     out: Path,
     number: int | None,
+    part: str | None,
+    trained_on: str | None,
     method: str | None,
     force: bool,
 ) -> None:
@@ -270,6 +274,8 @@ def export(
         method = load(config_path, {"transport.insecure": True}).method.name
     with _client(config_path, address) as client:
         run_id = client.status()["run_id"]
-        found = export_version(client, out, number=number, method=method, run_id=run_id)
+        found = export_version(
+            client, out, number=number, method=method, run_id=run_id, part=part, trained_on=trained_on
+        )
     value = {"out": str(out), "version": found.number, "model_digest": found.model_digest}
     _show(value, form, lambda _: f"version {found.number} ({found.model_digest[:16]}) -> {out}")

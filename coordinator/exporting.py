@@ -17,9 +17,16 @@ from ssd.spec import model_digest
 
 
 def export(
-    client: OperatorClient, out: Path, *, number: int | None, method: str | None, run_id: str
+    client: OperatorClient,
+    out: Path,
+    *,
+    number: int | None,
+    method: str | None,
+    run_id: str,
+    part: str | None = None,
+    trained_on: str | None = None,
 ) -> VersionFound:
-    """Write the encoder of a version as `safetensors`.
+    """Write the encoder of a version, or another part of it, as `safetensors`.
 
     Args:
         client: the coordinator to ask.
@@ -27,6 +34,8 @@ def export(
         number: which version; None: the newest.
         method: name or file of the method; None: the name the run's declaration has.
         run_id: goes into the file's metadata.
+        part: which part, such as `projector` or `head`; None: the encoder.
+        trained_on: the data set's name for the file's metadata; only the clients know it, so the exporter says it.
 
     Returns:
         The version that was written.
@@ -50,18 +59,25 @@ def export(
         ):
             raise BlobCorrupt(f"version {found.number} does not have the digest it is known by")
         metadata = {"run": run_id, "version": str(found.number), "model_digest": found.model_digest}
-        asyncio.run(_write(method or declaration.method, declaration, vector, out.absolute(), metadata))
+        if trained_on is not None:
+            metadata["trained_on"] = trained_on
+        asyncio.run(_write(method or declaration.method, declaration, vector, out.absolute(), metadata, part))
     finally:
         vector.unlink(missing_ok=True)
     return found
 
 
 async def _write(
-    method: str, declaration: Declaration, vector: Path, out: Path, metadata: dict[str, str]
+    method: str,
+    declaration: Declaration,
+    vector: Path,
+    out: Path,
+    metadata: dict[str, str],
+    part: str | None,
 ) -> None:
     host = SubprocessMethodHost()
     try:
-        await host.export(method, declaration.config, vector, out, metadata)
+        await host.export(method, declaration.config, vector, out, metadata, part)
     finally:
         await host.close()
 

@@ -82,7 +82,13 @@ class SubprocessMethodHost:
             raise MethodHostFailed(f"the method host answered init with {sorted(reply)}") from error
 
     async def export(
-        self, method: str, config: Mapping[str, Json], vector: Path, out: Path, metadata: Mapping[str, str]
+        self,
+        method: str,
+        config: Mapping[str, Json],
+        vector: Path,
+        out: Path,
+        metadata: Mapping[str, str],
+        part: str | None = None,
     ) -> None:
         """See `coordinator.ports.MethodHost`."""
         await self._ask(
@@ -93,6 +99,7 @@ class SubprocessMethodHost:
                 "vector": str(vector),
                 "out": str(out),
                 "metadata": dict(metadata),
+                "part": part,
             }
         )
 

@@ -308,7 +308,13 @@ class MethodHost(Protocol):
     ) -> InitialState: ...
 
     async def export(
-        self, method: str, config: Mapping[str, Json], vector: Path, out: Path, metadata: Mapping[str, str]
+        self,
+        method: str,
+        config: Mapping[str, Json],
+        vector: Path,
+        out: Path,
+        metadata: Mapping[str, str],
+        part: str | None = None,
     ) -> None: ...
 
     async def close(self) -> None: ...

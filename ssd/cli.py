@@ -9,29 +9,32 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
-from rich.console import Console
 
 from ssd.data.errors import DataError
+from ssd.evaluation.command import evaluate
+from ssd.terminal import (
+    CODES,
+    EXIT_INTERRUPTED,
+    EXIT_OK,
+    EXIT_REFUSED,
+    EXIT_STORAGE,
+    EXIT_USAGE,
+    KINDS,
+    complain,
+    console,
+    data_options,
+)
 
 if TYPE_CHECKING:
-    from ssd.data.open import DataConfig
     from ssd.data.partition import Partition
-    from ssd.data.source import ImageFormat, ProbeData
-    from ssd.evaluation.features import Encode
 
 Json = Any
-Command = TypeVar("Command", bound=Callable[..., Any])
 
-EXIT_OK, EXIT_DEFECT, EXIT_USAGE, EXIT_REFUSED, EXIT_STORAGE, EXIT_INTERRUPTED = 0, 1, 2, 3, 4, 130
-_CODES = (
-    "Exit codes: 0 done, 1 a defect, 2 usage, settings or data, 3 refused, in use or a process of the demo failed, "
-    "4 a file cannot be read or written, 130 interrupted."
-)
 _EXAMPLES = """\b
 Examples:
   ssd demo                                     a whole federation on this machine, about 2 minutes
@@ -42,8 +45,6 @@ Examples:
   ssd evaluate encoder.safetensors --data folder --probe photographs/probe --format json
 
 """
-_KINDS = ("digits", "cifar10", "cifar100", "mnist")
-_PLAIN_WIDTH = 116
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -63,36 +64,25 @@ def _guarded(run: Callable[[], Json]) -> int:
         click.echo("interrupted", err=True)
         return EXIT_INTERRUPTED
     except DataError as error:
-        _complain(str(error))
+        complain(str(error))
         return EXIT_USAGE
     except BrokenPipeError:
         # The reader (head, less) has seen enough; keep the interpreter from complaining while it closes.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_OK
     except OSError as error:
-        _complain(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+        complain(f"{error.filename}: {error.strerror}" if error.filename else str(error))
         return EXIT_STORAGE
     return code if isinstance(code, int) else EXIT_OK
 
 
-def _complain(message: str) -> None:
-    colour = False if os.environ.get("NO_COLOR") else None
-    click.echo(click.style("error: ", fg="red", bold=True) + message, err=True, color=colour)
-
-
-def _console() -> Console:
-    """Standard output; a file or pipe gets plain text of a fixed width."""
-    console = Console(highlight=False)
-    return console if console.is_terminal else Console(highlight=False, width=_PLAIN_WIDTH)
-
-
-@click.group(epilog=_EXAMPLES + _CODES, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(epilog=_EXAMPLES + CODES, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="ssd-federated", message="%(prog)s %(version)s")
 def cli() -> None:
     """Soft separation and distillation: one good image encoder out of data that stays where it is."""
 
 
-@cli.command(epilog=_CODES)
+@cli.command(epilog=CODES)
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), default=Path("runs/demo"), show_default=True,
               help="Where results, logs and configurations go; an earlier demo's are replaced.")  # fmt: skip
 @click.option("--rounds", type=click.IntRange(min=1), default=20, show_default=True, help="Per method.")
@@ -115,12 +105,12 @@ def demo(out: Path, rounds: int, seed: int, workers: int, keep: bool) -> int:
 
     settings = DemoSettings(out=out, rounds=rounds, seed=seed, workers=workers, keep=keep)
     try:
-        run_demo(settings, _console())
+        run_demo(settings, console())
     except PlaceRefused as refused:
-        _complain(str(refused))
+        complain(str(refused))
         return EXIT_REFUSED
     except DaemonFailed as failed:
-        _complain("\n".join(describe(failed)))
+        complain("\n".join(describe(failed)))
         return EXIT_REFUSED
     return EXIT_OK
 
@@ -130,19 +120,9 @@ def partition() -> None:
     """Which images of a data set are which client's."""
 
 
-def _data_options(command: Command) -> Command:
-    """Where a built-in set's files are."""
-    command = click.option(
-        "--download", is_flag=True, help="Fetch the set into --root when it is not there."
-    )(command)
-    return click.option(
-        "--root", type=click.Path(path_type=Path, file_okay=False), help="Folder of CIFAR or MNIST files."
-    )(command)
-
-
-@partition.command("make", epilog=_CODES)
-@click.option("--data", "kind", type=click.Choice(_KINDS), required=True, help="The data set.")
-@_data_options
+@partition.command("make", epilog=CODES)
+@click.option("--data", "kind", type=click.Choice(KINDS), required=True, help="The data set.")
+@data_options
 @click.option("--clients", type=click.IntRange(min=1), default=10, show_default=True)
 @click.option("--scheme", type=click.Choice(["dirichlet", "iid", "fedgen"]), default="dirichlet", show_default=True,
               help="Label skew; at random; or label skew as in FedGen's experiments.")  # fmt: skip
@@ -213,7 +193,7 @@ def partition_make(
     click.echo(f"-> {out}")
 
 
-@partition.command("show", epilog=_CODES)
+@partition.command("show", epilog=CODES)
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
 @click.option("--format", "form", type=click.Choice(["table", "json"]), default="table", show_default=True)
 def partition_show(file: Path, form: str) -> None:
@@ -247,115 +227,12 @@ def partition_show(file: Path, form: str) -> None:
 def _show_partition(found: Partition) -> None:
     from ssd.report.split import describe_split, split_table
 
-    console = _console()
-    console.print(split_table(found))
-    console.print(describe_split(found))
+    screen = console()
+    screen.print(split_table(found))
+    screen.print(describe_split(found))
 
 
-@cli.command(epilog=_CODES)
-@click.argument("encoder", type=click.Path(path_type=Path, dir_okay=False), metavar="ENCODER.safetensors")
-@click.option(
-    "--data", "kind", type=click.Choice([*_KINDS, "folder"]), required=True, help="Labelled images."
-)
-@_data_options
-@click.option("--probe", type=click.Path(path_type=Path, file_okay=False),
-              help="For --data folder: one sub-folder of images per class.")  # fmt: skip
-@click.option("--partition", "partition_file", type=click.Path(path_type=Path, dir_okay=False),
-              help="Whose the training images are: splits uniformity into within and between clients.")  # fmt: skip
-@click.option("--labels-per-class", type=click.IntRange(min=1), multiple=True, default=(2,), show_default=True,
-              help="Also probe with so few labels; may be repeated.")  # fmt: skip
-@click.option("--draws", type=click.IntRange(min=1), default=20, show_default=True, help="Of the few labels.")
-@click.option("--neighbours", type=click.IntRange(min=1), default=20, show_default=True, help="Of kNN.")
-@click.option("--views", type=click.Choice(["official", "fedu2", "digits"]),
-              help="Also measure alignment under these views.")  # fmt: skip
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of draws and views.")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
-@click.option("--format", "form", type=click.Choice(["table", "json"]), default="table", show_default=True)
-def evaluate(
-    encoder: Path,
-    kind: str,
-    root: Path | None,
-    download: bool,
-    probe: Path | None,
-    partition_file: Path | None,
-    labels_per_class: tuple[int, ...],
-    draws: int,
-    neighbours: int,
-    views: str | None,
-    seed: int,
-    device: str,
-    form: str,
-) -> int:
-    """Linear probe, kNN, uniformity, alignment and effective rank of an exported encoder."""
-    from ssd.data.open import DataConfig
-    from ssd.evaluation.features import module_encoder
-    from ssd.export import EncoderFileError, load_encoder
-
-    if kind == "folder" and probe is None:
-        raise click.UsageError(
-            "--data folder needs --probe, a folder with one sub-folder of images per class"
-        )
-    if kind == "folder" and partition_file is not None:
-        raise click.UsageError("--partition belongs to a built-in data set, not to --data folder")
-    where = _device(device)
-    try:
-        module, image = load_encoder(encoder)
-    except EncoderFileError as error:
-        _complain(str(error))
-        return EXIT_STORAGE
-    config = DataConfig(kind=kind, root=root, partition=partition_file, probe=probe, download=download)
-    measures, data = _measure(
-        module_encoder(module.to(where), where),
-        config,
-        image,
-        {"device": where, "labels_per_class": tuple(sorted(set(labels_per_class))), "draws": draws,
-         "knn_k": neighbours, "seed": seed},
-        views,
-    )  # fmt: skip
-    if form == "json":
-        from ssd.export import read_encoder
-
-        described = {"encoder": str(encoder), "metadata": read_encoder(encoder)[1], "data": data.name}
-        click.echo(
-            json.dumps({**described, "features": "h", "draws": draws, "seed": seed, "measures": measures})
-        )
-        return EXIT_OK
-    from ssd.report.table import explain, measures_table
-
-    console = _console()
-    console.print(measures_table({encoder.name: measures}))
-    for line in explain(measures, features="h (the encoder's output)", draws=draws, data=data.name):
-        console.print(line, markup=False)
-    return EXIT_OK
-
-
-def _measure(
-    encode: Encode, config: DataConfig, image: ImageFormat, options: Mapping[str, Json], views: str | None
-) -> tuple[dict[str, float], ProbeData]:
-    from ssd.data.open import open_probe
-    from ssd.data.views import PRESETS, Views
-    from ssd.evaluation.evaluate import EvaluationOptions, evaluate_encoder
-
-    data = open_probe(config, image)
-    pair = None if views is None else Views(PRESETS[views]).pair
-    try:
-        return evaluate_encoder(encode, data, data.clients, EvaluationOptions(**options, views=pair)), data
-    except ValueError as error:
-        raise DataError(f"this encoder cannot be measured on these images: {error}") from error
-
-
-def _device(wanted: str) -> str:
-    import torch
-
-    if wanted == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.empty(0, device=wanted)
-    except (RuntimeError, AssertionError) as error:
-        # torch without CUDA support raises AssertionError here.
-        raise click.UsageError(f"--device {wanted} cannot be used: {str(error).splitlines()[0]}") from error
-    return wanted
-
+cli.add_command(evaluate)
 
 if __name__ == "__main__":
     main()

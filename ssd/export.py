@@ -1,7 +1,9 @@
-"""An encoder as a `safetensors` file: what a user takes home, and what a run may be started from.
+"""Parts of a model version as `safetensors` files: the encoder a user takes home, and what stood behind it.
 
 Tensors carry their state-dict names. The metadata (strings) says what the file is: `format`, `model` and `image`
-(JSON, enough to build the module again), and whatever the exporter adds (run, version, digest).
+(JSON, enough to build the module again), and whatever the exporter adds (run, version, digest). A file of another
+part than the encoder also says `part`: `projector` (with its sizes under `projector`) or `head` (a linear layer:
+`weight` [C, D], `bias` [C]).
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from ssd.files import write_atomically
+from ssd.spec import ParameterSpec
 
 if TYPE_CHECKING:
     from torch import nn
@@ -24,6 +27,8 @@ if TYPE_CHECKING:
     from ssd.data.source import ImageFormat
 
 FORMAT = "ssd-encoder-v1"
+PART_FORMAT = "ssd-part-v1"
+_BUFFERS = "buffers"
 Tensors = Mapping[str, NDArray[np.generic]]
 
 
@@ -31,17 +36,21 @@ class EncoderFileError(ValueError):
     """A file is not an encoder, or not the one that is needed; the message names the first difference."""
 
 
-def write_encoder(path: Path, tensors: Tensors, metadata: Mapping[str, str]) -> None:
+def write_encoder(
+    path: Path, tensors: Tensors, metadata: Mapping[str, str], *, part: str | None = None
+) -> None:
     """Write an encoder file; the file appears complete or not at all.
 
     Args:
         path: of the new file; an existing one is replaced.
-        tensors: from `Method.export`.
+        tensors: from `Method.export` or `tensors_of_part`.
         metadata: strings by name; `format` is added.
+        part: which part the tensors are, if not the encoder that the method exports.
 
     """
     ordered = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
-    write_atomically(path, save(ordered, metadata={**metadata, "format": FORMAT}))
+    kind = {"format": FORMAT} if part is None else {"format": PART_FORMAT, "part": part}
+    write_atomically(path, save(ordered, metadata={**metadata, **kind}))
 
 
 def read_encoder(path: Path) -> tuple[dict[str, NDArray[np.float32]], dict[str, str]]:
@@ -70,8 +79,34 @@ def read_encoder(path: Path) -> tuple[dict[str, NDArray[np.float32]], dict[str, 
 
 
 def encoder_metadata(config: Mapping[str, Any]) -> dict[str, str]:
-    """The metadata that lets `load_encoder` build the module, from a declaration's config."""
-    return {key: json.dumps(config[key], sort_keys=True) for key in ("model", "image") if key in config}
+    """The metadata that lets `load_encoder` and `load_projector` build modules, from a declaration's config."""
+    keys = ("model", "image", "projector")
+    return {key: json.dumps(config[key], sort_keys=True) for key in keys if config.get(key) is not None}
+
+
+def tensors_of_part(
+    spec: ParameterSpec, vector: NDArray[np.float32], part: str
+) -> dict[str, NDArray[np.generic]]:
+    """The tensors of one part of a version, BatchNorm statistics included, without the part's name in front.
+
+    Args:
+        spec: of the version; its groups, but for the statistics', are the parts.
+        vector: [n] float32.
+        part: a part whose tensors are called `part.…`.
+
+    Raises:
+        ValueError: there is no such part; the message lists those there are.
+
+    """
+    prefix = f"{part}."
+    chosen = [tensor for tensor in spec.tensors if tensor.name.startswith(prefix)]
+    if part not in spec.groups or part == _BUFFERS or not chosen:
+        known = ", ".join(name for name in spec.groups if name != _BUFFERS)
+        raise ValueError(f"the model has no part {part!r}; its parts are {known}")
+    return {
+        tensor.name.removeprefix(prefix): vector[tensor.where].reshape(tensor.shape).astype(np.float32)
+        for tensor in chosen
+    }
 
 
 def fitting(
@@ -107,10 +142,7 @@ def load_encoder(path: Path) -> tuple[nn.Module, ImageFormat]:
         EncoderFileError: not a file written by this project, or its tensors do not fit its description.
 
     """
-    import torch
-
     from ssd.data.source import ImageFormat
-    from ssd.models.flat import COUNTER, STATISTICS
     from ssd.models.registry import ModelConfig, skeleton
     from ssd.settings import read
 
@@ -122,13 +154,105 @@ def load_encoder(path: Path) -> tuple[nn.Module, ImageFormat]:
         image = read(ImageFormat, json.loads(metadata["image"]), "image")
     except (KeyError, ValueError) as error:
         raise EncoderFileError(f"{path} does not say which encoder it holds: {error}") from error
-    encoder = skeleton(config, image).to_empty(device="cpu")
+    return _filled(skeleton(config, image), tensors, path), image
+
+
+def feature_dim_of(path: Path) -> int:
+    """The length of the representation h that a file's encoder gives, or its projector takes.
+
+    Raises:
+        EncoderFileError: the file does not say which encoder it belongs to.
+
+    """
+    from ssd.models.registry import ModelConfig
+    from ssd.settings import read
+
+    try:
+        config = read(ModelConfig, json.loads(read_encoder(path)[1]["model"]), "model").resolved()
+    except (KeyError, ValueError) as error:
+        raise EncoderFileError(f"{path} does not say which encoder it belongs to: {error}") from error
+    assert config.feature_dim is not None
+    return config.feature_dim
+
+
+def load_projector(path: Path) -> nn.Module:
+    """The projector of a file as a module in evaluation mode: [B, feature_dim] -> [B, out_dim].
+
+    Raises:
+        EncoderFileError: not a projector written by this project, or its tensors do not fit its description.
+
+    """
+    from ssd.models.projector import ProjectorConfig, skeleton
+    from ssd.settings import read
+
+    tensors = _part(path, "projector")
+    metadata = read_encoder(path)[1]
+    try:
+        sizes = read(ProjectorConfig, json.loads(metadata["projector"]), "projector")
+    except (KeyError, ValueError) as error:
+        raise EncoderFileError(f"{path} does not say which projector it holds: {error}") from error
+    return _filled(skeleton(feature_dim_of(path), sizes), tensors, path)
+
+
+def load_head(path: Path, feature_dim: int) -> nn.Linear:
+    """The linear classifier of a file: [B, feature_dim] -> [B, classes].
+
+    Raises:
+        EncoderFileError: not a head written by this project, or made for features of another length.
+
+    """
+    import torch
+    from torch import nn
+
+    tensors = _part(path, "head")
+    weight = tensors.get("weight", np.zeros(0, np.float32))
+    classes = weight.shape[0] if weight.ndim == 2 else 0
+    fitting(tensors, {"weight": (classes, feature_dim), "bias": (classes,)}, path)
+    with torch.device("meta"):
+        head = nn.Linear(feature_dim, classes)
+    _filled(head, tensors, path)
+    return head
+
+
+def same_version(encoder: Path, other: Path) -> None:
+    """Check that two files were exported from one version, as far as they say where they come from.
+
+    Raises:
+        EncoderFileError: they name different versions.
+
+    """
+    first, second = (read_encoder(path)[1] for path in (encoder, other))
+    for key in ("model_digest", "run", "version"):
+        if key in first and key in second and first[key] != second[key]:
+            raise EncoderFileError(
+                f"{other} is of another version than {encoder} ({key} {second[key]!r}, not {first[key]!r}): "
+                "export both from the same one"
+            )
+
+
+def _part(path: Path, part: str) -> dict[str, NDArray[np.float32]]:
+    tensors, metadata = read_encoder(path)
+    if (metadata.get("format"), metadata.get("part")) != (PART_FORMAT, part):
+        held = metadata.get("part", "an encoder" if metadata.get("format") == FORMAT else "something else")
+        raise EncoderFileError(
+            f"{path} holds {held}, not a {part}: write one with `ssd-coordinator export --part {part}`"
+        )
+    return tensors
+
+
+def _filled(skeleton: nn.Module, tensors: Mapping[str, NDArray[np.float32]], path: Path) -> nn.Module:
+    """A module of the meta device on the CPU with a file's values, in evaluation mode."""
+    import torch
+
+    from ssd.models.flat import COUNTER, STATISTICS
+
+    module = skeleton.to_empty(device="cpu")
     if not any(name.endswith(STATISTICS) for name in tensors):
-        for module in encoder.modules():
+        for layer in module.modules():
             for name in (*STATISTICS, COUNTER):
-                if name in dict(module.named_buffers(recurse=False)):
-                    setattr(module, name, None)
-    state = {name: value for name, value in encoder.state_dict().items() if not name.endswith(COUNTER)}
+                if name in dict(layer.named_buffers(recurse=False)):
+                    setattr(layer, name, None)
+    state = {name: value for name, value in module.state_dict().items() if not name.endswith(COUNTER)}
     fitting(tensors, {name: tuple(value.shape) for name, value in state.items()}, path)
-    encoder.load_state_dict({name: torch.from_numpy(tensors[name].copy()) for name in state}, strict=False)
-    return encoder.eval(), image
+    module.load_state_dict({name: torch.from_numpy(tensors[name].copy()) for name in state}, strict=False)
+    return module.eval()

@@ -9,7 +9,7 @@ be killed and restarted at any point; torch runs on one thread.
 | --- | --- |
 | `{"op": "declare", "method", "config"}` | `{"declaration": {...}}` |
 | `{"op": "init", "method", "config", "seed", "warm_start": path or null, "out": directory}` | `{"vector": {"path", "shape", "digest"}, "artefacts": {name: {"path", "shape"}}}` |
-| `{"op": "export", "method", "config", "vector": path, "out": path, "metadata": {}}` | `{"path", "tensors": count}` |
+| `{"op": "export", "method", "config", "vector": path, "out": path, "metadata": {}, "part": name or null}` | `{"path", "tensors": count}` |
 | `{"op": "after_reduce", "method", "config", "round", "seed", "inputs": {name: path}, "out": directory}` | `{"outputs": {name: {"path", "shape"}}}` |
 | `{"op": "shutdown"}` | `{"bye": true}`, then the process ends |
 
@@ -33,7 +33,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ssd.declaration import Declaration
-from ssd.export import encoder_metadata, write_encoder
+from ssd.export import encoder_metadata, tensors_of_part, write_encoder
 from ssd.files import write_atomically
 from ssd.methods.method import Method
 from ssd.methods.registry import load
@@ -150,10 +150,16 @@ class Host:
             raise Refused(
                 "bad_input", f"the vector has {vector.size} values, the method {declaration.spec.size}"
             )
-        tensors = method.export(vector)
+        part = None if request.get("part") is None else _text(request, "part")
+        try:
+            tensors = (
+                method.export(vector) if part is None else tensors_of_part(declaration.spec, vector, part)
+            )
+        except ValueError as error:
+            raise Refused("bad_input", str(error)) from error
         described = {**metadata, **encoder_metadata(declaration.config), "method": declaration.method}
         try:
-            write_encoder(out, tensors, described)
+            write_encoder(out, tensors, described, part=part)
         except OSError as error:
             raise Refused("bad_input", f"cannot write {out}: {error}") from error
         return {"path": str(out), "tensors": len(tensors)}

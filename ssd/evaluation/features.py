@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ssd.data.source import ImageSource
+from ssd.evaluation.measures import Track, untracked
 
 Encode: TypeAlias = Callable[[Tensor], Tensor]
 """Images [B, C, H, W] (uint8, or floating point in [0, 1]) to features [B, D]."""
@@ -38,7 +39,12 @@ def module_encoder(module: nn.Module, device: torch.device | str = "cpu") -> Enc
 
 
 def features(
-    encode: Encode, source: ImageSource, *, device: torch.device | str = "cpu", batch: int = 512
+    encode: Encode,
+    source: ImageSource,
+    *,
+    device: torch.device | str = "cpu",
+    batch: int = 512,
+    track: Track = untracked,
 ) -> Tensor:
     """Features of every image of `source`, in its order.
 
@@ -56,6 +62,7 @@ def features(
         with torch.inference_mode():
             output = encode(source.batch(indices).to(device))
         parts.append(output.detach().flatten(1).to("cpu", torch.float32))
+        track("features", indices.stop, len(source))
     result = torch.cat(parts).clone()
     if not bool(torch.isfinite(result).all()):
         raise ValueError("the encoder gives features that are not finite; it has diverged")

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ssd.data.stratified import stratified_split
 from ssd.random_stream import RandomStream
 
 
@@ -24,3 +25,21 @@ def draw(labels: Sequence[int], per_class: int, *, seed: int, number: int) -> li
         stream = RandomStream("few-labels", seed, per_class, number, label)
         chosen += stream.sample(members, min(per_class, len(members)))
     return sorted(int(index) for index in chosen)
+
+
+def draw_share(labels: Sequence[int], share: float, *, seed: int) -> list[int]:
+    """Sorted indices of a share of the images, with the classes in proportion.
+
+    The number of images is `share * len(labels)` rounded to the nearest; which class gives one more where shares
+    are fractions, see `ssd.data.stratified.stratified_split`.
+
+    Raises:
+        ValueError: the share is not between 0 and 1, or that are fewer images than classes.
+    """
+    if not 0.0 < share <= 1.0:
+        raise ValueError(f"a share of the labels lies between 0 and 1, not {share}")
+    truth = np.asarray(labels, dtype=np.int64)
+    size, classes = round(share * len(truth)), len(np.unique(truth))
+    if size < classes:
+        raise ValueError(f"{share:.0%} of {len(truth)} labels are {size}, fewer than the {classes} classes")
+    return stratified_split(truth, size, "label-share", seed)[1]

@@ -301,6 +301,21 @@ class TestExport:
         assert header["__metadata__"]["version"] == "2"
         assert [path.name for path in tmp_path.iterdir()] == ["encoder.safetensors"]
 
+    def test_what_the_exporter_knows_is_noted_and_a_missing_part_is_explained(
+        self, run: Run, address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
+        out = tmp_path / "encoder.safetensors"
+        assert run("export", "--out", str(out), "--address", address, "--trained-on", "cifar100")[0] == 0
+        content = out.read_bytes()
+        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+        assert header["__metadata__"]["trained_on"] == "cifar100"
+        other = tmp_path / "part.safetensors"
+        code, _, err = run("export", "--out", str(other), "--address", address, "--part", "projector")
+        assert code != 0
+        assert "no part 'projector'" in err
+        assert not other.exists()
+
     def test_an_existing_file_is_kept_unless_forced(
         self,
         run: Run,

@@ -13,7 +13,7 @@ from PIL import Image
 
 from ssd import cli
 from ssd.data import partition as partitions
-from ssd.export import encoder_metadata, write_encoder
+from ssd.export import encoder_metadata, tensors_of_part, write_encoder
 from ssd.methods.registry import load
 
 SMALL = {"image": {"size": 8, "channels": 1}, "model": {"name": "small", "feature_dim": 8, "width": 4}}
@@ -32,6 +32,23 @@ def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("encoder") / "small.safetensors"
     write_encoder(path, method.export(method.initial(1, None)), encoder_metadata(method.declare().config))
     return path
+
+
+@pytest.fixture(scope="module")
+def projector(encoder: Path) -> Path:
+    method = load("fed_align_uniform", SMALL)
+    path, declared = encoder.with_name("projector.safetensors"), method.declare()
+    tensors = tensors_of_part(declared.spec, method.initial(1, None), "projector")
+    write_encoder(path, tensors, encoder_metadata(declared.config), part="projector")
+    return path
+
+
+def measures(capsys: pytest.CaptureFixture[str], encoder: Path, *arguments: str) -> dict:
+    common = ["--data", "digits", "--device", "cpu", "--threads", "1", "--format", "json"]
+    code, out, err = run(capsys, "evaluate", str(encoder), *common, *arguments)
+    assert code == 0, err
+    assert err == "", "a progress bar belongs on a terminal only"
+    return json.loads(out)
 
 
 def test_help_shows_commands_examples_and_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:
@@ -149,7 +166,103 @@ def test_an_encoder_is_measured_as_a_table_and_as_json(
     value = json.loads(text)
     assert {"linear_probe_all", "knn_3_per_class", "uniformity_inter", "alignment"} <= set(value["measures"])
     assert value["metadata"]["format"] == "ssd-encoder-v1"
-    assert value["features"] == "h"
+    assert value["features"] == ["h"]
+
+
+def test_both_features_and_both_splits_are_measured_apart(
+    encoder: Path, projector: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    value = measures(
+        capsys, encoder, "--projector", str(projector), "--features", "h", "--features", "z", "--split", "train",
+        "--split", "test", "--measures", "quality", "--quality-samples", "200",
+    )  # fmt: skip
+    found = value["measures"]
+    for prefix in ("", "z_", "test_", "z_test_"):
+        assert found[f"{prefix}uniformity_samples"] == 200
+    assert found["effective_rank_samples"] == 1437
+    assert found["test_effective_rank_samples"] == 360
+    assert found["z_effective_rank"] != found["effective_rank"]
+    assert found["test_uniformity_global"] != found["uniformity_global"]
+    assert (value["features"], value["splits"]) == (["h", "z"], ["train", "test"])
+    only_z = measures(
+        capsys, encoder, "--projector", str(projector), "--features", "z", "--measures", "quality",
+        "--quality-samples", "200",
+    )["measures"]  # fmt: skip
+    assert all(name.startswith("z_") for name in only_z)
+    assert only_z["z_uniformity_global"] == found["z_uniformity_global"]
+
+
+def test_what_is_asked_for_is_measured_and_nothing_else(
+    encoder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    probes = [
+        "--measures",
+        "linear_probe_paper",
+        "--measures",
+        "linear_probe_selected",
+        "--measures",
+        "knn_paper",
+    ]
+    found = measures(capsys, encoder, *probes)["measures"]
+    assert set(found) == {
+        "train_samples", "test_samples", "linear_probe_paper", "linear_probe_selected",
+        "linear_probe_selected_validation", "linear_probe_selected_lr", "linear_probe_selected_weight_decay",
+        "linear_probe_selected_epochs", "knn_paper",
+    }  # fmt: skip
+    tuned = [
+        "--measures",
+        "fine_tune_1",
+        "--measures",
+        "fine_tune_10",
+        "--fine-tune-epochs",
+        "2",
+        "--test-looks",
+    ]
+    found = measures(capsys, encoder, *tuned)["measures"]
+    assert set(found) == {
+        "train_samples", "test_samples", "fine_tune_1", "fine_tune_1_labels", "fine_tune_10", "fine_tune_10_labels",
+        "fine_tune_epochs", "fine_tune_1_best_of_4_test_looks", "fine_tune_10_best_of_4_test_looks",
+    }  # fmt: skip
+    assert (found["fine_tune_1_labels"], found["fine_tune_10_labels"]) == (14, 144)
+    code, text, _ = run(capsys, "evaluate", str(encoder), "--data", "digits", *tuned)
+    assert code == 0
+    assert "best of 4 test looks (optimistic)" in text
+    assert "14 and 144 labels, last of 2 epochs" in text
+
+
+def test_a_classifier_is_tested_as_it_is(encoder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A layer that always answers 3 is right as often as there is a 3."""
+    head = encoder.with_name("head.safetensors")
+    always = {"weight": np.zeros((10, 8), np.float32), "bias": np.eye(10, dtype=np.float32)[3]}
+    write_encoder(head, always, {}, part="head")
+    found = measures(capsys, encoder, "--head", str(head), "--measures", "knn")["measures"]
+    assert found["head_accuracy"] == 37 / 360
+    assert found["head_samples"] == 360
+    code, text, _ = run(
+        capsys, "evaluate", str(encoder), "--data", "digits", "--head", str(head), "--measures", "knn"
+    )
+    assert code == 0
+    assert "its own classifier %" in text
+    write_encoder(
+        head, {"weight": np.zeros((7, 8), np.float32), "bias": np.zeros(7, np.float32)}, {}, part="head"
+    )
+    code, _, err = run(capsys, "evaluate", str(encoder), "--data", "digits", "--head", str(head))
+    assert code == 2
+    assert "tells 7 classes apart, 'digits' has 10" in err
+
+
+def test_a_transfer_is_called_one(encoder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    method = load("fed_align_uniform", SMALL)
+    metadata = encoder_metadata(method.declare().config)
+    moved = encoder.with_name("moved.safetensors")
+    write_encoder(moved, method.export(method.initial(1, None)), {**metadata, "trained_on": "mnist"})
+    value = measures(capsys, moved, "--measures", "knn")
+    assert (value["trained_on"], value["data"]) == ("mnist", "digits")
+    assert value["image"] == {"size": 8, "channels": 1}
+    code, text, _ = run(capsys, "evaluate", str(moved), "--data", "digits", "--measures", "knn")
+    assert "Trained on mnist, probed on digits (transfer), images as 8 × 8" in text
+    code, text, _ = run(capsys, "evaluate", str(encoder), "--data", "digits", "--measures", "knn")
+    assert "does not say what the encoder was trained on" in text
 
 
 def test_a_folder_of_labelled_images_serves_as_probe(
@@ -184,6 +297,9 @@ def test_a_folder_of_labelled_images_serves_as_probe(
         (["--data", "digits", "--device", "cuda:99"], 2, "--device cuda:99"),
         (["--data", "digits", "--partition", "nowhere.json"], 2, "nowhere.json"),
         (["--data", "mnist"], 2, "root"),
+        (["--data", "digits", "--features", "z"], 2, "--projector"),
+        (["--data", "digits", "--measures", "guess"], 2, "guess"),
+        (["--data", "digits", "--projector", "nowhere.safetensors"], 4, "nowhere.safetensors"),
     ],
 )
 def test_wrong_evaluations_are_explained(

@@ -13,11 +13,17 @@ from ssd.data.source import ImageFormat
 from ssd.export import (
     EncoderFileError,
     encoder_metadata,
+    feature_dim_of,
     fitting,
     load_encoder,
+    load_head,
+    load_projector,
     read_encoder,
+    same_version,
+    tensors_of_part,
     write_encoder,
 )
+from ssd.methods.registry import load
 from ssd.models.registry import ModelConfig, build_initialised
 from ssd.settings import to_json
 
@@ -101,3 +107,76 @@ def test_the_first_tensor_that_does_not_fit_is_named() -> None:
         fitting({"a": fine["a"], "b": fine["a"]}, shapes, path)
     with pytest.raises(EncoderFileError, match="the model has no tensor 'c'"):
         fitting({**fine, "c": fine["a"]}, shapes, path)
+
+
+class TestParts:
+    METHOD = load("ssd", {"image": to_json(IMAGE), "model": to_json(MODEL), "projector": {"hidden_dim": 5}})
+
+    def write(self, path: Path, part: str | None, **metadata: str) -> np.ndarray:
+        declaration, vector = self.METHOD.declare(), self.METHOD.initial(3, None)
+        tensors = (
+            self.METHOD.export(vector) if part is None else tensors_of_part(declaration.spec, vector, part)
+        )
+        write_encoder(path, tensors, {**encoder_metadata(declaration.config), **metadata}, part=part)
+        return vector
+
+    def test_a_projector_gives_what_it_gave_in_training(self, tmp_path: Path) -> None:
+        path = tmp_path / "projector.safetensors"
+        vector = self.write(path, "projector")
+        projector = load_projector(path)
+        assert not projector.training
+        assert feature_dim_of(path) == 6
+        points = torch.rand(7, 6, generator=torch.Generator().manual_seed(0))
+        spec = self.METHOD.declare().spec
+        w = {t.name: torch.from_numpy(vector[t.where].reshape(t.shape)) for t in spec.tensors}
+        hidden = points @ w["projector.0.weight"].T + w["projector.0.bias"]
+        hidden = (hidden - w["projector.1.running_mean"]) / (w["projector.1.running_var"] + 1e-5).sqrt()
+        hidden = (hidden * w["projector.1.weight"] + w["projector.1.bias"]).relu()
+        expected = hidden @ w["projector.3.weight"].T + w["projector.3.bias"]
+        with torch.no_grad():
+            assert torch.allclose(projector(points), expected, atol=1e-6)
+
+    def test_the_encoder_part_is_what_the_method_exports(self) -> None:
+        vector = self.METHOD.initial(3, None)
+        part = tensors_of_part(self.METHOD.declare().spec, vector, "encoder")
+        exported = self.METHOD.export(vector)
+        assert part.keys() == exported.keys()
+        assert all(np.array_equal(part[name], exported[name]) for name in part)
+
+    @pytest.mark.parametrize("part", ["buffers", "head", "encod", ""])
+    def test_a_part_that_is_not_there_is_answered_with_those_that_are(self, part: str) -> None:
+        with pytest.raises(ValueError, match="its parts are encoder, projector"):
+            tensors_of_part(self.METHOD.declare().spec, self.METHOD.initial(3, None), part)
+
+    def test_one_part_is_not_taken_for_another(self, tmp_path: Path) -> None:
+        encoder, projector = tmp_path / "e.safetensors", tmp_path / "p.safetensors"
+        self.write(encoder, None)
+        self.write(projector, "projector")
+        with pytest.raises(EncoderFileError, match="not an encoder"):
+            load_encoder(projector)
+        with pytest.raises(EncoderFileError, match="holds an encoder, not a projector: .*--part projector"):
+            load_projector(encoder)
+        with pytest.raises(EncoderFileError, match="holds projector, not a head"):
+            load_head(projector, 6)
+
+    def test_a_head_must_fit_the_features(self, tmp_path: Path) -> None:
+        path = tmp_path / "head.safetensors"
+        weight, bias = np.arange(12, dtype=np.float32).reshape(2, 6), np.array([1, 2], np.float32)
+        write_encoder(path, {"weight": weight, "bias": bias}, METADATA, part="head")
+        head = load_head(path, 6)
+        with torch.no_grad():
+            assert head(torch.ones(1, 6)).tolist() == [[16.0, 53.0]]
+        with pytest.raises(EncoderFileError, match=r"'weight' has shape \(2, 6\), the model \(2, 9\)"):
+            load_head(path, 9)
+        write_encoder(path, {"bias": bias}, METADATA, part="head")
+        with pytest.raises(EncoderFileError, match="no tensor 'weight'"):
+            load_head(path, 6)
+
+    def test_parts_of_different_versions_are_not_put_together(self, tmp_path: Path) -> None:
+        encoder, projector = tmp_path / "e.safetensors", tmp_path / "p.safetensors"
+        self.write(encoder, None, run="r", version="3", model_digest="aa")
+        self.write(projector, "projector", run="r", version="4", model_digest="bb")
+        with pytest.raises(EncoderFileError, match="export both from the same one"):
+            same_version(encoder, projector)
+        self.write(projector, "projector", run="r", version="3", model_digest="aa")
+        same_version(encoder, projector)

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from ssd.declaration import Declaration
-from ssd.export import load_encoder, read_encoder
+from ssd.export import load_encoder, load_projector, read_encoder
 from ssd.host import Host, serve
 from ssd.methods.registry import load
 from ssd.spec import model_digest
@@ -49,6 +49,16 @@ def test_init_writes_the_vector_and_the_artefacts_as_raw_floats(tmp_path: Path) 
     assert basis["shape"] == [16, 16]
     assert np.fromfile(basis["path"], dtype="<f4").size == 256
     assert sorted(path.name for path in tmp_path.iterdir()) == ["artefact_basis.f32", "vector.f32"]
+
+
+def test_another_part_is_exported_on_request(tmp_path: Path) -> None:
+    host = Host()
+    ask("init", host, seed=3, warm_start=None, out=str(tmp_path))
+    where = {"vector": str(tmp_path / "vector.f32"), "out": str(tmp_path / "part.safetensors")}
+    assert "path" in ask("export", host, part="projector", **where)
+    load_projector(tmp_path / "part.safetensors")
+    assert ask("export", host, part="head", **where)["error"]["code"] == "bad_input"
+    assert ask("export", host, part=7, **where)["error"]["code"] == "bad_request"
 
 
 def test_export_writes_an_encoder_that_can_be_loaded_and_started_from(tmp_path: Path) -> None:

@@ -1,0 +1,44 @@
+"""What the subcommands of `ssd` share: exit codes, how they speak, and where a data set's files are."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+from rich.console import Console
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+EXIT_OK, EXIT_DEFECT, EXIT_USAGE, EXIT_REFUSED, EXIT_STORAGE, EXIT_INTERRUPTED = 0, 1, 2, 3, 4, 130
+CODES = (
+    "Exit codes: 0 done, 1 a defect, 2 usage, settings or data, 3 refused, in use or a process of the demo failed, "
+    "4 a file cannot be read or written, 130 interrupted."
+)
+KINDS = ("digits", "cifar10", "cifar100", "mnist")
+"""The built-in data sets; a copy of `ssd.data.builtin.KINDS`, whose module imports torch."""
+_PLAIN_WIDTH = 116
+
+
+def complain(message: str) -> None:
+    """An error on standard error."""
+    colour = False if os.environ.get("NO_COLOR") else None
+    click.echo(click.style("error: ", fg="red", bold=True) + message, err=True, color=colour)
+
+
+def console() -> Console:
+    """Standard output; a file or pipe gets plain text of a fixed width."""
+    made = Console(highlight=False)
+    return made if made.is_terminal else Console(highlight=False, width=_PLAIN_WIDTH)
+
+
+def data_options(command: Command) -> Command:
+    """Where a built-in set's files are."""
+    command = click.option(
+        "--download", is_flag=True, help="Fetch the set into --root when it is not there."
+    )(command)
+    return click.option(
+        "--root", type=click.Path(path_type=Path, file_okay=False), help="Folder of CIFAR or MNIST files."
+    )(command)
