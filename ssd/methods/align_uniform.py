@@ -34,6 +34,8 @@ from ssd.terms import Term
 from ssd.training import STATISTICS, LocalTraining, Seeds, TrainingDiverged, batch_sizes
 
 ENCODER, PROJECTOR = "encoder", "projector"
+OWN = "parameters"
+"""Name of a client's own model in its state, with `start = "own"`."""
 
 
 class AlignUniform:
@@ -42,6 +44,9 @@ class AlignUniform:
     A model is built once per device and reused for every client of the process; nothing of one client's visit
     survives in it, because loading a version overwrites every tensor. Not safe for concurrent calls.
     """
+
+    collects_parameters = False
+    """Whether the method has a server hook that sees every client's parameters."""
 
     def __init__(
         self, name: str, version: int, config: AlignUniformConfig, *, statistics: tuple[str, ...] = STATISTICS
@@ -93,6 +98,7 @@ class AlignUniform:
                     norm_bound=bounds.buffer_norm if averaged else bounds.parameter_norm,
                     compress=not averaged,
                     optimise=not averaged,
+                    collect=self.collects_parameters and not averaged,
                 )
             )
         return Declaration(
@@ -104,7 +110,8 @@ class AlignUniform:
             artefacts=self._artefact_names(),
             scaling=self._scaling_declaration(),
             schedules={"lr": self._config.lr},
-            persists_client_state=self._config.buffers == "local",
+            persists_client_state=self._config.buffers == "local" or self._config.start == "own",
+            server_hook=self.collects_parameters,
             config=to_json(self._config),
         )
 
@@ -141,7 +148,9 @@ class AlignUniform:
         with deterministic(device, task.threads):
             model = self._model(device)
             local = task.state.get(BUFFERS)
-            model.load(task.base, None if local is None else np.asarray(local, dtype=np.float32))
+            own = task.state.get(OWN) if self._config.start == "own" else None
+            start = task.base if own is None else np.asarray(own, dtype=np.float32)
+            model.load(start, None if local is None else np.asarray(local, dtype=np.float32))
             training = LocalTraining(
                 options=self._config,
                 losses=self._losses(),
@@ -158,12 +167,15 @@ class AlignUniform:
             raise TrainingDiverged(
                 f"client {task.client_id!r}: a BatchNorm statistic is not finite after training"
             )
+        state: dict[str, NDArray[np.float32]] = {} if kept is None else {BUFFERS: kept}
+        if self._config.start == "own":
+            state[OWN] = after
         by_images = self._config.weighting == "images"
         return ClientResult(
             delta=delta,
             weight=len(source) if by_images else len(batch_sizes(len(source), self._config)),
             statistics={name: np.asarray(statistics[name], dtype=np.float64) for name in self._statistics},
-            state={} if kept is None else {BUFFERS: kept},
+            state=state,
         )
 
     def evaluate(self, task: EvaluationTask, data: object) -> Mapping[str, float]:
@@ -208,6 +220,10 @@ class AlignUniform:
         }
 
     # The rest.
+
+    def _trained_groups(self) -> list[str]:
+        """The groups that the optimiser moves: all but the BatchNorm statistics."""
+        return [name for name in self._spec.groups if name != BUFFERS]
 
     def _skeletons(self) -> dict[str, nn.Module]:
         """The networks on the meta device: shapes and names, no memory."""

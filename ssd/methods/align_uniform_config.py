@@ -52,6 +52,9 @@ class AlignUniformConfig(TrainingOptions):
     """Learning rate: a number, or a schedule over the rounds as `ssd.schedule` reads it."""
     weighting: Literal["batches", "images"] = "batches"
     """What a client's aggregation weight counts: mini-batches per epoch (official code) or images (paper)."""
+    start: Literal["received", "own"] = "received"
+    """What a visit starts from: the received version, or the model the client was left with after its last visit, which
+    then is its state. With `own` nobody learns from anybody, and the averaged model is an irrelevant by-product."""
     buffers: BufferPolicy = "averaged"
     bounds: Bounds = field(default_factory=Bounds)
 

@@ -24,6 +24,8 @@ BUILT_IN = {
     "feddecorr": "ssd.methods.feddecorr",
     "fedavg": "ssd.methods.fedavg",
     "fedprox": "ssd.methods.fedprox",
+    "ldawa": "ssd.methods.ldawa",
+    "local_only_ssl": "ssd.methods.local_only_ssl",
     "synthetic": "ssd.methods.synthetic",
 }
 

@@ -9,6 +9,9 @@ import pytest
 
 MODULES = [
     "ssd",
+    "ssd.aggregation.angular",
+    "ssd.aggregation.common_descent",
+    "ssd.aggregation.min_norm",
     "ssd.checking",
     "ssd.codec",
     "ssd.declaration",
