@@ -97,11 +97,11 @@ def demo(out: Path, rounds: int, seed: int, workers: int, keep: bool) -> int:
     Ten clients hold a Dirichlet(0.1) split of scikit-learn's digits; a coordinator and workers train one encoder
     over gRPC, without labels. Prints what the encoders are worth beside an untrained one.
     """
-    from ssd.demo.failure import describe
     from ssd.demo.place import PlaceRefused
-    from ssd.demo.records import DaemonFailed
     from ssd.demo.run import run_demo
     from ssd.demo.settings import DemoSettings
+    from ssd.federating.failure import describe
+    from ssd.federating.records import DaemonFailed
 
     settings = DemoSettings(out=out, rounds=rounds, seed=seed, workers=workers, keep=keep)
     try:

@@ -17,12 +17,12 @@ from torch import Tensor
 from ssd.data.builtin import BuiltinSet
 from ssd.data.partition import Partition
 from ssd.data.views import PRESETS, Views
-from ssd.demo.live import duration, size
 from ssd.demo.records import Outcome
 from ssd.demo.settings import ALPHA, CLIENTS, DRAWS, LABELS_PER_CLASS, TRAINING, DemoSettings, skew
 from ssd.evaluation.evaluate import EvaluationOptions, evaluate_encoder
 from ssd.evaluation.features import Encode, features, module_encoder
 from ssd.export import load_encoder
+from ssd.federating.words import duration, size
 from ssd.report.curves import ACCURACY, LOSSES, RANK, SEPARATION, UNIFORMITY, round_values, save_curves
 from ssd.report.representation_map import save_representation_map
 from ssd.report.table import explain, measures_table

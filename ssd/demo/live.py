@@ -13,7 +13,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from ssd.demo.records import Progress
+from ssd.federating.records import Progress
+from ssd.federating.words import duration, number, size
 
 QUALITY = "linear_probe_2_per_class"
 SPREAD = "uniformity_inter"
@@ -94,7 +95,7 @@ class LiveTable:
 def _facts(row: Progress) -> str:
     """What is known of one federation, in at most 80 columns."""
     return (
-        f"  {row.connected} clients  loss {_number(row.losses.get('loss'))}  "
+        f"  {row.connected} clients  loss {number(row.losses.get('loss'))}  "
         f"{size(row.bytes_up)} up  {size(row.bytes_down)} down  "
         f"probe {_newest(row, QUALITY, percent=True)}  spread {_newest(row, SPREAD, percent=False)}"
     )
@@ -133,7 +134,7 @@ class PlainLines:
         if progress.round >= round_said + self._every or round_said < progress.round == progress.rounds:
             round_said = progress.round
             self.say(
-                f"{title}: round {progress.round} of {progress.rounds}, loss {_number(progress.losses.get('loss'))}, "
+                f"{title}: round {progress.round} of {progress.rounds}, loss {number(progress.losses.get('loss'))}, "
                 f"{progress.connected} of {progress.clients} clients, {size(progress.bytes_up)} up, "
                 f"{size(progress.bytes_down)} down"
             )
@@ -147,25 +148,6 @@ class PlainLines:
         for note in progress.notes[notes_said:]:
             self.say(f"{title}: {note}")
         self._said[title] = (progress.phase, round_said, newest, len(progress.notes))
-
-
-def size(nbytes: float) -> str:
-    """Bytes in the unit people use for them: `1.4 MB`."""
-    value, unit = float(nbytes), "B"
-    for larger in ("kB", "MB", "GB"):
-        if value < 1000:
-            break
-        value, unit = value / 1000, larger
-    return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
-
-
-def duration(seconds: float) -> str:
-    """`0:07`, `12:34`."""
-    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"
 
 
 def _newest(progress: Progress, measure: str, *, percent: bool) -> str:

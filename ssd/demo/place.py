@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ssd.demo.settings import CONTENDERS
+from ssd.federating.configs import COORDINATOR, WORKERS
 
 MARKER = ".ssd-demo"
 MADE = (
@@ -20,7 +21,6 @@ MADE = (
     *(contender.method for contender in CONTENDERS),
 )
 """Names of everything a demo puts there."""
-_STATE = ("coordinator", "workers")
 
 
 class PlaceRefused(ValueError):
@@ -56,7 +56,7 @@ def claimed(out: Path) -> Iterator[None]:
 def drop_state(out: Path) -> None:
     """Remove the daemons' state directories; configurations, logs and results stay."""
     for contender in CONTENDERS:
-        for name in _STATE:
+        for name in (COORDINATOR, WORKERS):
             _remove(out / contender.method / name)
 
 

@@ -1,63 +1,18 @@
-"""What is known of a federation while it runs, after it ran, and when it fails."""
+"""What a contender of the demo leaves behind."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from ssd.demo.settings import Contender
-
-Json = Any
-
-
-class DaemonFailed(RuntimeError):
-    """A process of the demo failed. `log` is its file, `lines` are its last words."""
-
-    def __init__(self, message: str, *, log: Path | None = None, lines: Sequence[str] = ()) -> None:
-        super().__init__(message)
-        self.log = log
-        self.lines = tuple(lines)
-
-
-@dataclass(slots=True)
-class Progress:
-    """What is known of a federation while it runs."""
-
-    title: str
-    rounds: int
-    clients: int
-    """How many there are."""
-    phase: str = "waiting its turn"
-    round: int = 0
-    """The last committed one."""
-    connected: int = 0
-    losses: dict[str, float] = field(default_factory=dict)
-    """Mean of each term in the last committed round."""
-    bytes_up: float = 0.0
-    bytes_down: float = 0.0
-    evaluations: dict[int, dict[str, float]] = field(default_factory=dict)
-    """Version -> measures, as the evaluator reported them."""
-    seconds: float = 0.0
-    notes: list[str] = field(default_factory=list)
-    """Sentences worth a line of their own, such as a client that failed."""
+from ssd.federating.records import Remains
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Outcome:
-    """What a federation leaves behind."""
+class Outcome(Remains):
+    """What one contender's federation came to."""
 
     contender: Contender
-    run_id: str
-    version: int
-    model_digest: str
-    rounds: tuple[Mapping[str, Json], ...]
-    """One record per committed round, oldest first, as `ssd-coordinator rounds` gives them."""
-    evaluations: Mapping[int, Mapping[str, float]]
-    clients: tuple[Mapping[str, Json], ...]
     encoder: Path
-    seconds: float
-    """From the first opened round to the last commit."""
-    untrained_digest: str = ""
-    """Model digest of version 0, where it was exported as well."""
+    """Never missing: the demo's plans ask for it."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import resource
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,13 +13,15 @@ from rich.text import Text
 
 from ssd.data import partition as partitions
 from ssd.demo import closing
-from ssd.demo.children import Children, interruptible
-from ssd.demo.federation import Federation
-from ssd.demo.live import display_for, duration
+from ssd.demo.contest import Contest
+from ssd.demo.live import display_for
 from ssd.demo.place import claimed, drop_state
 from ssd.demo.records import Outcome
 from ssd.demo.settings import ALPHA, CLIENTS, CONTENDERS, DATASET, IMAGE, DemoSettings, deal, skew
 from ssd.demo.summary import summary
+from ssd.federating.children import Children, interruptible
+from ssd.federating.provenance import processor_seconds
+from ssd.federating.words import duration
 from ssd.files import write_atomically
 
 Json = Any
@@ -42,7 +43,7 @@ def run_demo(settings: DemoSettings, console: Console) -> Mapping[str, Json]:
     with claimed(settings.out), interruptible():
         untrained = settings.out / "untrained.safetensors"
         with Children() as children:
-            federations = [Federation(settings, each, children) for each in CONTENDERS]
+            federations = [Contest(settings, each, children) for each in CONTENDERS]
             federations[0].launch()
             # While the coordinator makes version 0, this process imports what it needs.
             from ssd.data.builtin import load_builtin
@@ -113,9 +114,3 @@ def where(
     digests = ", ".join(f"{each.contender.title} {each.model_digest[:16]}" for each in outcomes)
     same = f"Models: {digests}; the same for this seed on any number of workers, on one type of processor."
     return [same, took, f"Next: ssd evaluate {encoder} --data {DATASET} --partition {settings.partition}"]
-
-
-def processor_seconds() -> float:
-    """User and system time so far of this process and of those it has waited for."""
-    used = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    return sum(each.ru_utime + each.ru_stime for each in used)

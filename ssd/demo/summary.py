@@ -2,32 +2,18 @@
 
 from __future__ import annotations
 
-import os
-import platform
-import sys
 from collections.abc import Mapping, Sequence
-from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 from ssd.data.partition import Partition
 from ssd.demo.closing import traffic
 from ssd.demo.records import Outcome
 from ssd.demo.settings import DRAWS, LABELS_PER_CLASS, DemoSettings
+from ssd.federating.provenance import machine, versions
 
 Json = Any
 FORMAT = "ssd-demo-summary"
 VERSION = 1
-_PACKAGES = (
-    "ssd-federated",
-    "torch",
-    "torchvision",
-    "numpy",
-    "scikit-learn",
-    "grpcio",
-    "protobuf",
-    "safetensors",
-)
 
 
 def summary(
@@ -98,34 +84,3 @@ def _federation(outcome: Outcome) -> dict[str, Json]:
         },
         "clients": list(outcome.clients),
     }
-
-
-def versions() -> dict[str, str]:
-    """Python's and the packages' versions; a package that runs from a checkout has none."""
-    found = {"python": platform.python_version()}
-    for package in _PACKAGES:
-        try:
-            found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            found[package] = "not installed"
-    return found
-
-
-def machine() -> dict[str, Json]:
-    """What it ran on. No host name: the file is made to be passed on."""
-    return {
-        "platform": platform.platform(),
-        "processor": _processor(),
-        "cores": len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count(),
-    }
-
-
-def _processor() -> str:
-    try:
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
-            name, _, value = line.partition(":")
-            if name.strip() == "model name":
-                return value.strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()

@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,16 +22,19 @@ from rich.console import Console
 from coordinator.config import load as load_coordinator
 from ssd.data.partition import client_ids, dirichlet
 from ssd.demo import closing
-from ssd.demo.children import Children, environment
-from ssd.demo.configs import coordinator_tables, to_toml, worker_tables
-from ssd.demo.failure import advice, describe, readable
-from ssd.demo.federation import Federation, labelled
-from ssd.demo.live import LiveTable, PlainLines, display_for, duration, size
+from ssd.demo.contest import attending, plan_of
+from ssd.demo.live import LiveTable, PlainLines, display_for
 from ssd.demo.place import MADE, PlaceRefused, claimed, drop_state
-from ssd.demo.records import DaemonFailed, Outcome, Progress
+from ssd.demo.records import Outcome
 from ssd.demo.settings import CLIENTS, CONTENDERS, EVALUATOR, DemoSettings, deal, skew
 from ssd.demo.summary import summary
-from ssd.demo.telemetry import LogFollower, parse_samples, scrape
+from ssd.federating.children import Children, environment
+from ssd.federating.configs import coordinator_tables, to_toml
+from ssd.federating.failure import advice, describe, readable
+from ssd.federating.federation import Federation
+from ssd.federating.records import DaemonFailed, Progress
+from ssd.federating.telemetry import LogFollower, labelled, parse_samples, scrape
+from ssd.federating.words import duration, size
 from ssd.methods.registry import load as load_method
 from worker.config import load as load_worker
 
@@ -80,7 +84,8 @@ def test_both_methods_train_alike_except_for_what_ssd_adds() -> None:
 @pytest.mark.parametrize("contender", CONTENDERS, ids=lambda each: each.method)
 def test_the_coordinator_accepts_its_file(contender: object, tmp_path: Path) -> None:
     settings = DemoSettings(out=tmp_path, rounds=3, seed=9)
-    tables = coordinator_tables(settings, contender, client_ids(CLIENTS), tmp_path / 'st\u00e4te "x"')
+    plan = replace(plan_of(settings, contender), folder=tmp_path / 'st\u00e4te "x"')
+    tables = coordinator_tables(plan)
     path = tmp_path / "coordinator.toml"
     path.write_text(to_toml(tables), encoding="utf-8")
     assert tomllib.loads(to_toml(tables)) == tables
@@ -92,13 +97,15 @@ def test_the_coordinator_accepts_its_file(contender: object, tmp_path: Path) -> 
 
 
 def test_workers_accept_their_files_and_only_the_evaluator_evaluates(tmp_path: Path) -> None:
-    for name, clients in {"worker-1": ["client-000"], EVALUATOR: []}.items():
+    plan = plan_of(DemoSettings(out=tmp_path), CONTENDERS[0])
+    workers = attending(plan, tmp_path / "p.json", [["client-000"]], "127.0.0.1:7")
+    assert list(workers) == [EVALUATOR, "worker-1"]
+    for name, tables in workers.items():
         path = tmp_path / f"{name}.toml"
-        tables = worker_tables(name, "127.0.0.1:7", clients, tmp_path / "p.json", tmp_path / name)
         path.write_text(to_toml(tables), encoding="utf-8")
         config = load_worker(path, environ={})
         assert config.evaluates == (name == EVALUATOR)
-        assert list(config.data.clients) == clients
+        assert list(config.data.clients) == ([] if name == EVALUATOR else ["client-000"])
 
 
 # Telemetry.
@@ -212,7 +219,7 @@ def alive(pid: int) -> bool:
 def test_children_are_gone_afterwards_even_stubborn_ones(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ssd.demo.children.STOP_SECONDS", 1.0)
+    monkeypatch.setattr("ssd.federating.children.STOP_SECONDS", 1.0)
     with Children() as children:
         polite = children.start(
             "polite", python("import time; print('up', flush=True); time.sleep(600)"), tmp_path / "a.log"
@@ -243,7 +250,7 @@ def test_children_are_stopped_when_something_fails(tmp_path: Path) -> None:
 def test_children_end_when_the_demo_is_killed_outright(tmp_path: Path) -> None:
     code = (
         "import pathlib, time\n"
-        "from ssd.demo.children import Children\n"
+        "from ssd.federating.children import Children\n"
         "with Children() as children:\n"
         f"    log = pathlib.Path({str(tmp_path / 'child.log')!r})\n"
         "    child = children.start('child', ['-c', 'import os, time; print(os.getpid(), flush=True); time.sleep(600)'], log)\n"
@@ -364,17 +371,18 @@ def test_a_line_that_is_no_event_stays_as_it_is() -> None:
 def test_a_halted_run_and_an_ended_daemon_are_failures(tmp_path: Path) -> None:
     settings = DemoSettings(out=tmp_path, rounds=2)
     with Children() as children:
-        federation = Federation(settings, CONTENDERS[0], children)
+        federation = Federation(plan_of(settings, CONTENDERS[0]), children)
         # Stands in for the coordinator: it says one event and ends.
         said = json.dumps({"event": "halted", "reason": "client-001 failed three times"})
         child = children.start("coordinator", python(f"print('''{said}''')"), tmp_path / "coordinator.log")
         federation._daemons.append(child)
+        federation._follower = LogFollower(child.log)
         assert wait_until(lambda: child.exit_code is not None)
         with pytest.raises(DaemonFailed, match="client-001 failed three times"):
-            federation.run([], lambda progress: None)
+            federation.run(lambda address: {}, lambda progress: None)
         child.log.write_text("plain words\n")
         with pytest.raises(DaemonFailed, match="exit code 0") as caught:
-            federation.run([], lambda progress: None)
+            federation.run(lambda address: {}, lambda progress: None)
     assert caught.value.lines == ("plain words",)
 
 

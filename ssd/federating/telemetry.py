@@ -13,11 +13,16 @@ METRICS_SECONDS = 2.0
 
 
 class LogFollower:
-    """The JSON lines of a growing file, each given once. Other lines (a traceback, say) are skipped."""
+    """The JSON lines of a growing file, each given once. Other lines (a traceback, say) are skipped.
 
-    def __init__(self, path: Path) -> None:
+    Args:
+        path: the file; it need not exist yet.
+        from_now: skip what it holds already.
+    """
+
+    def __init__(self, path: Path, *, from_now: bool = False) -> None:
         self._path = path
-        self._position = 0
+        self._position = path.stat().st_size if from_now and path.exists() else 0
         self._rest = b""
 
     def read(self) -> list[dict[str, Json]]:
@@ -68,11 +73,11 @@ def parse_samples(text: str) -> dict[str, float]:
     return samples
 
 
-def evaluation_of(record: Mapping[str, Json]) -> dict[str, float]:
-    """The measures of an `evaluated` event."""
-    fixed = {"time", "level", "event", "logger", "version"}
+def labelled(samples: Mapping[str, float], metric: str, label: str) -> dict[str, float]:
+    """The samples `metric{label="X"}` by X."""
+    start, end = f'{metric}{{{label}="', '"}'
     return {
-        name: float(value)
-        for name, value in record.items()
-        if name not in fixed and isinstance(value, int | float) and not isinstance(value, bool)
+        name[len(start) : -len(end)]: value
+        for name, value in samples.items()
+        if name.startswith(start) and name.endswith(end)
     }

@@ -1,4 +1,4 @@
-"""One federation of the demo: start the daemons, watch them, take the results out, drain.
+"""One federation: start the daemons, watch them, take the results out, drain.
 
 The daemons are processes with configuration files of their own; what is known about them is what an operator
 knows: their logs, their metrics page, and what `python -m coordinator` answers.
@@ -11,74 +11,68 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ssd.data.partition import client_ids
-from ssd.demo.children import Child, Children, environment
-from ssd.demo.configs import Tables, coordinator_tables, to_toml, worker_tables
-from ssd.demo.records import DaemonFailed, Outcome, Progress
-from ssd.demo.settings import CLIENTS, EVALUATOR, Contender, DemoSettings
-from ssd.demo.telemetry import LogFollower, scrape
+from ssd.federating.children import Child, Children, environment
+from ssd.federating.configs import Tables, coordinator_tables, to_toml
+from ssd.federating.plan import FederationPlan
+from ssd.federating.records import DaemonFailed, Progress, Remains
+from ssd.federating.telemetry import LogFollower, labelled, scrape
 
 Json = Any
 POLL_SECONDS = 0.2
 SCRAPE_SECONDS = 0.6
-STALL_SECONDS = 180.0
-"""No round, evaluation or worker for so long counts as hanging."""
 VERB_SECONDS = 60.0
 _METRIC = "ssd_coordinator_"
+Workers = Callable[[str], Mapping[str, Tables]]
+"""The coordinator's address -> each worker's configuration by its name, in the order they are to be started."""
 
 
 class Federation:
     """Call `launch`, then `run`, once each.
 
+    State directories of an earlier attempt in the same folder are taken up where they are.
+
     Args:
-        settings: of the demo.
-        contender: the method.
+        plan: what it is to be.
         children: what the daemons are started with.
         clock: monotonic seconds.
     """
 
     def __init__(
-        self,
-        settings: DemoSettings,
-        contender: Contender,
-        children: Children,
-        clock: Callable[[], float] = time.monotonic,
+        self, plan: FederationPlan, children: Children, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self._settings = settings
-        self._contender = contender
+        self._plan = plan
         self._children = children
         self._clock = clock
-        self._dir = (settings.out / contender.method).absolute()
         self._daemons: list[Child] = []
-        self._hosted: Sequence[Sequence[str]] = ()
+        self._workers: Workers = _no_workers
+        self._follower: LogFollower | None = None
         self._address = self._http = ""
         self._evaluated = self._finished = False
         self._first_opened = self._last_committed = 0.0
-        self.progress = Progress(title=contender.title, rounds=settings.rounds, clients=CLIENTS)
+        self.progress = Progress(title=plan.title, rounds=plan.rounds, clients=len(plan.clients))
 
     def launch(self) -> None:
         """Start the coordinator, which takes a while to make version 0, and return."""
         self.progress.phase = "starting"
-        tables = coordinator_tables(
-            self._settings, self._contender, client_ids(CLIENTS), self._dir / "coordinator"
-        )
-        self._start("coordinator", "coordinator", tables)
+        # A log of an earlier attempt stays, but its news are old.
+        self._follower = LogFollower(self._plan.folder / "coordinator.log", from_now=True)
+        self._start("coordinator", "coordinator", coordinator_tables(self._plan))
 
     def run(
         self,
-        hosted: Sequence[Sequence[str]],
+        workers: Workers,
         show: Callable[[Progress], None],
         trained: Callable[[], None] = lambda: None,
         untrained: Path | None = None,
-    ) -> Outcome:
+    ) -> Remains:
         """Run it to its end.
 
         Args:
-            hosted: the clients of each worker.
+            workers: who is to attend, asked once when the coordinator listens.
             show: called several times a second.
             trained: called once when the last round is committed, before the last evaluation is in; must be quick,
                 because nothing is watched meanwhile.
@@ -87,13 +81,13 @@ class Federation:
         Raises:
             DaemonFailed: a process ended early, the run halted, or nothing moves any more.
         """
-        self._hosted = hosted
-        follower = LogFollower(self._daemons[0].log)
+        assert self._follower is not None  # launched
+        self._workers = workers
         started = moved = self._clock()
         last_scrape = -SCRAPE_SECONDS
         announced = False
         while not (self._finished and self._evaluated):
-            events = follower.read()
+            events = self._follower.read()
             for event in events:
                 self._on_event(event)
             now = self._clock()
@@ -102,8 +96,9 @@ class Federation:
                 last_scrape = now
             if any(event["event"] not in _IDLE for event in events):
                 moved = now
-            elif now - moved > STALL_SECONDS:
-                raise self._failure(self._daemons[0], f"nothing has happened for {STALL_SECONDS:.0f} seconds")
+            elif now - moved > self._plan.stall_seconds:
+                seconds = f"{self._plan.stall_seconds:.0f} seconds"
+                raise self._failure(self._daemons[0], f"nothing has happened for {seconds}")
             self._check_alive()
             self.progress.seconds = now - started
             show(self.progress)
@@ -114,31 +109,33 @@ class Federation:
         self._read_metrics()
         self.progress.phase = "exporting"
         show(self.progress)
-        outcome = self._take_out(untrained)
+        remains = self._take_out(untrained)
         self._drain()
         self.progress.phase = "done"
         show(self.progress)
-        return outcome
+        return remains
 
     # Starting.
 
-    def _start_workers(self) -> None:
-        workers = {f"worker-{number}": list(clients) for number, clients in enumerate(self._hosted, start=1)}
-        # The evaluator first, so that it is there before version 1 takes the place of version 0.
-        for name, clients in {EVALUATOR: list[str](), **workers}.items():
-            partition = self._settings.partition.absolute()
-            tables = worker_tables(name, self._address, clients, partition, self._dir / "workers" / name)
+    def _listening(self, event: Mapping[str, Json]) -> None:
+        self._address, self._http = str(event["address"]), str(event["http"])
+        self.progress.phase = "workers are joining"
+        self.progress.round = int(event.get("version", 0))
+        self._evaluated = self._plan.evaluate_every == 0
+        if self.progress.round >= self._plan.rounds:
+            # An earlier attempt came as far as that; only the last evaluation may be missing.
+            self._finished = True
+            self._evaluated |= int(self._ask("status")["evaluated_version"]) == self.progress.round
+        for name, tables in self._workers(self._address).items():
             self._start(name, "worker", tables)
 
     def _start(self, name: str, program: str, tables: Tables) -> None:
-        config = self._dir / f"{name}.toml"
+        config = self._plan.folder / f"{name}.toml"
         config.parent.mkdir(parents=True, exist_ok=True)
         config.write_text(to_toml(tables), encoding="utf-8")
         arguments = ["-m", program, "run", "--config", str(config)]
-        child = self._children.start(
-            f"{name} of {self._contender.title}", arguments, self._dir / f"{name}.log"
-        )
-        self._daemons.append(child)
+        log = self._plan.folder / f"{name}.log"
+        self._daemons.append(self._children.start(f"{name} of {self._plan.title}", arguments, log))
 
     # Watching.
 
@@ -146,9 +143,7 @@ class Federation:
         progress = self.progress
         match event["event"]:
             case "listening":
-                self._address, self._http = str(event["address"]), str(event["http"])
-                progress.phase = "workers are joining"
-                self._start_workers()
+                self._listening(event)
             case "round_opened":
                 self._first_opened = self._first_opened or self._clock()
                 progress.phase = "training"
@@ -158,11 +153,11 @@ class Federation:
             case "run_finished":
                 self._finished = True
                 progress.phase = "evaluating"
-            case "evaluated" if event.get("version") == self._settings.rounds:
+            case "evaluated" if event.get("version") == self._plan.rounds:
                 self._evaluated = True
             case "evaluation_failed":
                 progress.notes.append(f"evaluation failed: {event.get('detail', '')}")
-                self._evaluated = self._evaluated or event.get("version") == self._settings.rounds
+                self._evaluated = self._evaluated or event.get("version") == self._plan.rounds
             case "task_failed":
                 detail = event.get("detail", "")
                 progress.notes.append(f"{event.get('client')} failed ({event.get('reason')}): {detail}")
@@ -199,21 +194,22 @@ class Federation:
 
     # Taking out what it made.
 
-    def _take_out(self, untrained: Path | None) -> Outcome:
+    def _take_out(self, untrained: Path | None) -> Remains:
         status = self._ask("status")
-        records = self._ask("rounds", "--limit", str(10 * self._settings.rounds))
+        records = self._ask("rounds", "--limit", str(10 * self._plan.rounds))
         committed = sorted(
             (record for record in records if record["outcome"] == "committed"),
             key=lambda record: int(record["round"]),
         )
-        encoder = self._dir / "encoder.safetensors"
-        found = self._ask("export", "--out", str(encoder))
+        encoder = None
+        if self._plan.export:
+            encoder = self._plan.folder / "encoder.safetensors"
+            self._ask("export", "--force", "--out", str(encoder), *self._method_file())
         zero = None if untrained is None else self._ask("export", "--version", "0", "--out", str(untrained))
-        return Outcome(
-            contender=self._contender,
+        return Remains(
             run_id=str(status["run_id"]),
-            version=int(found["version"]),
-            model_digest=str(found["model_digest"]),
+            version=int(status["version"]),
+            model_digest=str(status["model_digest"]),
             rounds=tuple(committed),
             evaluations={version: dict(values) for version, values in self.progress.evaluations.items()},
             clients=tuple(self._ask("clients")),
@@ -221,6 +217,9 @@ class Federation:
             untrained_digest="" if zero is None else str(zero["model_digest"]),
             seconds=self._last_committed - self._first_opened,
         )
+
+    def _method_file(self) -> list[str]:
+        return ["--method", self._plan.method] if self._plan.method.endswith(".py") else []
 
     def _drain(self) -> None:
         self._ask("drain")
@@ -230,7 +229,7 @@ class Federation:
         while any(daemon.exit_code is None for daemon in self._daemons):
             if self._clock() > deadline:
                 raise DaemonFailed(
-                    f"{self._contender.title} did not stop after draining", log=self._daemons[0].log
+                    f"{self._plan.title} did not stop after draining", log=self._daemons[0].log
                 )
             time.sleep(POLL_SECONDS / 4)
 
@@ -265,11 +264,5 @@ _IDLE = frozenset({"waiting", "phase"})
 """Events that do not show that anything moves."""
 
 
-def labelled(samples: Mapping[str, float], metric: str, label: str) -> dict[str, float]:
-    """The samples `metric{label="X"}` by X."""
-    start, end = f'{metric}{{{label}="', '"}'
-    return {
-        name[len(start) : -len(end)]: value
-        for name, value in samples.items()
-        if name.startswith(start) and name.endswith(end)
-    }
+def _no_workers(_: str) -> Mapping[str, Tables]:
+    return {}

@@ -1,7 +1,7 @@
-"""Processes that end when the demo ends, whichever way it ends.
+"""Processes that end when this one ends, whichever way it ends.
 
-Every child leads a session of its own, so that Ctrl-C reaches the demo alone and the children are stopped in
-order. If the demo is killed outright, the kernel tells its children (on Linux; elsewhere they would stay).
+Every child leads a session of its own, so that Ctrl-C reaches this process alone and the children are stopped in
+order. If it is killed outright, the kernel tells its children (on Linux; elsewhere they would stay).
 """
 
 from __future__ import annotations
@@ -50,10 +50,15 @@ class Child:
 
 
 class Children:
-    """A context manager that ends everything started within it."""
+    """A context manager that ends everything started within it.
 
-    def __init__(self) -> None:
+    Args:
+        stop_seconds: how long they may take to stop politely.
+    """
+
+    def __init__(self, stop_seconds: float = STOP_SECONDS) -> None:
         self._children: list[Child] = []
+        self._stop_seconds = stop_seconds
 
     def __enter__(self) -> Self:
         return self
@@ -87,7 +92,7 @@ class Children:
         try:
             for child in reversed(self._children):
                 _signal(child, signal.SIGTERM)
-            deadline = time.monotonic() + STOP_SECONDS
+            deadline = time.monotonic() + self._stop_seconds
             for child in self._children:
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     child.process.wait(max(0.0, deadline - time.monotonic()))

@@ -1,0 +1,105 @@
+"""The configuration files of a federation's daemons: the same files an operator would write."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ssd.federating.plan import FederationPlan
+from ssd.settings import merge
+
+Json = Any
+Tables = Mapping[str, Mapping[str, Json]]
+COORDINATOR, WORKERS = "coordinator", "workers"
+"""Names of the state directories in a federation's folder."""
+
+
+def coordinator_tables(plan: FederationPlan) -> dict[str, Json]:
+    """The coordinator, on free ports of this machine."""
+    tables: dict[str, dict[str, Json]] = {
+        "coordinator": {
+            "listen": "127.0.0.1:0",
+            "http_listen": "127.0.0.1:0",
+            "state_dir": str(plan.folder / COORDINATOR),
+        },
+        "transport": {"insecure": True},
+        "run": {
+            "mode": "reproducible",
+            "rounds": plan.rounds,
+            "seed": plan.seed,
+            "clients": list(plan.clients),
+            "when_done": "serve",
+            "threads": plan.threads,
+        },
+        "round": {"cohort_size": plan.cohort_size, "retry_seconds": 1.0},
+        "limits": {"heartbeat_seconds": 2.0},
+        "retention": {"full_versions": plan.full_versions},
+        "evaluation": {"every": plan.evaluate_every},
+        "method": {"name": plan.method, "config": dict(plan.config)},
+        "log": {"level": "info", "format": "json"},
+    }
+    return merge(tables, plan.overrides)
+
+
+def worker_tables(
+    plan: FederationPlan,
+    name: str,
+    coordinator: str,
+    clients: Sequence[str],
+    data: Mapping[str, Json],
+    *,
+    evaluates: bool,
+    device: str = "cpu",
+    methods: Mapping[str, Path] | None = None,
+) -> dict[str, dict[str, Json]]:
+    """One worker.
+
+    Args:
+        plan: of its federation.
+        name: of the worker.
+        coordinator: its address.
+        clients: hosted there; none for a worker that only evaluates.
+        data: further keys of `[data]`, such as `kind` and `partition`; none for a method without images.
+        evaluates: whether it offers to evaluate; labels are used for nothing else.
+        device: `cpu`, `cuda`, `cuda:N` or `auto`.
+        methods: files of methods that are not built in.
+    """
+    tables: dict[str, dict[str, Json]] = {
+        "worker": {
+            "name": name,
+            "coordinator": coordinator,
+            "state_dir": str(plan.folder / WORKERS / name),
+            "device": device,
+        },
+        "transport": {"insecure": True},
+        "data": {**data, "clients": list(clients), "evaluates": evaluates},
+        "log": {"level": "info", "format": "json"},
+    }
+    if methods:
+        tables["methods"] = {name: str(path) for name, path in methods.items()}
+    return tables
+
+
+def to_toml(tables: Tables) -> str:
+    """TOML of tables of plain values; nested tables are written inline."""
+    blocks = []
+    for name, keys in tables.items():
+        lines = [f"[{name}]", *(f"{_key(key)} = {_value(value)}" for key, value in keys.items())]
+        blocks.append("\n".join(lines) + "\n")
+    return "\n".join(blocks)
+
+
+def _key(key: str) -> str:
+    bare = key.replace("_", "").replace("-", "")
+    return key if bare.isascii() and bare.isalnum() else json.dumps(key, ensure_ascii=False)
+
+
+def _value(value: Json) -> str:
+    if isinstance(value, Mapping):
+        return "{ " + ", ".join(f"{_key(key)} = {_value(item)}" for key, item in value.items()) + " }"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(_value(item) for item in value) + "]"
+    # A JSON string, number or boolean is the same in TOML, as long as nothing beyond ASCII is escaped.
+    return json.dumps(value, ensure_ascii=False)

@@ -1,0 +1,60 @@
+"""What a result was made with and on, for whoever wants to get it again."""
+
+from __future__ import annotations
+
+import os
+import platform
+import resource
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+Json = Any
+_PACKAGES = (
+    "ssd-federated",
+    "torch",
+    "torchvision",
+    "numpy",
+    "scikit-learn",
+    "grpcio",
+    "protobuf",
+    "safetensors",
+)
+
+
+def versions() -> dict[str, str]:
+    """Python's and the packages' versions; a package that runs from a checkout has none."""
+    found = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def machine() -> dict[str, Json]:
+    """What it ran on. No host name: the file is made to be passed on."""
+    return {
+        "platform": platform.platform(),
+        "processor": _processor(),
+        "cores": len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count(),
+    }
+
+
+def _processor() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
+            name, _, value = line.partition(":")
+            if name.strip() == "model name":
+                return value.strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def processor_seconds() -> float:
+    """User and system time so far of this process and of those it has waited for."""
+    used = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return sum(each.ru_utime + each.ru_stime for each in used)
