@@ -17,6 +17,7 @@ import click
 
 from ssd.data.errors import DataError
 from ssd.evaluation.command import evaluate
+from ssd.experiment.cli import experiment
 from ssd.terminal import (
     CODES,
     EXIT_INTERRUPTED,
@@ -233,6 +234,9 @@ def _show_partition(found: Partition) -> None:
 
 
 cli.add_command(evaluate)
+
+cli.add_command(experiment)
+
 
 if __name__ == "__main__":
     main()

@@ -1,9 +1,9 @@
 """Plain JSON to frozen dataclasses, strictly, with every mistake reported at once.
 
-A settings class is a frozen dataclass whose fields are numbers, strings, booleans, `Literal`s, tuples of numbers,
-optionals of those, or other settings classes. Unknown keys are refused with the nearest valid one; nothing is
-converted except a whole number to a float where a float is asked for. The daemons read their own configuration
-with pydantic; this keeps `ssd` usable without it.
+A settings class is a frozen dataclass whose fields are numbers, strings, booleans, `Literal`s, tuples (of a fixed
+length or, as `tuple[X, ...]`, of any), optionals of those, other settings classes, or mappings, which are taken as
+they are. Unknown keys are refused with the nearest valid one; nothing is converted except a whole number to a float
+where a float is asked for. The daemons read their own configuration with pydantic; this keeps `ssd` usable without it.
 """
 
 from __future__ import annotations
@@ -123,8 +123,16 @@ def _value(kind: Any, value: object, where: str, mistakes: list[str]) -> object:
             return value
         mistakes.append(f"{where} must be one of {', '.join(map(repr, arguments))}, got {_shown(value)}")
         return _WRONG
-    if origin is tuple and arguments[1:] == (...,) and isinstance(value, list | tuple):
-        return tuple(_value(arguments[0], v, f"{where}[{i}]", mistakes) for i, v in enumerate(value))
+    if origin is Mapping:
+        if isinstance(value, Mapping):
+            return dict(value)
+        mistakes.append(f"{where} must be a table, got {_shown(value)}")
+        return _WRONG
+    if origin is tuple and arguments[-1] is Ellipsis:
+        if not isinstance(value, list | tuple):
+            mistakes.append(f"{where} must be a list, got {_shown(value)}")
+            return _WRONG
+        return tuple(_value(arguments[0], each, f"{where}[{i}]", mistakes) for i, each in enumerate(value))
     if origin is tuple:
         if not isinstance(value, list | tuple) or len(value) != len(arguments):
             mistakes.append(f"{where} must be a list of {len(arguments)} values, got {_shown(value)}")

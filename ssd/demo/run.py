@@ -17,9 +17,10 @@ from ssd.demo.contest import Contest
 from ssd.demo.live import display_for
 from ssd.demo.place import claimed, drop_state
 from ssd.demo.records import Outcome
-from ssd.demo.settings import ALPHA, CLIENTS, CONTENDERS, DATASET, IMAGE, DemoSettings, deal, skew
+from ssd.demo.settings import ALPHA, CLIENTS, CONTENDERS, DATASET, IMAGE, DemoSettings, skew
 from ssd.demo.summary import summary
 from ssd.federating.children import Children, interruptible
+from ssd.federating.hosting import deal
 from ssd.federating.provenance import processor_seconds
 from ssd.federating.words import duration
 from ssd.files import write_atomically

@@ -71,14 +71,14 @@ class Children:
     def __iter__(self) -> Iterator[Child]:
         return iter(self._children)
 
-    def start(self, name: str, arguments: Sequence[str], log: Path) -> Child:
-        """Start `python ARGUMENTS`, output appended to `log`."""
+    def start(self, name: str, arguments: Sequence[str], log: Path, *, output: Path | None = None) -> Child:
+        """Start `python ARGUMENTS`, what it writes appended to `log`; what it prints to `output`, if given."""
         log.parent.mkdir(parents=True, exist_ok=True)
-        with log.open("ab") as sink:
+        with log.open("ab") as sink, (output or log).open("ab") as printed:
             process = subprocess.Popen(
                 leashed([sys.executable, *arguments]),
                 stdin=subprocess.DEVNULL,
-                stdout=sink,
+                stdout=printed,
                 stderr=sink,
                 env=environment(os.environ),
                 start_new_session=True,

@@ -26,12 +26,13 @@ from ssd.demo.contest import attending, plan_of
 from ssd.demo.live import LiveTable, PlainLines, display_for
 from ssd.demo.place import MADE, PlaceRefused, claimed, drop_state
 from ssd.demo.records import Outcome
-from ssd.demo.settings import CLIENTS, CONTENDERS, EVALUATOR, DemoSettings, deal, skew
+from ssd.demo.settings import CLIENTS, CONTENDERS, EVALUATOR, DemoSettings, skew
 from ssd.demo.summary import summary
 from ssd.federating.children import Children, environment
 from ssd.federating.configs import coordinator_tables, to_toml
 from ssd.federating.failure import advice, describe, readable
 from ssd.federating.federation import Federation
+from ssd.federating.hosting import deal
 from ssd.federating.records import DaemonFailed, Progress
 from ssd.federating.telemetry import LogFollower, labelled, parse_samples, scrape
 from ssd.federating.words import duration, size
@@ -216,11 +217,8 @@ def alive(pid: int) -> bool:
     )
 
 
-def test_children_are_gone_afterwards_even_stubborn_ones(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("ssd.federating.children.STOP_SECONDS", 1.0)
-    with Children() as children:
+def test_children_are_gone_afterwards_even_stubborn_ones(tmp_path: Path) -> None:
+    with Children(stop_seconds=1.0) as children:
         polite = children.start(
             "polite", python("import time; print('up', flush=True); time.sleep(600)"), tmp_path / "a.log"
         )

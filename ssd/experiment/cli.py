@@ -1,0 +1,102 @@
+"""`ssd experiment`. What it needs is imported when it runs: `ssd --help` stays quick."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from ssd.terminal import EXIT_OK, EXIT_REFUSED, EXIT_USAGE, complain, console
+
+if TYPE_CHECKING:
+    from ssd.experiment.grid import Cell
+    from ssd.experiment.run import Failure
+
+_CODES = (
+    "Exit codes: 0 every cell is finished, 1 a defect, 2 usage or the file, 3 refused, in use, or a cell failed, 4 a "
+    "file cannot be read or written, 130 interrupted."
+)
+
+
+@click.command(epilog=_CODES)
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE.toml")
+@click.option("--out", type=click.Path(path_type=Path, file_okay=False),
+              help="Where everything goes.  [default: runs/experiments/NAME]")  # fmt: skip
+@click.option("--root", type=click.Path(path_type=Path, file_okay=False),
+              help="Folder of CIFAR or MNIST files.  [default: data.root, else $SSD_DATA_ROOT]")  # fmt: skip
+@click.option("--jobs", type=click.IntRange(min=1), help="Cells at once.  [default: experiment.jobs]")
+@click.option("--only", default="", help="Only cells whose SETTING/METHOD/seed-N contains this.")
+@click.option("--list", "listing", is_flag=True, help="Print the cells and whether they are finished.")
+@click.option("--dry-run", is_flag=True, help="Check the file and every method's configuration; run nothing.")
+@click.option("--keep", is_flag=True, help="Keep the daemons' state directories of finished cells.")
+def experiment(
+    file: Path,
+    out: Path | None,
+    root: Path | None,
+    jobs: int | None,
+    only: str,
+    listing: bool,
+    dry_run: bool,
+    keep: bool,
+) -> int:
+    """Run a grid of methods, settings and seeds, each cell a federation of real daemons on this machine.
+
+    A finished cell is skipped, an interrupted one taken up where it was: run the same command again after anything.
+    """
+    from ssd.experiment.grid import cells
+    from ssd.experiment.layout import CellRefused
+    from ssd.experiment.run import run_experiment
+    from ssd.experiment.settings import load
+    from ssd.settings import SettingsError
+
+    try:
+        wanted = load(file)
+        made = cells(wanted, only)
+        if not made:
+            raise SettingsError([f"no cell's name contains {only!r}; --list shows the names"])
+        folder = out or Path("runs") / "experiments" / wanted.experiment.name
+        if listing or dry_run:
+            _list(made, folder, check=dry_run)
+            return EXIT_OK
+        where = str(root) if root is not None else wanted.data.root or os.environ.get("SSD_DATA_ROOT")
+        failures = run_experiment(
+            wanted, made, folder, console(), root=where, jobs=jobs or wanted.experiment.jobs, keep=keep
+        )
+    except SettingsError as error:
+        complain(f"{file}: " + "\n  ".join(error.mistakes))
+        return EXIT_USAGE
+    except CellRefused as refused:
+        complain(str(refused))
+        return EXIT_REFUSED
+    _report(failures, len(made), folder)
+    return EXIT_REFUSED if failures else EXIT_OK
+
+
+def _list(made: Sequence[Cell], folder: Path, *, check: bool) -> None:
+    from ssd.experiment.grid import check_methods
+    from ssd.experiment.layout import CONFIG, finished, folder_of, refuse_changes
+
+    if check:
+        check_methods(made)
+    for cell in made:
+        refuse_changes(folder, cell)
+        begun = (folder_of(folder, cell) / CONFIG).exists()
+        state = "finished" if finished(folder, cell) else "begun" if begun else "not run"
+        click.echo(f"{cell.name}\t{state}")
+    if check:
+        click.echo(f"{len(made)} cells, every configuration is accepted; nothing was run")
+
+
+def _report(failures: Sequence[Failure], total: int, folder: Path) -> None:
+    for failure in failures:
+        click.echo(f"failed: {failure.cell}: {failure.error}", err=True)
+        for line in failure.words:
+            click.echo(f"    {line}", err=True)
+        click.echo(f"    the whole log is in {failure.log}", err=True)
+    if failures:
+        click.echo(f"{len(failures)} of {total} cells failed; the same command tries them again", err=True)
+    else:
+        click.echo(f"{total} cells finished; next: ssd report {folder}")

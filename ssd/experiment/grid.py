@@ -1,0 +1,182 @@
+"""The cells of an experiment, and for each everything that decides its numbers.
+
+Seeds are paired: within one setting and seed all methods train on the same partition from a run of the same seed,
+hence from the same initial weights, and are measured with the same draws of labels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ssd.data.errors import DataError
+from ssd.digest import digest_bytes, json_digest
+from ssd.experiment.options import EVALUATE_OWN, PARTITION_OWN, accepted, arguments, command
+from ssd.experiment.settings import Experiment, MethodTable, SettingTable
+from ssd.settings import SettingsError, merge
+
+Json = Any
+FORMAT = "ssd-experiment-cell"
+VERSION = 1
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Cell:
+    """One method in one setting with one seed."""
+
+    setting: str
+    method: str
+    """Its label."""
+    seed: int
+    config: Mapping[str, Json]
+    """What training depends on; a directory that holds a cell of another `config` is not touched."""
+    file: Path | None
+    """Of a method that is not built in."""
+    measures: Mapping[str, Mapping[str, Json]]
+    """Name -> `{"data": kind, "arguments": [...]}` of one call of `ssd evaluate`."""
+    measured: bool
+    """Whether there is an encoder to export and measure."""
+
+    @property
+    def name(self) -> str:
+        """Unique in the experiment, and its folder."""
+        return f"{self.setting}/{self.method}/seed-{self.seed}"
+
+    @property
+    def partition(self) -> str:
+        """Its partition file's name: cells that share a setting and a seed share it, and no other options do."""
+        made_from = {key: self.config[key] for key in ("data", "partition", "clients", "seed")}
+        return f"{self.setting}-seed-{self.seed}-{json_digest(made_from)[:8]}.json"
+
+
+def cells(experiment: Experiment, only: str = "") -> list[Cell]:
+    """Every cell: seed by seed, so that early results already compare all methods.
+
+    Args:
+        experiment: the file.
+        only: leave out cells whose name does not contain it.
+
+    Raises:
+        SettingsError: options of a setting or a measure that the commands do not take, or an unreadable method
+            file.
+    """
+    mistakes: list[str] = []
+    made = []
+    partitions = {each.name: _partition(each, mistakes) for each in experiment.settings}
+    measures = {each.name: _measures(experiment, each, mistakes) for each in experiment.settings}
+    sources = {each.label: _source(each, mistakes) for each in experiment.methods}
+    for setting in experiment.settings:
+        for seed in experiment.experiment.seeds:
+            for method in experiment.methods:
+                if method.settings and setting.name not in method.settings:
+                    continue
+                config = {
+                    "format": FORMAT,
+                    "version": VERSION,
+                    "data": kind_of(experiment, setting),
+                    "partition": partitions[setting.name],
+                    "clients": setting.clients,
+                    "cohort_size": setting.cohort_size or setting.clients,
+                    "rounds": setting.rounds,
+                    "seed": seed,
+                    "threads": experiment.experiment.threads,
+                    "evaluate_every": experiment.evaluation.every,
+                    "method": {"name": method.name, "source": sources[method.label]},
+                    "config": merge(merge(experiment.config, setting.config), method.config),
+                    "coordinator": merge(setting.coordinator, method.coordinator),
+                }
+                made.append(
+                    Cell(
+                        setting=setting.name,
+                        method=method.label,
+                        seed=seed,
+                        config=config,
+                        file=None if method.file is None else Path(method.file),
+                        measures=measures[setting.name] if method.measured else {},
+                        measured=method.measured,
+                    )
+                )
+    if mistakes:
+        raise SettingsError(list(dict.fromkeys(mistakes)))
+    return [cell for cell in made if only in cell.name]
+
+
+def kind_of(experiment: Experiment, setting: SettingTable) -> str:
+    """The data set of a setting."""
+    return setting.data or experiment.data.kind
+
+
+def differing(stored: Mapping[str, Json], wanted: Mapping[str, Json], where: str = "") -> list[str]:
+    """The dotted keys in which two configurations differ, with both values."""
+    found = []
+    for key in sorted({*stored, *wanted}):
+        here = f"{where}.{key}" if where else key
+        old, new = stored.get(key, _MISSING), wanted.get(key, _MISSING)
+        if isinstance(old, Mapping) and isinstance(new, Mapping):
+            found += differing(old, new, here)
+        elif old != new:
+            found.append(f"{here}: {_shown(old)} there, {_shown(new)} now")
+    return found
+
+
+_MISSING = object()
+
+
+def _shown(value: object) -> str:
+    return "nothing" if value is _MISSING else repr(value)
+
+
+def _partition(setting: SettingTable, mistakes: list[str]) -> list[str]:
+    known = accepted(command("partition", "make"), PARTITION_OWN)
+    given, wrong = arguments(setting.partition, known, f"settings {setting.name!r}.partition")
+    mistakes += wrong
+    return given
+
+
+def _measures(
+    experiment: Experiment, setting: SettingTable, mistakes: list[str]
+) -> dict[str, dict[str, Json]]:
+    known = accepted(command("evaluate"), EVALUATE_OWN)
+    found = {}
+    for measure in experiment.evaluation.measures:
+        options = {key: value for key, value in measure.items() if key not in {"name", "data"}}
+        name = str(measure.get("name", ""))
+        data = str(measure.get("data", kind_of(experiment, setting)))
+        where = f"evaluation.measures {name!r}"
+        given, wrong = arguments(options, known, where)
+        # A setting without images can only have methods that are not measured.
+        mistakes += wrong + ([] if data == "none" else arguments({"data": data}, known, where)[1])
+        found[name] = {"data": data, "arguments": given}
+    return found
+
+
+def _source(method: MethodTable, mistakes: list[str]) -> str:
+    """Digest of the method's file; empty for a built-in one."""
+    if method.file is None:
+        return ""
+    try:
+        return digest_bytes(Path(method.file).read_bytes())
+    except OSError as error:
+        mistakes.append(f"methods {method.label!r}.file: {method.file}: {error.strerror}")
+        return ""
+
+
+def check_methods(made: Sequence[Cell]) -> None:
+    """Builds every method once, as the coordinator will.
+
+    Raises:
+        SettingsError: a method does not exist or does not accept its configuration.
+    """
+    from ssd.methods.registry import MethodError, load
+
+    mistakes: dict[str, None] = {}
+    for cell in made:
+        name = cell.config["method"]["name"] if cell.file is None else str(cell.file)
+        try:
+            load(name, cell.config["config"])
+        except (MethodError, ValueError, TypeError, DataError) as error:
+            mistakes[f"{cell.setting}/{cell.method}: {error}"] = None
+    if mistakes:
+        raise SettingsError(list(mistakes))
