@@ -24,6 +24,7 @@ from coordinator.ports import RunRecord
 from coordinator.rpc.convert import BUILD
 from coordinator.rpc.server import RpcServer
 from coordinator.runs import SCRATCH_PREFIX, create_run, plan_of, restore, settings_of
+from coordinator.server_hook import SCRATCH_PREFIX as HOOK_PREFIX
 from coordinator.store.blobs import FileBlobs
 from coordinator.store.lock import StateDirectoryLock
 from coordinator.store.sqlite import SqliteStore
@@ -53,8 +54,9 @@ def run(config: CoordinatorConfig) -> int:
 async def _serve(config: CoordinatorConfig) -> int:
     clock = SystemClock()
     state_dir = config.coordinator.state_dir
-    for leftover in state_dir.glob(f"{SCRATCH_PREFIX}*"):
-        shutil.rmtree(leftover, ignore_errors=True)
+    for prefix in (SCRATCH_PREFIX, HOOK_PREFIX):
+        for leftover in state_dir.glob(f"{prefix}*"):
+            shutil.rmtree(leftover, ignore_errors=True)
     async with contextlib.AsyncExitStack() as stack:
         store = SqliteStore(state_dir)
         stack.callback(store.close)
@@ -62,7 +64,7 @@ async def _serve(config: CoordinatorConfig) -> int:
         host = SubprocessMethodHost()
         stack.push_async_callback(host.close)
         run_record = await _current_run(config, store, blobs, host, clock)
-        # Nothing needs it any more until somebody exports or a method has a server hook.
+        # Nothing needs it any more until a round commits, and then only if the method has a server hook.
         await host.close()
         declaration = Declaration.from_json(run_record.declaration)
         plan = plan_of(declaration, config)
@@ -95,6 +97,8 @@ async def _serve(config: CoordinatorConfig) -> int:
             store=store,
             blobs=blobs,
             staging=staging,
+            host=host,
+            state_dir=state_dir,
             clock=clock,
             metrics=metrics,
         )

@@ -59,7 +59,7 @@ class Catalogue:
             return True
         newest = self.newest.number
         return any(
-            digest in (version.full.digest, version.delta.digest if version.delta else None)
+            digest in _served(version)
             for number in range(newest, -1, -1)
             if (version := self._versions.get(number)) is not None and version.retained
         )
@@ -72,6 +72,7 @@ class Catalogue:
         """
         named = {f"version {self.newest.number}": self.newest.full}
         named |= {f"server state {name!r}": blob for name, blob in self.newest.server_state.items()}
+        named |= {f"round artefact {made.name!r}": made.blob for made in self.newest.artefacts}
         for role, blob in named.items():
             try:
                 self._blobs.verify(blob.digest)
@@ -86,32 +87,39 @@ class Catalogue:
         named = set(self._fixed) | {blob.digest for blob in self.newest.server_state.values()}
         for version in self._versions.values():
             if version.retained:
-                named.add(version.full.digest)
-                if version.delta is not None:
-                    named.add(version.delta.digest)
+                named |= _served(version)
         for digest in self._blobs.digests() - named:
             self._blobs.remove(digest)
 
     def retire(self, *, full_versions: int, deltas: int, pinned: frozenset[int] = frozenset()) -> None:
-        """Remove blobs beyond retention, except whole versions in `pinned`. A removed version stays in the journal."""
+        """Remove blobs beyond retention, except whole versions in `pinned`. A removed version stays in the journal.
+
+        A version's round artefacts stay as long as its full blob: who measures it needs both.
+        """
         newest = self.newest.number
         kept = [v for v in self._versions.values() if v.retained]
-        keep_full = {v.full.digest for v in kept if v.number > newest - full_versions or v.number in pinned}
+        whole = [v for v in kept if v.number > newest - full_versions or v.number in pinned]
+        keep_full = {v.full.digest for v in whole}
+        keep_made = {made.blob.digest for v in whole for made in v.artefacts}
         keep_delta = {v.delta.digest for v in kept if v.delta and v.number > newest - deltas}
-        keep = keep_full | keep_delta | self._fixed | {b.digest for b in self.newest.server_state.values()}
+        state = {blob.digest for blob in self.newest.server_state.values()}
+        keep = keep_full | keep_made | keep_delta | self._fixed | state
         forgotten = []
         for version in kept:
             if version.number == newest:
                 continue
-            blobs = [version.full, *version.server_state.values()]
-            if version.delta is not None:
-                blobs.append(version.delta)
-            for blob in blobs:
-                if blob.digest not in keep:
-                    self._blobs.remove(blob.digest)
+            for digest in _served(version) | {blob.digest for blob in version.server_state.values()}:
+                if digest not in keep:
+                    self._blobs.remove(digest)
             if not {version.full.digest, version.delta.digest if version.delta else ""} & keep:
                 forgotten.append(version.number)
         if forgotten:
             self._store.forget_version_blobs(forgotten)
             for version in self._store.versions():
                 self._versions[version.number] = version
+
+
+def _served(version: VersionRecord) -> set[str]:
+    """Digests of the blobs of a version that workers read."""
+    served = {version.full.digest, *(made.blob.digest for made in version.artefacts)}
+    return served if version.delta is None else served | {version.delta.digest}

@@ -10,6 +10,7 @@ from coordinator.aggregation import VersionMaker, mean_statistics
 from coordinator.catalogue import Catalogue
 from coordinator.durability import Durability
 from coordinator.ports import Clock, Store, VersionRecord
+from coordinator.server_hook import Hooked
 from ssd.folding import OpenedFold
 
 
@@ -52,9 +53,17 @@ class Committer:
         await self._durability.write(lambda: self._store.close_attempt(round_number, attempt, accepted))
 
     async def commit(
-        self, round_number: int, attempt: int, opened: OpenedFold, tally: Tally
+        self, round_number: int, attempt: int, opened: OpenedFold, hooked: Hooked | None, tally: Tally
     ) -> VersionRecord:
-        """Make and journal the next version; `opened` is used up."""
+        """Make and journal the next version; `opened` is used up.
+
+        Args:
+            round_number: of the attempt that is committed.
+            attempt: its number.
+            opened: the reduced updates of the journaled set, or what the server hook made of them.
+            hooked: what else the server hook made, if there is one.
+            tally: what the attempt cost.
+        """
         newest = self._catalogue.newest
         clients, weight = opened.clients, opened.weight
         made = await asyncio.to_thread(
@@ -69,12 +78,15 @@ class Committer:
             "bytes_up": float(tally.bytes_up),
             "bytes_down": float(tally.bytes_down),
         }
+        if hooked is not None:
+            statistics |= hooked.metrics
         version = VersionRecord(
             number=round_number,
             model_digest=made.model_digest,
             full=made.full,
             delta=made.delta,
-            server_state=made.server_state,
+            server_state={**made.server_state, **(hooked.state if hooked else {})},
+            artefacts=hooked.artefacts if hooked else (),
             round=round_number,
             attempt=attempt,
             committed_at=self._clock.wall(),

@@ -196,6 +196,13 @@ class MethodSection(_Section):
     """`[method.config]`: handed to the method, which checks it."""
 
 
+class SecureAggregationSection(_Section):
+    """`[secure_aggregation]`."""
+
+    level: Literal["off", "passive", "active"] = "off"
+    """Whether the coordinator sees single updates (`off`) or only their sum. This version has `off` alone."""
+
+
 class LogSection(_Section):
     """`[log]`. May change."""
 
@@ -218,6 +225,7 @@ class CoordinatorConfig(_Section):
     retention: RetentionSection = RetentionSection()
     evaluation: EvaluationSection = EvaluationSection()
     method: MethodSection = MethodSection()
+    secure_aggregation: SecureAggregationSection = SecureAggregationSection()
     log: LogSection = LogSection()
 
     @property

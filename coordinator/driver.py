@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TypeVar
 
 from coordinator.aggregation import VersionMaker
@@ -22,7 +23,7 @@ from coordinator.core.effects import Effect
 from coordinator.core.round import next_wakeup, step
 from coordinator.core.state import Phase, RunState
 from coordinator.durability import Durability
-from coordinator.errors import ClientFault, Reason, StorageFailed
+from coordinator.errors import ClientFault, HookFailed, MethodRefused, Reason, StorageFailed
 from coordinator.evaluations import Evaluations
 from coordinator.inbox import Inbox
 from coordinator.intake import Intake
@@ -42,17 +43,19 @@ from coordinator.ports import (
     BlobReader,
     Blobs,
     Clock,
+    MethodHost,
     RunRecord,
     Staging,
     Store,
     VersionRecord,
 )
+from coordinator.server_hook import Hooked, HookRunner
 from coordinator.sessions import Session, SessionTable
 from coordinator.tasks import Tasks
 from coordinator.uploads import Addressing, Upload, UploadDesk, check_envelope
 from coordinator.welcoming import Terms
 from ssd.declaration import Declaration
-from ssd.folding import Fold, FoldPlan
+from ssd.folding import Fold, FoldPlan, OpenedFold
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -95,6 +98,8 @@ class Driver:
         store: Store,
         blobs: Blobs,
         staging: Staging,
+        host: MethodHost,
+        state_dir: Path,
         clock: Clock,
         metrics: CoordinatorMetrics,
     ) -> None:
@@ -126,6 +131,22 @@ class Driver:
         self._committer = Committer(
             store=store, catalogue=self._catalogue, maker=maker, durability=self._durability, clock=clock
         )
+        self._hook: HookRunner | None = None
+        if declaration.server_hook:
+            self._hook = HookRunner(
+                run=run,
+                declaration=declaration,
+                plan=plan,
+                seed=settings.seed,
+                host=host,
+                blobs=blobs,
+                durability=self._durability,
+                state_dir=state_dir,
+            )
+        self._unhooked: OpenedFold | None = None
+        """The reduced updates of a journaled set whose server hook failed."""
+        if state.attempt is not None:
+            self._tasks.opened(state.attempt.round, store.attempts(1)[0].cohort)
         self._accepted_sets = {
             each.round: frozenset(each.accepted) for each in store.attempts() if each.outcome == "committed"
         }
@@ -311,7 +332,8 @@ class Driver:
         )
         await self._durability.write(self._check_room)
         await self._durability.write(lambda: self._store.open_attempt(record))
-        self._reset_sum()
+        self._tasks.opened(effect.round, effect.cohort)
+        await self._reset_sum()
         log_event(
             log,
             logging.INFO,
@@ -329,19 +351,26 @@ class Driver:
                 f" {self.settings.min_free_bytes >> 20} MiB (limits.min_free_bytes): make room on its disk"
             )
 
-    def _reset_sum(self) -> None:
+    async def _reset_sum(self) -> None:
         self._fold = Fold(self.plan)
+        self._unhooked = None
+        if self._hook is not None:
+            await self._hook.reset()
         self._desk.forget()
         self._tally = Tally(opened=self._clock.monotonic())
 
     def _send_train(self, effect: effects.SendTrain) -> None:
         session = self.sessions.worker(effect.worker)
         if session is not None:
-            session.send(self._tasks.train(effect, self._catalogue.offer(), self._state.policy.rounds))
+            made = self._catalogue.newest.artefacts
+            session.send(self._tasks.train(effect, self._catalogue.offer(), made, self._state.policy.rounds))
 
     async def _fold_upload(self, upload: Upload) -> None:
-        started = self._clock.monotonic()
         envelope = upload.envelope
+        if self._hook is not None and not envelope.fold:
+            (client,) = envelope.clients
+            await self._hook.collect(client, envelope.weight, upload.body.view())
+        started = self._clock.monotonic()
         if envelope.fold:
             await asyncio.to_thread(
                 self._fold.add_fold, upload.body.view(), envelope.weight, len(envelope.clients)
@@ -355,11 +384,22 @@ class Driver:
         closed = self._clock.monotonic()
         await self._committer.journal(effect.round, effect.attempt, effect.accepted)
         self._desk.forget()
-        opened = await asyncio.to_thread(self._fold.open)
+        opened = self._unhooked
+        if opened is None:
+            opened = await asyncio.to_thread(self._fold.open)
         # The accumulator is twice the model: gone before the next version is made.
         self._fold = Fold(self.plan)
-        version = await self._committer.commit(effect.round, effect.attempt, opened, self._tally)
-        del opened
+        hooked: Hooked | None = None
+        if self._hook is not None:
+            self._unhooked = opened
+            hooked = await self._run_hook(self._hook, opened)
+            if hooked is None:
+                return
+            self._unhooked = None
+            if hooked.delta is not None:
+                opened, hooked = replace(opened, delta=hooked.delta), replace(hooked, delta=None)
+        version = await self._committer.commit(effect.round, effect.attempt, opened, hooked, self._tally)
+        del opened, hooked
         self._committed_rounds.update(dict.fromkeys(effect.accepted, effect.round))
         self._accepted_sets[effect.round] = frozenset(effect.accepted)
         self._announce(version, frozenset(effect.accepted))
@@ -382,9 +422,31 @@ class Driver:
             seconds=round(seconds, 3),
             digest=version.model_digest[:16],
         )
-        # Before the next round opens: retired versions may be the room it needs.
+        # Before the next round opens: what goes now may be the room it needs.
+        if self._hook is not None:
+            await self._hook.reset()
         await self._durability.write(self._retire)
         await self._apply(events.VersionCommitted(now=self._clock.monotonic(), version=version.number))
+
+    async def _run_hook(self, hook: HookRunner, opened: OpenedFold) -> Hooked | None:
+        """What the server hook made; None: it failed and the run is halted, or the daemon stops."""
+        newest, rounds = self._catalogue.newest, self._state.policy.rounds
+        values = self._tasks.values(newest.number + 1, rounds)
+        running = asyncio.ensure_future(hook.run(opened, newest, rounds=rounds, values=values))
+        try:
+            await self._inbox.or_stopped(running)
+        finally:
+            if not running.done():
+                # The set is journaled: the next start asks the workers for its updates again.
+                running.cancel()
+                await asyncio.wait((running,))
+        if running.cancelled():
+            return None
+        try:
+            return running.result()
+        except (HookFailed, MethodRefused) as error:
+            await self._apply(events.CommitFailed(now=self._clock.monotonic(), reason=str(error)))
+            return None
 
     def _retire(self) -> None:
         self._catalogue.retire(
@@ -461,7 +523,9 @@ class Driver:
             run_id=self.run_record.run_id,
             spec_digest=self.declaration.spec.digest,
             base_digest=base.model_digest,
-            task_digest=self._tasks.digest(self._state.round, base.model_digest, self._state.policy.rounds),
+            task_digest=self._tasks.digest(
+                self._state.round, base.model_digest, base.artefacts, self._state.policy.rounds
+            ),
         )
         check_envelope(self._state, addressing, self.plan, session, envelope)
 

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from coordinator.errors import StorageFailed
@@ -42,10 +42,24 @@ class Durability:
         Raises:
             StorageFailed: it failed and the daemon is stopping.
         """
-        while True:
+
+        async def timed() -> T:
             started = self._clock.monotonic()
+            result = await asyncio.to_thread(write)
+            self._metrics.journal_write(self._clock.monotonic() - started)
+            return result
+
+        return await self.insist(timed)
+
+    async def insist(self, attempt: Callable[[], Awaitable[T]]) -> T:
+        """The result of `attempt`, which writes and is begun again while the medium refuses.
+
+        Raises:
+            StorageFailed: it failed and the daemon is stopping.
+        """
+        while True:
             try:
-                result = await asyncio.to_thread(write)
+                result = await attempt()
             except StorageFailed as error:
                 self._in_trouble(str(error))
                 with contextlib.suppress(TimeoutError):
@@ -54,7 +68,6 @@ class Durability:
                     raise
             else:
                 self._out_of_trouble()
-                self._metrics.journal_write(self._clock.monotonic() - started)
                 return result
 
     def insister(self) -> Callable[[Callable[[], BlobInfo]], BlobInfo]:

@@ -37,6 +37,7 @@ class Reason(StrEnum):
     DUPLICATE = "duplicate"
     TOO_LATE = "too_late"
     NOT_NEEDED = "not_needed"
+    FOLD_NOT_ALLOWED = "fold_not_allowed"
     TRUNCATED = "truncated"
     CORRUPT_CHUNK = "corrupt_chunk"
     BAD_OFFSET = "bad_offset"
@@ -102,6 +103,12 @@ class MethodRefused(OperatorFault):
     """The method does not accept its configuration or warm start."""
 
     code = "method_refused"
+
+
+class HookFailed(OperatorFault):
+    """The method's server hook raised, or returned what it may not."""
+
+    code = "hook_failed"
 
 
 class StorageFailed(OperatorFault):

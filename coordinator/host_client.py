@@ -18,9 +18,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from coordinator.errors import MethodHostFailed, MethodRefused
+from coordinator.errors import HookFailed, MethodHostFailed, MethodRefused, StorageFailed
 from coordinator.logs import event
 from coordinator.ports import InitialState
+from coordinator.reduction_files import RawArray, ReductionFiles, ResultFiles
 
 Json = Any
 log = logging.getLogger(__name__)
@@ -103,6 +104,51 @@ class SubprocessMethodHost:
             }
         )
 
+    async def after_reduce(
+        self, method: str, config: Mapping[str, Json], files: ReductionFiles, out: Path
+    ) -> ResultFiles:
+        """See `coordinator.ports.MethodHost`."""
+        reply = await self._ask(
+            {
+                "op": "after_reduce",
+                "method": method,
+                "config": dict(config),
+                "seed": files.seed,
+                "round": files.round,
+                "rounds": files.rounds,
+                "weight": files.weight,
+                "clients": files.clients,
+                "values": dict(files.values),
+                "base": _raw(files.base),
+                "delta": _npy(files.delta),
+                "statistics": _npy(files.statistics),
+                "state": {name: _npy(path) for name, path in files.state.items()},
+                "artefacts": {name: _raw(array) for name, array in files.artefacts.items()},
+                "collected": [
+                    {
+                        "client": each.client,
+                        "weight": each.weight,
+                        "values": _npy(each.values),
+                        "statistics": _npy(each.statistics),
+                    }
+                    for each in files.collected
+                ],
+                "out": str(out),
+            }
+        )
+        try:
+            return ResultFiles(
+                delta=None if reply["delta"] is None else Path(reply["delta"]["path"]),
+                state={name: Path(made["path"]) for name, made in reply["state"].items()},
+                artefacts={
+                    name: (Path(made["path"]), tuple(made["shape"]))
+                    for name, made in reply["artefacts"].items()
+                },
+                metrics={name: float(value) for name, value in reply["metrics"].items()},
+            )
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise MethodHostFailed(f"the method host answered after_reduce with {sorted(reply)}") from error
+
     async def close(self) -> None:
         """See `coordinator.ports.MethodHost`. Idempotent; a later call would start the host again."""
         async with self._lock:
@@ -119,6 +165,21 @@ class SubprocessMethodHost:
             await self._reap()
 
     async def _ask(self, request: Mapping[str, Json]) -> dict[str, Json]:
+        reply = await self._exchange(request)
+        refusal = reply.get("error")
+        if not isinstance(refusal, dict):
+            return reply
+        code, message = refusal.get("code"), str(refusal.get("message"))
+        if code in _REFUSALS:
+            raise MethodRefused(message)
+        if code == "hook_failed":
+            raise HookFailed(message)
+        if code == "storage":
+            raise StorageFailed(message)
+        raise MethodHostFailed(f"the method host failed in {request['op']} ({code}): {message}")
+
+    async def _exchange(self, request: Mapping[str, Json]) -> dict[str, Json]:
+        """The reply to one request, an error reply or not."""
         async with self._lock:
             process = await self._running()
             assert process.stdin is not None
@@ -141,13 +202,7 @@ class SubprocessMethodHost:
                 raise
             if not isinstance(reply, dict):
                 raise MethodHostFailed(await self._obituary(str(request["op"])))
-        refusal = reply.get("error")
-        if not isinstance(refusal, dict):
             return reply
-        code, message = refusal.get("code"), str(refusal.get("message"))
-        if code in _REFUSALS:
-            raise MethodRefused(message)
-        raise MethodHostFailed(f"the method host failed in {request['op']} ({code}): {message}")
 
     async def _running(self) -> asyncio.subprocess.Process:
         if self._process is not None and self._process.returncode is None:
@@ -208,3 +263,12 @@ class SubprocessMethodHost:
         if self._errors is not None:
             await asyncio.gather(self._errors, return_exceptions=True)
             self._errors = None
+
+
+def _npy(path: Path) -> dict[str, Json]:
+    return {"path": str(path)}
+
+
+def _raw(array: RawArray) -> dict[str, Json]:
+    path, shape = array
+    return {"path": str(path), "shape": list(shape)}

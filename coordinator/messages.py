@@ -54,6 +54,8 @@ class Welcome(Down):
     max_client_weight: int
     max_upload_bytes: int
     version: VersionOffer
+    individual_updates: bool = False
+    """Every client's update is uploaded alone, no folds."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from coordinator.reduction_files import ReductionFiles, ResultFiles
 from ssd.scaling import ScalingVector
 
 Json = Any
@@ -63,7 +64,10 @@ class VersionRecord:
     delta: BlobInfo | None
     """Encoded step from the version before; None for version 0."""
     server_state: Mapping[str, BlobInfo] = field(default_factory=dict)
-    """Raw float32 vectors that live with the version: `residual`, `momentum`."""
+    """What lives with the version and is never served: raw float32 vectors (`residual`, `momentum`) and, as `.npy`
+    under `hook.` and its name, each array of the server hook's state."""
+    artefacts: tuple[ArtefactRecord, ...] = ()
+    """The round artefacts its commit made, for the tasks of the next round."""
     round: int = 0
     attempt: int = 0
     committed_at: float = 0.0
@@ -249,6 +253,12 @@ class Blobs(Protocol):
 
     def digests(self) -> frozenset[str]: ...
 
+    def lend(self, digest: str, path: Path) -> None:
+        """Behaviour: puts the blob's content at `path`, which must not exist, for another process to read; it stays
+        there if the blob is removed. Nobody may write to it: it may be the very file of the blob.
+        """
+        ...
+
     def free_bytes(self) -> int: ...
 
 
@@ -316,6 +326,14 @@ class MethodHost(Protocol):
         metadata: Mapping[str, str],
         part: str | None = None,
     ) -> None: ...
+
+    async def after_reduce(
+        self, method: str, config: Mapping[str, Json], files: ReductionFiles, out: Path
+    ) -> ResultFiles:
+        """What the method's server hook makes of a reduction, in files of the directory `out`. A hook that fails
+        raises `HookFailed`, a result that cannot be written `StorageFailed`.
+        """
+        ...
 
     async def close(self) -> None: ...
 

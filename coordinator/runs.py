@@ -18,6 +18,7 @@ from coordinator.core.policy import Mode, RoundPolicy
 from coordinator.core.state import Attempt, Phase, RunState
 from coordinator.driver import Settings
 from coordinator.errors import ConfigInvalid, MethodRefused
+from coordinator.obstacles import obstacles
 from coordinator.ports import (
     ArtefactRecord,
     BlobInfo,
@@ -91,7 +92,7 @@ def expected_clients(config: CoordinatorConfig) -> int:
 def max_clients(config: CoordinatorConfig, declaration: Declaration) -> int | None:
     """How many clients the run can ever hold; None: any number."""
     scaling = declaration.scaling
-    if scaling is None or scaling.allocation != "disjoint":
+    if scaling is None or scaling.allocation != "disjoint" or scaling.assignment == "position":
         return None
     return scaling.dimension // block_size(scaling.dimension, expected_clients(config), scaling.block)
 
@@ -133,6 +134,9 @@ async def create_run(
             f"method {method} gives every client its own dimensions: set run.expected_clients (or name them in"
             " run.clients), so that they can be shared out"
         )
+    found = list(obstacles(declaration, Mode(config.run.mode), config.secure_aggregation.level))
+    if found:
+        raise ConfigInvalid("this run cannot be created: " + "; ".join(found))
     plan_of(declaration, config)
     scratch = Path(tempfile.mkdtemp(prefix=SCRATCH_PREFIX, dir=config.coordinator.state_dir))
     try:

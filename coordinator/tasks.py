@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 
 from coordinator.core.effects import SendTrain
 from coordinator.messages import Train, VersionOffer
-from coordinator.ports import RunRecord
+from coordinator.ports import ArtefactRecord, RunRecord
 from ssd.declaration import Declaration
 from ssd.digest import json_digest
+from ssd.random_stream import RandomStream
 from ssd.scaling import ScalingVector, assign
 from ssd.schedule import resolve
 
@@ -35,61 +36,90 @@ class Tasks:
         self._threads = threads
         self._expected_clients = expected_clients
         self._scaling = dict(scaling)
+        self._by_position = declaration.scaling is not None and declaration.scaling.assignment == "position"
+        self._sample: tuple[str, ...] = ()
+        """The present cohort in the order of its positions; only if vectors belong to positions."""
 
     def vectors(self, indexes: Sequence[tuple[str, int]]) -> Vectors:
-        """The vectors that belong to newly assigned indexes; None for a method without any."""
-        scaling = self._declaration.scaling
-        if scaling is None:
+        """The vectors that belong to newly assigned indexes; None if clients have none of their own."""
+        if self._declaration.scaling is None or self._by_position:
             return {client: (index, None) for client, index in indexes}
-        return {
-            client: (
-                index,
-                assign(
-                    index,
-                    dimension=scaling.dimension,
-                    expected_clients=self._expected_clients,
-                    block=scaling.block,
-                    allocation=scaling.allocation,
-                    alpha=scaling.alpha,
-                    seed=self._seed,
-                ),
-            )
-            for client, index in indexes
-        }
+        return {client: (index, self._vector(index)) for client, index in indexes}
+
+    def _vector(self, index: int) -> ScalingVector:
+        scaling = self._declaration.scaling
+        assert scaling is not None
+        return assign(
+            index,
+            dimension=scaling.dimension,
+            expected_clients=self._expected_clients,
+            block=scaling.block,
+            allocation=scaling.allocation,
+            alpha=scaling.alpha,
+            seed=self._seed,
+        )
 
     def assigned(self, given: Vectors) -> None:
         """These vectors are durable now and may be sent."""
         self._scaling.update({client: vector for client, (_, vector) in given.items()})
 
-    def train(self, effect: SendTrain, base: VersionOffer, rounds: int) -> Train:
-        """The message for one worker. `rounds`: how many the run plans in all."""
+    def opened(self, round_number: int, cohort: Sequence[str]) -> None:
+        """An attempt is durable: `cohort` is its sample, whoever is revoked after.
+
+        Where vectors belong to positions, the sample is put in an order of its own in every round, so that a client
+        meets the vector of now one position, now another, as with the published code.
+        """
+        if not self._by_position:
+            return
+        ordered = sorted(cohort)
+        order = RandomStream("scaling-positions", self._seed, round_number).permutation(len(ordered))
+        self._sample = tuple(ordered[place] for place in order)
+        self._scaling = {client: self._vector(position) for position, client in enumerate(self._sample)}
+
+    def train(
+        self, effect: SendTrain, base: VersionOffer, made: tuple[ArtefactRecord, ...], rounds: int
+    ) -> Train:
+        """The message for one worker.
+
+        Args:
+            effect: whom to ask for what.
+            base: how to get the base version.
+            made: the base version's round artefacts.
+            rounds: how many the run plans in all.
+        """
         return Train(
             round=effect.round,
             attempt=effect.attempt,
             base=base,
-            task_digest=self.digest(effect.round, base.model_digest, rounds),
+            task_digest=self.digest(effect.round, base.model_digest, made, rounds),
             run_seed=self._seed,
             rounds=rounds,
-            values=self._values(effect.round, rounds),
+            values=self.values(effect.round, rounds),
             threads=self._threads,
             clients=tuple((client, self._scaling.get(client)) for client in effect.clients),
-            artefacts=self._run.artefacts,
+            artefacts=(*self._run.artefacts, *made),
             upload_within=effect.upload_within,
         )
 
-    def digest(self, round_number: int, base_digest: str, rounds: int) -> str:
+    def digest(
+        self, round_number: int, base_digest: str, made: tuple[ArtefactRecord, ...], rounds: int
+    ) -> str:
         """SHA-256 of all that decides what training gives, but for the client: equal tasks want equal work."""
-        return json_digest(
-            {
-                "run": self._run.run_id,
-                "round": round_number,
-                "base": base_digest,
-                "declaration": self._run.declaration_digest,
-                "seed": self._seed,
-                "values": self._values(round_number, rounds),
-                "threads": self._threads,
-            }
-        )
+        decisive = {
+            "run": self._run.run_id,
+            "round": round_number,
+            "base": base_digest,
+            "declaration": self._run.declaration_digest,
+            "seed": self._seed,
+            "values": self.values(round_number, rounds),
+            "threads": self._threads,
+        }
+        if made:
+            decisive["artefacts"] = {artefact.name: artefact.blob.digest for artefact in made}
+        if self._by_position:
+            decisive["sample"] = list(self._sample)
+        return json_digest(decisive)
 
-    def _values(self, round_number: int, rounds: int) -> dict[str, float]:
+    def values(self, round_number: int, rounds: int) -> dict[str, float]:
+        """The method's schedules, resolved for a round."""
         return resolve(self._declaration.schedules, round_number, rounds)

@@ -109,6 +109,10 @@ def _check_clients(state: RunState, plan: FoldPlan, session: Session, envelope: 
     assert attempt is not None
     if not envelope.clients or (len(envelope.clients) != 1 and not envelope.fold):
         raise ClientFault(Reason.MALFORMED_MESSAGE, "an update names exactly one client, a fold at least one")
+    if envelope.fold and plan.declaration.collects:
+        raise ClientFault(
+            Reason.FOLD_NOT_ALLOWED, "this run's method works with single updates: upload each client alone"
+        )
     if envelope.duplicate_clients:
         raise ClientFault(Reason.DUPLICATE, "a client is named twice in one upload")
     for client, weight in envelope.clients.items():

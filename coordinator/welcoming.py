@@ -60,6 +60,7 @@ def welcome(
         max_client_weight=terms.plan.max_client_weight,
         max_upload_bytes=max(terms.plan.update_nbytes, terms.plan.max_fold_nbytes),
         version=catalogue.offer(),
+        individual_updates=terms.declaration.collects,
     )
 
 

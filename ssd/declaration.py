@@ -106,6 +106,12 @@ class ScalingDeclaration:
     """`client`: a vector belongs to a client for ever (the paper). `position`: to a position in the round's sample,
     as the official code hands them out; only to measure what persistence is worth, and only in reproducible mode."""
 
+    def __post_init__(self) -> None:
+        if self.assignment not in ("client", "position"):
+            raise DeclarationError(
+                f"a scaling vector belongs to a client or a position, not to {self.assignment!r}"
+            )
+
     def to_json(self) -> dict[str, Json]:
         """A JSON object holding every field."""
         return {
@@ -210,6 +216,11 @@ class Declaration:
             raise DeclarationError(f"a statistic is declared twice: {sorted(names)}")
         if self.collects and not self.server_hook:
             raise DeclarationError("individual updates are collected for a server hook, but there is none")
+        made = [*self.artefacts, *(artefact.name for artefact in self.round_artefacts)]
+        if len(set(made)) != len(made):
+            raise DeclarationError(f"an artefact is declared twice: {sorted(made)}")
+        if self.round_artefacts and not self.server_hook:
+            raise DeclarationError("round artefacts are made by a server hook, but there is none")
 
     @property
     def collects(self) -> bool:

@@ -2,20 +2,23 @@
 
 The coordinator runs `python -m ssd.host` and speaks line-delimited JSON with it: one request object per line on
 standard input, one reply object per line on standard output, in order. Arrays travel as files of raw
-little-endian float32. The host is stateless between requests (it keeps a built method as a cache only), so it can
-be killed and restarted at any point; torch runs on one thread.
+little-endian float32; those of a server hook as described in `ssd.server_hook`. The host is stateless between
+requests (it keeps a built method as a cache only), so it can be killed and restarted at any point; torch runs on
+one thread.
 
 | request | reply |
 | --- | --- |
 | `{"op": "declare", "method", "config"}` | `{"declaration": {...}}` |
 | `{"op": "init", "method", "config", "seed", "warm_start": path or null, "out": directory}` | `{"vector": {"path", "shape", "digest"}, "artefacts": {name: {"path", "shape"}}}` |
 | `{"op": "export", "method", "config", "vector": path, "out": path, "metadata": {}, "part": name or null}` | `{"path", "tensors": count}` |
-| `{"op": "after_reduce", "method", "config", "round", "seed", "inputs": {name: path}, "out": directory}` | `{"outputs": {name: {"path", "shape"}}}` |
+| `{"op": "after_reduce", "method", "config", "seed", "round", "rounds", "weight", "clients", "values": {}, "base": array, "delta": array, "statistics": array, "state": {name: array}, "artefacts": {name: array}, "collected": [{"client", "weight", "values": array, "statistics": array}], "out": directory}` | `{"delta": array or null, "state": {name: array}, "artefacts": {name: array}, "metrics": {}}` |
 | `{"op": "shutdown"}` | `{"bye": true}`, then the process ends |
 
-A request may carry an `id`, which its reply repeats. A failed request is answered `{"error": {"code", "message"}}`
-and the host goes on; codes: `bad_request`, `bad_config`, `bad_input`, `no_server_hook`, `internal`. Everything else
-that would reach standard output (a library's print, even from C) goes to standard error. End of input ends the
+An array is `{"path"}` of a `.npy` file or `{"path", "shape"}` of raw float32; `statistics` and `values` are flat. A
+request may carry an `id`, which its reply repeats. A failed request is answered `{"error": {"code", "message"}}`
+and the host goes on; codes: `bad_request`, `bad_config`, `bad_input`, `no_server_hook`, `hook_failed` (the hook
+raised or returned what it may not), `storage` (a result could not be written), `internal`. Everything else that
+would reach standard output (a library's print, even from C) goes to standard error. End of input ends the
 process.
 """
 
@@ -27,7 +30,7 @@ import sys
 import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Protocol, TextIO, runtime_checkable
+from typing import Any, TextIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,8 +38,9 @@ from numpy.typing import NDArray
 from ssd.declaration import Declaration
 from ssd.export import encoder_metadata, tensors_of_part, write_encoder
 from ssd.files import write_atomically
-from ssd.methods.method import Method
+from ssd.methods.method import Method, ServerHook
 from ssd.methods.registry import load
+from ssd.server_hook import HookFailed, HookInputInvalid, call_hook, read_reduction, write_result
 from ssd.spec import model_digest
 
 Json = Any
@@ -50,17 +54,6 @@ class Refused(Exception):  # a reply, not a fault of this program
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
         self.code = code
-
-
-@runtime_checkable
-class ServerHook(Protocol):
-    """What a method with `server_hook` in its declaration has besides `Method`."""
-
-    def after_reduce(
-        self, inputs: Mapping[str, Vector], *, round_number: int, seed: int
-    ) -> Mapping[str, Vector]:
-        """New arrays by name, a pure function of the arguments."""
-        ...
 
 
 class Host:
@@ -112,9 +105,14 @@ class Host:
 
     def _declaration(self, method: Method) -> Declaration:
         try:
-            return method.declare()
+            declaration = method.declare()
         except ValueError as error:
             raise Refused("bad_config", str(error)) from error
+        if declaration.server_hook and not isinstance(method, ServerHook):
+            raise Refused(
+                "bad_config", f"method {declaration.method} declares a server hook but has no after_reduce"
+            )
+        return declaration
 
     def _init(self, request: Mapping[str, Json]) -> dict[str, Json]:
         method, seed = self._load(request), _whole(request, "seed")
@@ -165,20 +163,23 @@ class Host:
         return {"path": str(out), "tensors": len(tensors)}
 
     def _after_reduce(self, request: Mapping[str, Json]) -> dict[str, Json]:
-        method = self._load(request)
-        if not isinstance(method, ServerHook) or not self._declaration(method).server_hook:
+        method, out = self._load(request), _directory(request)
+        declaration = self._declaration(method)
+        if not declaration.server_hook or not isinstance(method, ServerHook):
             raise Refused("no_server_hook", f"the method {request['method']!r} has no server hook")
-        inputs = request.get("inputs", {})
-        if not isinstance(inputs, Mapping):
-            raise Refused("bad_request", "inputs must be an object of paths")
-        out = _directory(request)
-        arrays = {name: _read_array(Path(path)) for name, path in inputs.items()}
-        outputs = method.after_reduce(
-            arrays, round_number=_whole(request, "round"), seed=_whole(request, "seed")
-        )
-        return {
-            "outputs": {name: _write_array(out / f"{name}.f32", array) for name, array in outputs.items()}
-        }
+        for key in ("seed", "round", "rounds", "weight", "clients"):
+            _whole(request, key)
+        try:
+            result = call_hook(method, declaration, read_reduction(declaration, request))
+        except HookInputInvalid as error:
+            raise Refused("bad_input", str(error)) from error
+        except HookFailed as error:
+            traceback.print_exc(file=sys.stderr)
+            raise Refused("hook_failed", str(error)) from error
+        try:
+            return write_result(result, out)
+        except OSError as error:
+            raise Refused("storage", f"{out}: writing what the server hook made failed: {error}") from error
 
 
 def _parse(line: str) -> dict[str, Json]:

@@ -70,6 +70,13 @@ class VersionCommitted(Event):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class CommitFailed(Event):
+    """The journaled set cannot be made into a version for now; the operator must look."""
+
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class PauseRequested(Event):
     """Finish the attempt under way, then start no other."""
 

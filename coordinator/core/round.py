@@ -12,6 +12,7 @@ Rules it keeps:
 
     WAITING --enough clients--> TRAINING --all, goal or deadline--> COMMITTING --durable--> WAITING | PAUSED | ...
        ^                           |  \--a client fails for good--> HALTED --resume--> TRAINING
+       |                           |     COMMITTING --a commit fails--> HALTED --resume--> COMMITTING
        +----- abandoned -----------+
 
 It deliberately does not know the content of updates, model bytes, workers' addresses or how anything is stored.
@@ -58,6 +59,8 @@ def step(state: RunState, event: events.Event) -> Step:
             state = _count_failure(state, event)
         case events.VersionCommitted():
             state = _committed(state, event)
+        case events.CommitFailed():
+            state = _commit_failed(state, event, out)
         case events.PauseRequested():
             state = replace(state, paused=True)
             out.append(effects.PersistPaused(paused=True))
@@ -200,6 +203,17 @@ def _committed(state: RunState, event: events.VersionCommitted) -> RunState:
         waiting_since=event.now,
         retry_at=None,
     )
+
+
+def _commit_failed(state: RunState, event: events.CommitFailed, out: list[Effect]) -> RunState:
+    attempt = state.attempt
+    if state.phase is not Phase.COMMITTING or attempt is None:
+        raise InternalFault(f"a commit failed in phase {state.phase}")
+    # The set is journaled: like a restored attempt it commits as it is, as soon as somebody resumes.
+    accepted = tuple(sorted(attempt.accepted))
+    attempt = replace(attempt, cohort=accepted, goal=len(accepted), deadline_at=None, restored=True)
+    out.append(effects.Halt(reason=event.reason))
+    return replace(state, phase=Phase.HALTED, halt_reason=event.reason, attempt=attempt)
 
 
 def _resume(state: RunState, now: float, out: list[Effect]) -> RunState:

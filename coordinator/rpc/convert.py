@@ -174,6 +174,7 @@ def _welcome(message: m.Welcome) -> pb.Welcome:
         max_upload_bytes=message.max_upload_bytes,
         build=BUILD,
         version=version_message(message.version),
+        individual_updates=message.individual_updates,
     )
 
 

@@ -45,6 +45,7 @@ TABLE: dict[Reason, WireStatus] = {
     Reason.DUPLICATE: WireStatus(Code.ALREADY_EXISTS, retry=False),
     Reason.TOO_LATE: WireStatus(Code.ABORTED, retry=False),
     Reason.NOT_NEEDED: WireStatus(Code.ABORTED, retry=False),
+    Reason.FOLD_NOT_ALLOWED: WireStatus(Code.FAILED_PRECONDITION, retry=False),
     Reason.TRUNCATED: WireStatus(Code.DATA_LOSS, retry=True),
     Reason.CORRUPT_CHUNK: WireStatus(Code.DATA_LOSS, retry=True),
     Reason.BAD_OFFSET: WireStatus(Code.OUT_OF_RANGE, retry=True),

@@ -10,10 +10,12 @@ in `tmp`, and chunk lists without data, are removed at start; the state director
 from __future__ import annotations
 
 import contextlib
+import errno
 import itertools
 import mmap
 import os
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +28,8 @@ from ssd.digest import CHUNK_BYTES, BlobHasher, blob_digest, byte_view, chunk_di
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _DIGEST_BYTES = 32
+_NO_LINKS = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.EXDEV, errno.EMLINK, errno.ENOSYS})
+"""How file systems say that they have no (more) hard links for this."""
 
 
 def _fsync_directory(path: Path) -> None:
@@ -243,6 +247,21 @@ class FileBlobs:
             )
         except OSError as error:
             raise storage_failed(error, self.root, "listing the blobs") from error
+
+    def lend(self, digest: str, path: Path) -> None:
+        """See `coordinator.ports.Blobs`. A hard link where the file system has them, else a copy."""
+        source = _path(self.root, digest)
+        try:
+            try:
+                os.link(source, path)
+            except FileNotFoundError as error:
+                raise _missing(source, digest) from error
+            except OSError as error:
+                if error.errno not in _NO_LINKS:
+                    raise
+                shutil.copyfile(source, path)
+        except OSError as error:
+            raise storage_failed(error, path, "lending a blob") from error
 
     def free_bytes(self) -> int:
         """See `coordinator.ports.Blobs`."""

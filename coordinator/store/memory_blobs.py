@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -109,6 +111,10 @@ class MemoryBlobs:
     def digests(self) -> frozenset[str]:
         """See `coordinator.ports.Blobs`."""
         return frozenset(self.contents)
+
+    def lend(self, digest: str, path: Path) -> None:
+        """See `coordinator.ports.Blobs`."""
+        path.write_bytes(self.open(digest).read(0, len(self.contents[digest][0])))
 
     def free_bytes(self) -> int:
         """See `coordinator.ports.Blobs`."""

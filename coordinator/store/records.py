@@ -29,6 +29,16 @@ def _to_blob(value: Json) -> BlobInfo:
     return BlobInfo(digest=value[0], size=value[1])
 
 
+def _artefacts(records: tuple[ArtefactRecord, ...]) -> list[Json]:
+    return [[record.name, _blob(record.blob), list(record.shape)] for record in records]
+
+
+def _to_artefacts(value: Json) -> tuple[ArtefactRecord, ...]:
+    return tuple(
+        ArtefactRecord(name=name, blob=_to_blob(blob), shape=tuple(shape)) for name, blob, shape in value
+    )
+
+
 def run_text(run: RunRecord) -> str:
     """A run as JSON text."""
     return text(
@@ -39,7 +49,7 @@ def run_text(run: RunRecord) -> str:
             "declaration": dict(run.declaration),
             "declaration_blob": _blob(run.declaration_blob),
             "declaration_digest": run.declaration_digest,
-            "artefacts": [[record.name, _blob(record.blob), list(record.shape)] for record in run.artefacts],
+            "artefacts": _artefacts(run.artefacts),
         }
     )
 
@@ -54,10 +64,7 @@ def to_run(stored: str) -> RunRecord:
         declaration=value["declaration"],
         declaration_blob=_to_blob(value["declaration_blob"]),
         declaration_digest=value["declaration_digest"],
-        artefacts=tuple(
-            ArtefactRecord(name=name, blob=_to_blob(blob), shape=tuple(shape))
-            for name, blob, shape in value["artefacts"]
-        ),
+        artefacts=_to_artefacts(value["artefacts"]),
     )
 
 
@@ -70,6 +77,7 @@ def version_text(version: VersionRecord) -> str:
             "full": _blob(version.full),
             "delta": None if version.delta is None else _blob(version.delta),
             "server_state": {name: _blob(info) for name, info in version.server_state.items()},
+            "artefacts": _artefacts(version.artefacts),
             "round": version.round,
             "attempt": version.attempt,
             "statistics": dict(version.statistics),
@@ -86,6 +94,7 @@ def to_version(stored: str, committed_at: float, retained: bool) -> VersionRecor
         full=_to_blob(value["full"]),
         delta=None if value["delta"] is None else _to_blob(value["delta"]),
         server_state={name: _to_blob(info) for name, info in value["server_state"].items()},
+        artefacts=_to_artefacts(value["artefacts"]),
         round=value["round"],
         attempt=value["attempt"],
         committed_at=committed_at,

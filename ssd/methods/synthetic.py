@@ -4,7 +4,8 @@ It runs through the real daemons in the kill, hostile, load and benchmark suites
 make and differ in every coordinate and in magnitude, so that a float sum would depend on the order. They
 depend on everything a client receives: run seed, round, identity, a sample of the base, scheduled values,
 scaling vector, artefacts and its persistent state, a hash chain that advances once per training. A wrong
-base or vector, or a state that advanced twice, changes the digest of the next model version.
+base or vector, or a state that advanced twice, changes the digest of the next model version. With `hook` there is
+a server hook whose result depends on everything a hook receives, in the same way.
 """
 
 from __future__ import annotations
@@ -24,17 +25,26 @@ from ssd.declaration import (
     Declaration,
     GroupDeclaration,
     Reducer,
+    RoundArtefactDeclaration,
     ScalingDeclaration,
     StatisticDeclaration,
 )
 from ssd.digest import canonical_json, digest_bytes
-from ssd.methods.method import ClientResult, ClientTask, EvaluationTask, Progress
+from ssd.methods.method import (
+    ClientResult,
+    ClientTask,
+    EvaluationTask,
+    Progress,
+    Reduction,
+    ReductionResult,
+)
+from ssd.methods.synthetic_hook import DRIFT, DRIFT_SHAPE, reduce_synthetically
+from ssd.methods.synthetic_numbers import fill, key
 from ssd.random_stream import RandomStream
 from ssd.spec import Kind, ParameterSpec
 
 FAILURES = ("raise", "nan", "over_bound", "over_norm", "huge_weight", "bad_statistic")
 STEPS = 10
-_TILE = 65521  # prime, so no power-of-two structure repeats across tiles
 
 
 class SyntheticFailure(RuntimeError):
@@ -67,6 +77,12 @@ class SyntheticConfig:
     """Name to shape of arrays made at run creation."""
     schedules: Mapping[str, Any] = field(default_factory=dict)
     """See `ssd.schedule`; a value named `scale` multiplies the update."""
+    hook: bool = False
+    """Run a server hook in every commit: it keeps a state, makes a round artefact and changes the delta."""
+    collect: bool = False
+    """The hook works on single clients' values, of the encoder and of the loss; needs `hook`."""
+    hook_seconds: float = 0.0
+    """Simulated work: how long the hook sleeps."""
 
     def __post_init__(self) -> None:
         if self.tensors is None and self.parameters < 16:
@@ -75,6 +91,10 @@ class SyntheticConfig:
             raise ValueError(f"scale must be positive, not {self.scale}")
         if not (math.isfinite(self.train_seconds) and self.train_seconds >= 0):
             raise ValueError(f"train_seconds cannot be {self.train_seconds}")
+        if not (math.isfinite(self.hook_seconds) and self.hook_seconds >= 0):
+            raise ValueError(f"hook_seconds cannot be {self.hook_seconds}")
+        if self.collect and not self.hook:
+            raise ValueError("nothing is collected without a hook: set hook = true")
         if self.max_weight < 1:
             raise ValueError(f"max_weight must be at least 1, not {self.max_weight}")
         if unknown := set(self.fail_clients.values()) - set(FAILURES):
@@ -113,7 +133,7 @@ class SyntheticMethod:
         if warm_start is not None:
             raise ValueError("the synthetic method cannot start from a file")
         vector = np.empty(self._declaration.spec.size, np.float32)
-        _fill(vector, _key("initial", seed), 1.0)
+        fill(vector, key("initial", seed), 1.0)
         for tensor in self._declaration.spec.tensors:
             if tensor.kind is Kind.VARIANCE:
                 np.abs(vector[tensor.where], out=vector[tensor.where])
@@ -124,7 +144,7 @@ class SyntheticMethod:
         made = {}
         for name, shape in self.config.artefacts.items():
             flat = np.empty(math.prod(shape), np.float32)
-            _fill(flat, _key("artefact", seed, name), 1.0)
+            fill(flat, key("artefact", seed, name), 1.0)
             made[name] = flat.reshape(shape)
         return made
 
@@ -147,9 +167,7 @@ class SyntheticMethod:
             raise SyntheticFailure(f"client {task.client_id} was told to fail")
         chain, counter = _read_state(task.state)
         delta = np.empty(self._declaration.spec.size, np.float32)
-        _fill(
-            delta, self._update_key(task, chain, counter), self.config.scale * task.values.get("scale", 1.0)
-        )
+        fill(delta, self._update_key(task, chain, counter), self.config.scale * task.values.get("scale", 1.0))
         weight = 1 + RandomStream("synthetic-weight", task.client_id).below(self.config.max_weight)
         statistics = {
             "loss_sum": np.array(loss * weight),
@@ -159,12 +177,17 @@ class SyntheticMethod:
         }
         state: dict[str, NDArray[np.generic]] = {}
         if self.config.state:
-            grown = hashlib.sha256(chain + _key("state", task.run_seed, task.round, task.client_id))
+            grown = hashlib.sha256(chain + key("state", task.run_seed, task.round, task.client_id))
             state["chain"] = np.frombuffer(grown.digest(), np.uint8)
             state["counter"] = np.array([counter + 1], np.int64)
         if failure is not None:
             weight = self._spoil(failure, delta, statistics, weight)
         return ClientResult(delta=delta, weight=weight, statistics=statistics, state=state)
+
+    def after_reduce(self, reduction: Reduction) -> ReductionResult:
+        """Sleep, then make a result that depends on all of the reduction."""
+        sleep(self.config.hook_seconds)
+        return reduce_synthetically(self._declaration, self.config.scale, reduction)
 
     def evaluate(self, task: EvaluationTask, data: object) -> Mapping[str, float]:
         """Scalars that follow from the version's values alone."""
@@ -186,7 +209,8 @@ class SyntheticMethod:
     def _update_key(self, task: ClientTask, chain: bytes, counter: int) -> bytes:
         if (self.config.scaling is None) != (task.scaling is None):
             raise ValueError("the task's scaling vector is not what the method declares")
-        if set(task.artefacts) != set(self.config.artefacts):
+        made = {DRIFT} if self.config.hook and task.round > 1 else set()
+        if set(task.artefacts) != set(self.config.artefacts) | made:
             raise ValueError(f"the task has the artefacts {sorted(task.artefacts)}")
         received = {
             "values": dict(task.values),
@@ -198,7 +222,7 @@ class SyntheticMethod:
         # A sample of the base is enough: every coordinate changes in every round.
         places = np.linspace(0, task.base.size - 1, 256).astype(np.int64)
         sample = task.base[places].astype("<f4").tobytes()
-        identity = _key("update", task.run_seed, task.round, task.client_id)
+        identity = key("update", task.run_seed, task.round, task.client_id)
         return hashlib.sha256(identity + canonical_json(received) + sample).digest()
 
     def _spoil(
@@ -232,6 +256,7 @@ def _declare(config: SyntheticConfig) -> Declaration:
             norm_bound=magnitude * math.sqrt(where.stop - where.start),
             compress=name == "encoder",
             optimise=name == "encoder",
+            collect=config.collect and name == "encoder",
         )
         for name, where in spec.groups.items()
     ]
@@ -242,12 +267,16 @@ def _declare(config: SyntheticConfig) -> Declaration:
         version=1,
         spec=spec,
         groups=tuple(groups),
-        statistics=tuple(StatisticDeclaration(name=name) for name in names),
+        statistics=tuple(
+            StatisticDeclaration(name=name, collect=config.collect and name == "loss_sum") for name in names
+        ),
         artefacts=tuple(config.artefacts),
         scaling=scaling,
         schedules=dict(config.schedules),
         needs_images=False,
         persists_client_state=config.state,
+        server_hook=config.hook,
+        round_artefacts=(RoundArtefactDeclaration(name=DRIFT, shape=DRIFT_SHAPE),) if config.hook else (),
         config={entry.name: getattr(config, entry.name) for entry in fields(config)},
     )
 
@@ -272,25 +301,3 @@ def _read_state(state: Mapping[str, NDArray[np.generic]]) -> tuple[bytes, int]:
     if not state:
         return bytes(32), 0
     return state["chain"].tobytes(), int(np.asarray(state["counter"], np.int64)[0])
-
-
-def _key(purpose: str, *labels: str | int) -> bytes:
-    return RandomStream("synthetic", purpose, *labels).seed64().to_bytes(8, "little")
-
-
-def _fill(out: NDArray[np.float32], key: bytes, scale: float) -> None:
-    """Fill with pseudo-random values of either sign, magnitudes from `scale` down to scale / 4096.
-
-    One tile is drawn from SHAKE-256 and laid out again and again, shifted and shrunk each time: exact
-    float32 operations, so the bits are the same on every host.
-    """
-    raw = np.frombuffer(hashlib.shake_256(key).digest(4 * _TILE), "<u4")
-    mantissa = ((raw >> 8).astype(np.int32) - (1 << 23)).astype(np.float32)
-    tile = np.ldexp(mantissa, -23 - (raw & 0xFF).astype(np.int32) % 13).astype(np.float32)
-    doubled = np.concatenate((tile, tile))
-    tiles = -(-out.size // _TILE)
-    for number in range(tiles):
-        piece = out[number * _TILE : (number + 1) * _TILE]
-        shift = number * 9973 % _TILE
-        factor = np.float32(scale * (1.0 - 0.5 * number / tiles))
-        np.multiply(doubled[shift : shift + piece.size], factor, out=piece)

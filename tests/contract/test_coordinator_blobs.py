@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -42,6 +43,27 @@ def files_below(path: Path) -> list[str]:
 
 
 class TestBlobs:
+    @pytest.mark.parametrize("size", [0, 1, CHUNK_BYTES + 1])
+    def test_what_is_lent_outlives_the_blob(self, blobs: Blobs, tmp_path: Path, size: int) -> None:
+        data = content(size)
+        info = put(blobs, data)
+        path = tmp_path / "lent"
+        blobs.lend(info.digest, path)
+        blobs.remove(info.digest)
+        assert path.read_bytes() == data
+        path.unlink()
+
+    def test_taking_back_what_was_lent_leaves_the_blob(self, blobs: Blobs, tmp_path: Path) -> None:
+        info = put(blobs, b"content")
+        blobs.lend(info.digest, tmp_path / "lent")
+        (tmp_path / "lent").unlink()
+        blobs.verify(info.digest)
+
+    def test_an_absent_blob_cannot_be_lent(self, blobs: Blobs, tmp_path: Path) -> None:
+        with pytest.raises(BlobMissing):
+            blobs.lend("0" * 64, tmp_path / "lent")
+        assert not (tmp_path / "lent").exists()
+
     @pytest.mark.parametrize("size", SIZES)
     def test_what_is_written_is_read_again(self, blobs: Blobs, size: int) -> None:
         data = content(size)
@@ -312,3 +334,27 @@ writer.finish()
         (tmp_path / "blobs").write_text("in the way")
         with pytest.raises(StorageFailed, match="blobs"):
             FileBlobs(tmp_path)
+
+
+def test_without_hard_links_a_copy_is_lent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    blobs = FileBlobs(tmp_path)
+    info = put(blobs, b"content")
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EPERM, "no links here")
+
+    monkeypatch.setattr(os, "link", refuse)
+    blobs.lend(info.digest, tmp_path / "lent")
+    assert (tmp_path / "lent").read_bytes() == b"content"
+
+
+def test_lending_onto_a_full_disk_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    blobs = FileBlobs(tmp_path)
+    info = put(blobs, b"content")
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "full")
+
+    monkeypatch.setattr(os, "link", full)
+    with pytest.raises(StorageFailed, match="the disk is full"):
+        blobs.lend(info.digest, tmp_path / "lent")

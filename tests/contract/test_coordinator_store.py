@@ -50,6 +50,7 @@ def a_version(number: int, attempt: int = 1, **changes: object) -> VersionRecord
         round=number,
         attempt=attempt if number else 0,
         committed_at=float(number),
+        artefacts=(ArtefactRecord(name="drift", blob=BLOB, shape=(2, 3)),) if number else (),
         statistics={"loss": 0.5, "broken": math.nan},
     )
     return replace(record, **changes)  # type: ignore[arg-type]  # fields of several types

@@ -18,6 +18,7 @@ from coordinator.core.state import Phase
 from coordinator.core.strategy import create
 from coordinator.driver import Driver
 from coordinator.errors import ClientFault, Reason
+from coordinator.host_client import SubprocessMethodHost
 from coordinator.messages import Capabilities, Envelope, Evaluate, Train
 from coordinator.metrics import CoordinatorMetrics
 from coordinator.ports import RunRecord, VersionRecord
@@ -104,6 +105,8 @@ def driver(tmp_path: Path, store: MemoryStore | None = None, **evaluation: int) 
         store=store,
         blobs=blobs,
         staging=BudgetedStaging(tmp_path / "staging", 1 << 20, 1 << 20),
+        host=SubprocessMethodHost(),
+        state_dir=tmp_path,
         clock=clock,
         metrics=CoordinatorMetrics(),
     )

@@ -110,6 +110,8 @@ class Welcome:
     max_upload_bytes: int
     version: Version
     build: str = ""
+    individual_updates: bool = False
+    """The method looks at single updates: every client is uploaded alone."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -113,7 +113,13 @@ def _welcomed(session: Session, event: events.Welcomed, out: list[Effect]) -> Se
             f"{len(welcome.held_fates)} fates for {len(session.hello_held)} held updates in the welcome"
         )
     out.append(effects.OpenSession(welcome=welcome))
-    session = replace(session, link=Link.ATTENDING, failures=0, newest=welcome.version.name)
+    session = replace(
+        session,
+        link=Link.ATTENDING,
+        failures=0,
+        newest=welcome.version.name,
+        individual_updates=welcome.individual_updates,
+    )
     if welcome.run_id != session.run_id:
         return _enter_run(session, event, out)
     session, promoted = apply_fates(session, welcome, out)

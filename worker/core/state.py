@@ -83,6 +83,8 @@ class Session:
     """Finished updates in the store whose fate is open."""
     versions: Mapping[int, str] = field(default_factory=dict)
     """Verified versions on disk: number -> model digest."""
+    individual_updates: bool = False
+    """The run takes no folds: each client's update is uploaded alone, as soon as it is finished."""
     newest: tuple[int, str] = (0, "")
     """Number and model digest of the newest version the worker heard of."""
     max_versions: int = 2

@@ -1,7 +1,8 @@
 """Getting finished updates to the coordinator, once each. Part of the session machine.
 
 One client is uploaded as it is, several as one fold. A fold that is refused for what some client in it did is
-followed by single uploads, so that each client gets its own verdict.
+followed by single uploads, so that each client gets its own verdict. A run whose method looks at single updates
+takes no folds at all.
 """
 
 from __future__ import annotations
@@ -35,8 +36,9 @@ def upload_next(session: Session, out: list[Effect]) -> Session:
         # The same envelope as before the break, so that the coordinator goes on where it stopped.
         wanted = set(current.upload.keys)
         chosen = [finished for finished in ready if finished.key in wanted]
-    if not chosen and ready and (current.eager or not untrained(session)):
-        chosen = ready[:1] if current.singly else ready
+    singly = current.singly or session.individual_updates
+    if not chosen and ready and (current.eager or session.individual_updates or not untrained(session)):
+        chosen = ready[:1] if singly else ready
     if not chosen:
         return replace(session, work=replace(current, upload=None)) if current.upload else session
     number = session.uploads + 1

@@ -157,6 +157,7 @@ def _welcome(m: pb.Welcome) -> messages.Welcome:
         max_upload_bytes=m.max_upload_bytes,
         version=_version(m.version),
         build=m.build,
+        individual_updates=m.individual_updates,
     )
 
 

@@ -1,0 +1,34 @@
+"""Why a run cannot be created: what its method asks for and its settings do not allow."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from coordinator.core.policy import Mode
+from ssd.declaration import Declaration
+
+
+def obstacles(declaration: Declaration, mode: Mode, secure_aggregation: str) -> Iterator[str]:
+    """One sentence for each, with what to do about it; none if the run can be created.
+
+    Args:
+        declaration: the method's.
+        mode: `run.mode`.
+        secure_aggregation: `secure_aggregation.level`.
+    """
+    scaling = declaration.scaling
+    if scaling is not None and scaling.assignment == "position" and mode is not Mode.REPRODUCIBLE:
+        yield (
+            "scaling vectors by position in the sample need a sample that every attempt at a round shares: set"
+            " run.mode = reproducible, or give vectors to clients (assignment = client)"
+        )
+    if secure_aggregation == "off":
+        return
+    if declaration.collects:
+        names = [f"group {group.name!r}" for group in declaration.groups if group.collect]
+        names += [f"statistic {each.name!r}" for each in declaration.statistics if each.collect]
+        yield (
+            f"method {declaration.method} looks at single clients' values ({', '.join(names)}), which secure"
+            " aggregation never shows: set secure_aggregation.level = off, or choose another method"
+        )
+    yield "this version has no secure aggregation yet: set secure_aggregation.level = off"

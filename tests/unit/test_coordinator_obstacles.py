@@ -1,0 +1,83 @@
+"""Why a run cannot be created: said before anything is made, with what to do about it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from coordinator.clock import SystemClock
+from coordinator.config import CoordinatorConfig
+from coordinator.core.policy import Mode
+from coordinator.errors import ConfigInvalid
+from coordinator.obstacles import obstacles
+from coordinator.runs import create_run
+from coordinator.store.memory import MemoryStore
+from coordinator.store.memory_blobs import MemoryBlobs
+from in_process_host import InProcessHost
+from ssd.declaration import Declaration
+from ssd.methods.registry import load
+
+POSITION = {"dimension": 8, "alpha": 2.0, "assignment": "position"}
+
+
+def declaration(**config: Any) -> Declaration:
+    return load("synthetic", config).declare()
+
+
+def test_a_plain_run_has_none() -> None:
+    for mode in Mode:
+        assert list(obstacles(declaration(), mode, "off")) == []
+        assert list(obstacles(declaration(hook=True, collect=True), mode, "off")) == []
+
+
+def test_vectors_by_position_want_a_reproducible_run() -> None:
+    assert list(obstacles(declaration(scaling=POSITION), Mode.REPRODUCIBLE, "off")) == []
+    (found,) = obstacles(declaration(scaling=POSITION), Mode.ELASTIC, "off")
+    assert "run.mode = reproducible" in found
+    assert "assignment = client" in found
+
+
+@pytest.mark.parametrize("level", ["passive", "active"])
+def test_secure_aggregation_hides_what_a_method_collects(level: str) -> None:
+    first, second = obstacles(declaration(hook=True, collect=True), Mode.ELASTIC, level)
+    assert "group 'encoder', statistic 'loss_sum'" in first
+    assert "secure_aggregation.level = off" in first
+    assert "no secure aggregation yet" in second
+
+
+def test_there_is_no_secure_aggregation_yet() -> None:
+    (found,) = obstacles(declaration(), Mode.ELASTIC, "passive")
+    assert "no secure aggregation yet" in found
+
+
+@pytest.mark.parametrize(
+    ("changes", "method", "said"),
+    [
+        (
+            {"secure_aggregation": {"level": "active"}},
+            {"hook": True, "collect": True},
+            r"group 'encoder'.*no secure aggregation yet",
+        ),
+        ({"run": {"expected_clients": 4}}, {"scaling": POSITION}, r"run\.mode = reproducible"),
+    ],
+)
+def test_a_run_with_an_obstacle_is_not_created(
+    tmp_path: Path, changes: Mapping[str, Any], method: Mapping[str, Any], said: str
+) -> None:
+    config = CoordinatorConfig.model_validate(
+        {
+            "coordinator": {"state_dir": tmp_path},
+            "transport": {"insecure": True},
+            "method": {"name": "synthetic", "config": method},
+            **changes,
+        }
+    )
+    store, blobs = MemoryStore(), MemoryBlobs()
+    with pytest.raises(ConfigInvalid, match=said):
+        asyncio.run(create_run(config, store, blobs, InProcessHost(), SystemClock()))
+    assert store.current_run() is None
+    assert not blobs.digests()
