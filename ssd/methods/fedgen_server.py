@@ -136,7 +136,7 @@ def train_generator(
     """
     generator = model.parts[GENERATOR]
     model.load(state.vector)
-    generator.train()
+    generator.train().requires_grad_(True)
     random = torch.Generator().manual_seed(seed)
     shape = (training.steps, training.batch_size)
     drawn = torch.multinomial(

@@ -26,6 +26,7 @@ BUILT_IN = {
     "fedprox": "ssd.methods.fedprox",
     "ldawa": "ssd.methods.ldawa",
     "local_only_ssl": "ssd.methods.local_only_ssl",
+    "fedgen": "ssd.methods.fedgen",
     "synthetic": "ssd.methods.synthetic",
 }
 
