@@ -24,6 +24,8 @@ BUILT_IN = {
     "feddecorr": "ssd.methods.feddecorr",
     "fedavg": "ssd.methods.fedavg",
     "fedprox": "ssd.methods.fedprox",
+    "fedu2": "ssd.methods.fedu2",
+    "fedx": "ssd.methods.fedx",
     "ldawa": "ssd.methods.ldawa",
     "local_only_ssl": "ssd.methods.local_only_ssl",
     "fedgen": "ssd.methods.fedgen",
