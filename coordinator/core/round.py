@@ -99,7 +99,7 @@ def _attach(state: RunState, event: events.WorkerAttached, out: list[Effect]) ->
     hosts.update(dict.fromkeys(event.clients, event.worker))
     state = replace(state, hosts=hosts, clients=state.clients | frozenset(unknown))
     if state.phase is Phase.TRAINING and state.attempt is not None:
-        wanted = [client for client in event.clients if _to_train(state.attempt, client)]
+        wanted = [client for client in event.clients if _to_train_at_once(state, state.attempt, client)]
         _send_train(state, state.attempt, wanted, event.now, out)
     return state
 
@@ -386,6 +386,15 @@ def _insists(state: RunState, attempt: Attempt) -> bool:
 
 def _to_train(attempt: Attempt, client: str) -> bool:
     return attempt.wants(client) and not attempt.failures.get(client)
+
+
+def _to_train_at_once(state: RunState, attempt: Attempt, client: str) -> bool:
+    """Whether a client whose host has just arrived gets its task now.
+
+    A failed client gets it when its pause is over; if that came while nobody hosted the client, then now.
+    """
+    overdue = _insists(state, attempt) and client in attempt.failures and client not in attempt.retry_at
+    return _to_train(attempt, client) or (overdue and attempt.wants(client))
 
 
 def _send_train(

@@ -166,6 +166,24 @@ def test_reproducible_retries_a_failed_client_then_halts_and_resume_tries_again(
     assert victim in of(effects.SendTrain, todo)[0].clients
 
 
+def test_a_failed_client_whose_retry_fell_due_while_nobody_hosted_it_trains_when_somebody_does() -> None:
+    state, _ = attached(start(retry_seconds=5.0))
+    victim = state.attempt.cohort[0]
+    failed = events.ClientFailed(
+        now=1.0, worker="w", round=1, attempt=1, clients=(victim,), reason="method_unavailable"
+    )
+    state, _ = step(state, failed)
+    state, _ = step(state, events.WorkerDetached(now=2.0, worker="w"))
+    early, todo = attached(state, "early", (victim,), now=3.0)
+    assert not of(effects.SendTrain, todo)  # its pause is not over
+    _, todo = step(early, events.Tick(now=6.0))
+    assert of(effects.SendTrain, todo)[0].clients == (victim,)
+    state, todo = step(state, events.Tick(now=6.0))
+    assert not of(effects.SendTrain, todo)
+    state, todo = attached(state, "late", (victim,), now=7.0)
+    assert [(e.worker, e.clients) for e in of(effects.SendTrain, todo)] == [("late", (victim,))]
+
+
 def test_only_its_own_host_can_report_a_client_failed() -> None:
     state, _ = attached(start())
     event = events.ClientFailed(
