@@ -29,6 +29,8 @@ BUILT_IN = {
     "ldawa": "ssd.methods.ldawa",
     "local_only_ssl": "ssd.methods.local_only_ssl",
     "fedgen": "ssd.methods.fedgen",
+    "backbone_distillation": "ssd.methods.backbone_distillation",
+    "local_only": "ssd.methods.local_only",
     "synthetic": "ssd.methods.synthetic",
 }
 

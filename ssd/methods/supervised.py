@@ -14,7 +14,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Generic
+from typing import Any, Generic
 
 import numpy as np
 import torch
@@ -54,8 +54,8 @@ class Supervised(Generic[Config]):
 
     terms: tuple[str, ...] = ()
     """Names of the loss's reported terms. A term of weight 0 should be neither computed nor named."""
-    resumes: ClassVar[bool] = False
-    """True: a client starts every visit from its own model of the last one, not from what it received."""
+    resumes: bool = False
+    """True: a client keeps its own copy of what travels, and `start` begins its next visit from that."""
 
     def __init__(self, name: str, version: int, config: Config) -> None:
         """Take a resolved configuration (`resolve`).
@@ -86,6 +86,10 @@ class Supervised(Generic[Config]):
     def begin(self, context: Context) -> Any:
         """Called once a visit, with the model loaded, before the first step; the result is `context.own`."""
         return None
+
+    def start(self, run_seed: int, received: NDArray[np.float32], state: ClientState) -> NDArray[np.float32]:
+        """[n] where a client's visit (or its evaluation) starts: its own model if it keeps one."""
+        return received if state.model is None else state.model
 
     def extra_statistics(self) -> tuple[StatisticDeclaration, ...]:
         """Declarations of additive statistics beyond the loss's; `summary` gives their values."""
@@ -168,7 +172,7 @@ class Supervised(Generic[Config]):
         state = self._state(task.run_seed, task.client_id, task.state)
         device = torch.device(task.device)
         with deterministic(device, task.threads):
-            flat = self._load("student", device, state.model_or(task.base), state)
+            flat = self._load("student", device, self.start(task.run_seed, task.base, state), state)
             context = self._context(task, labels, flat, state, device)
             context.own = self.begin(context)
             phases = self.phases(flat, len(source))
@@ -247,7 +251,8 @@ class Supervised(Generic[Config]):
         state = self._state(task.run_seed, task.client_id, task.state)
         device = torch.device(task.device)
         with deterministic(device, task.threads):
-            model = self._classifier(self._load("student", device, state.model_or(task.vector), state))
+            start = self.start(task.run_seed, task.vector, state)
+            model = self._classifier(self._load("student", device, start, state))
             if self.config.buffers == "local" and state.buffers is None:
                 own = expect_images(train, self.config.image, margin=True)
                 calibrated(model.backbone, own, self._preparation, device)

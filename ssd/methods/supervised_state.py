@@ -42,10 +42,6 @@ class ClientState:
             cursor=Cursor(epoch, batch),
         )
 
-    def model_or(self, received: Vector) -> Vector:
-        """Where a visit starts: the client's own model if it keeps one, otherwise what it received."""
-        return received if self.model is None else self.model
-
     def arrays(self, *, with_cursor: bool) -> dict[str, NDArray[np.generic]]:
         """What the worker stores; `with_cursor` for streams of batches only."""
         kept = {PRIVATE: self.private, BUFFERS: self.buffers, MODEL: self.model}
