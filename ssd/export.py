@@ -1,7 +1,8 @@
 """Parts of a model version as `safetensors` files: the encoder a user takes home, and what stood behind it.
 
-Tensors carry their state-dict names. The metadata (strings) says what the file is: `format`, `model` and `image`
-(JSON, enough to build the module again), and whatever the exporter adds (run, version, digest). A file of another
+Tensors carry their state-dict names. The metadata (strings) says what the file is: `format`, `model`, `image` and,
+if the method has one, `normalise` (JSON, enough to build the module again), and whatever the exporter adds (run,
+version, digest). A file of another
 part than the encoder also says `part`: `projector` (with its sizes under `projector`) or `head` (a linear layer:
 `weight` [C, D], `bias` [C]).
 """
@@ -80,7 +81,7 @@ def read_encoder(path: Path) -> tuple[dict[str, NDArray[np.float32]], dict[str, 
 
 def encoder_metadata(config: Mapping[str, Any]) -> dict[str, str]:
     """The metadata that lets `load_encoder` and `load_projector` build modules, from a declaration's config."""
-    keys = ("model", "image", "projector")
+    keys = ("model", "image", "normalise", "projector")
     return {key: json.dumps(config[key], sort_keys=True) for key in keys if config.get(key) is not None}
 
 
@@ -135,13 +136,14 @@ def fitting(
 def load_encoder(path: Path) -> tuple[nn.Module, ImageFormat]:
     """The encoder of a file as a module in evaluation mode, and the images it takes.
 
-    It maps [B, C, S, S] float32 in [0, 1] to [B, feature_dim]. A file without BatchNorm statistics (a run with
+    It maps [B, C, S, S] float32 in [0, 1] to [B, feature_dim]; a method's normalisation of the images is part of it. A file without BatchNorm statistics (a run with
     `buffers = "local"`) gives a module that normalises by the batch it is shown.
 
     Raises:
         EncoderFileError: not a file written by this project, or its tensors do not fit its description.
 
     """
+    from ssd.data.preparation import Normalisation
     from ssd.data.source import ImageFormat
     from ssd.models.registry import ModelConfig, skeleton
     from ssd.settings import read
@@ -152,9 +154,14 @@ def load_encoder(path: Path) -> tuple[nn.Module, ImageFormat]:
     try:
         config = read(ModelConfig, json.loads(metadata["model"]), "model")
         image = read(ImageFormat, json.loads(metadata["image"]), "image")
+        normalise = read(Normalisation, json.loads(metadata.get("normalise", "{}")), "normalise")
+        normalise.check(image.channels)
     except (KeyError, ValueError) as error:
         raise EncoderFileError(f"{path} does not say which encoder it holds: {error}") from error
-    return _filled(skeleton(config, image), tensors, path), image
+    encoder = _filled(skeleton(config, image), tensors, path)
+    # A hook and not a layer in front: the tensors keep their names.
+    encoder.register_forward_pre_hook(lambda _, images: (normalise(images[0]),))
+    return encoder, image
 
 
 def feature_dim_of(path: Path) -> int:

@@ -13,7 +13,10 @@ from PIL import Image
 
 from ssd import cli
 from ssd.data import partition as partitions
+from ssd.data.builtin import load_builtin
+from ssd.data.source import ImageFormat
 from ssd.export import encoder_metadata, tensors_of_part, write_encoder
+from ssd.methods.method import EvaluationTask
 from ssd.methods.registry import load
 
 SMALL = {"image": {"size": 8, "channels": 1}, "model": {"name": "small", "feature_dim": 8, "width": 4}}
@@ -249,6 +252,22 @@ def test_a_classifier_is_tested_as_it_is(encoder: Path, capsys: pytest.CaptureFi
     code, _, err = run(capsys, "evaluate", str(encoder), "--data", "digits", "--head", str(head))
     assert code == 2
     assert "tells 7 classes apart, 'digits' has 10" in err
+
+
+def test_an_exported_classifier_is_as_good_as_its_method_says(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Exported with its normalisation, encoder and head give the accuracy that the method measures itself."""
+    method = load("fedavg", {**SMALL, "normalise": {"mean": [0.3], "std": [0.1]}})
+    declared, vector = method.declare(), method.initial(2, None)
+    backbone, head = tmp_path / "encoder.safetensors", tmp_path / "head.safetensors"
+    write_encoder(backbone, method.export(vector), encoder_metadata(declared.config))
+    tensors = tensors_of_part(declared.spec, vector, "head")
+    write_encoder(head, tensors, encoder_metadata(declared.config), part="head")
+    probe = load_builtin("digits", ImageFormat(size=8, channels=1)).probe()
+    own = method.evaluate(EvaluationTask(run_seed=0, version=0, vector=vector), probe)
+    found = measures(capsys, backbone, "--head", str(head), "--measures", "knn")["measures"]
+    assert found["head_accuracy"] == own["accuracy"]
 
 
 def test_a_transfer_is_called_one(encoder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import numpy as np
@@ -57,6 +58,25 @@ def test_an_encoder_without_statistics_normalises_by_its_batch(tmp_path: Path) -
     with torch.no_grad():
         expected = build_initialised(MODEL, IMAGE, 0).train()(pictures)
         assert torch.allclose(encoder(pictures), expected, atol=1e-6)
+
+
+def test_an_encoder_brings_its_normalisation_along(tmp_path: Path) -> None:
+    path = tmp_path / "encoder.safetensors"
+    normalise = {"mean": [0.2], "std": [0.5]}
+    config = {"model": to_json(MODEL), "image": to_json(IMAGE), "normalise": normalise}
+    write_encoder(path, tensors(), encoder_metadata(config))
+    encoder, _ = load_encoder(path)
+    write_encoder(path, tensors(), METADATA)
+    plain, _ = load_encoder(path)
+    pictures = torch.rand(5, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        assert torch.allclose(encoder(pictures), plain((pictures - 0.2) / 0.5), atol=1e-6)
+        assert torch.equal(copy.deepcopy(encoder)(pictures), encoder(pictures))
+    assert encoder.state_dict().keys() == plain.state_dict().keys()
+    wrong = {**config, "normalise": {"mean": [0.1, 0.1, 0.1], "std": [1.0, 1.0, 1.0]}}
+    write_encoder(path, tensors(), encoder_metadata(wrong))
+    with pytest.raises(EncoderFileError, match="3 values, the images 1 channels"):
+        load_encoder(path)
 
 
 def test_half_precision_files_are_read_as_float32_and_counters_are_skipped(tmp_path: Path) -> None:
