@@ -72,6 +72,12 @@ class FedGen(Supervised[FedGenConfig]):
         """See `Supervised.private_parts`."""
         return (BACKBONE,) if self.config.share == "head" else ()
 
+    def private_seed(self, run_seed: int, client: str, part: str) -> int:
+        """All clients start from the same backbone: heads are only averaged over latent spaces that have an origin in
+        common.
+        """
+        return RandomStream("initial", part, run_seed).seed64()
+
     def declare(self) -> Declaration:
         """See `Method.declare`."""
         declared = super().declare()

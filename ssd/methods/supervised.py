@@ -35,6 +35,7 @@ from ssd.models.classifier import BACKBONE, HEAD, Classifier, head_skeleton
 from ssd.models.flat import BUFFERS, FlatModel, entries_of
 from ssd.models.initialise import initialise
 from ssd.random_stream import RandomStream
+from ssd.schedule import resolve as resolve_schedules
 from ssd.settings import to_json
 from ssd.spec import ParameterSpec
 from ssd.supervised_context import Batch, Context, Loss
@@ -107,6 +108,10 @@ class Supervised(Generic[Config]):
         """Names of the parts that stay with the client and persist there."""
         return (HEAD,) if self.config.head == "private" else ()
 
+    def private_seed(self, run_seed: int, client: str, part: str) -> int:
+        """What a private part's initial weights are drawn from; by default every client has weights of its own."""
+        return RandomStream("private", run_seed, client, part).seed64()
+
     def group(self, name: str) -> GroupDeclaration:
         """How a group of the vector (a part, or `buffers`) is reduced and bounded."""
         bounds, averaged = self.config.bounds, name == BUFFERS
@@ -136,6 +141,7 @@ class Supervised(Generic[Config]):
             persists_client_state=bool(self._private)
             or config.buffers == "local"
             or config.batches == "stream"
+            or config.lr_lag
             or self.resumes,
             client_evaluation=True,
             config=to_json(config),
@@ -182,7 +188,7 @@ class Supervised(Generic[Config]):
                 loss=self.loss,
                 terms=self.terms,
                 phases=phases,
-                lr=task.values["lr"],
+                lr=self._lr(task, state),
                 cursor=state.cursor,
             )
             statistics = training.run(context, source, progress)
@@ -199,6 +205,7 @@ class Supervised(Generic[Config]):
             buffers=kept[1],
             model=after if self.resumes else None,
             cursor=state.cursor.after(steps, per_epoch),
+            lr=task.values["lr"] if self.config.lr_lag else None,
         )
         return ClientResult(
             delta=delta,
@@ -299,10 +306,18 @@ class Supervised(Generic[Config]):
         for name, skeleton in self._skeletons().items():
             if name in self._private:
                 module = skeleton.to_empty(device="cpu")
-                seed = RandomStream("private", run_seed, client, name).seed64()
+                seed = self.private_seed(run_seed, client, name)
                 initialise(module, torch.Generator().manual_seed(seed))
                 values += [parameter.detach().numpy().reshape(-1) for parameter in module.parameters()]
         return dataclasses.replace(state, private=np.concatenate(values))
+
+    def _lr(self, task: ClientTask, state: ClientState) -> float:
+        if not self.config.lr_lag:
+            return task.values["lr"]
+        # The first round's rate is the schedule's `start` on every host: nothing here can round differently.
+        return (
+            resolve_schedules({"lr": self.config.lr}, 1, task.rounds)["lr"] if state.lr is None else state.lr
+        )
 
     def _load(
         self, use: str, device: torch.device, vector: NDArray[np.float32], state: ClientState

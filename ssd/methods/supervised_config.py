@@ -35,6 +35,9 @@ class SupervisedConfig(SupervisedOptions):
     """`private`: the head never leaves the client, as in FedPer (arXiv 1912.00818); only the backbone is averaged."""
     lr: Any = 0.1
     """Learning rate: a number, or a schedule over the rounds as `ssd.schedule` reads it."""
+    lr_lag: bool = False
+    """A client trains at the rate of the round in which it last took part, at its first visit at the schedule's first:
+    as in FedGen's official code, where clients move their own schedule on after they have trained."""
     weighting: Literal["images", "batches", "uniform"] = "images"
     """What a client's aggregation weight counts: its images (FedAvg), its mini-batches of a pass, or nothing."""
     buffers: BufferPolicy = "averaged"

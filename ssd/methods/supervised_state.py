@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ssd.supervised_training import Cursor
 
-PRIVATE, BUFFERS, MODEL, CURSOR = "private", "buffers", "model", "cursor"
+PRIVATE, BUFFERS, MODEL, CURSOR, LR = "private", "buffers", "model", "cursor", "lr"
 Vector = NDArray[np.float32]
 
 
@@ -26,6 +26,8 @@ class ClientState:
     """The client's own copy of what travels, for methods that go on from it."""
     cursor: Cursor = field(default_factory=Cursor)
     """The next mini-batch of its stream."""
+    lr: float | None = None
+    """The learning rate of its next visit, where that follows from its last one."""
 
     @classmethod
     def read(cls, arrays: Mapping[str, NDArray[np.generic]]) -> ClientState:
@@ -40,6 +42,7 @@ class ClientState:
             buffers=vector(BUFFERS),
             model=vector(MODEL),
             cursor=Cursor(epoch, batch),
+            lr=float(np.asarray(arrays[LR], np.float64)[0]) if LR in arrays else None,
         )
 
     def arrays(self, *, with_cursor: bool) -> dict[str, NDArray[np.generic]]:
@@ -50,4 +53,6 @@ class ClientState:
         }
         if with_cursor:
             found[CURSOR] = np.array([self.cursor.epoch, self.cursor.batch], np.int64)
+        if self.lr is not None:
+            found[LR] = np.array([self.lr], np.float64)
         return found

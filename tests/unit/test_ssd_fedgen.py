@@ -117,6 +117,14 @@ def test_with_head_sharing_only_the_head_is_in_the_vector() -> None:
     assert measured["images"] == 20
 
 
+def test_with_head_sharing_all_clients_start_from_the_backbone_of_full_sharing() -> None:
+    small, whole = federation(share="head", lr=0.0), federation()
+    results, _ = small.round()
+    begun = whole.vector[whole.declaration.spec.groups["backbone"]]
+    for client in small.clients:  # (at a rate of zero, nothing but the statistics moves)
+        assert np.array_equal(results[client].state["private"], begun)
+
+
 # ----------------------------------------------------------------------------------------------- what clients learn
 
 

@@ -52,6 +52,7 @@ def test_a_supervised_method_needs_labels_and_says_what_it_sends() -> None:
         {"head": "private"},
         {"buffers": "local"},
         {"batches": "stream"},
+        {"lr_lag": True},
         {"head": "private", "buffers": "local"},
     ],
 )
@@ -195,6 +196,18 @@ def test_a_stream_survives_a_client_whose_images_became_fewer() -> None:
     state = train(method, numbered(20)).state
     train(method, numbered(9), round=2, state=state)
     assert [len(batch) for batch in method.seen] == [4, 4, 4]
+
+
+def test_a_lagging_rate_is_that_of_the_round_in_which_the_client_last_took_part() -> None:
+    schedule = {"kind": "exponential", "start": 0.4, "rate": 0.5}
+    method, plain = build(lr=schedule, lr_lag=True), build(lr=schedule)
+    state: Mapping[str, Any] = {}
+    for number, rate, used in ((3, 0.1, 0.4), (5, 0.025, 0.1), (6, 0.0125, 0.025)):
+        lagging = train(method, round=number, values={"lr": rate}, state=state)
+        assert np.array_equal(lagging.delta, train(plain, round=number, values={"lr": used}).delta)
+        state = lagging.state
+    assert method.declare().persists_client_state
+    assert not plain.declare().persists_client_state
 
 
 def test_fresh_batches_begin_anew_in_every_round() -> None:
