@@ -114,9 +114,10 @@ def _value(kind: Any, value: object, where: str, mistakes: list[str]) -> object:
         return _object(kind, value, where, mistakes)
     origin, arguments = get_origin(kind), get_args(kind)
     if origin in (Union, types.UnionType):
-        if value is None:
-            return None
         (inner,) = (argument for argument in arguments if argument is not type(None))
+        # TOML has no null: an optional table is left out with `name = false`.
+        if value is None or (value is False and isinstance(inner, type) and is_dataclass(inner)):
+            return None
         return _value(inner, value, where, mistakes)
     if origin is Literal:
         if value in arguments:

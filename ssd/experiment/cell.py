@@ -18,8 +18,24 @@ from typing import Any
 
 from ssd.data import partition as partitions
 from ssd.digest import digest_bytes
-from ssd.experiment.layout import CONFIG, ENCODER, RESULT, TRAINED, missing_measures, read_json, write_json
-from ssd.experiment.measuring import answer, measure_arguments, measured, partition_arguments
+from ssd.experiment.layout import (
+    CONFIG,
+    ENCODER,
+    PROJECTOR,
+    RESULT,
+    TRAINED,
+    missing_measures,
+    read_json,
+    write_json,
+)
+from ssd.experiment.measuring import (
+    answer,
+    has_projector,
+    looks_at_z,
+    measure_arguments,
+    measured,
+    partition_arguments,
+)
 from ssd.experiment.stale import end_daemons_of
 from ssd.federating.children import Children, interruptible
 from ssd.federating.configs import COORDINATOR, WORKERS, Tables, worker_tables
@@ -129,8 +145,9 @@ def run_cell(task: CellTask, children: Children, say: Saying) -> None:
         say(phase=f"measuring {name}".strip())
         how = task.measures[name]
         partition = Path(task.partition) if how["data"] == task.config["data"] else None
+        projector = folder / PROJECTOR if has_projector(task.config["config"]) else None
         arguments = measure_arguments(
-            how, folder / ENCODER, partition, task.root, task.config["seed"], task.device
+            how, folder / ENCODER, projector, partition, task.root, task.config["seed"], task.device
         )
         values = measured(children, name, arguments, folder)
         result["measures"][name] = {"how": dict(how), "values": values}
@@ -147,6 +164,7 @@ def _train(task: CellTask, folder: Path, children: Children, say: Saying) -> dic
     partition, digest = _partition(task, children, say)
     config = task.config
     clients = partitions.client_ids(config["clients"]) if partition is None else tuple(partition.clients)
+    projected = has_projector(config["config"])
     plan = FederationPlan(
         title=task.name,
         folder=folder,
@@ -160,6 +178,7 @@ def _train(task: CellTask, folder: Path, children: Children, say: Saying) -> dic
         threads=config["threads"],
         overrides=config["coordinator"],
         export=task.measured,
+        parts=("projector",) if any(map(looks_at_z, task.measures.values())) and projected else (),
         stall_seconds=task.stall_seconds,
     )
     resumed = (folder / COORDINATOR).exists()

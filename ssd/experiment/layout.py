@@ -25,12 +25,13 @@ from ssd.files import write_atomically
 
 Json = Any
 LOCK = ".ssd-experiment"
-RESULT, TRAINED, CONFIG, TASK, ENCODER = (
+RESULT, TRAINED, CONFIG, TASK, ENCODER, PROJECTOR = (
     "result.json",
     "trained.json",
     "config.json",
     "task.json",
     "encoder.safetensors",
+    "projector.safetensors",
 )
 
 

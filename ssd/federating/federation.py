@@ -205,6 +205,9 @@ class Federation:
         if self._plan.export:
             encoder = self._plan.folder / "encoder.safetensors"
             self._ask("export", "--force", "--out", str(encoder), *self._method_file())
+            for part in self._plan.parts:
+                out = self._plan.folder / f"{part}.safetensors"
+                self._ask("export", "--force", "--part", part, "--out", str(out), *self._method_file())
         zero = None if untrained is None else self._ask("export", "--version", "0", "--out", str(untrained))
         return Remains(
             run_id=str(status["run_id"]),

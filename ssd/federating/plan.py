@@ -36,5 +36,7 @@ class FederationPlan:
     """Further settings of the coordinator: table -> key -> value, over those made from the rest."""
     export: bool = True
     """Take the encoder out at the end."""
+    parts: tuple[str, ...] = ()
+    """With it, these other parts of the model, such as `projector`, each as `PART.safetensors`."""
     stall_seconds: float = 180.0
     """No round, evaluation or worker for so long counts as hanging."""

@@ -43,6 +43,13 @@ def test_defaults_fill_in_and_everything_survives_a_round_trip() -> None:
     assert to_json(settings)["window"] == [0.0, 0.5]
 
 
+def test_false_leaves_an_optional_table_out_for_toml_has_no_null() -> None:
+    assert read(Outer, {"name": "a", "other": False}).other is None
+    for key in ("inner", "limit"):
+        with pytest.raises(SettingsError, match=f"config.{key}"):
+            read(Outer, {"name": "a", key: False})
+
+
 @pytest.mark.parametrize(
     ("value", "mistake"),
     [
