@@ -41,7 +41,10 @@ def read_npy(path: Path) -> NDArray[Any]:
         ValueError: the file is no array of numbers.
         OSError: it cannot be read.
     """
-    loaded: Any = np.load(path, mmap_mode="r", allow_pickle=False)
+    try:
+        loaded: Any = np.load(path, mmap_mode="r", allow_pickle=False)
+    except EOFError as error:
+        raise ValueError("the file is empty") from error
     if isinstance(loaded, np.ndarray) and loaded.dtype.kind in KINDS:
         return loaded
     raise ValueError("the file is no array of numbers")

@@ -15,9 +15,12 @@ from typing import Any, TypeVar
 import numpy as np
 import pytest
 
-from coordinator.errors import MethodHostFailed, MethodRefused
+from coordinator.errors import HookFailed, MethodHostFailed, MethodRefused, StorageFailed
 from coordinator.host_client import SubprocessMethodHost
+from coordinator.reduction_files import CollectedFiles, ReductionFiles, ResultFiles
+from hook_requests import a_reduction, as_request
 from ssd.declaration import Declaration
+from ssd.methods.registry import load
 
 T = TypeVar("T")
 
@@ -182,6 +185,85 @@ def test_a_host_that_cannot_be_started() -> None:
         with pytest.raises(MethodHostFailed, match="cannot be started"):
             await host.declare("m", {})
         await host.close()
+
+    asyncio.run(work())
+
+
+@pytest.mark.parametrize(("code", "error"), [("hook_failed", HookFailed), ("storage", StorageFailed)])
+def test_a_hooks_own_failure_and_a_full_disk_are_told_from_a_defect(
+    code: str, error: type[Exception]
+) -> None:
+    async def work(host: SubprocessMethodHost) -> None:
+        with pytest.raises(error, match=r"^the message$"):
+            await host.declare("m", {"error": code})
+
+    run(work)
+
+
+def hook_files(folder: Path, declaration: Declaration) -> ReductionFiles:
+    request = as_request(declaration, a_reduction(declaration), folder)
+
+    def npy(array: dict[str, Any]) -> Path:
+        return Path(array["path"])
+
+    def raw(array: dict[str, Any]) -> tuple[Path, tuple[int, ...]]:
+        return Path(array["path"]), tuple(array["shape"])
+
+    return ReductionFiles(
+        seed=request["seed"],
+        round=request["round"],
+        rounds=request["rounds"],
+        weight=request["weight"],
+        clients=request["clients"],
+        values=request["values"],
+        base=raw(request["base"]),
+        delta=npy(request["delta"]),
+        statistics=npy(request["statistics"]),
+        state={name: npy(array) for name, array in request["state"].items()},
+        artefacts={name: raw(array) for name, array in request["artefacts"].items()},
+        collected=tuple(
+            CollectedFiles(
+                client=each["client"],
+                weight=each["weight"],
+                values=npy(each["values"]),
+                statistics=npy(each["statistics"]),
+            )
+            for each in request["collected"]
+        ),
+    )
+
+
+def test_the_real_host_runs_a_server_hook_and_one_killed_in_it_gives_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
+    config = {"parameters": 200, "hook": True, "collect": True, "hook_seconds": 0.5}
+    declaration = load("synthetic", config).declare()
+    files = hook_files(tmp_path, declaration)
+
+    def content(made: ResultFiles) -> list[bytes]:
+        assert made.delta is not None
+        paths = [made.delta, *made.state.values(), *(path for path, _ in made.artefacts.values())]
+        return [path.read_bytes() for path in paths]
+
+    async def work() -> None:
+        host = SubprocessMethodHost()
+        try:
+            await host.declare("synthetic", config)
+            first = content(await host.after_reduce("synthetic", config, files, tmp_path / "out"))
+            running = asyncio.ensure_future(host.after_reduce("synthetic", config, files, tmp_path / "out"))
+            await asyncio.sleep(0.2)
+            assert host._process is not None
+            os.kill(host._process.pid, signal.SIGKILL)
+            with pytest.raises(MethodHostFailed, match="died during after_reduce"):
+                await running
+            made = await host.after_reduce("synthetic", config, files, tmp_path / "out")
+            assert content(made) == first
+            assert made.metrics == {"hook_calls": 2.0}
+            with pytest.raises(MethodRefused, match="no server hook"):
+                await host.after_reduce("synthetic", {}, files, tmp_path / "out")
+        finally:
+            await host.close()
 
     asyncio.run(work())
 

@@ -101,6 +101,40 @@ def test_commit_opens_the_next_round_and_the_last_one_finishes_the_run() -> None
     assert todo == ()
 
 
+@pytest.mark.parametrize("mode", list(Mode))
+def test_a_commit_that_fails_halts_and_resuming_commits_the_very_same_set(mode: Mode) -> None:
+    state, _ = attached(start(mode=mode, over_selection=2.0, deadline_seconds=10.0))
+    accepted = state.attempt.cohort[:2]
+    state, todo = verified(state, *accepted)
+    closed = of(effects.CloseAndCommit, todo)[0]
+    state, todo = step(state, events.CommitFailed(now=2.0, reason="no luck"))
+    assert state.phase is Phase.HALTED
+    assert todo == (effects.Halt(reason="no luck"),)
+    assert state.waiting_for()[1] == "no luck"
+    # Neither time, nor more updates, nor a revocation, nor a worker that comes back changes the set.
+    state, todo = step(state, events.Tick(now=1e6))
+    assert todo == ()
+    others = [client for client in CLIENTS if client not in accepted]
+    state, todo = verified(state, others[0], upload=9)
+    assert of(effects.AnswerUpload, todo)[0].fate is not Fate.ACCEPTED
+    assert not of(effects.FoldUpload, todo)
+    state, todo = attached(state)
+    assert not of(effects.SendTrain, todo)
+    state, todo = step(state, events.ClientRevoked(now=3.0, client=accepted[0]))
+    assert state.phase is Phase.HALTED
+    state, todo = step(state, events.ResumeRequested(now=4.0))
+    assert of(effects.CloseAndCommit, todo) == [closed]
+    assert state.phase is Phase.COMMITTING
+    state, _ = step(state, events.VersionCommitted(now=5.0, version=1))
+    assert state.version == 1
+
+
+def test_only_a_commit_under_way_can_fail() -> None:
+    state, _ = attached(start())
+    with pytest.raises(InternalFault):
+        step(state, events.CommitFailed(now=1.0, reason="no luck"))
+
+
 def test_a_commit_nobody_asked_for_is_refused_and_changes_nothing() -> None:
     state, _ = attached(start())
     with pytest.raises(InternalFault):

@@ -70,6 +70,10 @@ def down(**kind: object) -> messages.Down | None:
 def test_a_welcome_arrives_whole() -> None:
     got = down(welcome=welcome())
     assert isinstance(got, messages.Welcome)
+    assert not got.individual_updates
+    alone = down(welcome=welcome(individual_updates=True))
+    assert isinstance(alone, messages.Welcome)
+    assert alone.individual_updates
     assert got.held_fates == (messages.Fate.KEEP,)
     assert got.reinitialise == {"a": 4}
     assert [step.number for step in got.version.deltas] == [1, 2]

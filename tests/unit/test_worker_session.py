@@ -304,6 +304,40 @@ def test_nothing_is_uploaded_in_a_new_session_before_the_task_is_asked_for_again
     assert machine.asked(effects.StartUpload)
 
 
+def test_where_single_updates_are_wanted_each_goes_alone_as_soon_as_it_is_finished() -> None:
+    machine = Machine("abc")
+    machine.attend(individual_updates=True)
+    task = train("abc")
+    machine.ready(task)
+    machine.tell(events.ClientTrained(finished=finished(task, "a")))
+    (first,) = machine.asked(effects.StartUpload)
+    assert isinstance(first, effects.StartUpload)
+    assert [update.key.client for update in first.updates] == ["a"]
+    machine.tell(events.ClientTrained(finished=finished(task, "b")))
+    machine.tell(events.ClientTrained(finished=finished(task, "c")))
+    alone = []
+    for _ in "bc":
+        machine.tell(verdict(machine.upload_number(), UploadFate.ACCEPTED))
+        (upload,) = machine.asked(effects.StartUpload)
+        assert isinstance(upload, effects.StartUpload)
+        alone.append([update.key.client for update in upload.updates])
+    assert alone == [["b"], ["c"]]
+
+
+def test_another_run_may_take_folds_again() -> None:
+    machine = Machine("ab")
+    machine.attend(individual_updates=True)
+    machine.tell(events.LinkLost(reason="x", detail=""))
+    machine.attend()
+    task = train("ab")
+    machine.ready(task)
+    for client in "ab":
+        machine.tell(events.ClientTrained(finished=finished(task, client)))
+    (upload,) = machine.asked(effects.StartUpload)
+    assert isinstance(upload, effects.StartUpload)
+    assert len(upload.updates) == 2
+
+
 def test_a_fold_that_broke_with_its_session_resumes_with_the_same_clients() -> None:
     machine, task = at_upload("ab")
     machine.tell(events.LinkLost(reason="unavailable"))

@@ -1,0 +1,407 @@
+"""Whole runs of a method with a server hook, in one process: the driver, its host, and a worker that trains."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from coordinator.aggregation import VersionMaker
+from coordinator.clock import SystemClock
+from coordinator.config import CoordinatorConfig
+from coordinator.core import events
+from coordinator.core.registry import Claim
+from coordinator.core.state import Phase
+from coordinator.core.strategy import create
+from coordinator.driver import Driver
+from coordinator.errors import BlobCorrupt, ClientFault, HookFailed, MethodHostFailed, Reason
+from coordinator.messages import Capabilities, Envelope, Train
+from coordinator.metrics import CoordinatorMetrics
+from coordinator.ports import BlobInfo
+from coordinator.runs import create_run, plan_of, restore, settings_of
+from coordinator.sessions import Session
+from coordinator.store.memory import MemoryStore
+from coordinator.store.memory_blobs import MemoryBlobs
+from coordinator.store.staging import BudgetedStaging
+from in_process_host import InProcessHost
+from ssd.codec import Encoding
+from ssd.declaration import Declaration
+from ssd.digest import CHUNK_BYTES, chunk_digests, digest_bytes
+from ssd.folding import Fold, encode_update
+from ssd.methods.method import ClientTask
+from ssd.methods.registry import load
+
+CLIENTS = ("a", "b", "c", "d")
+CLAIM = Claim(worker="w", instance="0" * 32, clients=dict.fromkeys(CLIENTS, 0))
+METHOD = {"parameters": 200, "hook": True, "collect": True, "state": False}
+ROUNDS = 3
+Before = Callable[[Mapping[str, Any]], None]
+
+
+class World:
+    """What outlives a coordinator: its store and its blobs."""
+
+    def __init__(self, root: Path, *, full_versions: int = 3) -> None:
+        self.root = root
+        self.store = MemoryStore()
+        self.blobs = MemoryBlobs()
+        self.config = CoordinatorConfig.model_validate(
+            {
+                "coordinator": {"state_dir": root},
+                "transport": {"insecure": True},
+                "run": {"mode": "reproducible", "rounds": ROUNDS, "clients": CLIENTS},
+                "round": {"cohort_size": len(CLIENTS)},
+                "limits": {"min_free_bytes": 0},
+                "evaluation": {"every": 0},
+                "retention": {"full_versions": full_versions, "deltas": 0},
+                "method": {"name": "synthetic", "config": METHOD},
+            }
+        )
+
+    async def start(self, host: InProcessHost | None = None) -> Driver:
+        """A coordinator as a process would start it."""
+        host, clock = host or InProcessHost(), SystemClock()
+        run = self.store.current_run() or await create_run(
+            self.config, self.store, self.blobs, InProcessHost(), clock
+        )
+        declaration = Declaration.from_json(run.declaration)
+        strategy = create("momentum", learning_rate=1.0, momentum=0.5)
+        subject = Driver(
+            run=run,
+            declaration=declaration,
+            plan=plan_of(declaration, self.config),
+            maker=VersionMaker(declaration, strategy, Encoding.FLOAT16, self.blobs),
+            state=restore(self.config, declaration, self.store, clock),
+            settings=settings_of(self.config),
+            store=self.store,
+            blobs=self.blobs,
+            staging=BudgetedStaging(self.root / "staging", 1 << 20, 1 << 20),
+            host=host,
+            state_dir=self.root,
+            clock=clock,
+            metrics=CoordinatorMetrics(),
+        )
+        subject.catalogue.verify_newest()
+        return subject
+
+    def history(self) -> list[tuple[Any, ...]]:
+        """All that the commits left behind."""
+        return [
+            (each.model_digest, dict(each.server_state), each.artefacts, each.statistics.get("hook_calls"))
+            for each in self.store.versions()
+        ]
+
+
+def play(work: Callable[[], Awaitable[None]]) -> None:
+    asyncio.run(asyncio.wait_for(work(), 60))  # type: ignore[arg-type]
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    while not condition():  # noqa: ASYNC110  # a condition on state that has no event of its own
+        await asyncio.sleep(0.005)
+
+
+def read(subject: Driver, blob: BlobInfo) -> bytes:
+    """A blob as a worker fetches it."""
+    reader = subject.open_blob(blob.digest)
+    try:
+        return reader.read(0, blob.size)
+    finally:
+        reader.close()
+
+
+def bodies(subject: Driver, train: Train) -> dict[str, tuple[bytes, int]]:
+    """What a worker makes of a task."""
+    method = load("synthetic", subject.declaration.config)
+    base = np.frombuffer(read(subject, train.base.full), "<f4")
+    artefacts = {
+        each.name: np.frombuffer(read(subject, each.blob), "<f4").reshape(each.shape)
+        for each in train.artefacts
+    }
+    made = {}
+    for client, _ in train.clients:
+        task = ClientTask(
+            run_seed=train.run_seed,
+            round=train.round,
+            rounds=train.rounds,
+            client_id=client,
+            base=base,
+            artefacts=artefacts,
+        )
+        result = method.train(task, None, lambda *seen: None)
+        made[client] = (
+            bytes(encode_update(subject.plan, result.delta, result.statistics)),
+            result.weight,
+        )
+    return made
+
+
+def envelope(subject: Driver, train: Train, body: bytes, weights: dict[str, int], *, fold: bool) -> Envelope:
+    return Envelope(
+        run_id=subject.run_record.run_id,
+        round=train.round,
+        attempt=train.attempt,
+        base_digest=train.base.model_digest,
+        spec_digest=subject.declaration.spec.digest,
+        task_digest=train.task_digest,
+        fold=fold,
+        clients=weights,
+        training_seconds={},
+        body_size=len(body),
+        chunk_digests=chunk_digests(body),
+        digest=digest_bytes(body),
+    )
+
+
+async def deliver(subject: Driver, session: Session, train: Train, order: list[str]) -> list[str]:
+    """Upload each client alone, in this order; the fates."""
+    fates = []
+    made = bodies(subject, train)
+    for client in order:
+        body, weight = made[client]
+        assert len(body) <= CHUNK_BYTES
+        sent = envelope(subject, train, body, {client: weight}, fold=False)
+        subject.let_in(session, sent)
+        upload = subject.claim_upload(session, sent)
+        assert upload is not None
+        upload.take(0, body)
+        fates.append((await subject.judge(session, upload)).fate.value)
+    return fates
+
+
+def trains(session: Session) -> list[Train]:
+    return [each for each in session.outbox._queue if isinstance(each, Train)]  # type: ignore[attr-defined]
+
+
+async def work_through(subject: Driver, seed: int, *, stop_at: int = ROUNDS) -> None:
+    """Attend, and train every round up to version `stop_at`."""
+    chance = random.Random(seed)
+    session = await subject.attendance.attach(CLAIM, (1, 1), Capabilities())
+    while subject.state.version < stop_at and subject.state.phase is not Phase.HALTED:
+        wanted = subject.state.version + 1
+        await until(lambda: bool(trains(session)) and trains(session)[-1].round == wanted)  # noqa: B023
+        train = trains(session)[-1]
+        order = [client for client, _ in train.clients]
+        chance.shuffle(order)
+        assert set(await deliver(subject, session, train, order)) <= {"accepted"}
+        await until(
+            lambda: subject.state.version >= wanted or subject.state.phase is Phase.HALTED  # noqa: B023
+        )
+
+
+async def whole_run(world: World, host: InProcessHost | None = None, seed: int = 0, **options: int) -> Driver:
+    subject = await world.start(host)
+    loop = asyncio.ensure_future(subject.run())
+    try:
+        await work_through(subject, seed, **options)
+    finally:
+        subject.stop()
+        await loop
+    return subject
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[Any, ...]]:
+    world = World(tmp_path_factory.mktemp("reference"))
+    play(lambda: whole_run(world))  # type: ignore[arg-type, return-value]
+    assert [calls for *_, calls in world.history()] == [None, 1.0, 2.0, 3.0]
+    return world.history()
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_the_order_of_arrival_does_not_matter(
+    tmp_path: Path, reference: list[tuple[Any, ...]], seed: int
+) -> None:
+    world = World(tmp_path)
+    play(lambda: whole_run(world, seed=seed))  # type: ignore[arg-type, return-value]
+    assert world.history() == reference
+
+
+def test_round_artefacts_are_absent_at_first_and_then_those_of_the_newest_version(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    seen: list[Train] = []
+
+    async def scene() -> None:
+        subject = await world.start()
+        loop = asyncio.ensure_future(subject.run())
+        for version in range(ROUNDS):
+            session = await subject.attendance.attach(CLAIM, (1, 1), Capabilities())
+            seen.append(trains(session)[-1])
+            newest = subject.catalogue.newest
+            assert seen[-1].artefacts == newest.artefacts
+            for blob in newest.server_state.values():
+                with pytest.raises(ClientFault):
+                    subject.open_blob(blob.digest)
+            await work_through(subject, 0, stop_at=version + 1)
+        subject.stop()
+        await loop
+
+    play(scene)
+    assert seen[0].artefacts == ()
+    assert [[each.name for each in train.artefacts] for train in seen[1:]] == [["drift"]] * (ROUNDS - 1)
+    assert seen[1].artefacts != seen[2].artefacts
+
+
+def test_a_fold_is_refused_before_a_byte_of_it_is_taken(tmp_path: Path) -> None:
+    async def scene() -> None:
+        subject = await World(tmp_path).start()
+        loop = asyncio.ensure_future(subject.run())
+        session = await subject.attendance.attach(CLAIM, (1, 1), Capabilities())
+        assert session.outbox._queue[0].individual_updates  # type: ignore[attr-defined]
+        train = trains(session)[-1]
+        fold = Fold(subject.plan)
+        made = bodies(subject, train)
+        for body, weight in made.values():
+            fold.add_update(body, weight)
+        weights = {client: weight for client, (_, weight) in made.items()}
+        with pytest.raises(ClientFault) as caught:
+            subject.let_in(session, envelope(subject, train, fold.pack(), weights, fold=True))
+        assert caught.value.reason is Reason.FOLD_NOT_ALLOWED
+        subject.stop()
+        await loop
+
+    play(scene)
+
+
+def failing(at: int, error: Exception, times: int = 1000) -> Before:
+    left = times
+
+    def before(request: Mapping[str, Any]) -> None:
+        nonlocal left
+        if request["op"] == "after_reduce" and request["round"] == at and left > 0:
+            left -= 1
+            raise error
+
+    return before
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (HookFailed("the server hook of method synthetic failed in round 2: no luck"), "no luck"),
+        (MethodHostFailed("the method host died"), "in 3 tries: the method host died"),
+    ],
+)
+def test_a_failing_hook_halts_the_run_and_resuming_goes_on_with_what_is_there(
+    tmp_path: Path, reference: list[tuple[Any, ...]], error: Exception, said: str
+) -> None:
+    world = World(tmp_path)
+    host = InProcessHost(failing(2, error))
+
+    async def scene() -> None:
+        subject = await world.start(host)
+        loop = asyncio.ensure_future(subject.run())
+        await work_through(subject, 0)
+        assert subject.state.phase is Phase.HALTED
+        assert said in subject.status().waiting_for
+        assert len(world.store.versions()) == 2
+        assert world.store.attempts(1)[0].outcome == "closed"
+        # Nobody is asked to train again, and what would change the set is refused.
+        session = await subject.attendance.attach(CLAIM, (1, 1), Capabilities())
+        assert not trains(session)
+        await subject.operate(lambda now: events.ResumeRequested(now=now))
+        assert subject.state.phase is Phase.HALTED
+        host._before = lambda request: None
+        await subject.operate(lambda now: events.ResumeRequested(now=now))
+        await work_through(subject, 0)
+        subject.stop()
+        await loop
+
+    play(scene)
+    assert world.history() == reference
+
+
+def test_a_halted_commit_survives_a_restart(tmp_path: Path, reference: list[tuple[Any, ...]]) -> None:
+    world = World(tmp_path)
+
+    async def scene() -> None:
+        halted = await whole_run(world, InProcessHost(failing(3, HookFailed("no luck"))))
+        assert halted.state.phase is Phase.HALTED
+        assert len(world.store.versions()) == ROUNDS
+        await whole_run(world, seed=5)
+
+    play(scene)
+    assert world.history() == reference
+
+
+def test_the_loop_lives_while_a_hook_runs_and_a_stop_ends_it(
+    tmp_path: Path, reference: list[tuple[Any, ...]]
+) -> None:
+    world = World(tmp_path)
+
+    class Slow(InProcessHost):
+        running = False
+
+        async def _exchange(self, request: Mapping[str, Any]) -> dict[str, Any]:
+            if request["op"] == "after_reduce" and request["round"] == 2:
+                self.running = True
+                await asyncio.sleep(3600)
+            return await super()._exchange(request)
+
+    async def scene() -> None:
+        host = Slow()
+        subject = await world.start(host)
+        loop = asyncio.ensure_future(subject.run())
+        working = asyncio.ensure_future(work_through(subject, 0))
+        await until(lambda: host.running)
+        assert subject.ready
+        assert subject.status().phase == "committing"
+        await asyncio.sleep(0.05)
+        assert host.running
+        subject.stop()
+        await asyncio.wait_for(loop, 5)
+        working.cancel()
+        assert world.store.attempts(1)[0].outcome == "closed"
+        assert not list(filter(lambda name: name.startswith("hook-"), _names(world.root)))
+        await whole_run(world, seed=4)
+
+    play(scene)
+    assert world.history() == reference
+
+
+def _names(folder: Path) -> list[str]:
+    return [path.name for path in folder.iterdir()]
+
+
+@pytest.mark.parametrize("full_versions", [1, 2])
+def test_retention_keeps_round_artefacts_with_whole_versions_and_state_with_the_newest(
+    tmp_path: Path, reference: list[tuple[Any, ...]], full_versions: int
+) -> None:
+    world = World(tmp_path, full_versions=full_versions)
+    play(lambda: whole_run(world))  # type: ignore[arg-type, return-value]
+    assert world.history() == reference
+    kept = world.store.versions()[-full_versions:]
+    run = world.store.current_run()
+    assert run is not None
+    wanted = {run.declaration_blob.digest, *(blob.digest for blob in kept[-1].server_state.values())}
+    for version in kept:
+        wanted |= {version.full.digest, *(made.blob.digest for made in version.artefacts)}
+    deltas = {version.delta.digest for version in kept if version.delta}
+    assert world.blobs.digests() - deltas == wanted
+
+
+def test_a_start_removes_orphans_only_and_notices_a_damaged_artefact(tmp_path: Path) -> None:
+    world = World(tmp_path)
+
+    async def scene() -> None:
+        await whole_run(world, stop_at=2)
+        before = world.blobs.digests()
+        writer = world.blobs.create()
+        writer.write(b"left by a crash")
+        orphan = writer.finish()
+        subject = await world.start()
+        subject.catalogue.remove_orphans()
+        assert world.blobs.digests() == before
+        assert orphan.digest not in before
+        damaged = subject.catalogue.newest.artefacts[0].blob.digest
+        data, chunks = world.blobs.contents[damaged]
+        world.blobs.contents[damaged] = (bytes(len(data)), chunks)
+        with pytest.raises(BlobCorrupt, match="round artefact 'drift'"):
+            subject.catalogue.verify_newest()
+
+    play(scene)
