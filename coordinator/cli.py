@@ -212,6 +212,14 @@ def rounds(config_path: Path | None, address: str | None, form: str, limit: int)
 
 @cli.command()
 @_verb
+def evaluations(config_path: Path | None, address: str | None, form: str) -> None:
+    """Everything that was measured in this run, by version."""
+    with _client(config_path, address) as client:
+        _show(client.evaluations(), form, console.evaluations)
+
+
+@cli.command()
+@_verb
 def clients(config_path: Path | None, address: str | None, form: str) -> None:
     """Registered clients: who hosts them, what they contributed, which dimensions are theirs."""
     with _client(config_path, address) as client:

@@ -69,6 +69,13 @@ def rounds(records: Sequence[Mapping[str, Json]]) -> str:
     return table(heads, rows)
 
 
+def evaluations(records: Sequence[Mapping[str, Json]]) -> str:
+    """The answer to `evaluations`."""
+    if not records:
+        return "nothing was measured yet"
+    return "\n".join(f"version {each['version']}: {_scalars(each['values'])}" for each in records)
+
+
 def clients(records: Sequence[Mapping[str, Json]]) -> str:
     """The answer to `clients`."""
     if not records:

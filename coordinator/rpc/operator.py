@@ -41,6 +41,7 @@ class OperatorServicer:
         unary: dict[str, tuple[Callable[[Any], Any], type[Message]]] = {
             "Status": (self._status, pb.StatusRequest),
             "Rounds": (self._rounds, pb.RoundsRequest),
+            "Evaluations": (self._evaluations, pb.EvaluationsRequest),
             "Clients": (self._clients, pb.ClientsRequest),
             "Pause": (self._pause, pb.PauseRequest),
             "Resume": (self._resume, pb.ResumeRequest),
@@ -115,6 +116,12 @@ class OperatorServicer:
     async def _rounds(self, request: pb.RoundsRequest) -> pb.RoundsReply:
         attempts = await asyncio.to_thread(self._driver.store_view().attempts, request.limit or 100)
         return pb.RoundsReply(rounds=[self._round(each) for each in attempts])
+
+    async def _evaluations(self, _: pb.EvaluationsRequest) -> pb.EvaluationsReply:
+        done = await asyncio.to_thread(self._driver.store_view().evaluations)
+        return pb.EvaluationsReply(
+            evaluations=[pb.EvaluationRecord(version=version, values=values) for version, values in done]
+        )
 
     def _round(self, attempt: AttemptRecord) -> pb.RoundRecord:
         record = pb.RoundRecord(

@@ -118,6 +118,11 @@ class OperatorClient:
             for each in reply.rounds
         ]
 
+    def evaluations(self) -> list[dict[str, Json]]:
+        """Everything that was measured in this run, by version."""
+        reply = self._ask(lambda: self._stub.Evaluations(pb.EvaluationsRequest(), timeout=CALL_SECONDS))
+        return [{"version": each.version, "values": _numbers(each.values)} for each in reply.evaluations]
+
     def clients(self) -> list[dict[str, Json]]:
         """Every registered client, by id."""
         reply = self._ask(lambda: self._stub.Clients(pb.ClientsRequest(), timeout=CALL_SECONDS))

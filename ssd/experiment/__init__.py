@@ -3,6 +3,7 @@
 =================  ==================================================================================
 `settings`         the experiment file: frozen tables, unknown keys refused
 `options`          what `ssd partition make` and `ssd evaluate` may be told by a file
+`measures`         what is measured in the end
 `grid`             the cells, and what decides the numbers of each
 `layout`           where everything is
 `cell`             one cell from partition to result, as a process of its own; takes up what it finds

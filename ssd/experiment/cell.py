@@ -11,31 +11,15 @@ import json
 import shutil
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from ssd.data import partition as partitions
 from ssd.digest import digest_bytes
-from ssd.experiment.layout import (
-    CONFIG,
-    ENCODER,
-    PROJECTOR,
-    RESULT,
-    TRAINED,
-    missing_measures,
-    read_json,
-    write_json,
-)
-from ssd.experiment.measuring import (
-    answer,
-    has_projector,
-    looks_at_z,
-    measure_arguments,
-    measured,
-    partition_arguments,
-)
+from ssd.experiment.layout import CONFIG, RESULT, TRAINED, missing_measures, read_json, write_json
+from ssd.experiment.measuring import answer, measure_arguments, measured, partition_arguments
 from ssd.experiment.stale import end_daemons_of
 from ssd.federating.children import Children, interruptible
 from ssd.federating.configs import COORDINATOR, WORKERS, Tables, worker_tables
@@ -62,8 +46,8 @@ class CellTask:
     partition: str
     config: Mapping[str, Json]
     measures: Mapping[str, Mapping[str, Json]]
-    measured: bool
-    """Whether there is an encoder to export."""
+    exports: Sequence[str]
+    """Parts of the final model to take out."""
     file: str | None = None
     root: str | None = None
     device: str = "auto"
@@ -145,9 +129,14 @@ def run_cell(task: CellTask, children: Children, say: Saying) -> None:
         say(phase=f"measuring {name}".strip())
         how = task.measures[name]
         partition = Path(task.partition) if how["data"] == task.config["data"] else None
-        projector = folder / PROJECTOR if has_projector(task.config["config"]) else None
         arguments = measure_arguments(
-            how, folder / ENCODER, projector, partition, task.root, task.config["seed"], task.device
+            how,
+            folder,
+            partition,
+            task.root,
+            seed=task.config["seed"],
+            threads=task.config["threads"],
+            device=task.device,
         )
         values = measured(children, name, arguments, folder)
         result["measures"][name] = {"how": dict(how), "values": values}
@@ -164,7 +153,6 @@ def _train(task: CellTask, folder: Path, children: Children, say: Saying) -> dic
     partition, digest = _partition(task, children, say)
     config = task.config
     clients = partitions.client_ids(config["clients"]) if partition is None else tuple(partition.clients)
-    projected = has_projector(config["config"])
     plan = FederationPlan(
         title=task.name,
         folder=folder,
@@ -177,8 +165,8 @@ def _train(task: CellTask, folder: Path, children: Children, say: Saying) -> dic
         evaluate_every=config["evaluate_every"],
         threads=config["threads"],
         overrides=config["coordinator"],
-        export=task.measured,
-        parts=("projector",) if any(map(looks_at_z, task.measures.values())) and projected else (),
+        exports=tuple(task.exports),
+        trained_on=config["data"],
         stall_seconds=task.stall_seconds,
     )
     resumed = (folder / COORDINATOR).exists()

@@ -13,8 +13,10 @@ from typing import Any
 
 from ssd.data.errors import DataError
 from ssd.digest import digest_bytes, json_digest
-from ssd.experiment.options import EVALUATE_OWN, PARTITION_OWN, accepted, arguments, command
+from ssd.experiment.measures import read_measures
+from ssd.experiment.options import PARTITION_OWN, accepted, arguments, command
 from ssd.experiment.settings import Experiment, MethodTable, SettingTable
+from ssd.federating.plan import ENCODER
 from ssd.settings import SettingsError, merge
 
 Json = Any
@@ -35,9 +37,9 @@ class Cell:
     file: Path | None
     """Of a method that is not built in."""
     measures: Mapping[str, Mapping[str, Json]]
-    """Name -> `{"data": kind, "arguments": [...]}` of one call of `ssd evaluate`."""
-    measured: bool
-    """Whether there is an encoder to export and measure."""
+    """Name -> one call of `ssd evaluate`, as `Measure.to_json` gives it."""
+    exports: tuple[str, ...]
+    """Parts of the final model to take out: the encoder, and what the measures need besides."""
 
     @property
     def name(self) -> str:
@@ -65,7 +67,10 @@ def cells(experiment: Experiment, only: str = "") -> list[Cell]:
     mistakes: list[str] = []
     made = []
     partitions = {each.name: _partition(each, mistakes) for each in experiment.settings}
-    measures = {each.name: _measures(experiment, each, mistakes) for each in experiment.settings}
+    measures = {
+        each.name: read_measures(experiment.evaluation.measures, kind_of(experiment, each), mistakes)
+        for each in experiment.settings
+    }
     sources = {each.label: _source(each, mistakes) for each in experiment.methods}
     for setting in experiment.settings:
         for seed in experiment.experiment.seeds:
@@ -87,6 +92,12 @@ def cells(experiment: Experiment, only: str = "") -> list[Cell]:
                     "config": merge(merge(experiment.config, setting.config), method.config),
                     "coordinator": merge(setting.coordinator, method.coordinator),
                 }
+                wanted = {
+                    name: how.to_json()
+                    for name, how in measures[setting.name].items()
+                    if method.measured and method.label in (how.methods or (method.label,))
+                }
+                parts = {part for how in wanted.values() for part in how["parts"]}
                 made.append(
                     Cell(
                         setting=setting.name,
@@ -94,8 +105,8 @@ def cells(experiment: Experiment, only: str = "") -> list[Cell]:
                         seed=seed,
                         config=config,
                         file=None if method.file is None else Path(method.file),
-                        measures=measures[setting.name] if method.measured else {},
-                        measured=method.measured,
+                        measures=wanted,
+                        exports=(ENCODER, *sorted(parts)) if method.measured else (),
                     )
                 )
     if mistakes:
@@ -133,23 +144,6 @@ def _partition(setting: SettingTable, mistakes: list[str]) -> list[str]:
     given, wrong = arguments(setting.partition, known, f"settings {setting.name!r}.partition")
     mistakes += wrong
     return given
-
-
-def _measures(
-    experiment: Experiment, setting: SettingTable, mistakes: list[str]
-) -> dict[str, dict[str, Json]]:
-    known = accepted(command("evaluate"), EVALUATE_OWN)
-    found = {}
-    for measure in experiment.evaluation.measures:
-        options = {key: value for key, value in measure.items() if key not in {"name", "data"}}
-        name = str(measure.get("name", ""))
-        data = str(measure.get("data", kind_of(experiment, setting)))
-        where = f"evaluation.measures {name!r}"
-        given, wrong = arguments(options, known, where)
-        # A setting without images can only have methods that are not measured.
-        mistakes += wrong + ([] if data == "none" else arguments({"data": data}, known, where)[1])
-        found[name] = {"data": data, "arguments": given}
-    return found
 
 
 def _source(method: MethodTable, mistakes: list[str]) -> str:

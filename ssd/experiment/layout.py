@@ -25,14 +25,7 @@ from ssd.files import write_atomically
 
 Json = Any
 LOCK = ".ssd-experiment"
-RESULT, TRAINED, CONFIG, TASK, ENCODER, PROJECTOR = (
-    "result.json",
-    "trained.json",
-    "config.json",
-    "task.json",
-    "encoder.safetensors",
-    "projector.safetensors",
-)
+RESULT, TRAINED, CONFIG, TASK = "result.json", "trained.json", "config.json", "task.json"
 
 
 class CellRefused(ValueError):

@@ -54,15 +54,15 @@ class Display:
             self.say(f"{name}: {event['note']}")
         text = phase = str(event.get("phase", ""))
         reached = int(event.get("round", 0))
-        if phase == "training":
-            text = f"round {reached} of {event['rounds']}, loss {number(event.get('loss'))}"
+        if reached:
+            text += f", round {reached} of {event['rounds']}, loss {number(event.get('loss'))}"
         self._running[name] = text
         before, round_said = self._said.get(name, ("", 0))
         if self._live is not None:
             self._live.update(self._draw())
         elif phase != before or reached >= round_said + self._every:
             round_said = reached
-            if text != "done":
+            if phase != "done":
                 self.say(f"{name}: {text}")
         self._said[name] = (phase, round_said)
 

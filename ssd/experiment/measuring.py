@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from itertools import pairwise
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ssd.federating.children import Children
+from ssd.federating.plan import ENCODER
 from ssd.federating.records import DaemonFailed
 
 Json = Any
@@ -23,45 +23,42 @@ def partition_arguments(
     return ["-m", "ssd", "partition", "make", *fixed, *where, *options]
 
 
-def looks_at_z(how: Mapping[str, Json]) -> bool:
-    """Whether a measure is (also) one of the projector's output."""
-    return ("--features", "z") in pairwise(how["arguments"])
-
-
-def has_projector(config: Mapping[str, Json]) -> bool:
-    """Whether a method's configuration says of z that there is such a thing beside h."""
-    return bool(config.get("projector", True))
-
-
 def measure_arguments(
     how: Mapping[str, Json],
-    encoder: Path,
-    projector: Path | None,
+    folder: Path,
     partition: Path | None,
     root: str | None,
+    *,
     seed: int,
+    threads: int,
     device: str,
 ) -> list[str]:
-    """`ssd evaluate` for one measure. An option that `how` names itself comes last and wins.
+    """`ssd evaluate` for one measure; an option that `how` names itself comes last and wins.
 
-    Without a projector z is h, so what is said of z is left out.
+    Raises:
+        DaemonFailed: a part of the model it needs was not taken out when training ended.
     """
-    where = [] if root is None else ["--root", root]
-    whose = [] if partition is None else ["--partition", str(partition)]
-    if looks_at_z(how):
-        if projector is None:
-            how = {**how, "arguments": _without_z(how["arguments"])}
-        else:
-            whose += ["--projector", str(projector)]
-    fixed = ["--data", how["data"], "--seed", str(seed), "--device", device, "--format", "json"]
-    return ["-m", "ssd", "evaluate", str(encoder), *fixed, *where, *whose, *how["arguments"]]
-
-
-def _without_z(given: Sequence[str]) -> list[str]:
-    kept = list(given)
-    position = next(i for i, pair in enumerate(pairwise(kept)) if pair == ("--features", "z"))
-    del kept[position : position + 2]
-    return kept
+    parts = {part: folder / f"{part}.safetensors" for part in (ENCODER, *how["parts"])}
+    for part, path in parts.items():
+        if not path.exists():
+            raise DaemonFailed(
+                f"there is no {path}: the cell was trained without taking its {part} out; remove its folder to train it again"
+            )
+    fixed = ["--data", how["data"], "--seed", str(seed), "--threads", str(threads), "--device", device]
+    given = [] if root is None else ["--root", root]
+    given += [] if partition is None else ["--partition", str(partition)]
+    given += [text for part in how["parts"] for text in (f"--{part}", str(parts[part]))]
+    return [
+        "-m",
+        "ssd",
+        "evaluate",
+        str(parts[ENCODER]),
+        "--format",
+        "json",
+        *fixed,
+        *given,
+        *how["arguments"],
+    ]
 
 
 def answer(children: Children, name: str, arguments: list[str], folder: Path) -> str:

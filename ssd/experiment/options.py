@@ -14,7 +14,9 @@ from ssd.settings import unknown_key
 
 Json = Any
 PARTITION_OWN = frozenset({"data", "root", "download", "clients", "seed", "out", "force"})
-EVALUATE_OWN = frozenset({"root", "download", "partition", "probe", "projector", "head", "format", "device"})
+EVALUATE_OWN = frozenset(
+    {"root", "download", "partition", "probe", "projector", "head", "threads", "format", "device"}
+)
 """Options the runner gives itself."""
 
 

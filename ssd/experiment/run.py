@@ -172,7 +172,7 @@ class _Pool:
             partition=str(partition_of(self._out, cell).absolute()),
             config=cell.config,
             measures=cell.measures,
-            measured=cell.measured,
+            exports=cell.exports,
             file=None if cell.file is None else str(cell.file),
             root=self._root,
             device=self._table.device,

@@ -110,8 +110,9 @@ class EvaluationTable:
     every: int = 0
     """Rounds between two evaluations by the coordinator's evaluator; 0: none."""
     measures: tuple[Mapping[str, Json], ...] = field(default_factory=lambda: ({},))
-    """Calls of `ssd evaluate` on the final encoder: its options by name, and `name`, which is put before the
-    names of what it measures; `data` measures on another set than it was trained on."""
+    """Calls of `ssd evaluate` on the final encoder: its options by name (`measures = ["linear_probe_paper"]`, ...), and
+    `name`, which is put before the names of what it measures; `data`, to measure on another set than was trained on;
+    `methods`, labels of those that are measured so (none: all); `head = true` for a classifier's accuracy."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -158,6 +159,9 @@ class Experiment:
             wanted += [(f"{where}.method", claim.method, labels), (f"{where}.against", claim.against, labels)]
             if claim.setting is not None:
                 wanted.append((f"{where}.setting", claim.setting, names))
+        for measure in self.evaluation.measures:
+            where = f"evaluation.measures {measure.get('name', '')!r}.methods"
+            wanted += [(where, str(label), labels) for label in measure.get("methods", ())]
         for method in self.methods:
             wanted += [(f"methods {method.label!r}.settings", name, names) for name in method.settings]
         mistakes += [unknown_key(value, known, where) for where, value, known in wanted if value not in known]

@@ -17,7 +17,7 @@ from typing import Any
 
 from ssd.federating.children import Child, Children, environment
 from ssd.federating.configs import Tables, coordinator_tables, to_toml
-from ssd.federating.plan import FederationPlan
+from ssd.federating.plan import ENCODER, FederationPlan
 from ssd.federating.records import DaemonFailed, Progress, Remains
 from ssd.federating.telemetry import LogFollower, labelled, scrape
 
@@ -201,28 +201,30 @@ class Federation:
             (record for record in records if record["outcome"] == "committed"),
             key=lambda record: int(record["round"]),
         )
-        encoder = None
-        if self._plan.export:
-            encoder = self._plan.folder / "encoder.safetensors"
-            self._ask("export", "--force", "--out", str(encoder), *self._method_file())
-            for part in self._plan.parts:
-                out = self._plan.folder / f"{part}.safetensors"
-                self._ask("export", "--force", "--part", part, "--out", str(out), *self._method_file())
+        for part in self._plan.exports:
+            self._export(part)
         zero = None if untrained is None else self._ask("export", "--version", "0", "--out", str(untrained))
         return Remains(
             run_id=str(status["run_id"]),
             version=int(status["version"]),
             model_digest=str(status["model_digest"]),
             rounds=tuple(committed),
-            evaluations={version: dict(values) for version, values in self.progress.evaluations.items()},
+            evaluations={int(each["version"]): each["values"] for each in self._ask("evaluations")},
             clients=tuple(self._ask("clients")),
-            encoder=encoder,
+            encoder=self._plan.folder / f"{ENCODER}.safetensors" if ENCODER in self._plan.exports else None,
             untrained_digest="" if zero is None else str(zero["model_digest"]),
             seconds=self._last_committed - self._first_opened,
         )
 
-    def _method_file(self) -> list[str]:
-        return ["--method", self._plan.method] if self._plan.method.endswith(".py") else []
+    def _export(self, part: str) -> None:
+        arguments = ["--force", "--out", str(self._plan.folder / f"{part}.safetensors")]
+        if part != ENCODER:
+            arguments += ["--part", part]
+        if self._plan.trained_on:
+            arguments += ["--trained-on", self._plan.trained_on]
+        if self._plan.method.endswith(".py"):
+            arguments += ["--method", self._plan.method]
+        self._ask("export", *arguments)
 
     def _drain(self) -> None:
         self._ask("drain")

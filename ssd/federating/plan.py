@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 Json = Any
+ENCODER = "encoder"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,9 +35,9 @@ class FederationPlan:
     """Of every client's training."""
     overrides: Mapping[str, Mapping[str, Json]] = field(default_factory=dict)
     """Further settings of the coordinator: table -> key -> value, over those made from the rest."""
-    export: bool = True
-    """Take the encoder out at the end."""
-    parts: tuple[str, ...] = ()
-    """With it, these other parts of the model, such as `projector`, each as `PART.safetensors`."""
+    exports: tuple[str, ...] = (ENCODER,)
+    """Parts of the model to take out at the end, each as PART.safetensors; none for a method without an encoder."""
+    trained_on: str = ""
+    """The data set's name for the exported files."""
     stall_seconds: float = 180.0
     """No round, evaluation or worker for so long counts as hanging."""

@@ -28,6 +28,7 @@ HANG_SECONDS = 30.0
 OPERATOR_REQUESTS = {
     "Status": operator_pb.StatusRequest,
     "Rounds": operator_pb.RoundsRequest,
+    "Evaluations": operator_pb.EvaluationsRequest,
     "Clients": operator_pb.ClientsRequest,
     "Resume": operator_pb.ResumeRequest,
     "Revoke": operator_pb.RevokeRequest,

@@ -80,6 +80,12 @@ class ScriptedOperator(OperatorServicer):
             ]
         )  # fmt: skip
 
+    def Evaluations(self, request: Any, context: Any) -> pb.EvaluationsReply:  # noqa: N802  # the RPC's name
+        records = [(0, {"knn": 0.25}), (2, {"knn": 0.5, "rank": 7.0})]
+        return pb.EvaluationsReply(
+            evaluations=[pb.EvaluationRecord(version=version, values=values) for version, values in records]
+        )
+
     def Clients(self, request: Any, context: Any) -> pb.ClientsReply:  # noqa: N802  # the RPC's name
         return pb.ClientsReply(
             clients=[
@@ -227,6 +233,12 @@ class TestVerbs:
         assert lines[3].endswith("deadline")
         _, out, _ = run("rounds", "--address", address, "--format", "json")
         assert [each["outcome"] for each in json.loads(out)] == ["open", "committed", "abandoned"]
+
+    def test_evaluations(self, run: Run, address: str, operator: ScriptedOperator) -> None:
+        _, out, _ = run("evaluations", "--address", address)
+        assert out.splitlines() == ["version 0: knn 0.25", "version 2: knn 0.5, rank 7"]
+        _, out, _ = run("evaluations", "--address", address, "--format", "json")
+        assert json.loads(out)[1] == {"version": 2, "values": {"knn": 0.5, "rank": 7.0}}
 
     def test_clients(self, run: Run, address: str, operator: ScriptedOperator) -> None:
         _, out, _ = run("clients", "--address", address)

@@ -21,9 +21,11 @@ from ssd.experiment.layout import (
     refuse_changes,
     write_json,
 )
-from ssd.experiment.options import arguments
+from ssd.experiment.measuring import measure_arguments
+from ssd.experiment.options import arguments, command
 from ssd.experiment.run import claimed
 from ssd.experiment.settings import load, parse
+from ssd.federating.records import DaemonFailed
 from ssd.settings import SettingsError
 
 EXAMPLES = Path(__file__).parents[2] / "deploy" / "experiments"
@@ -101,7 +103,7 @@ def test_a_method_may_be_confined_to_settings_and_left_unmeasured() -> None:
     methods = [FILE["methods"][0], {"name": "ssd", "settings": ["silo"], "measured": False}]
     made = grid(changed(methods=methods))
     assert [cell.setting for cell in made if cell.method == "ssd"] == ["silo", "silo"]
-    assert all(bool(cell.measures) == cell.measured == (cell.method == "base") for cell in made)
+    assert all(bool(cell.measures) == bool(cell.exports) == (cell.method == "base") for cell in made)
 
 
 def test_options_become_arguments_of_the_commands() -> None:
@@ -110,9 +112,39 @@ def test_options_become_arguments_of_the_commands() -> None:
     assert cell.measures[""] == {
         "data": "digits",
         "arguments": ["--labels-per-class", "2", "--labels-per-class", "5", "--draws", "3"],
+        "parts": [],
     }
     settings = [{**FILE["settings"][0], "partition": {"scheme": "iid"}}]
     assert grid(changed(settings=settings))[0].config["partition"] == ["--scheme", "iid"]
+
+
+def test_a_measure_says_which_parts_of_the_model_it_needs_and_whom_it_is_for() -> None:
+    measures = [
+        {"measures": ["quality"], "features": ["h", "z"], "methods": ["base"]},
+        {"name": "transfer", "data": "mnist", "head": True},
+    ]
+    made = {cell.method: cell for cell in grid(changed(evaluation={"measures": measures}), only="silo")}
+    assert set(made["base"].measures) == {"", "transfer"}
+    assert set(made["ssd"].measures) == {"transfer"}
+    assert made["base"].exports == ("encoder", "head", "projector")
+    assert made["ssd"].exports == ("encoder", "head")
+    how = made["base"].measures["transfer"]
+    assert (how["data"], how["arguments"], how["parts"]) == ("mnist", [], ["head"])
+
+
+def test_a_measures_command_names_what_it_measures(tmp_path: Path) -> None:
+    how = {"data": "digits", "arguments": ["--draws", "3"], "parts": ["projector"]}
+    with pytest.raises(DaemonFailed, match="encoder"):
+        measure_arguments(how, tmp_path, None, None, seed=1, threads=1, device="cpu")
+    for part in ("encoder", "projector"):
+        (tmp_path / f"{part}.safetensors").touch()
+    made = measure_arguments(how, tmp_path, tmp_path / "p.json", "/data", seed=7, threads=1, device="cpu")
+    with command("evaluate").make_context("evaluate", made[3:]) as context:
+        assert context.params["seed"] == 7
+        assert context.params["draws"] == 3
+        assert context.params["root"] == Path("/data")
+        assert context.params["partition_file"] == tmp_path / "p.json"
+        assert context.params["projector_file"] == tmp_path / "projector.safetensors"
 
 
 def test_a_flag_is_given_or_left_out() -> None:

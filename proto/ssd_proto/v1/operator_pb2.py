@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from ssd_proto.v1 import tensor_pb2 as ssd__proto_dot_v1_dot_tensor__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bssd_proto/v1/operator.proto\x12\x0cssd_proto.v1\x1a\x19ssd_proto/v1/tensor.proto\"\x0f\n\rStatusRequest\"\xac\x05\n\x0bStatusReply\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0e\n\x06method\x18\x02 \x01(\t\x12\x0c\n\x04mode\x18\x03 \x01(\t\x12\r\n\x05phase\x18\x04 \x01(\t\x12\x13\n\x0bwaiting_for\x18\x05 \x01(\t\x12+\n\x07version\x18\x06 \x01(\x0b\x32\x1a.ssd_proto.v1.ModelVersion\x12\r\n\x05round\x18\x07 \x01(\x04\x12\x0f\n\x07\x61ttempt\x18\x08 \x01(\r\x12\x0e\n\x06rounds\x18\t \x01(\x04\x12\x35\n\x06\x63ohort\x18\n \x03(\x0b\x32%.ssd_proto.v1.StatusReply.CohortEntry\x12+\n\x07workers\x18\x0b \x03(\x0b\x32\x1a.ssd_proto.v1.WorkerStatus\x12\x1a\n\x12registered_clients\x18\x0c \x01(\r\x12\x19\n\x11\x63onnected_clients\x18\r \x01(\r\x12=\n\nevaluation\x18\x0e \x03(\x0b\x32).ssd_proto.v1.StatusReply.EvaluationEntry\x12\x19\n\x11\x65valuated_version\x18\x0f \x01(\x04\x12=\n\nstatistics\x18\x10 \x03(\x0b\x32).ssd_proto.v1.StatusReply.StatisticsEntry\x12\r\n\x05\x62uild\x18\x11 \x01(\t\x12\x16\n\x0euptime_seconds\x18\x12 \x01(\x01\x1a-\n\x0b\x43ohortEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\r:\x02\x38\x01\x1a\x31\n\x0f\x45valuationEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x1a\x31\n\x0fStatisticsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"m\n\x0cWorkerStatus\x12\x0e\n\x06worker\x18\x01 \x01(\t\x12\x0f\n\x07\x63lients\x18\x02 \x01(\r\x12\x11\n\tevaluates\x18\x03 \x01(\x08\x12\x0e\n\x06\x64\x65vice\x18\x04 \x01(\t\x12\x19\n\x11last_seen_seconds\x18\x05 \x01(\x01\"\x1e\n\rRoundsRequest\x12\r\n\x05limit\x18\x01 \x01(\r\"8\n\x0bRoundsReply\x12)\n\x06rounds\x18\x01 \x03(\x0b\x32\x19.ssd_proto.v1.RoundRecord\"\xce\x02\n\x0bRoundRecord\x12\r\n\x05round\x18\x01 \x01(\x04\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\r\x12\x0f\n\x07outcome\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x13\n\x0b\x63ohort_size\x18\x05 \x01(\r\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x06 \x01(\r\x12\x0f\n\x07seconds\x18\x07 \x01(\x01\x12\x14\n\x0cmodel_digest\x18\x08 \x01(\t\x12=\n\nstatistics\x18\t \x03(\x0b\x32).ssd_proto.v1.RoundRecord.StatisticsEntry\x12\x10\n\x08\x62ytes_up\x18\n \x01(\x04\x12\x12\n\nbytes_down\x18\x0b \x01(\x04\x12\x18\n\x10\x61\x63\x63\x65pted_clients\x18\x0c \x03(\t\x1a\x31\n\x0fStatisticsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"\x10\n\x0e\x43lientsRequest\";\n\x0c\x43lientsReply\x12+\n\x07\x63lients\x18\x01 \x03(\x0b\x32\x1a.ssd_proto.v1.ClientRecord\"\xaf\x01\n\x0c\x43lientRecord\x12\x0e\n\x06\x63lient\x18\x01 \x01(\t\x12\r\n\x05index\x18\x02 \x01(\x03\x12\x0e\n\x06worker\x18\x03 \x01(\t\x12\x1c\n\x14last_committed_round\x18\x04 \x01(\x04\x12\x0f\n\x07revoked\x18\x05 \x01(\x08\x12\x19\n\x11scaled_dimensions\x18\x06 \x03(\r\x12\r\n\x05\x61lpha\x18\x07 \x01(\x01\x12\x17\n\x0frounds_included\x18\x08 \x01(\x04\"\x0e\n\x0cWatchRequest\"\x0e\n\x0cPauseRequest\"\x0c\n\nPauseReply\"\x0f\n\rResumeRequest\"\r\n\x0bResumeReply\"\x0e\n\x0c\x44rainRequest\"\x0c\n\nDrainReply\"\x1f\n\rRevokeRequest\x12\x0e\n\x06\x63lient\x18\x01 \x01(\t\"\r\n\x0bRevokeReply\"0\n\x0eVersionRequest\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12\x0e\n\x06newest\x18\x02 \x01(\x08\"1\n\x0f\x44ownloadRequest\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\x0e\n\x06offset\x18\x02 \x01(\x04\":\n\x0c\x44ownloadPart\x12\x0c\n\x04size\x18\x01 \x01(\x04\x12\x0e\n\x06offset\x18\x02 \x01(\x04\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\"P\n\x0cVersionReply\x12+\n\x07version\x18\x01 \x01(\x0b\x32\x1a.ssd_proto.v1.ModelVersion\x12\x13\n\x0b\x64\x65\x63laration\x18\x02 \x01(\x0c\x32\xa5\x05\n\x08Operator\x12@\n\x06Status\x12\x1b.ssd_proto.v1.StatusRequest\x1a\x19.ssd_proto.v1.StatusReply\x12@\n\x06Rounds\x12\x1b.ssd_proto.v1.RoundsRequest\x1a\x19.ssd_proto.v1.RoundsReply\x12\x43\n\x07\x43lients\x12\x1c.ssd_proto.v1.ClientsRequest\x1a\x1a.ssd_proto.v1.ClientsReply\x12@\n\x05Watch\x12\x1a.ssd_proto.v1.WatchRequest\x1a\x19.ssd_proto.v1.StatusReply0\x01\x12=\n\x05Pause\x12\x1a.ssd_proto.v1.PauseRequest\x1a\x18.ssd_proto.v1.PauseReply\x12@\n\x06Resume\x12\x1b.ssd_proto.v1.ResumeRequest\x1a\x19.ssd_proto.v1.ResumeReply\x12=\n\x05\x44rain\x12\x1a.ssd_proto.v1.DrainRequest\x1a\x18.ssd_proto.v1.DrainReply\x12@\n\x06Revoke\x12\x1b.ssd_proto.v1.RevokeRequest\x1a\x19.ssd_proto.v1.RevokeReply\x12\x43\n\x07Version\x12\x1c.ssd_proto.v1.VersionRequest\x1a\x1a.ssd_proto.v1.VersionReply\x12G\n\x08\x44ownload\x12\x1d.ssd_proto.v1.DownloadRequest\x1a\x1a.ssd_proto.v1.DownloadPart0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bssd_proto/v1/operator.proto\x12\x0cssd_proto.v1\x1a\x19ssd_proto/v1/tensor.proto\"\x0f\n\rStatusRequest\"\xac\x05\n\x0bStatusReply\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0e\n\x06method\x18\x02 \x01(\t\x12\x0c\n\x04mode\x18\x03 \x01(\t\x12\r\n\x05phase\x18\x04 \x01(\t\x12\x13\n\x0bwaiting_for\x18\x05 \x01(\t\x12+\n\x07version\x18\x06 \x01(\x0b\x32\x1a.ssd_proto.v1.ModelVersion\x12\r\n\x05round\x18\x07 \x01(\x04\x12\x0f\n\x07\x61ttempt\x18\x08 \x01(\r\x12\x0e\n\x06rounds\x18\t \x01(\x04\x12\x35\n\x06\x63ohort\x18\n \x03(\x0b\x32%.ssd_proto.v1.StatusReply.CohortEntry\x12+\n\x07workers\x18\x0b \x03(\x0b\x32\x1a.ssd_proto.v1.WorkerStatus\x12\x1a\n\x12registered_clients\x18\x0c \x01(\r\x12\x19\n\x11\x63onnected_clients\x18\r \x01(\r\x12=\n\nevaluation\x18\x0e \x03(\x0b\x32).ssd_proto.v1.StatusReply.EvaluationEntry\x12\x19\n\x11\x65valuated_version\x18\x0f \x01(\x04\x12=\n\nstatistics\x18\x10 \x03(\x0b\x32).ssd_proto.v1.StatusReply.StatisticsEntry\x12\r\n\x05\x62uild\x18\x11 \x01(\t\x12\x16\n\x0euptime_seconds\x18\x12 \x01(\x01\x1a-\n\x0b\x43ohortEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\r:\x02\x38\x01\x1a\x31\n\x0f\x45valuationEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x1a\x31\n\x0fStatisticsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"m\n\x0cWorkerStatus\x12\x0e\n\x06worker\x18\x01 \x01(\t\x12\x0f\n\x07\x63lients\x18\x02 \x01(\r\x12\x11\n\tevaluates\x18\x03 \x01(\x08\x12\x0e\n\x06\x64\x65vice\x18\x04 \x01(\t\x12\x19\n\x11last_seen_seconds\x18\x05 \x01(\x01\"\x1e\n\rRoundsRequest\x12\r\n\x05limit\x18\x01 \x01(\r\"8\n\x0bRoundsReply\x12)\n\x06rounds\x18\x01 \x03(\x0b\x32\x19.ssd_proto.v1.RoundRecord\"\xce\x02\n\x0bRoundRecord\x12\r\n\x05round\x18\x01 \x01(\x04\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\r\x12\x0f\n\x07outcome\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x13\n\x0b\x63ohort_size\x18\x05 \x01(\r\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x06 \x01(\r\x12\x0f\n\x07seconds\x18\x07 \x01(\x01\x12\x14\n\x0cmodel_digest\x18\x08 \x01(\t\x12=\n\nstatistics\x18\t \x03(\x0b\x32).ssd_proto.v1.RoundRecord.StatisticsEntry\x12\x10\n\x08\x62ytes_up\x18\n \x01(\x04\x12\x12\n\nbytes_down\x18\x0b \x01(\x04\x12\x18\n\x10\x61\x63\x63\x65pted_clients\x18\x0c \x03(\t\x1a\x31\n\x0fStatisticsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"\x14\n\x12\x45valuationsRequest\"G\n\x10\x45valuationsReply\x12\x33\n\x0b\x65valuations\x18\x01 \x03(\x0b\x32\x1e.ssd_proto.v1.EvaluationRecord\"\x8e\x01\n\x10\x45valuationRecord\x12\x0f\n\x07version\x18\x01 \x01(\x04\x12:\n\x06values\x18\x02 \x03(\x0b\x32*.ssd_proto.v1.EvaluationRecord.ValuesEntry\x1a-\n\x0bValuesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"\x10\n\x0e\x43lientsRequest\";\n\x0c\x43lientsReply\x12+\n\x07\x63lients\x18\x01 \x03(\x0b\x32\x1a.ssd_proto.v1.ClientRecord\"\xaf\x01\n\x0c\x43lientRecord\x12\x0e\n\x06\x63lient\x18\x01 \x01(\t\x12\r\n\x05index\x18\x02 \x01(\x03\x12\x0e\n\x06worker\x18\x03 \x01(\t\x12\x1c\n\x14last_committed_round\x18\x04 \x01(\x04\x12\x0f\n\x07revoked\x18\x05 \x01(\x08\x12\x19\n\x11scaled_dimensions\x18\x06 \x03(\r\x12\r\n\x05\x61lpha\x18\x07 \x01(\x01\x12\x17\n\x0frounds_included\x18\x08 \x01(\x04\"\x0e\n\x0cWatchRequest\"\x0e\n\x0cPauseRequest\"\x0c\n\nPauseReply\"\x0f\n\rResumeRequest\"\r\n\x0bResumeReply\"\x0e\n\x0c\x44rainRequest\"\x0c\n\nDrainReply\"\x1f\n\rRevokeRequest\x12\x0e\n\x06\x63lient\x18\x01 \x01(\t\"\r\n\x0bRevokeReply\"0\n\x0eVersionRequest\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12\x0e\n\x06newest\x18\x02 \x01(\x08\"1\n\x0f\x44ownloadRequest\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\x0e\n\x06offset\x18\x02 \x01(\x04\":\n\x0c\x44ownloadPart\x12\x0c\n\x04size\x18\x01 \x01(\x04\x12\x0e\n\x06offset\x18\x02 \x01(\x04\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\"P\n\x0cVersionReply\x12+\n\x07version\x18\x01 \x01(\x0b\x32\x1a.ssd_proto.v1.ModelVersion\x12\x13\n\x0b\x64\x65\x63laration\x18\x02 \x01(\x0c\x32\xf6\x05\n\x08Operator\x12@\n\x06Status\x12\x1b.ssd_proto.v1.StatusRequest\x1a\x19.ssd_proto.v1.StatusReply\x12@\n\x06Rounds\x12\x1b.ssd_proto.v1.RoundsRequest\x1a\x19.ssd_proto.v1.RoundsReply\x12O\n\x0b\x45valuations\x12 .ssd_proto.v1.EvaluationsRequest\x1a\x1e.ssd_proto.v1.EvaluationsReply\x12\x43\n\x07\x43lients\x12\x1c.ssd_proto.v1.ClientsRequest\x1a\x1a.ssd_proto.v1.ClientsReply\x12@\n\x05Watch\x12\x1a.ssd_proto.v1.WatchRequest\x1a\x19.ssd_proto.v1.StatusReply0\x01\x12=\n\x05Pause\x12\x1a.ssd_proto.v1.PauseRequest\x1a\x18.ssd_proto.v1.PauseReply\x12@\n\x06Resume\x12\x1b.ssd_proto.v1.ResumeRequest\x1a\x19.ssd_proto.v1.ResumeReply\x12=\n\x05\x44rain\x12\x1a.ssd_proto.v1.DrainRequest\x1a\x18.ssd_proto.v1.DrainReply\x12@\n\x06Revoke\x12\x1b.ssd_proto.v1.RevokeRequest\x1a\x19.ssd_proto.v1.RevokeReply\x12\x43\n\x07Version\x12\x1c.ssd_proto.v1.VersionRequest\x1a\x1a.ssd_proto.v1.VersionReply\x12G\n\x08\x44ownload\x12\x1d.ssd_proto.v1.DownloadRequest\x1a\x1a.ssd_proto.v1.DownloadPart0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -40,6 +40,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_STATUSREPLY_STATISTICSENTRY']._serialized_options = b'8\001'
   _globals['_ROUNDRECORD_STATISTICSENTRY']._loaded_options = None
   _globals['_ROUNDRECORD_STATISTICSENTRY']._serialized_options = b'8\001'
+  _globals['_EVALUATIONRECORD_VALUESENTRY']._loaded_options = None
+  _globals['_EVALUATIONRECORD_VALUESENTRY']._serialized_options = b'8\001'
   _globals['_STATUSREQUEST']._serialized_start=72
   _globals['_STATUSREQUEST']._serialized_end=87
   _globals['_STATUSREPLY']._serialized_start=90
@@ -60,38 +62,46 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ROUNDRECORD']._serialized_end=1312
   _globals['_ROUNDRECORD_STATISTICSENTRY']._serialized_start=725
   _globals['_ROUNDRECORD_STATISTICSENTRY']._serialized_end=774
-  _globals['_CLIENTSREQUEST']._serialized_start=1314
-  _globals['_CLIENTSREQUEST']._serialized_end=1330
-  _globals['_CLIENTSREPLY']._serialized_start=1332
-  _globals['_CLIENTSREPLY']._serialized_end=1391
-  _globals['_CLIENTRECORD']._serialized_start=1394
-  _globals['_CLIENTRECORD']._serialized_end=1569
-  _globals['_WATCHREQUEST']._serialized_start=1571
-  _globals['_WATCHREQUEST']._serialized_end=1585
-  _globals['_PAUSEREQUEST']._serialized_start=1587
-  _globals['_PAUSEREQUEST']._serialized_end=1601
-  _globals['_PAUSEREPLY']._serialized_start=1603
-  _globals['_PAUSEREPLY']._serialized_end=1615
-  _globals['_RESUMEREQUEST']._serialized_start=1617
-  _globals['_RESUMEREQUEST']._serialized_end=1632
-  _globals['_RESUMEREPLY']._serialized_start=1634
-  _globals['_RESUMEREPLY']._serialized_end=1647
-  _globals['_DRAINREQUEST']._serialized_start=1649
-  _globals['_DRAINREQUEST']._serialized_end=1663
-  _globals['_DRAINREPLY']._serialized_start=1665
-  _globals['_DRAINREPLY']._serialized_end=1677
-  _globals['_REVOKEREQUEST']._serialized_start=1679
-  _globals['_REVOKEREQUEST']._serialized_end=1710
-  _globals['_REVOKEREPLY']._serialized_start=1712
-  _globals['_REVOKEREPLY']._serialized_end=1725
-  _globals['_VERSIONREQUEST']._serialized_start=1727
-  _globals['_VERSIONREQUEST']._serialized_end=1775
-  _globals['_DOWNLOADREQUEST']._serialized_start=1777
-  _globals['_DOWNLOADREQUEST']._serialized_end=1826
-  _globals['_DOWNLOADPART']._serialized_start=1828
-  _globals['_DOWNLOADPART']._serialized_end=1886
-  _globals['_VERSIONREPLY']._serialized_start=1888
-  _globals['_VERSIONREPLY']._serialized_end=1968
-  _globals['_OPERATOR']._serialized_start=1971
-  _globals['_OPERATOR']._serialized_end=2648
+  _globals['_EVALUATIONSREQUEST']._serialized_start=1314
+  _globals['_EVALUATIONSREQUEST']._serialized_end=1334
+  _globals['_EVALUATIONSREPLY']._serialized_start=1336
+  _globals['_EVALUATIONSREPLY']._serialized_end=1407
+  _globals['_EVALUATIONRECORD']._serialized_start=1410
+  _globals['_EVALUATIONRECORD']._serialized_end=1552
+  _globals['_EVALUATIONRECORD_VALUESENTRY']._serialized_start=1507
+  _globals['_EVALUATIONRECORD_VALUESENTRY']._serialized_end=1552
+  _globals['_CLIENTSREQUEST']._serialized_start=1554
+  _globals['_CLIENTSREQUEST']._serialized_end=1570
+  _globals['_CLIENTSREPLY']._serialized_start=1572
+  _globals['_CLIENTSREPLY']._serialized_end=1631
+  _globals['_CLIENTRECORD']._serialized_start=1634
+  _globals['_CLIENTRECORD']._serialized_end=1809
+  _globals['_WATCHREQUEST']._serialized_start=1811
+  _globals['_WATCHREQUEST']._serialized_end=1825
+  _globals['_PAUSEREQUEST']._serialized_start=1827
+  _globals['_PAUSEREQUEST']._serialized_end=1841
+  _globals['_PAUSEREPLY']._serialized_start=1843
+  _globals['_PAUSEREPLY']._serialized_end=1855
+  _globals['_RESUMEREQUEST']._serialized_start=1857
+  _globals['_RESUMEREQUEST']._serialized_end=1872
+  _globals['_RESUMEREPLY']._serialized_start=1874
+  _globals['_RESUMEREPLY']._serialized_end=1887
+  _globals['_DRAINREQUEST']._serialized_start=1889
+  _globals['_DRAINREQUEST']._serialized_end=1903
+  _globals['_DRAINREPLY']._serialized_start=1905
+  _globals['_DRAINREPLY']._serialized_end=1917
+  _globals['_REVOKEREQUEST']._serialized_start=1919
+  _globals['_REVOKEREQUEST']._serialized_end=1950
+  _globals['_REVOKEREPLY']._serialized_start=1952
+  _globals['_REVOKEREPLY']._serialized_end=1965
+  _globals['_VERSIONREQUEST']._serialized_start=1967
+  _globals['_VERSIONREQUEST']._serialized_end=2015
+  _globals['_DOWNLOADREQUEST']._serialized_start=2017
+  _globals['_DOWNLOADREQUEST']._serialized_end=2066
+  _globals['_DOWNLOADPART']._serialized_start=2068
+  _globals['_DOWNLOADPART']._serialized_end=2126
+  _globals['_VERSIONREPLY']._serialized_start=2128
+  _globals['_VERSIONREPLY']._serialized_end=2208
+  _globals['_OPERATOR']._serialized_start=2211
+  _globals['_OPERATOR']._serialized_end=2969
 # @@protoc_insertion_point(module_scope)

@@ -133,6 +133,31 @@ class RoundRecord(_message.Message):
     accepted_clients: _containers.RepeatedScalarFieldContainer[str]
     def __init__(self, round: _Optional[int] = ..., attempt: _Optional[int] = ..., outcome: _Optional[str] = ..., reason: _Optional[str] = ..., cohort_size: _Optional[int] = ..., accepted: _Optional[int] = ..., seconds: _Optional[float] = ..., model_digest: _Optional[str] = ..., statistics: _Optional[_Mapping[str, float]] = ..., bytes_up: _Optional[int] = ..., bytes_down: _Optional[int] = ..., accepted_clients: _Optional[_Iterable[str]] = ...) -> None: ...
 
+class EvaluationsRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class EvaluationsReply(_message.Message):
+    __slots__ = ("evaluations",)
+    EVALUATIONS_FIELD_NUMBER: _ClassVar[int]
+    evaluations: _containers.RepeatedCompositeFieldContainer[EvaluationRecord]
+    def __init__(self, evaluations: _Optional[_Iterable[_Union[EvaluationRecord, _Mapping]]] = ...) -> None: ...
+
+class EvaluationRecord(_message.Message):
+    __slots__ = ("version", "values")
+    class ValuesEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: float
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[float] = ...) -> None: ...
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    VALUES_FIELD_NUMBER: _ClassVar[int]
+    version: int
+    values: _containers.ScalarMap[str, float]
+    def __init__(self, version: _Optional[int] = ..., values: _Optional[_Mapping[str, float]] = ...) -> None: ...
+
 class ClientsRequest(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...

@@ -44,6 +44,11 @@ class OperatorStub(object):
                 request_serializer=ssd__proto_dot_v1_dot_operator__pb2.RoundsRequest.SerializeToString,
                 response_deserializer=ssd__proto_dot_v1_dot_operator__pb2.RoundsReply.FromString,
                 _registered_method=True)
+        self.Evaluations = channel.unary_unary(
+                '/ssd_proto.v1.Operator/Evaluations',
+                request_serializer=ssd__proto_dot_v1_dot_operator__pb2.EvaluationsRequest.SerializeToString,
+                response_deserializer=ssd__proto_dot_v1_dot_operator__pb2.EvaluationsReply.FromString,
+                _registered_method=True)
         self.Clients = channel.unary_unary(
                 '/ssd_proto.v1.Operator/Clients',
                 request_serializer=ssd__proto_dot_v1_dot_operator__pb2.ClientsRequest.SerializeToString,
@@ -98,6 +103,13 @@ class OperatorServicer(object):
 
     def Rounds(self, request, context):
         """Round attempts, newest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Evaluations(self, request, context):
+        """Everything that was measured in this run, by version.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -170,6 +182,11 @@ def add_OperatorServicer_to_server(servicer, server):
                     servicer.Rounds,
                     request_deserializer=ssd__proto_dot_v1_dot_operator__pb2.RoundsRequest.FromString,
                     response_serializer=ssd__proto_dot_v1_dot_operator__pb2.RoundsReply.SerializeToString,
+            ),
+            'Evaluations': grpc.unary_unary_rpc_method_handler(
+                    servicer.Evaluations,
+                    request_deserializer=ssd__proto_dot_v1_dot_operator__pb2.EvaluationsRequest.FromString,
+                    response_serializer=ssd__proto_dot_v1_dot_operator__pb2.EvaluationsReply.SerializeToString,
             ),
             'Clients': grpc.unary_unary_rpc_method_handler(
                     servicer.Clients,
@@ -266,6 +283,33 @@ class Operator(object):
             '/ssd_proto.v1.Operator/Rounds',
             ssd__proto_dot_v1_dot_operator__pb2.RoundsRequest.SerializeToString,
             ssd__proto_dot_v1_dot_operator__pb2.RoundsReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Evaluations(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/ssd_proto.v1.Operator/Evaluations',
+            ssd__proto_dot_v1_dot_operator__pb2.EvaluationsRequest.SerializeToString,
+            ssd__proto_dot_v1_dot_operator__pb2.EvaluationsReply.FromString,
             options,
             channel_credentials,
             insecure,

@@ -1,0 +1,141 @@
+"""`ssd experiment` with real daemons: a grid killed outright and run again comes to the same models."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from federation import PATIENCE, ROOT
+from ssd.experiment.stale import daemons_of
+
+pytestmark = [
+    pytest.mark.e2e,
+    pytest.mark.skipif(sys.platform != "linux", reason="finds processes in /proc"),
+]
+EXAMPLE = ROOT / "deploy" / "experiments" / "digits.toml"
+CELLS = [f"{method}/seed-{seed}" for seed in (1, 2) for method in ("fed_align_uniform", "ssd")]
+TIMES = frozenset({"seconds", "wall_seconds", "processor_seconds", "round_seconds", "resumed"})
+
+
+def start(out: Path, *arguments: str, file: Path = EXAMPLE) -> subprocess.Popen[str]:
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # A runner in the background of a shell ignores Ctrl-C, and its children with it.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "proto")])}
+    return subprocess.Popen(
+        [sys.executable, "-m", "ssd", "experiment", str(file), "--out", str(out), *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=environment,
+    )
+
+
+def finish(out: Path, *arguments: str, file: Path = EXAMPLE, code: int = 0) -> str:
+    runner = start(out, *arguments, file=file)
+    text, _ = runner.communicate(timeout=8 * PATIENCE)
+    assert runner.returncode == code, text
+    return text
+
+
+def results(out: Path) -> dict[str, dict[str, Any]]:
+    folder = out / "cells" / "dirichlet-0.1"
+    return {
+        cell: json.loads((folder / cell / "result.json").read_text())
+        for cell in CELLS
+        if (folder / cell / "result.json").exists()
+    }
+
+
+def timeless(value: Any) -> Any:
+    """Without what may differ between two runs of the same."""
+    if isinstance(value, dict):
+        return {key: timeless(item) for key, item in value.items() if key not in TIMES}
+    return [timeless(item) for item in value] if isinstance(value, list) else value
+
+
+def committed(log: Path) -> int:
+    return log.read_text().count('"round_committed"') if log.exists() else 0
+
+
+def until(condition: Callable[[], object], runner: subprocess.Popen[str] | None, what: str) -> None:
+    deadline = time.monotonic() + 2 * PATIENCE
+    while not condition():
+        assert runner is None or runner.poll() is None, f"ended early: {runner.communicate()[0]}"
+        assert time.monotonic() < deadline, f"waited in vain: {what}"
+        time.sleep(0.05)
+
+
+def test_a_grid_killed_half_way_and_run_again_comes_to_the_same_models(tmp_path: Path) -> None:
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    finish(whole, "--jobs", "2")
+    expected = results(whole)
+    assert list(expected) == CELLS
+    for result in expected.values():
+        assert [record["round"] for record in result["rounds"]] == [1, 2, 3, 4]
+        assert result["model_digest"] == result["rounds"][-1]["model_digest"]
+        assert set(result["evaluations"]) == {"0", "2", "4"}
+        assert result["measures"][""]["values"]["linear_probe_all"] > 0.5
+        assert result["cost"]["processor_seconds"] > 0
+    assert len({result["model_digest"] for result in expected.values()}) == 4
+    for seed in (1, 2):
+        paired = [expected[f"{method}/seed-{seed}"] for method in ("fed_align_uniform", "ssd")]
+        assert paired[0]["partition_digest"] == paired[1]["partition_digest"]
+        assert paired[0]["evaluations"]["0"] == paired[1]["evaluations"]["0"], "the same initial weights"
+    assert not list(whole.rglob("coordinator")), "state directories are gone"
+
+    runner = start(broken)
+    second = broken / "cells" / "dirichlet-0.1" / "ssd" / "seed-1"
+    until(lambda: committed(second / "coordinator.log") >= 2, runner, "the second cell is half-way")
+    running = daemons_of(second)
+    assert len(running) >= 2
+    runner.kill()
+    runner.communicate()
+    first_log = committed(second / "coordinator.log")
+    text = finish(broken)
+    assert "1 of 4 cells were finished before" in text
+    again = results(broken)
+    assert again["ssd/seed-1"]["cost"]["resumed"] is True
+    assert committed(second / "coordinator.log") == 4 >= first_log, "no round was done twice"
+    for cell in CELLS:
+        ours, theirs = timeless(again[cell]), timeless(expected[cell])
+        for name in ("model_digest", "partition_digest", "measures", "evaluations", "clients"):
+            assert ours[name] == theirs[name], (cell, name)
+    assert daemons_of(broken) == []
+    assert "4 of 4 cells were finished before" in finish(broken)
+
+
+def test_an_interrupted_experiment_leaves_no_process_and_a_failed_cell_does_not_stop_the_others(
+    tmp_path: Path,
+) -> None:
+    out = tmp_path / "out"
+    runner = start(out, "--only", "ssd/seed-2")
+    log = out / "cells" / "dirichlet-0.1" / "ssd" / "seed-2" / "coordinator.log"
+    until(lambda: committed(log) >= 1, runner, "a round is committed")
+    runner.send_signal(signal.SIGINT)
+    text, _ = runner.communicate(timeout=PATIENCE)
+    assert runner.returncode == 130, text
+    assert daemons_of(out) == []
+
+    file = tmp_path / "failing.toml"
+    broken = (
+        '[[methods]]\nname = "ssd"\nlabel = "broken"\ncoordinator = { limits = { max_client_weight = 1 } }\n'
+    )
+    file.write_text(EXAMPLE.read_text() + "\n" + broken)
+    text = finish(tmp_path / "failing", "--only", "seed-1", "--jobs", "3", file=file, code=3)
+    assert "failed: dirichlet-0.1/broken/seed-1: " in text
+    assert "1 of 3 cells failed" in text
+    assert {"fed_align_uniform/seed-1", "ssd/seed-1"} == set(results(tmp_path / "failing"))
+
+    file.write_text(EXAMPLE.read_text().replace("lr = 0.05", "lr = 0.06"))
+    text = finish(tmp_path / "failing", "--only", "seed-1", file=file, code=3)
+    assert "config.lr: 0.05 there, 0.06 now" in text
