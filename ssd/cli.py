@@ -17,7 +17,7 @@ import click
 
 from ssd.data.errors import DataError
 from ssd.evaluation.command import evaluate
-from ssd.experiment.cli import experiment
+from ssd.experiment.cli import experiment, report
 from ssd.terminal import (
     CODES,
     EXIT_INTERRUPTED,
@@ -236,6 +236,7 @@ def _show_partition(found: Partition) -> None:
 cli.add_command(evaluate)
 
 cli.add_command(experiment)
+cli.add_command(report)
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from ssd.evaluation.evaluate import EvaluationOptions, evaluate_encoder
 from ssd.evaluation.features import Encode, features, module_encoder
 from ssd.export import load_encoder
 from ssd.federating.words import duration, size
-from ssd.report.curves import ACCURACY, LOSSES, RANK, SEPARATION, UNIFORMITY, round_values, save_curves
+from ssd.report.curves import ACCURACY, LOSSES, RANK, SEPARATION, UNIFORMITY, run_rows, save_curves
 from ssd.report.representation_map import save_representation_map
 from ssd.report.table import explain, measures_table
 
@@ -122,23 +122,6 @@ def traffic(outcome: Outcome) -> tuple[float, float]:
     return up / count, down / count
 
 
-def curve_rows(outcome: Outcome) -> list[dict[str, float]]:
-    """A row per version for `ssd.report.curves`; version 0 has an evaluation only."""
-    statistics = {int(record["round"]): record["statistics"] for record in outcome.rounds}
-    rows = []
-    for version in sorted({*statistics, *outcome.evaluations}):
-        row = round_values(version, None, outcome.evaluations.get(version))
-        # The coordinator's statistics are means already.
-        for term, value in statistics.get(version, {}).items():
-            if term in _TERMS:
-                row["loss" if term == "loss" else f"loss_{term}"] = float(value)
-        rows.append(row)
-    return rows
-
-
-_TERMS = frozenset({"loss", "alignment", "uniformity", "dsr", "distillation"})
-
-
 def draw(
     settings: DemoSettings,
     outcomes: Sequence[Outcome],
@@ -152,7 +135,7 @@ def draw(
     ordered = sorted(outcomes, key=lambda each: each.contender.method != "ssd")
     save_curves(
         curves,
-        {each.contender.title: curve_rows(each) for each in ordered},
+        {each.contender.title: run_rows(each.rounds, each.evaluations) for each in ordered},
         panels=(LOSSES, SEPARATION, UNIFORMITY, ACCURACY, RANK),
         title=f"Digits, {CLIENTS} clients, Dirichlet({ALPHA:g}), seed {settings.seed}",
     )

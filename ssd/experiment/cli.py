@@ -1,4 +1,4 @@
-"""`ssd experiment`. What it needs is imported when it runs: `ssd --help` stays quick."""
+"""`ssd experiment` and `ssd report`. What they need is imported when they run: `ssd --help` stays quick."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ssd.terminal import EXIT_OK, EXIT_REFUSED, EXIT_USAGE, complain, console
+from ssd.terminal import CODES, EXIT_OK, EXIT_REFUSED, EXIT_USAGE, complain, console
 
 if TYPE_CHECKING:
     from ssd.experiment.grid import Cell
@@ -100,3 +100,31 @@ def _report(failures: Sequence[Failure], total: int, folder: Path) -> None:
         click.echo(f"{len(failures)} of {total} cells failed; the same command tries them again", err=True)
     else:
         click.echo(f"{total} cells finished; next: ssd report {folder}")
+
+
+@click.command(epilog=CODES)
+@click.argument("folder", type=click.Path(path_type=Path, file_okay=False), metavar="DIR")
+@click.option("--out", type=click.Path(path_type=Path, file_okay=False),
+              help="Where the report goes.  [default: DIR/report]")  # fmt: skip
+@click.option("--root", type=click.Path(path_type=Path, file_okay=False),
+              help="Folder of CIFAR or MNIST files, for the maps.  [default: data.root, else $SSD_DATA_ROOT]")  # fmt: skip
+@click.option("--maps/--no-maps", default=True, show_default=True, help="Draw maps of the representations.")
+def report(folder: Path, out: Path | None, root: Path | None, maps: bool) -> int:
+    """Tables, curves and verdicts of the experiment in DIR, from whichever of its cells are finished."""
+    from ssd.experiment.layout import CellRefused
+    from ssd.experiment.report.results import read
+    from ssd.experiment.report.write import write_report
+    from ssd.settings import SettingsError
+
+    try:
+        results = read(folder)
+    except (SettingsError, CellRefused) as error:
+        complain(str(error))
+        return EXIT_USAGE
+    found = root or results.experiment.data.root or os.environ.get("SSD_DATA_ROOT")
+    where = None if found is None else Path(found)
+    written = write_report(
+        results, out or folder / "report", where, with_maps=maps, say=lambda text: click.echo(text, err=True)
+    )
+    click.echo(f"{len(results.results)} of {len(results.cells)} cells -> {', '.join(map(str, written))}")
+    return EXIT_OK

@@ -25,13 +25,24 @@ VERSION = 1
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Cell:
-    """One method in one setting with one seed."""
+class Place:
+    """Where in the grid a cell is."""
 
     setting: str
     method: str
     """Its label."""
     seed: int
+
+    @property
+    def name(self) -> str:
+        """Unique in the experiment, and the cell's folder."""
+        return f"{self.setting}/{self.method}/seed-{self.seed}"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Cell(Place):
+    """One method in one setting with one seed."""
+
     config: Mapping[str, Json]
     """What training depends on; a directory that holds a cell of another `config` is not touched."""
     file: Path | None
@@ -42,19 +53,25 @@ class Cell:
     """Parts of the final model to take out: the encoder, and what the measures need besides."""
 
     @property
-    def name(self) -> str:
-        """Unique in the experiment, and its folder."""
-        return f"{self.setting}/{self.method}/seed-{self.seed}"
-
-    @property
     def partition(self) -> str:
         """Its partition file's name: cells that share a setting and a seed share it, and no other options do."""
         made_from = {key: self.config[key] for key in ("data", "partition", "clients", "seed")}
         return f"{self.setting}-seed-{self.seed}-{json_digest(made_from)[:8]}.json"
 
 
+def places(experiment: Experiment) -> list[Place]:
+    """The grid: seed by seed, so that early results already compare all methods."""
+    return [
+        Place(setting=setting.name, method=method.label, seed=seed)
+        for setting in experiment.settings
+        for seed in experiment.experiment.seeds
+        for method in experiment.methods
+        if setting.name in (method.settings or (setting.name,))
+    ]
+
+
 def cells(experiment: Experiment, only: str = "") -> list[Cell]:
-    """Every cell: seed by seed, so that early results already compare all methods.
+    """Every cell of the grid.
 
     Args:
         experiment: the file.
@@ -65,52 +82,51 @@ def cells(experiment: Experiment, only: str = "") -> list[Cell]:
             file.
     """
     mistakes: list[str] = []
-    made = []
-    partitions = {each.name: _partition(each, mistakes) for each in experiment.settings}
+    settings = {each.name: each for each in experiment.settings}
+    methods = {each.label: each for each in experiment.methods}
+    partitions = {name: _partition(each, mistakes) for name, each in settings.items()}
     measures = {
-        each.name: read_measures(experiment.evaluation.measures, kind_of(experiment, each), mistakes)
-        for each in experiment.settings
+        name: read_measures(experiment.evaluation.measures, kind_of(experiment, each), mistakes)
+        for name, each in settings.items()
     }
-    sources = {each.label: _source(each, mistakes) for each in experiment.methods}
-    for setting in experiment.settings:
-        for seed in experiment.experiment.seeds:
-            for method in experiment.methods:
-                if method.settings and setting.name not in method.settings:
-                    continue
-                config = {
-                    "format": FORMAT,
-                    "version": VERSION,
-                    "data": kind_of(experiment, setting),
-                    "partition": partitions[setting.name],
-                    "clients": setting.clients,
-                    "cohort_size": setting.cohort_size or setting.clients,
-                    "rounds": setting.rounds,
-                    "seed": seed,
-                    "threads": experiment.experiment.threads,
-                    "evaluate_every": experiment.evaluation.every,
-                    "method": {"name": method.name, "source": sources[method.label]},
-                    "config": merge(merge(experiment.config, setting.config), method.config),
-                    "coordinator": merge(setting.coordinator, method.coordinator),
-                }
-                wanted = {
-                    name: how.to_json()
-                    for name, how in measures[setting.name].items()
-                    if method.measured and method.label in (how.methods or (method.label,))
-                }
-                parts = {part for how in wanted.values() for part in how["parts"]}
-                made.append(
-                    Cell(
-                        setting=setting.name,
-                        method=method.label,
-                        seed=seed,
-                        config=config,
-                        file=None if method.file is None else Path(method.file),
-                        measures=wanted,
-                        exports=(ENCODER, *sorted(parts)) if method.measured else (),
-                    )
-                )
+    sources = {label: _source(each, mistakes) for label, each in methods.items()}
     if mistakes:
         raise SettingsError(list(dict.fromkeys(mistakes)))
+    made = []
+    for place in places(experiment):
+        setting, method = settings[place.setting], methods[place.method]
+        config = {
+            "format": FORMAT,
+            "version": VERSION,
+            "data": kind_of(experiment, setting),
+            "partition": partitions[setting.name],
+            "clients": setting.clients,
+            "cohort_size": setting.cohort_size or setting.clients,
+            "rounds": setting.rounds,
+            "seed": place.seed,
+            "threads": experiment.experiment.threads,
+            "evaluate_every": experiment.evaluation.every,
+            "method": {"name": method.name, "source": sources[method.label]},
+            "config": merge(merge(experiment.config, setting.config), method.config),
+            "coordinator": merge(setting.coordinator, method.coordinator),
+        }
+        wanted = {
+            name: how.to_json()
+            for name, how in measures[setting.name].items()
+            if method.measured and method.label in (how.methods or (method.label,))
+        }
+        parts = {part for how in wanted.values() for part in how["parts"]}
+        made.append(
+            Cell(
+                setting=setting.name,
+                method=method.label,
+                seed=place.seed,
+                config=config,
+                file=None if method.file is None else Path(method.file),
+                measures=wanted,
+                exports=(ENCODER, *sorted(parts)) if method.measured else (),
+            )
+        )
     return [cell for cell in made if only in cell.name]
 
 

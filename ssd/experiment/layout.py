@@ -3,6 +3,7 @@
 ::
 
     OUT/experiment.json            the file as it was understood last
+    OUT/claims.json                how many cells had finished when a claim was first seen
     OUT/partitions/SETTING-seed-N-OPTIONS.json
     OUT/cells/SETTING/METHOD/seed-N/
         config.json                what training depends on; written first, compared ever after
@@ -20,19 +21,20 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ssd.experiment.grid import Cell, differing
+from ssd.experiment.grid import Cell, Place, differing
 from ssd.files import write_atomically
 
 Json = Any
 LOCK = ".ssd-experiment"
 RESULT, TRAINED, CONFIG, TASK = "result.json", "trained.json", "config.json", "task.json"
+EXPERIMENT, CLAIMS = "experiment.json", "claims.json"
 
 
 class CellRefused(ValueError):
     """A cell's folder holds something else; the message says what."""
 
 
-def folder_of(out: Path, cell: Cell) -> Path:
+def folder_of(out: Path, cell: Place) -> Path:
     """A cell's folder."""
     return out / "cells" / cell.name
 

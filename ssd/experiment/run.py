@@ -12,15 +12,20 @@ from typing import Any
 
 from rich.console import Console
 
+from ssd.digest import json_digest
 from ssd.experiment.cell import CellTask
-from ssd.experiment.grid import Cell
+from ssd.experiment.grid import Cell, places
 from ssd.experiment.layout import (
+    CLAIMS,
+    EXPERIMENT,
     LOCK,
+    RESULT,
     TASK,
     CellRefused,
     finished,
     folder_of,
     partition_of,
+    read_json,
     refuse_changes,
     write_json,
 )
@@ -89,7 +94,8 @@ def run_experiment(
                 refusals.append(str(refused))
         if refusals:
             raise CellRefused("\n".join(refusals))
-        write_json(out / "experiment.json", to_json(experiment))
+        write_json(out / EXPERIMENT, to_json(experiment))
+        note_claims(out, experiment)
         todo = [cell for cell in made if not finished(out, cell)]
         with Display(console, len(made)) as display, Children(STOP_SECONDS) as children:
             if len(todo) < len(made):
@@ -97,6 +103,15 @@ def run_experiment(
                 display.say(f"{len(made) - len(todo)} of {len(made)} cells were finished before")
             pool = _Pool(experiment.experiment, out, children, display, root=root, keep=keep)
             return pool.run(todo, jobs)
+
+
+def note_claims(out: Path, experiment: Experiment) -> None:
+    """Keep with every claim how many cells had finished when its present wording was first seen here."""
+    known = read_json(out / CLAIMS) or {}
+    done = sum((folder_of(out, place) / RESULT).exists() for place in places(experiment))
+    for claim in experiment.claims:
+        known.setdefault(json_digest(to_json(claim)), {"name": claim.name, "finished_cells": done})
+    write_json(out / CLAIMS, known)
 
 
 @contextlib.contextmanager

@@ -92,6 +92,30 @@ def round_values(
     return values
 
 
+TERMS = frozenset(name.removeprefix("loss_") for panel in (LOSSES, SEPARATION) for name in panel.series)
+"""Statistics of a round that are terms of the loss."""
+
+
+def run_rows(
+    rounds: Sequence[Mapping[str, Any]], evaluations: Mapping[int, Mapping[str, float]]
+) -> list[dict[str, float]]:
+    """A row per version of a run; version 0, before any round, has an evaluation only.
+
+    Args:
+        rounds: one record per committed round, as `ssd-coordinator rounds` gives them; its statistics are means.
+        evaluations: measures by version.
+    """
+    statistics = {int(record["round"]): record["statistics"] for record in rounds}
+    rows = []
+    for version in sorted({*statistics, *evaluations}):
+        row = round_values(version, None, evaluations.get(version))
+        for term, value in statistics.get(version, {}).items():
+            if term in TERMS:
+                row["loss" if term == "loss" else f"loss_{term}"] = float(value)
+        rows.append(row)
+    return rows
+
+
 def save_curves(
     path: Path,
     runs: Mapping[str, Sequence[RoundValues]],

@@ -414,14 +414,6 @@ def test_a_worse_result_is_said_as_plainly_as_a_better_one() -> None:
     assert "FedAlignUniform: +20.0 points over the untrained encoder" in text
 
 
-def test_curves_hold_losses_and_evaluations_by_version() -> None:
-    rows = closing.curve_rows(outcome(1))
-    assert [row["round"] for row in rows] == [0, 1, 2]
-    assert [row.get("loss") for row in rows] == [None, -1.0, -2.0]
-    assert [row.get("uniformity_inter") for row in rows] == [0.05, None, 0.5]
-    assert all("batches" not in row for row in rows)
-
-
 def test_traffic_is_the_mean_of_the_committed_rounds() -> None:
     assert closing.traffic(outcome(0)) == (150.0, 10.0)
 

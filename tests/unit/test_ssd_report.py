@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from ssd.report import curves as curves_room
-from ssd.report.curves import ACCURACY, RANK, UNIFORMITY, Panel, round_values, save_curves
+from ssd.report.curves import ACCURACY, RANK, UNIFORMITY, Panel, round_values, run_rows, save_curves
 from ssd.report.representation_map import flatten, save_representation_map
 from ssd.report.style import RUN_COLOURS
 
@@ -146,3 +146,12 @@ class TestMap:
             save_representation_map(path, {}, [0] * 60)
         with pytest.raises(ValueError, match="3 or more"):
             save_representation_map(path, {"a": FEATURES[:2]}, [0] * 2)
+
+
+def test_rows_of_a_run_hold_losses_and_evaluations_by_version() -> None:
+    rounds = [{"round": n, "statistics": {"loss": -float(n), "batches": 3.0}} for n in (1, 2)]
+    rows = run_rows(rounds, {0: {"uniformity_inter": 0.05}, 2: {"uniformity_inter": 0.5}})
+    assert [row["round"] for row in rows] == [0, 1, 2]
+    assert [row.get("loss") for row in rows] == [None, -1.0, -2.0]
+    assert [row.get("uniformity_inter") for row in rows] == [0.05, None, 0.5]
+    assert all("batches" not in row for row in rows)

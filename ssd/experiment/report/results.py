@@ -1,0 +1,105 @@
+"""The finished cells of an experiment, and every number of each by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ssd.digest import json_digest
+from ssd.experiment.grid import Place, places
+from ssd.experiment.layout import CLAIMS, EXPERIMENT, RESULT, folder_of, read_json
+from ssd.experiment.settings import ClaimTable, Experiment, parse
+from ssd.settings import SettingsError, to_json
+
+Json = Any
+EVALUATED = "evaluated"
+"""What the coordinator's evaluator measured on the last version stands under this name."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Results:
+    """An experiment and those of its cells that are finished."""
+
+    experiment: Experiment
+    cells: tuple[Place, ...]
+    """All of them."""
+    results: Mapping[str, Mapping[str, Json]]
+    """`result.json` by the cell's name."""
+    folder: Path
+
+    def of(self, setting: str, method: str, seed: int) -> Mapping[str, Json] | None:
+        """One cell's result; None while it is missing."""
+        return self.results.get(f"{setting}/{method}/seed-{seed}")
+
+    def values(self, setting: str, method: str, measure: str) -> dict[int, float]:
+        """A measure by seed, of the cells that have it."""
+        found = {}
+        for cell in self.cells:
+            if (cell.setting, cell.method) == (setting, method) and cell.name in self.results:
+                value = numbers(self.results[cell.name]).get(measure)
+                if value is not None:
+                    found[cell.seed] = value
+        return found
+
+    def methods(self, setting: str) -> list[str]:
+        """Labels of the methods with cells in a setting, in the file's order."""
+        there = {cell.method for cell in self.cells if cell.setting == setting}
+        return [method.label for method in self.experiment.methods if method.label in there]
+
+    def seeds(self, setting: str, method: str) -> list[int]:
+        """Seeds that are planned."""
+        return [cell.seed for cell in self.cells if (cell.setting, cell.method) == (setting, method)]
+
+    def measures(self, setting: str) -> list[str]:
+        """Names of everything measured in a setting, in the order of the results."""
+        names: dict[str, None] = {}
+        for cell in self.cells:
+            if cell.setting == setting and cell.name in self.results:
+                names |= dict.fromkeys(numbers(self.results[cell.name]))
+        return list(names)
+
+    @property
+    def missing(self) -> Sequence[str]:
+        """Names of the cells that are not finished."""
+        return [cell.name for cell in self.cells if cell.name not in self.results]
+
+
+def numbers(result: Mapping[str, Json]) -> dict[str, float]:
+    """Every final number of a result: `NAME/KEY` of the measure NAME, `KEY` of the one without a name, and
+    `evaluated/KEY` of the last evaluation during the run.
+    """
+    found: dict[str, float] = {}
+    for name, measured in result["measures"].items():
+        found |= {f"{name}/{key}" if name else key: value for key, value in measured["values"].items()}
+    last = result["evaluations"].get(str(result["model_version"]), {})
+    found |= {f"{EVALUATED}/{key}": last[key] for key in sorted(last) if last[key] is not None}
+    return found
+
+
+def read(folder: Path) -> Results:
+    """The results in an experiment's folder.
+
+    Raises:
+        SettingsError: no experiment was run there.
+        CellRefused: a result is damaged.
+    """
+    stored = read_json(folder / EXPERIMENT)
+    if stored is None:
+        raise SettingsError([f"{folder} holds no experiment: there is no {EXPERIMENT} in it"])
+    experiment = parse(stored, folder)
+    made = tuple(places(experiment))
+    found = {cell.name: read_json(folder_of(folder, cell) / RESULT) for cell in made}
+    return Results(
+        experiment=experiment,
+        cells=made,
+        results={name: result for name, result in found.items() if result is not None},
+        folder=folder,
+    )
+
+
+def finished_before(results: Results, claim: ClaimTable) -> int | None:
+    """How many cells had finished when a claim was first seen as it is now; None if the runner never saw it."""
+    noted = (read_json(results.folder / CLAIMS) or {}).get(json_digest(to_json(claim)))
+    return None if noted is None else int(noted["finished_cells"])

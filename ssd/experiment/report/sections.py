@@ -1,0 +1,211 @@
+"""The document of an experiment: claims first, then a section per setting, then how it all was made."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from ssd.experiment.report.claims import RULE, Verdict, verdicts
+from ssd.experiment.report.document import Block, Grid, Heading, Paragraph, Picture
+from ssd.experiment.report.pictures import title_of
+from ssd.experiment.report.results import Results, finished_before
+from ssd.experiment.report.statistics import paired, spread
+from ssd.experiment.report.words import (
+    MISSING,
+    difference_words,
+    ordered,
+    row_of,
+    spread_words,
+    value,
+)
+from ssd.federating.words import duration, size
+
+Json = Any
+
+
+def document(results: Results, pictures: Mapping[str, list[Picture | Paragraph]]) -> list[Block]:
+    """The whole report.
+
+    Args:
+        results: the finished cells.
+        pictures: what stands at the end of each setting's section.
+    """
+    experiment = results.experiment
+    done, total = len(results.results), len(results.cells)
+    seeds = ", ".join(map(str, experiment.experiment.seeds))
+    blocks: list[Block] = [
+        Heading(1, f"Experiment {experiment.experiment.name}"),
+        Paragraph(
+            f"{done} of {total} cells are finished. Seeds {seeds}; within a setting and a seed all methods have the same "
+            "partition, initial weights and draws of labels."
+        ),
+    ]
+    if results.missing:
+        blocks.append(Paragraph(f"Missing: {', '.join(results.missing)}."))
+    if experiment.claims:
+        blocks += _claims(results)
+    for setting in experiment.settings:
+        blocks += _setting(results, setting.name)
+        blocks += pictures.get(setting.name, [])
+    return blocks + _provenance(results)
+
+
+def _claims(results: Results) -> list[Block]:
+    rows = [
+        [_named(each), each.claim.text, each.word, _evidence(each), _when(results, each)]
+        for each in verdicts(results)
+    ]
+    head = ["claim", "words", "verdict", "difference [95 % interval]", "written down"]
+    return [Heading(2, "Claims"), Paragraph(RULE), Grid(head, rows)]
+
+
+def _named(verdict: Verdict) -> str:
+    return f"{verdict.claim.name} ({verdict.setting})"
+
+
+def _evidence(verdict: Verdict) -> str:
+    claim = verdict.claim
+    row = row_of(claim.measure)
+    evidence = difference_words(verdict.difference, row)
+    side = "above" if claim.direction == "above" else "below"
+    seeds = f"; {verdict.planned} seeds planned" if _count(verdict) < verdict.planned else ""
+    return (
+        f"{row.words}, {claim.method} − {claim.against}: {evidence}; claimed {side} "
+        f"{value(claim.threshold, row, sign=True)}{seeds}"
+    )
+
+
+def _count(verdict: Verdict) -> int:
+    return 0 if verdict.difference is None else verdict.difference.count
+
+
+def _when(results: Results, verdict: Verdict) -> str:
+    finished = finished_before(results, verdict.claim)
+    if finished is None:
+        return "unknown to the runner"
+    return "before any cell had finished" if finished == 0 else f"when {finished} cells had finished"
+
+
+def _setting(results: Results, setting: str) -> list[Block]:
+    labels = results.methods(setting)
+    titles = [title_of(results, label) for label in labels]
+    base = results.experiment.base
+    rows = [row_of(measure) for measure in ordered(results.measures(setting))]
+    blocks: list[Block] = [Heading(2, setting), Paragraph(_facts(results, setting))]
+    if not rows:
+        return [*blocks, Paragraph("No cell has a measure yet.")]
+    means = []
+    for row in rows:
+        cells = [
+            spread_words(
+                spread(list(results.values(setting, label, row.key).values())),
+                row,
+                len(results.seeds(setting, label)),
+            )
+            for label in labels
+        ]
+        means.append([row.words, *cells])
+    blocks.append(Grid(["", *titles], means, "Mean ± sample standard deviation over seeds."))
+    if base in labels and len(labels) > 1:
+        others = [label for label in labels if label != base]
+        pairs = []
+        for row in rows:
+            reference = results.values(setting, base, row.key)
+            found = [paired(results.values(setting, label, row.key), reference) for label in others]
+            pairs.append([row.words, *(difference_words(each, row) for each in found)])
+        caption = (
+            f"Paired differences to {title_of(results, base)}, seed by seed: mean [95 % interval by the t-distribution], "
+            "number of seeds. Accuracies in percentage points."
+        )
+        blocks.append(Grid(["", *(title_of(results, label) for label in others)], pairs, caption))
+    blocks += _commands(results, setting)
+    blocks.append(_cost(results, setting, labels, titles))
+    return blocks
+
+
+def _commands(results: Results, setting: str) -> list[Block]:
+    """How the final measures were taken, once for all methods that were measured alike."""
+    told: dict[str, None] = {}
+    for label in results.methods(setting):
+        for seed in results.seeds(setting, label):
+            result = results.of(setting, label, seed)
+            for name, measured in () if result is None else result["measures"].items():
+                how = measured["how"]
+                parts = [f"--{part} ..." for part in how["parts"]]
+                words = " ".join(["ssd evaluate", "--data", how["data"], *parts, *how["arguments"]])
+                told[f"{name}: {words}" if name else words] = None
+    return (
+        [Paragraph(f"Measured with {'; '.join(told)}. What each means is in docs/evaluation.md.")]
+        if told
+        else []
+    )
+
+
+def _facts(results: Results, setting: str) -> str:
+    table = next(each for each in results.experiment.settings if each.name == setting)
+    cohort = table.cohort_size or table.clients
+    options = ", ".join(f"{key} {item}" for key, item in table.partition.items()) or "the defaults"
+    return (
+        f"{table.data or results.experiment.data.kind}, {table.clients} clients of which {cohort} take part in each of "
+        f"{table.rounds} rounds; partition: {options}."
+    )
+
+
+def _cost(results: Results, setting: str, labels: list[str], titles: list[str]) -> Grid:
+    words = {
+        "bytes_up": ("sent up", size),
+        "bytes_down": ("sent down", size),
+        "round_seconds": ("time for the rounds", duration),
+        "processor_seconds": ("processor time of training", duration),
+    }
+    rows = []
+    for key, (name, write) in words.items():
+        cells = []
+        for label in labels:
+            found = [results.of(setting, label, seed) for seed in results.seeds(setting, label)]
+            values = [float(each["cost"][key]) for each in found if each is not None]
+            cells.append(write(sum(values) / len(values)) if values else MISSING)
+        rows.append([name, *cells])
+    resumed = any(result["cost"]["resumed"] for result in results.results.values())
+    note = (
+        " Some cell was taken up again after an interruption: its processor time is of the last part."
+        if resumed
+        else ""
+    )
+    return Grid(["", *titles], rows, f"Of a whole cell, mean over seeds.{note}")
+
+
+def _provenance(results: Results) -> list[Block]:
+    rows = []
+    machines: dict[str, int] = {}
+    for place in results.cells:
+        result = results.results.get(place.name)
+        if result is None:
+            rows.append([place.name, MISSING, MISSING, MISSING])
+            continue
+        made = json.dumps(
+            {"versions": result["versions"], "machine": result["machine"], "code": result["code"]},
+            sort_keys=True,
+        )
+        number = machines.setdefault(made, len(machines) + 1)
+        rows.append(
+            [place.name, result["model_digest"][:16], result["partition_digest"][:16] or "-", str(number)]
+        )
+    blocks: list[Block] = [
+        Heading(2, "Digests"),
+        Grid(
+            ["cell", "model", "partition", "made with"],
+            rows,
+            "The first 16 digits; whole ones in results.json.",
+        ),
+        Heading(2, "Made with"),
+    ]
+    for text, number in machines.items():
+        made = json.loads(text)
+        machine = ", ".join(f"{key} {item}" for key, item in made["machine"].items())
+        versions = ", ".join(f"{key} {item}" for key, item in made["versions"].items())
+        blocks.append(
+            Paragraph(f"{number}: {machine}. {versions}. Code: {made['code'] or 'an installed package'}.")
+        )
+    return blocks
