@@ -132,6 +132,7 @@ def run_cell(task: CellTask, children: Children, say: Saying) -> None:
         arguments = measure_arguments(
             how,
             folder,
+            task.exports,
             partition,
             task.root,
             seed=task.config["seed"],

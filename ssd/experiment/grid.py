@@ -13,10 +13,9 @@ from typing import Any
 
 from ssd.data.errors import DataError
 from ssd.digest import digest_bytes, json_digest
-from ssd.experiment.measures import read_measures
+from ssd.experiment.measures import parts_for, read_measures
 from ssd.experiment.options import PARTITION_OWN, accepted, arguments, command
 from ssd.experiment.settings import Experiment, MethodTable, SettingTable
-from ssd.federating.plan import ENCODER
 from ssd.settings import SettingsError, merge
 
 Json = Any
@@ -95,7 +94,7 @@ def cells(experiment: Experiment, only: str = "") -> list[Cell]:
     made = []
     for place in places(experiment):
         setting, method = settings[place.setting], methods[place.method]
-        config = {
+        config: dict[str, Json] = {
             "format": FORMAT,
             "version": VERSION,
             "data": kind_of(experiment, setting),
@@ -115,7 +114,6 @@ def cells(experiment: Experiment, only: str = "") -> list[Cell]:
             for name, how in measures[setting.name].items()
             if method.measured and method.label in (how.methods or (method.label,))
         }
-        parts = {part for how in wanted.values() for part in how["parts"]}
         made.append(
             Cell(
                 setting=setting.name,
@@ -124,7 +122,7 @@ def cells(experiment: Experiment, only: str = "") -> list[Cell]:
                 config=config,
                 file=None if method.file is None else Path(method.file),
                 measures=wanted,
-                exports=(ENCODER, *sorted(parts)) if method.measured else (),
+                exports=parts_for(wanted.values(), config["config"]) if method.measured else (),
             )
         )
     return [cell for cell in made if only in cell.name]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from ssd.experiment.options import EVALUATE_OWN, accepted, arguments, command
+from ssd.federating.plan import ENCODER
 
 Json = Any
 PROJECTOR, HEAD = "projector", "head"
@@ -21,14 +23,30 @@ class Measure:
     """The data set that is measured on."""
     arguments: tuple[str, ...]
     """Options of `ssd evaluate`."""
-    parts: tuple[str, ...]
-    """Parts of the model it needs besides the encoder: `projector`, `head`."""
+    head: bool
+    """The accuracy of the model's own classifier too."""
     methods: tuple[str, ...]
     """Labels of the methods it is for; empty: all."""
 
     def to_json(self) -> dict[str, Json]:
         """What a result keeps of it: everything that decides its numbers."""
-        return {"data": self.data, "arguments": list(self.arguments), "parts": list(self.parts)}
+        return {"data": self.data, "arguments": list(self.arguments)} | ({HEAD: True} if self.head else {})
+
+
+def looks_at_z(how: Mapping[str, Json]) -> bool:
+    """Whether a measure is (also) one of the projector's output."""
+    return ("--features", "z") in pairwise(how["arguments"])
+
+
+def parts_for(measures: Iterable[Mapping[str, Json]], config: Mapping[str, Json]) -> tuple[str, ...]:
+    """Parts of the model that measures need: the encoder, and what a method of this configuration has besides."""
+    parts = [ENCODER]
+    wanted = list(measures)
+    if any(map(looks_at_z, wanted)) and config.get(PROJECTOR, True):
+        parts.append(PROJECTOR)
+    if any(how.get(HEAD) for how in wanted):
+        parts.append(HEAD)
+    return tuple(parts)
 
 
 def read_measures(tables: Sequence[Mapping[str, Json]], kind: str, mistakes: list[str]) -> dict[str, Measure]:
@@ -51,11 +69,10 @@ def read_measures(tables: Sequence[Mapping[str, Json]], kind: str, mistakes: lis
         if data != "none":
             # A setting without images can only have methods that are not measured.
             mistakes += arguments({"data": data}, known, where)[1]
-        features = options.get("features", ())
-        parts: tuple[str, ...] = (PROJECTOR,) if "z" in features else ()
-        if table.get(HEAD, False):
-            parts += (HEAD,)
         found[name] = Measure(
-            data=data, arguments=tuple(given), parts=parts, methods=tuple(table.get("methods", ()))
+            data=data,
+            arguments=tuple(given),
+            head=bool(table.get(HEAD, False)),
+            methods=tuple(table.get("methods", ())),
         )
     return found

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from ssd.experiment.measures import HEAD, PROJECTOR, looks_at_z
 from ssd.federating.children import Children
 from ssd.federating.plan import ENCODER
 from ssd.federating.records import DaemonFailed
@@ -26,6 +28,7 @@ def partition_arguments(
 def measure_arguments(
     how: Mapping[str, Json],
     folder: Path,
+    parts: Sequence[str],
     partition: Path | None,
     root: str | None,
     *,
@@ -35,30 +38,41 @@ def measure_arguments(
 ) -> list[str]:
     """`ssd evaluate` for one measure; an option that `how` names itself comes last and wins.
 
+    Without a projector z is h, so what is said of z is left out.
+
+    Args:
+        how: from `Measure.to_json`.
+        folder: where the model's parts are.
+        parts: those the cell takes out of its model.
+        partition: whose the images are; None for other images than those that were trained on.
+        root: where the data set's files are.
+        seed: of draws and views.
+        threads: of the CPU.
+        device: to compute on.
+
     Raises:
-        DaemonFailed: a part of the model it needs was not taken out when training ended.
+        DaemonFailed: a part it needs was not taken out when training ended.
     """
-    parts = {part: folder / f"{part}.safetensors" for part in (ENCODER, *how["parts"])}
-    for part, path in parts.items():
+    needed, asked = [ENCODER], list(how["arguments"])
+    if looks_at_z(how) and PROJECTOR in parts:
+        needed.append(PROJECTOR)
+    elif looks_at_z(how):
+        position = list(pairwise(asked)).index(("--features", "z"))
+        del asked[position : position + 2]
+    if how.get(HEAD):
+        needed.append(HEAD)
+    files = {part: folder / f"{part}.safetensors" for part in needed}
+    for part, path in files.items():
         if not path.exists():
             raise DaemonFailed(
-                f"there is no {path}: the cell was trained without taking its {part} out; remove its folder to train it again"
+                f"there is no {path}: the cell was trained without taking its {part} out; remove its folder to train "
+                "it again"
             )
     fixed = ["--data", how["data"], "--seed", str(seed), "--threads", str(threads), "--device", device]
     given = [] if root is None else ["--root", root]
     given += [] if partition is None else ["--partition", str(partition)]
-    given += [text for part in how["parts"] for text in (f"--{part}", str(parts[part]))]
-    return [
-        "-m",
-        "ssd",
-        "evaluate",
-        str(parts[ENCODER]),
-        "--format",
-        "json",
-        *fixed,
-        *given,
-        *how["arguments"],
-    ]
+    given += [text for part in needed[1:] for text in (f"--{part}", str(files[part]))]
+    return ["-m", "ssd", "evaluate", str(files[ENCODER]), "--format", "json", *fixed, *given, *asked]
 
 
 def answer(children: Children, name: str, arguments: list[str], folder: Path) -> str:

@@ -112,7 +112,6 @@ def test_options_become_arguments_of_the_commands() -> None:
     assert cell.measures[""] == {
         "data": "digits",
         "arguments": ["--labels-per-class", "2", "--labels-per-class", "5", "--draws", "3"],
-        "parts": [],
     }
     settings = [{**FILE["settings"][0], "partition": {"scheme": "iid"}}]
     assert grid(changed(settings=settings))[0].config["partition"] == ["--scheme", "iid"]
@@ -126,25 +125,40 @@ def test_a_measure_says_which_parts_of_the_model_it_needs_and_whom_it_is_for() -
     made = {cell.method: cell for cell in grid(changed(evaluation={"measures": measures}), only="silo")}
     assert set(made["base"].measures) == {"", "transfer"}
     assert set(made["ssd"].measures) == {"transfer"}
-    assert made["base"].exports == ("encoder", "head", "projector")
+    assert made["base"].exports == ("encoder", "projector", "head")
     assert made["ssd"].exports == ("encoder", "head")
-    how = made["base"].measures["transfer"]
-    assert (how["data"], how["arguments"], how["parts"]) == ("mnist", [], ["head"])
+    assert made["base"].measures["transfer"] == {"data": "mnist", "arguments": [], "head": True}
+
+
+def test_a_method_without_a_projector_has_none_to_take_out() -> None:
+    value = changed(
+        methods=[{"name": "fed_align_uniform", "config": {"projector": False}}],
+        evaluation={"measures": [{"features": ["h", "z"]}]},
+    )
+    assert grid(value)[0].exports == ("encoder",)
 
 
 def test_a_measures_command_names_what_it_measures(tmp_path: Path) -> None:
-    how = {"data": "digits", "arguments": ["--draws", "3"], "parts": ["projector"]}
-    with pytest.raises(DaemonFailed, match="encoder"):
-        measure_arguments(how, tmp_path, None, None, seed=1, threads=1, device="cpu")
-    for part in ("encoder", "projector"):
-        (tmp_path / f"{part}.safetensors").touch()
-    made = measure_arguments(how, tmp_path, tmp_path / "p.json", "/data", seed=7, threads=1, device="cpu")
-    with command("evaluate").make_context("evaluate", made[3:]) as context:
-        assert context.params["seed"] == 7
-        assert context.params["draws"] == 3
-        assert context.params["root"] == Path("/data")
-        assert context.params["partition_file"] == tmp_path / "p.json"
-        assert context.params["projector_file"] == tmp_path / "projector.safetensors"
+    how = {"data": "digits", "arguments": ["--features", "h", "--features", "z", "--draws", "3"]}
+
+    def made(parts: tuple[str, ...]) -> dict[str, Any]:
+        partition = tmp_path / "p.json"
+        given = measure_arguments(how, tmp_path, parts, partition, "/data", seed=7, threads=1, device="cpu")
+        assert given[:3] == ["-m", "ssd", "evaluate"]
+        with command("evaluate").make_context("evaluate", given[3:]) as context:
+            return context.params
+
+    (tmp_path / "encoder.safetensors").touch()
+    with pytest.raises(DaemonFailed, match="without taking its projector out"):
+        made(("encoder", "projector"))
+    (tmp_path / "projector.safetensors").touch()
+    options = made(("encoder", "projector"))
+    assert (options["seed"], options["draws"], options["root"]) == (7, 3, Path("/data"))
+    assert options["partition_file"] == tmp_path / "p.json"
+    assert options["projector_file"] == tmp_path / "projector.safetensors"
+    assert options["kinds"] == ("h", "z")
+    without = made(("encoder",))
+    assert (without["kinds"], without["projector_file"]) == (("h",), None)
 
 
 def test_a_flag_is_given_or_left_out() -> None:

@@ -62,7 +62,7 @@ def result(method: str, seed: int) -> dict[str, Any]:
         "run_id": "r",
         "rounds": rounds,
         "evaluations": {"0": {"knn_all": 0.1}, "2": {"knn_all": 0.4, "personalised_accuracy": 0.9}},
-        "measures": {"": {"how": {"data": "digits", "arguments": ["--draws", "3"], "parts": []}, "values": values}},
+        "measures": {"": {"how": {"data": "digits", "arguments": ["--draws", "3"]}, "values": values}},
         "cost": {"bytes_up": 10, "bytes_down": 6, "round_seconds": 2.0, "processor_seconds": 4.0,
                  "wall_seconds": 3.0, "resumed": False},
         "versions": {"python": "3"}, "machine": {"cores": 2}, "code": "v1",

@@ -132,8 +132,7 @@ def _commands(results: Results, setting: str) -> list[Block]:
             result = results.of(setting, label, seed)
             for name, measured in () if result is None else result["measures"].items():
                 how = measured["how"]
-                parts = [f"--{part} ..." for part in how["parts"]]
-                words = " ".join(["ssd evaluate", "--data", how["data"], *parts, *how["arguments"]])
+                words = " ".join(["ssd evaluate", "--data", how["data"], *how["arguments"]])
                 told[f"{name}: {words}" if name else words] = None
     return (
         [Paragraph(f"Measured with {'; '.join(told)}. What each means is in docs/evaluation.md.")]
