@@ -5,20 +5,18 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
+from collections.abc import Awaitable, Callable, Collection, Mapping
 
 from coordinator.catalogue import Catalogue
 from coordinator.core import events, registry
 from coordinator.core.state import Phase, RunState
-from coordinator.durability import Durability
 from coordinator.errors import ClientFault, Reason
 from coordinator.evaluations import Evaluations
 from coordinator.inbox import Inbox
 from coordinator.logs import event as log_event
-from coordinator.messages import Capabilities, RunChanged
+from coordinator.messages import Capabilities, Evaluated, RunChanged
 from coordinator.metrics import CoordinatorMetrics
-from coordinator.ports import Clock, Store
+from coordinator.ports import Clock
 from coordinator.sessions import Session, SessionTable
 from coordinator.welcoming import Terms, welcome
 
@@ -52,10 +50,8 @@ class Attendance:
         committed_rounds: Mapping[str, int],
         sessions: SessionTable,
         inbox: Inbox,
-        durability: Durability,
         catalogue: Catalogue,
         evaluations: Evaluations,
-        store: Store,
         clock: Clock,
         metrics: CoordinatorMetrics,
     ) -> None:
@@ -67,10 +63,8 @@ class Attendance:
         self._committed_rounds = committed_rounds
         self._sessions = sessions
         self._inbox = inbox
-        self._durability = durability
         self._catalogue = catalogue
         self._evaluations = evaluations
-        self._store = store
         self._clock = clock
         self._metrics = metrics
 
@@ -103,6 +97,7 @@ class Attendance:
 
         async def admit() -> Session:
             registry.check_claim(self._state(), claim)
+            _check_labels(self._terms, claim.worker, claim.clients, capabilities)
             self._sessions.check_name(claim.worker, claim.instance)
             session = Session(
                 token=secrets.token_hex(16),
@@ -127,6 +122,8 @@ class Attendance:
             self._sessions.add(session)
             try:
                 session.send(greeting)
+                # Before it gets its next task: clients are measured in the state that belongs to the version.
+                self._evaluations.offer_clients()
                 log_event(
                     log, logging.INFO, "worker_attached", worker=claim.worker, clients=len(claim.clients)
                 )
@@ -189,6 +186,7 @@ class Attendance:
                 return
             claim = registry.Claim(worker=session.worker, instance=session.instance, clients=clients)
             registry.check_claim(self._state(), claim)
+            _check_labels(self._terms, session.worker, clients, session.capabilities)
             if any(self._committed_rounds.get(client, 0) != record for client, record in clients.items()):
                 # Only a welcome can declare a client's state void.
                 raise ClientFault(Reason.CONFLICT, "a client's record differs from ours; say hello again")
@@ -228,20 +226,11 @@ class Attendance:
 
         await self._inbox.call(count)
 
-    async def evaluation_done(
-        self, session: Session, version: int, values: Mapping[str, float], error: str
-    ) -> None:
-        """An evaluator answers."""
+    async def evaluation_done(self, session: Session, answer: Evaluated) -> None:
+        """A worker that was asked to measure a version answers."""
 
         async def record() -> None:
-            now = self._clock.wall()
-            kept = self._evaluations.done(session.worker, version, values, error)
-            if kept is not None:
-                await self._durability.write(lambda: self._store.record_evaluation(version, kept, now))
-                self._metrics.evaluation(version, kept)
-                log_event(log, logging.INFO, "evaluated", version=version, **_rounded(kept))
-            elif error:
-                log_event(log, logging.WARNING, "evaluation_failed", version=version, detail=error)
+            await self._evaluations.done(session.worker, answer)
             self._evaluations.offer(self._state().policy.seed)
             self._settled()
             self.heard(session)
@@ -249,5 +238,17 @@ class Attendance:
         await self._inbox.call(record)
 
 
-def _rounded(values: Mapping[str, float]) -> dict[str, Any]:
-    return {name: round(value, 4) for name, value in sorted(values.items())[:12]}
+def _check_labels(terms: Terms, worker: str, clients: Collection[str], capabilities: Capabilities) -> None:
+    """A method that learns from labels cannot use clients without; an evaluator without clients is welcome.
+
+    Raises:
+        ClientFault: reason labels_needed.
+    """
+    if terms.declaration.needs_labels and clients and not capabilities.labels:
+        method = terms.declaration.method
+        log_event(log, logging.WARNING, "labels_needed", worker=worker, clients=len(clients), method=method)
+        raise ClientFault(
+            Reason.LABELS_NEEDED,
+            f"the method {method} learns from labels and this worker's images have none; use a built-in data set, or"
+            ' folders with one sub-folder per class, labels = "folders" and the classes of the whole federation',
+        )

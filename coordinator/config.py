@@ -184,7 +184,10 @@ class EvaluationSection(_Section):
     """`[evaluation]`. May change."""
 
     every: Annotated[int, Field(ge=0)] = 5
-    """Evaluate every so many versions on a worker that holds probe data; 0: never."""
+    """Evaluate every so many versions, and the last one, on a worker that holds probe data, and, if the method can be
+    measured on clients' own test images, on the workers that host them; 0: never."""
+    wait_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 60.0
+    """How long clients whose worker is away are waited for before a version's measures are written without them."""
 
 
 class MethodSection(_Section):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
@@ -17,6 +17,7 @@ from typing import TypeVar
 from coordinator.aggregation import VersionMaker
 from coordinator.attendance import Attendance
 from coordinator.catalogue import Catalogue
+from coordinator.client_evaluations import ClientEvaluations
 from coordinator.committing import Committer, Tally
 from coordinator.core import effects, events
 from coordinator.core.effects import Effect
@@ -24,6 +25,7 @@ from coordinator.core.round import next_wakeup, step
 from coordinator.core.state import Phase, RunState
 from coordinator.durability import Durability
 from coordinator.errors import ClientFault, HookFailed, MethodRefused, Reason, StorageFailed
+from coordinator.evaluation_records import EvaluationRecords
 from coordinator.evaluations import Evaluations
 from coordinator.inbox import Inbox
 from coordinator.intake import Intake
@@ -33,6 +35,7 @@ from coordinator.messages import (
     Committed,
     Drain,
     Envelope,
+    Evaluate,
     RunChanged,
     StatusView,
     Verdict,
@@ -78,6 +81,7 @@ class Settings:
     full_versions: int
     deltas: int
     evaluation_every: int
+    evaluation_wait_seconds: float
     stop_when_finished: bool
     min_free_bytes: int = 0
     data_endpoints: tuple[str, ...] = ()
@@ -118,7 +122,6 @@ class Driver:
         self._inbox = Inbox()
         self._durability = Durability(clock, metrics)
         self._catalogue = Catalogue(run, store, blobs)
-        self._evaluations = Evaluations(store, self._catalogue, self.sessions, settings.evaluation_every)
         self._tasks = Tasks(
             run=run,
             declaration=declaration,
@@ -128,6 +131,13 @@ class Driver:
             scaling={record.client: record.scaling for record in store.clients()},
         )
         self._committed_rounds = {record.client: record.last_committed_round for record in store.clients()}
+        self._evaluations = Evaluations(
+            EvaluationRecords(store, self._durability, clock, metrics),
+            self._catalogue,
+            self.sessions,
+            settings.evaluation_every,
+            self._client_evaluations() if declaration.client_evaluation else None,
+        )
         self._committer = Committer(
             store=store, catalogue=self._catalogue, maker=maker, durability=self._durability, clock=clock
         )
@@ -168,10 +178,8 @@ class Driver:
             committed_rounds=self._committed_rounds,
             sessions=self.sessions,
             inbox=self._inbox,
-            durability=self._durability,
             catalogue=self._catalogue,
             evaluations=self._evaluations,
-            store=store,
             clock=clock,
             metrics=metrics,
         )
@@ -183,6 +191,22 @@ class Driver:
         self._started = clock.monotonic()
         self._changed = asyncio.Event()
         self._ready = False
+
+    def _client_evaluations(self) -> ClientEvaluations:
+        return ClientEvaluations(
+            sessions=self.sessions,
+            order=self._order_evaluation,
+            state=lambda: self._state,
+            committed_rounds=self._committed_rounds,
+            needs_images=self.declaration.needs_images,
+            wait_seconds=self.settings.evaluation_wait_seconds,
+            now=self._clock.monotonic,
+        )
+
+    def _order_evaluation(self, version: int, clients: Sequence[str]) -> Evaluate:
+        record = self._catalogue.record(version)
+        assert record is not None  # only versions that exist are measured
+        return self._tasks.evaluate(self._catalogue.offer(version), record.artefacts, clients)
 
     # ------------------------------------------------------------------------------------------- life cycle
 
@@ -214,6 +238,8 @@ class Driver:
                 if self._seconds_to_next_wakeup() <= 0:
                     await self._apply(events.Tick(now=self._clock.monotonic()))
                 self.attendance.cut_off_silent()
+                await self._evaluations.settle()
+                self._stop_if_finished()
                 self._publish()
         finally:
             self._ready = False

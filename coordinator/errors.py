@@ -21,6 +21,7 @@ class Reason(StrEnum):
     WORKER_NAME_TAKEN = "worker_name_taken"
     CLIENT_CLAIMED = "client_claimed"
     CLIENT_UNKNOWN = "client_unknown"
+    LABELS_NEEDED = "labels_needed"
     CLIENT_REVOKED = "client_revoked"
     CLIENT_NOT_HOSTED = "client_not_hosted"
     CLIENT_NOT_INVITED = "client_not_invited"

@@ -1,58 +1,89 @@
-"""Which versions are measured, and by whom: workers that offer labelled probe data."""
+"""Which versions are measured, and by whom: workers that offer labelled probe data, and the clients' own workers."""
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping
 
 from coordinator.catalogue import Catalogue
-from coordinator.messages import Evaluate
-from coordinator.ports import Store
+from coordinator.client_evaluations import ClientEvaluations
+from coordinator.evaluation_records import EvaluationRecords
+from coordinator.logs import event as log_event
+from coordinator.messages import Evaluate, Evaluated
 from coordinator.sessions import SessionTable
+from ssd.client_measures import is_client_measure
+
+log = logging.getLogger(__name__)
 
 
 class Evaluations:
-    """At most one evaluation is under way, always of the newest version that is due. Owned by the driver's loop."""
+    """At most one evaluation on probe data is under way, always of the newest version that is due.
 
-    def __init__(self, store: Store, catalogue: Catalogue, sessions: SessionTable, every: int) -> None:
+    Evaluation on the clients' own images (`clients`; None if the method has none) follows the same rule of which
+    versions are due. Owned by the driver's loop.
+    """
+
+    def __init__(
+        self,
+        records: EvaluationRecords,
+        catalogue: Catalogue,
+        sessions: SessionTable,
+        every: int,
+        clients: ClientEvaluations | None,
+    ) -> None:
+        self._records = records
         self._catalogue = catalogue
         self._sessions = sessions
         self._every = every
+        self._clients = clients
         self._due: int | None = None
         self._asked: tuple[str, int] | None = None
         """(worker, version) under way."""
-        done = store.evaluations()
-        self._newest: tuple[int, Mapping[str, float]] = done[-1] if done else (0, {})
-        self._measured = {version for version, _ in done}
 
     @property
     def newest(self) -> tuple[int, Mapping[str, float]]:
-        """The last measured version and its values; (0, {}) before any."""
-        return self._newest
+        """The newest measured version and its values; (0, {}) before any."""
+        return self._records.newest
 
     @property
     def outstanding(self) -> bool:
-        """Whether a due evaluation can still be answered by somebody attached."""
-        return self._asked is not None or (self._due is not None and self._evaluator() is not None)
+        """Whether a due evaluation can still be answered by somebody attached, or soon."""
+        on_clients = self._clients is not None and self._clients.outstanding
+        return (
+            self._asked is not None or (self._due is not None and self._evaluator() is not None) or on_clients
+        )
 
     @property
     def wanted(self) -> frozenset[int]:
         """Versions that must stay whole until they are measured."""
         asked = None if self._asked is None else self._asked[1]
-        return frozenset(version for version in (self._due, asked) if version is not None)
+        probe = frozenset(version for version in (self._due, asked) if version is not None)
+        return probe if self._clients is None else probe | self._clients.wanted
 
     def begin(self, version: int, *, last: bool) -> None:
         """The daemon started at `version`."""
-        if version not in self._measured:
-            self.committed(version, last=last)
+        if not self._is_due(version, last=last):
+            return
+        if not self._records.has(version, of_clients=False):
+            self._due = version
+        if self._clients is not None and not self._records.has(version, of_clients=True):
+            self._clients.due(version)
 
     def committed(self, version: int, *, last: bool) -> None:
-        """A version was committed; the last one of a run is always measured."""
-        if self._every > 0 and (last or version % self._every == 0):
-            self._due = version
+        """A version was committed and announced; the last one of a run is always measured."""
+        if not self._is_due(version, last=last):
+            return
+        self._due = version
+        if self._clients is not None:
+            self._clients.due(version)
+
+    def _is_due(self, version: int, *, last: bool) -> bool:
+        return self._every > 0 and (last or version % self._every == 0)
 
     def offer(self, seed: int) -> None:
-        """Ask an attached evaluator if something is due and nobody is at it."""
+        """Ask an attached evaluator if something is due and nobody is at it, and the clients' workers."""
+        self.offer_clients()
         if self._due is None or self._asked is not None:
             return
         worker = self._evaluator()
@@ -64,22 +95,41 @@ class Evaluations:
         session.send(Evaluate(version=self._catalogue.offer(self._due), run_seed=seed))
         self._due = None
 
-    def done(
-        self, worker: str, version: int, values: Mapping[str, float], error: str
-    ) -> Mapping[str, float] | None:
-        """An answer came: the values to keep, or None if it is not wanted or says nothing."""
-        if self._asked != (worker, version):
-            return None
+    def offer_clients(self) -> None:
+        """Ask the clients' workers, if something is due."""
+        if self._clients is not None:
+            self._clients.offer()
+
+    async def done(self, worker: str, answer: Evaluated) -> None:
+        """A worker's answer; what is not wanted or says nothing is dropped."""
+        if answer.clients is not None:
+            if self._clients is not None:
+                self._clients.answered(worker, answer.version, answer.clients, answer.values, answer.error)
+                await self.settle()
+            return
+        if self._asked != (worker, answer.version):
+            return
         self._asked = None
-        finite = {name: value for name, value in values.items() if math.isfinite(value)}
-        if error or not finite:
-            return None
-        self._newest = (version, finite)
-        self._measured.add(version)
-        return finite
+        finite = {
+            name: value
+            for name, value in answer.values.items()
+            if math.isfinite(value) and not is_client_measure(name)
+        }
+        if finite and not answer.error:
+            await self._records.add(answer.version, finite)
+        elif answer.error:
+            log_event(log, logging.WARNING, "evaluation_failed", version=answer.version, detail=answer.error)
+
+    async def settle(self) -> None:
+        """Record the versions whose measuring is over."""
+        if self._clients is not None:
+            for version, values in self._clients.collect():
+                await self._records.add(version, values)
 
     def lost(self, worker: str) -> None:
-        """An evaluator went away: what it was asked is due again."""
+        """A worker went away: what it was asked is due again."""
+        if self._clients is not None:
+            self._clients.lost(worker)
         if self._asked is not None and self._asked[0] == worker:
             if self._due is None:
                 self._due = self._asked[1]

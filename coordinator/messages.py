@@ -86,10 +86,24 @@ class Cancel(Down):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Evaluate(Down):
-    """Measure a version."""
+    """Measure a version on probe data, or on these clients' own test images."""
 
     version: VersionOffer
     run_seed: int
+    clients: tuple[tuple[str, ScalingVector | None], ...] = ()
+    artefacts: tuple[ArtefactRecord, ...] = ()
+    threads: int = 0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Evaluated:
+    """A worker's answer to `Evaluate`."""
+
+    version: int
+    values: Mapping[str, float]
+    error: str
+    clients: tuple[str, ...] | None = None
+    """Those that `values` are sums over; None: measured on probe data."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -123,6 +137,10 @@ class Capabilities:
 
     evaluates: bool = False
     device: str = "cpu"
+    labels: bool = False
+    """Its clients' images have labels."""
+    client_tests: bool = False
+    """Its clients have test images of their own."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

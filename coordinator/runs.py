@@ -74,6 +74,7 @@ def settings_of(config: CoordinatorConfig) -> Settings:
         full_versions=config.retention.full_versions,
         deltas=config.retention.deltas,
         evaluation_every=config.evaluation.every,
+        evaluation_wait_seconds=config.evaluation.wait_seconds,
         stop_when_finished=config.run.when_done == "exit",
         min_free_bytes=config.limits.min_free_bytes,
     )

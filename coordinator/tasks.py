@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from coordinator.core.effects import SendTrain
-from coordinator.messages import Train, VersionOffer
+from coordinator.messages import Evaluate, Train, VersionOffer
 from coordinator.ports import ArtefactRecord, RunRecord
 from ssd.declaration import Declaration
 from ssd.digest import json_digest
@@ -99,6 +99,22 @@ class Tasks:
             clients=tuple((client, self._scaling.get(client)) for client in effect.clients),
             artefacts=(*self._run.artefacts, *made),
             upload_within=effect.upload_within,
+        )
+
+    def evaluate(
+        self, version: VersionOffer, made: tuple[ArtefactRecord, ...], clients: Sequence[str]
+    ) -> Evaluate:
+        """The message that asks a worker to measure a version, with its round artefacts, on its clients' own test images.
+
+        A vector that belongs to a position in a round's sample belongs to no client here.
+        """
+        scaling: Mapping[str, ScalingVector | None] = {} if self._by_position else self._scaling
+        return Evaluate(
+            version=version,
+            run_seed=self._seed,
+            clients=tuple((client, scaling.get(client)) for client in clients),
+            artefacts=(*self._run.artefacts, *made),
+            threads=self._threads,
         )
 
     def digest(

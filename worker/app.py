@@ -15,7 +15,7 @@ from worker.config import WorkerConfig
 from worker.core.state import Session
 from worker.driver import Driver
 from worker.errors import ConfigInvalid
-from worker.hosting import data_fields, hosted_clients
+from worker.hosting import data_fields, has_client_tests, has_labels, hosted_clients
 from worker.logs import configure_logging, fields
 from worker.metrics import Metrics
 from worker.rpc.client import Greeting, GrpcTransport
@@ -96,6 +96,8 @@ def _driver(config: WorkerConfig, clients: tuple[str, ...], store: SqliteStore, 
         instance=store.instance_id(),
         build=build_name(),
         evaluates=config.evaluates,
+        labels=has_labels(config.data),
+        client_tests=has_client_tests(config.data, clients),
         device=lambda: (trainer[0].device, trainer[0].device_memory),
     )
     methods: Mapping[str, str] = {name: str(path) for name, path in config.methods.items()}

@@ -28,6 +28,7 @@ class ClientData:
         self._fields = config
         self._limit = limit
         self._open: OrderedDict[tuple[str, int, int], object] = OrderedDict()
+        self._tests: OrderedDict[tuple[str, int, int], object] = OrderedDict()
         self._probe: tuple[object, object] | None = None
 
     def open(self, client: str, declaration: Declaration) -> object:
@@ -57,6 +58,26 @@ class ClientData:
             self._open[key] = source
         self._open.move_to_end(key)
         return self._open[key]
+
+    def open_test(self, client: str, declaration: Declaration) -> object:
+        """The client's labelled test `ImageSource`; None if it has none or the method needs no images.
+
+        Raises:
+            TaskFault: this worker has no images at all.
+        """
+        if not declaration.needs_images:
+            return None
+        image = _format(declaration)
+        key = (client, image.size, image.channels)
+        if key not in self._tests:
+            from ssd.data.open import open_client_test
+
+            source = open_client_test(self._config(), client, image)
+            while len(self._tests) >= self._limit:
+                self._tests.popitem(last=False)
+            self._tests[key] = source
+        self._tests.move_to_end(key)
+        return self._tests[key]
 
     def probe(self, declaration: Declaration) -> object:
         """The labelled `ProbeData`; None if the method needs no images."""

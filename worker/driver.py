@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ssd.codec import Encoding
@@ -289,17 +289,24 @@ class Driver:
         try:
             welcome, access = self._access()
             prepared = await self._preparation.prepare(
-                welcome, access, evaluate.version, (), self.session.versions
+                welcome, access, evaluate.version, evaluate.artefacts, self.session.versions
             )
         except SessionEnded:
             self.post(events.EvaluationEnded(version=number, lost=True))
             return
         except (TaskFault, StorageFailed) as error:
-            self.post(events.EvaluationEnded(version=number, error=f"{error.code}: {error}"))
+            nobody = () if evaluate.clients else None
+            self.post(events.EvaluationEnded(version=number, error=f"{error.code}: {error}", clients=nobody))
             return
         key = UpdateKey(client="", round=0, base_digest=evaluate.version.model_digest, task_digest="")
         self.post(events.Prepared(key=key, number=number))
-        await self._trainer.evaluate(number, evaluate.run_seed, prepared)
+        if not evaluate.clients:
+            await self._trainer.evaluate(number, evaluate.run_seed, prepared)
+            return
+        # A client that a later commit included has moved on: its state is no longer the version's.
+        rounds = self.session.clients
+        clients = tuple(task for task in evaluate.clients if rounds.get(task.client, number + 1) <= number)
+        await self._trainer.evaluate_clients(replace(evaluate, clients=clients), prepared)
 
     # ------------------------------------------------------------------------------------------------- uploads
 

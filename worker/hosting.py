@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
+from pathlib import Path
 from typing import Any
 
 from worker.config import DataSection
@@ -21,16 +23,46 @@ def hosted_clients(data: DataSection) -> tuple[str, ...]:
         return tuple(sorted(data.folders if data.clients == ("*",) else data.clients))
     if data.partition is None:
         return tuple(sorted(data.clients))
-    try:
-        known = json.loads(data.partition.read_bytes())["clients"].keys()
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ConfigInvalid(f"[data] partition: {data.partition} is no partition file: {error}") from error
+    known = _partition_clients(data.partition).keys()
     if data.clients == ("*",):
         return tuple(sorted(known))
     unknown = sorted(set(data.clients) - known)
     if unknown:
         raise ConfigInvalid(f"[data] clients: {data.partition} does not name {', '.join(unknown[:5])}")
     return tuple(sorted(data.clients))
+
+
+def has_labels(data: DataSection) -> bool:
+    """Whether the clients' images have labels that mean the same at every client."""
+    if data.kind == "folder":
+        return data.labels == "folders" and bool(data.classes)
+    return data.kind != "none"
+
+
+def has_client_tests(data: DataSection, clients: Collection[str]) -> bool:
+    """Whether one of the hosted clients, at least, has test images of its own.
+
+    Raises:
+        ConfigInvalid: the partition file cannot be read.
+    """
+    if data.kind == "folder":
+        return not data.test_folders.keys().isdisjoint(clients)
+    if data.kind == "none" or data.partition is None:
+        return False
+    rows = _partition_clients(data.partition)
+    try:
+        return any(rows[client].get("test") for client in clients)
+    except (KeyError, AttributeError) as error:
+        raise ConfigInvalid(f"[data] partition: {data.partition} is no partition file: {error}") from error
+
+
+def _partition_clients(path: Path) -> dict[str, Json]:
+    try:
+        rows = json.loads(path.read_bytes())["clients"]
+        rows.keys()
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ConfigInvalid(f"[data] partition: {path} is no partition file: {error}") from error
+    return dict(rows)
 
 
 def data_fields(data: DataSection, index_dir: str) -> dict[str, Json] | None:

@@ -13,6 +13,7 @@ from worker.core.messages import (
     Blob,
     Down,
     Envelope,
+    Evaluate,
     Finished,
     Hello,
     TaskClient,
@@ -250,6 +251,10 @@ class Trainer(Protocol):
 
     async def evaluate(self, version: int, run_seed: int, prepared: PreparedTask) -> None:
         """Behaviour: answered by exactly one `EvaluationEnded`, unless stopped."""
+        ...
+
+    async def evaluate_clients(self, evaluate: Evaluate, prepared: PreparedTask) -> None:
+        """Behaviour: measures clients in their current states; answered as `evaluate` is, with those measured."""
         ...
 
     async def stop(self) -> None:

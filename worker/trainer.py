@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from worker.core import events
-from worker.core.messages import Finished, TaskClient, Train, UpdateKey
+from worker.core.messages import Evaluate, Finished, TaskClient, Train, UpdateKey
 from worker.logs import fields
 from worker.ports import Post, PreparedTask, Store
 
@@ -55,6 +55,7 @@ class _Job:
     started: float
     key: UpdateKey | None = None
     version: int | None = None
+    on_clients: bool = False
 
 
 class ProcessTrainer:
@@ -117,6 +118,26 @@ class ProcessTrainer:
         order = {"do": "evaluate", "version": version, "run_seed": run_seed, "prepared": _prepared(prepared)}
         await self._start(order, version=version)
 
+    async def evaluate_clients(self, evaluate: Evaluate, prepared: PreparedTask) -> None:
+        """Measure a version on the clients' own test images, in their current states."""
+        states = {task.client: self._store.state_path(task.client) for task in evaluate.clients}
+        order = {
+            "do": "evaluate_clients",
+            "version": evaluate.version.number,
+            "run_seed": evaluate.run_seed,
+            "threads": evaluate.threads,
+            "clients": [
+                {
+                    "client": task.client,
+                    "scaling": None if task.scaling is None else task.scaling.to_json(),
+                    "state": None if states[task.client] is None else str(states[task.client]),
+                }
+                for task in evaluate.clients
+            ],
+            "prepared": _prepared(prepared),
+        }
+        await self._start(order, version=evaluate.version.number, on_clients=True)
+
     async def stop(self) -> None:
         """End the job under way; answered by `TrainingStopped`."""
         if self._job is None:
@@ -138,10 +159,15 @@ class ProcessTrainer:
         await self._kill()
 
     async def _start(
-        self, order: dict[str, Json], *, key: UpdateKey | None = None, version: int | None = None
+        self,
+        order: dict[str, Json],
+        *,
+        key: UpdateKey | None = None,
+        version: int | None = None,
+        on_clients: bool = False,
     ) -> None:
         self._jobs += 1
-        self._job = _Job(self._jobs, time.monotonic(), key, version)
+        self._job = _Job(self._jobs, time.monotonic(), key, version, on_clients)
         if self._child is None:
             try:
                 await self._spawn()
@@ -239,7 +265,10 @@ class ProcessTrainer:
                 self._post(events.ClientTrained(finished=finished))
             case "evaluated":
                 assert job.version is not None  # only an evaluation is evaluated
-                self._post(events.EvaluationEnded(version=job.version, values=report["values"]))
+                clients = tuple(report["clients"]) if job.on_clients else None
+                self._post(
+                    events.EvaluationEnded(version=job.version, values=report["values"], clients=clients)
+                )
             case "failed" if not self._stopping:
                 self._fail(job, report["reason"], report["detail"], whole_task=report["whole_task"])
         if self._stopping:
@@ -249,7 +278,10 @@ class ProcessTrainer:
         if job.key is not None:
             self._post(events.ClientFailed(key=job.key, reason=reason, detail=detail, whole_task=whole_task))
         elif job.version is not None:
-            self._post(events.EvaluationEnded(version=job.version, error=f"{reason}: {detail}"))
+            nobody = () if job.on_clients else None
+            self._post(
+                events.EvaluationEnded(version=job.version, error=f"{reason}: {detail}", clients=nobody)
+            )
 
     def _end_stop(self) -> None:
         self._stopping = False

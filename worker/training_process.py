@@ -7,11 +7,12 @@ It is the only process of a worker that may import torch, and it stays warm betw
     in   configure   device, methods, data, max_open_clients                                    (first, once)
          train       job, task, client, prepared files, where to write                          -> finished | failed
          evaluate    job, version, run_seed, prepared files                                     -> evaluated
+         evaluate_clients  likewise, with clients and their states                              -> evaluated
          stop        job: give up at the next step                                              -> stopped
     out  finished    weight, seconds, body_size, chunk_digests, state_digest
          failed      reason, detail, whole_task
          progress    step, steps, seconds
-         evaluated   values | error
+         evaluated   values; of clients: which ones
          stopped
 
 It ends when the socket does (its parent died), at once, whatever it is doing.
@@ -34,8 +35,9 @@ from typing import Any, BinaryIO
 
 from worker.clients import ClientData
 from worker.errors import TaskFault
+from worker.evaluation_task import evaluate, evaluate_clients
 from worker.logs import configure_logging
-from worker.training_task import MethodCache, describe_failure, evaluate, train
+from worker.training_task import MethodCache, describe_failure, train
 
 _log = logging.getLogger(__name__)
 _PR_SET_PDEATHSIG = 1
@@ -72,6 +74,8 @@ class TrainingProcess:
                     self._guarded(order, self._train)
                 case "evaluate":
                     self._guarded(order, self._evaluate)
+                case "evaluate_clients":
+                    self._guarded(order, self._evaluate_clients)
 
     def _read_orders(self, stream: BinaryIO) -> None:
         for line in stream:
@@ -116,6 +120,13 @@ class TrainingProcess:
 
     def _evaluate(self, order: Mapping[str, Json]) -> dict[str, Json]:
         return {"event": "evaluated", "values": evaluate(order, self._methods, self._data, self._device)}
+
+    def _evaluate_clients(self, order: Mapping[str, Json]) -> dict[str, Json]:
+        def check() -> None:
+            self._check_stopped(order["job"])
+
+        values, clients = evaluate_clients(order, self._methods, self._data, self._device, check)
+        return {"event": "evaluated", "values": values, "clients": clients}
 
     def _reporter(self, job: int) -> Any:
         started = time.monotonic()

@@ -23,7 +23,7 @@ from ssd.codec import Encoding, NotFinite
 from ssd.declaration import Declaration
 from ssd.digest import Buffer, byte_view, chunk_digests
 from ssd.folding import FoldPlan, encode_update
-from ssd.methods.method import ClientTask, EvaluationTask, Method, Progress
+from ssd.methods.method import ClientTask, Method, Progress
 from ssd.methods.registry import load
 from ssd.scaling import ScalingVector
 from worker.clients import ClientData
@@ -119,11 +119,11 @@ def train(
         round=order["round"],
         rounds=order["rounds"],
         client_id=client,
-        base=_vector(prepared["base"], declaration.spec.size),
+        base=vector(prepared["base"], declaration.spec.size),
         values=order["values"],
         scaling=None if order["scaling"] is None else ScalingVector.from_json(order["scaling"]),
-        artefacts={name: _array(path, shape) for name, (path, shape) in prepared["artefacts"].items()},
-        state=_read_state(order["state"], client),
+        artefacts={name: array(path, shape) for name, (path, shape) in prepared["artefacts"].items()},
+        state=read_state(order["state"], client),
         device=methods.device(device),
         threads=order["threads"],
     )
@@ -151,22 +151,6 @@ def train(
     }
 
 
-def evaluate(
-    order: Mapping[str, Json], methods: MethodCache, data: ClientData, device: str
-) -> dict[str, float]:
-    """The named scalars of a version on the probe data."""
-    prepared = order["prepared"]
-    method, declaration = methods.get(prepared["declaration"], prepared["declaration_digest"])
-    task = EvaluationTask(
-        run_seed=order["run_seed"],
-        version=order["version"],
-        vector=_vector(prepared["base"], declaration.spec.size),
-        device=methods.device(device),
-    )
-    values = method.evaluate(task, data.probe(declaration))
-    return {name: float(value) for name, value in values.items()}
-
-
 def describe_failure(error: Exception) -> tuple[str, str]:
     """The reason (a stable word) and the sentence for an exception out of training."""
     detail = f"{type(error).__name__}: {error}"[:500]
@@ -192,16 +176,18 @@ def _difference(own: Declaration, wanted: Declaration) -> str:
     )
 
 
-def _vector(path: str, size: int) -> NDArray[np.float32]:
+def vector(path: str, size: int) -> NDArray[np.float32]:
     """The mapped read-only float32 [size] vector of a version file."""
     return np.memmap(path, np.dtype("<f4"), mode="r", shape=(size,))
 
 
-def _array(path: str, shape: list[int]) -> NDArray[np.float32]:
+def array(path: str, shape: list[int]) -> NDArray[np.float32]:
+    """The mapped read-only float32 array of an artefact file."""
     return np.memmap(path, np.dtype("<f4"), mode="r", shape=tuple(shape))
 
 
-def _read_state(path: str | None, client: str) -> dict[str, NDArray[np.generic]]:
+def read_state(path: str | None, client: str) -> dict[str, NDArray[np.generic]]:
+    """A client's state by name, empty without a file; raises `TaskFault` (state_unreadable)."""
     if path is None:
         return {}
     try:

@@ -10,6 +10,7 @@ from coordinator.core.registry import Claim, HeldFate, HeldUpdate
 from coordinator.core.state import Fate
 from coordinator.errors import ClientFault, Reason
 from coordinator.ports import ArtefactRecord, BlobInfo
+from ssd.scaling import ScalingVector
 from ssd_proto.v1 import federation_pb2 as pb
 from ssd_proto.v1 import tensor_pb2 as tensor_pb
 
@@ -62,7 +63,10 @@ def hosted_clients(hosted: object) -> dict[str, int]:
 def capabilities_of(hello: pb.Hello) -> m.Capabilities:
     """What the worker can do; the device is shown to people only."""
     device = hello.capabilities.device if hello.capabilities.device in ("cpu", "cuda") else "other"
-    return m.Capabilities(evaluates=hello.capabilities.evaluates, device=device)
+    said = hello.capabilities
+    return m.Capabilities(
+        evaluates=said.evaluates, device=device, labels=said.labels, client_tests=said.client_tests
+    )
 
 
 def envelope_of(envelope: pb.Envelope) -> m.Envelope:
@@ -139,9 +143,7 @@ def down(message: m.Down) -> pb.CoordinatorMessage:
                 cancel=pb.Cancel(round=message.round, attempt=message.attempt, reason=message.reason)
             )
         case m.Evaluate():
-            return pb.CoordinatorMessage(
-                evaluate=pb.Evaluate(version=version_message(message.version), run_seed=message.run_seed)
-            )
+            return pb.CoordinatorMessage(evaluate=_evaluate(message))
         case m.Drain():
             return pb.CoordinatorMessage(
                 drain=pb.Drain(reason=message.reason, reconnect_after_seconds=message.reconnect_after)
@@ -178,15 +180,24 @@ def _welcome(message: m.Welcome) -> pb.Welcome:
     )
 
 
+def _evaluate(message: m.Evaluate) -> pb.Evaluate:
+    return pb.Evaluate(
+        version=version_message(message.version),
+        run_seed=message.run_seed,
+        clients=[_client_task(client, scaling) for client, scaling in message.clients],
+        artefacts=[_artefact(each) for each in message.artefacts],
+        threads=message.threads,
+    )
+
+
+def _client_task(client: str, scaling: ScalingVector | None) -> pb.ClientTask:
+    if scaling is None:
+        return pb.ClientTask(client=client)
+    vector = pb.ScalingVector(dimension=scaling.dimension, indices=scaling.indices, alpha=scaling.alpha)
+    return pb.ClientTask(client=client, scaling=vector)
+
+
 def _train(message: m.Train) -> pb.Train:
-    clients = []
-    for client, scaling in message.clients:
-        task = pb.ClientTask(client=client)
-        if scaling is not None:
-            task.scaling.CopyFrom(
-                pb.ScalingVector(dimension=scaling.dimension, indices=scaling.indices, alpha=scaling.alpha)
-            )
-        clients.append(task)
     return pb.Train(
         round=message.round,
         attempt=message.attempt,
@@ -196,7 +207,7 @@ def _train(message: m.Train) -> pb.Train:
         rounds=message.rounds,
         values=message.values,
         threads=message.threads,
-        clients=clients,
+        clients=[_client_task(client, scaling) for client, scaling in message.clients],
         artefacts=[_artefact(each) for each in message.artefacts],
         upload_within_seconds=message.upload_within,
     )

@@ -13,6 +13,7 @@ import grpc
 from coordinator.driver import Driver
 from coordinator.errors import BlobCorrupt, BlobMissing, ClientFault, Reason, StorageFailed
 from coordinator.logs import event as log_event
+from coordinator.messages import Evaluated
 from coordinator.ports import Identity
 from coordinator.rpc import convert
 from coordinator.rpc.calls import Context, Handler, check_offset, read, refuse, session_of, well_formed
@@ -145,9 +146,13 @@ class FederationServicer:
                 )
             case "evaluation_done":
                 done = message.evaluation_done
-                await self._driver.attendance.evaluation_done(
-                    session, done.version, dict(done.values), done.error
+                answer = Evaluated(
+                    version=done.version,
+                    values=dict(done.values),
+                    error=done.error,
+                    clients=tuple(done.clients) if done.on_clients else None,
                 )
+                await self._driver.attendance.evaluation_done(session, answer)
             case "clients_changed":
                 clients = convert.hosted_clients(message.clients_changed.clients)
                 await self._driver.attendance.change_clients(session, clients)

@@ -29,6 +29,7 @@ TABLE: dict[Reason, WireStatus] = {
     Reason.WORKER_NAME_TAKEN: WireStatus(Code.ALREADY_EXISTS, retry=True),
     Reason.CLIENT_CLAIMED: WireStatus(Code.ALREADY_EXISTS, retry=True),
     Reason.CLIENT_UNKNOWN: WireStatus(Code.NOT_FOUND, retry=False),
+    Reason.LABELS_NEEDED: WireStatus(Code.FAILED_PRECONDITION, retry=False),
     Reason.CLIENT_REVOKED: WireStatus(Code.PERMISSION_DENIED, retry=False),
     Reason.CLIENT_NOT_HOSTED: WireStatus(Code.PERMISSION_DENIED, retry=False),
     Reason.CLIENT_NOT_INVITED: WireStatus(Code.FAILED_PRECONDITION, retry=False),

@@ -5,13 +5,15 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 
-from ssd.data import partition as partitions
 from ssd.data.builtin import KINDS, BuiltinSet, load_builtin
 from ssd.data.decode import MAX_PIXELS
 from ssd.data.errors import DataError, unknown_client
 from ssd.data.folder import FolderImages, FolderOptions, folder_probe
+from ssd.data.identity import DatasetIdentity
+from ssd.data.partition import Partition, load
 from ssd.data.source import ImageFormat, ImageSource, ProbeData
 from ssd.data.subset import SubsetImages
 
@@ -83,8 +85,7 @@ def open_client(config: DataConfig, client_id: str, image: ImageFormat) -> Image
             "set `partition`"
         )
     images = open_builtin(config, image)
-    indices = partitions.load(config.partition, images.identity).indices(client_id)
-    return SubsetImages(images.train, indices)
+    return SubsetImages(images.train, _partition(config.partition, images.identity).indices(client_id))
 
 
 def open_client_test(config: DataConfig, client_id: str, image: ImageFormat) -> ImageSource | None:
@@ -111,7 +112,7 @@ def open_client_test(config: DataConfig, client_id: str, image: ImageFormat) -> 
     if config.partition is None:
         return None
     images = open_builtin(config, image)
-    split = partitions.load(config.partition, images.identity, images.test_identity)
+    split = _partition(config.partition, images.identity, images.test_identity)
     split.indices(client_id)  # an unknown client is an error, not one without test images
     owned = () if split.test is None else split.test.clients[client_id]
     return SubsetImages(images.test, owned) if owned else None
@@ -129,7 +130,7 @@ def open_probe(config: DataConfig, image: ImageFormat) -> ProbeData:
         images = open_builtin(config, image)
         if config.partition is None:
             return images.probe()
-        clients = partitions.load(config.partition, images.identity).clients
+        clients = _partition(config.partition, images.identity).clients
         return replace(images.probe(), clients=clients)
     if config.probe is None:
         raise DataError(
@@ -141,6 +142,23 @@ def open_probe(config: DataConfig, image: ImageFormat) -> ProbeData:
 def open_builtin(config: DataConfig, image: ImageFormat) -> BuiltinSet:
     """The whole built-in set; its `identity` and training labels are what a partition is made from."""
     return load_builtin(config.kind, image, config.root, config.download)
+
+
+def _partition(path: Path, train: DatasetIdentity, test: DatasetIdentity | None = None) -> Partition:
+    """The checked partition file, read again only when it changes: many clients ask for it."""
+    try:
+        changed = path.stat().st_mtime_ns
+    except OSError:
+        changed = 0  # reading it says what is wrong
+    return _read_partition(path, changed, train, test)
+
+
+@lru_cache(maxsize=4)
+def _read_partition(
+    path: Path, changed: int, train: DatasetIdentity, test: DatasetIdentity | None
+) -> Partition:
+    del changed
+    return load(path, train, test)
 
 
 def _folder_options(config: DataConfig) -> FolderOptions:

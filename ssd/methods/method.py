@@ -83,6 +83,8 @@ class ClientEvaluationTask:
     client_id: str
     vector: NDArray[np.float32]
     """[n] the parameters of the version, read-only."""
+    scaling: ScalingVector | None = None
+    """The client's, as in its training."""
     artefacts: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
     state: Mapping[str, NDArray[np.generic]] = field(default_factory=dict)
     """The client's current persistent state; empty if it has none yet."""
@@ -155,12 +157,14 @@ class EvaluatesClients(Protocol):
     """What a method with `client_evaluation` in its declaration has besides `Method`."""
 
     def evaluate_client(self, task: ClientEvaluationTask, train: object, test: object) -> Mapping[str, float]:
-        """Additive numbers (for example `correct` and `images`) on one client's own images.
+        """Additive numbers on one client's own images; `correct` out of `images` make its accuracy.
+
+        Names are words of `[a-z][a-z0-9_]*`; see `ssd.client_measures` for what becomes of them.
 
         Args:
             task: what to measure.
-            train: the client's training `ImageSource`.
-            test: the client's test `ImageSource`.
+            train: the client's training `ImageSource`; None if the method needs no images.
+            test: the client's test `ImageSource`, not empty; None likewise.
         """
         ...
 

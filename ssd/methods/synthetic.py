@@ -31,6 +31,7 @@ from ssd.declaration import (
 )
 from ssd.digest import canonical_json, digest_bytes
 from ssd.methods.method import (
+    ClientEvaluationTask,
     ClientResult,
     ClientTask,
     EvaluationTask,
@@ -75,6 +76,8 @@ class SyntheticConfig:
     """Fields of a `ScalingDeclaration`; None: no scaling vectors."""
     artefacts: Mapping[str, list[int]] = field(default_factory=dict)
     """Name to shape of arrays made at run creation."""
+    client_evaluation: bool = False
+    """Measure clients: made-up accuracies that follow from the version, the client and its state."""
     schedules: Mapping[str, Any] = field(default_factory=dict)
     """See `ssd.schedule`; a value named `scale` multiplies the update."""
     hook: bool = False
@@ -199,6 +202,24 @@ class SyntheticMethod:
             "parameter_mean": float(np.mean(task.vector, dtype=np.float64)),
         }
 
+    def evaluate_client(self, task: ClientEvaluationTask, train: object, test: object) -> Mapping[str, float]:
+        """A made-up accuracy, and in `trainings` how often the client's state has advanced; no images are looked at.
+
+        Raises:
+            ValueError: the task lacks an artefact.
+        """
+        del train, test
+        chain, counter = _read_state(task.state)
+        received = canonical_json(self._artefact_digests(task.artefacts, task.version))
+        places = np.linspace(0, task.vector.size - 1, 256).astype(np.int64)
+        sample = task.vector[places].astype("<f4").tobytes()
+        identity = key("measure", task.run_seed, task.version, task.client_id)
+        draw = RandomStream(
+            "synthetic-accuracy", hashlib.sha256(identity + chain + received + sample).hexdigest()
+        )
+        images = 10 + RandomStream("synthetic-images", task.client_id).below(90)
+        return {"correct": draw.below(images + 1), "images": images, "trainings": counter}
+
     def export(self, vector: NDArray[np.float32]) -> Mapping[str, NDArray[np.generic]]:
         """All tensors of the group `encoder` and the buffers, by name."""
         return {
@@ -209,13 +230,10 @@ class SyntheticMethod:
     def _update_key(self, task: ClientTask, chain: bytes, counter: int) -> bytes:
         if (self.config.scaling is None) != (task.scaling is None):
             raise ValueError("the task's scaling vector is not what the method declares")
-        made = {DRIFT} if self.config.hook and task.round > 1 else set()
-        if set(task.artefacts) != set(self.config.artefacts) | made:
-            raise ValueError(f"the task has the artefacts {sorted(task.artefacts)}")
         received = {
             "values": dict(task.values),
             "scaling": task.scaling.to_json() if task.scaling else None,
-            "artefacts": {name: digest_bytes(values) for name, values in task.artefacts.items()},
+            "artefacts": self._artefact_digests(task.artefacts, task.round - 1),
             "chain": chain.hex(),
             "counter": counter,
         }
@@ -224,6 +242,13 @@ class SyntheticMethod:
         sample = task.base[places].astype("<f4").tobytes()
         identity = key("update", task.run_seed, task.round, task.client_id)
         return hashlib.sha256(identity + canonical_json(received) + sample).digest()
+
+    def _artefact_digests(self, artefacts: Mapping[str, NDArray[np.float32]], version: int) -> dict[str, str]:
+        """Of everything a task about this version must bring."""
+        made = {DRIFT} if self.config.hook and version > 0 else set()
+        if set(artefacts) != set(self.config.artefacts) | made:
+            raise ValueError(f"the task has the artefacts {sorted(artefacts)}")
+        return {name: digest_bytes(values) for name, values in artefacts.items()}
 
     def _spoil(
         self,
@@ -277,6 +302,7 @@ def _declare(config: SyntheticConfig) -> Declaration:
         persists_client_state=config.state,
         server_hook=config.hook,
         round_artefacts=(RoundArtefactDeclaration(name=DRIFT, shape=DRIFT_SHAPE),) if config.hook else (),
+        client_evaluation=config.client_evaluation,
         config={entry.name: getattr(config, entry.name) for entry in fields(config)},
     )
 

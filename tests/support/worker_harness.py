@@ -77,7 +77,13 @@ def start_worker(target: str, state_dir: Path, clients: Sequence[str], *, max_ve
         return trainers[0]
 
     greeting = Greeting(
-        worker="w1", instance=store.instance_id(), build="test", evaluates=True, device=lambda: ("cpu", 0)
+        worker="w1",
+        instance=store.instance_id(),
+        build="test",
+        evaluates=True,
+        labels=False,
+        client_tests=False,
+        device=lambda: ("cpu", 0),
     )
     session = Session(
         clients={client: stored.rounds.get(client, 0) for client in clients},

@@ -210,7 +210,7 @@ when = 2020-01-01
         (near,) = mistakes(tmp_path, "[round]\ncohort_sise = 3")
         assert near == "c.toml:2: [round] cohort_sise: unknown key; did you mean cohort_size?"
         (far,) = mistakes(tmp_path, "[evaluation]\nzzz = 3")
-        assert far.endswith("unknown key; valid are every")
+        assert far.endswith("unknown key; valid are every, wait_seconds")
 
 
 class TestContradictions:

@@ -10,7 +10,7 @@ import pytest
 from worker import address
 from worker.config import load
 from worker.errors import ConfigInvalid
-from worker.hosting import data_fields, hosted_clients
+from worker.hosting import data_fields, has_client_tests, has_labels, hosted_clients
 
 INSECURE = {"transport.insecure": True}
 FOLDERS = '[transport]\ninsecure = true\n[data]\nkind = "folder"\nclients = ["*"]\nfolders = { a = "x" }\n'
@@ -144,6 +144,31 @@ def test_the_star_hosts_all_clients_there_are(tmp_path: Path) -> None:
     write(partition, "{}")
     with pytest.raises(ConfigInvalid, match="no partition file"):
         hosted_clients(load(None, {**flags, "data.clients": ["*"]}, {}).data)
+
+
+def test_what_a_worker_says_of_its_images_is_true(tmp_path: Path) -> None:
+    rows = {"a": {"test": []}, "b": {"test": [3]}, "c": {}}
+    partition = write(tmp_path / "p.json", json.dumps({"clients": rows}))
+    digits = load(
+        None, {**INSECURE, "data.kind": "digits", "data.partition": str(partition), "data.clients": ["*"]}, {}
+    )
+    assert has_labels(digits.data)
+    assert has_client_tests(digits.data, ["a", "b"])
+    assert not has_client_tests(digits.data, ["a", "c"])
+    flags = {**INSECURE, "data.kind": "folder", "data.folders": {"a": "x", "b": "y"}, "data.clients": ["a"]}
+    plain = load(None, flags, {}).data
+    assert not has_labels(plain)
+    assert not has_client_tests(plain, ["a"])
+    classes = {**flags, "data.labels": "folders", "data.classes": ["one", "two"]}
+    labelled = load(None, {**classes, "data.test_folders": {"b": "z"}}, {}).data
+    assert has_labels(labelled)
+    assert has_client_tests(labelled, ["b"])
+    assert not has_client_tests(labelled, ["a"])
+    own = load(None, {**flags, "data.labels": "folders"}, {}).data
+    assert not has_labels(own), "every client would number its own classes"
+    none = load(None, INSECURE, {}).data
+    assert not has_labels(none)
+    assert not has_client_tests(none, [])
 
 
 def test_the_training_process_is_told_of_the_data_in_fields_its_config_has(tmp_path: Path) -> None:

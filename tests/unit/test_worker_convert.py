@@ -168,7 +168,21 @@ def test_small_messages_down() -> None:
     )
     got = down(evaluate=pb.Evaluate(version=version(), run_seed=9))
     assert isinstance(got, messages.Evaluate)
-    assert got.run_seed == 9
+    assert (got.run_seed, got.clients, got.threads) == (9, (), 1)
+    scaled = pb.ClientTask(client="b", scaling=pb.ScalingVector(dimension=4, indices=[1], alpha=2.0))
+    got = down(
+        evaluate=pb.Evaluate(version=version(), clients=[pb.ClientTask(client="a"), scaled], threads=2)
+    )
+    assert isinstance(got, messages.Evaluate)
+    assert [task.client for task in got.clients] == ["a", "b"]
+    assert got.clients[1].scaling is not None
+    assert got.threads == 2
+    for wrong in (
+        pb.Evaluate(version=version(), clients=[scaled, scaled], threads=1),
+        pb.Evaluate(version=version(), clients=[scaled]),
+    ):
+        with pytest.raises(CoordinatorFault):
+            down(evaluate=wrong)
 
 
 def test_the_hello_says_what_the_session_decided() -> None:
@@ -178,16 +192,17 @@ def test_the_hello_says_what_the_session_decided() -> None:
         versions_held=(3, 4),
         held=(UpdateKey(client="a", round=1, base_digest="x", task_digest="y"),),
     )
-    raw = convert.hello(hello, worker="w", instance="i", build="v", evaluates=True, device="cuda", memory=7)
+    raw = convert.hello(
+        hello, worker="w", instance="i", build="v", evaluates=True, labels=True, client_tests=True,
+        device="cuda", memory=7,
+    )  # fmt: skip
     got = pb.WorkerMessage.FromString(raw).hello
     assert (got.protocol_min, got.protocol_max) == (1, 1)
     assert [(c.client, c.last_committed_round) for c in got.clients] == [("a", 0), ("b", 2)]
     assert list(got.versions_held) == [3, 4]
     assert got.held_updates[0] == pb.HeldUpdate(client="a", round=1, base_digest="x", task_digest="y")
-    assert (got.capabilities.evaluates, got.capabilities.device, got.capabilities.device_memory) == (
-        True,
-        "cuda",
-        7,
+    assert got.capabilities == pb.Capabilities(
+        evaluates=True, labels=True, client_tests=True, device="cuda", device_memory=7
     )
 
 
@@ -198,7 +213,10 @@ def test_the_hello_says_what_the_session_decided() -> None:
         (messages.Progress(round=1, attempt=1, client="a", step=2, steps=3, seconds=0.1), "progress"),
         (messages.TaskFailed(round=1, attempt=1, client="a", reason="x", detail="y"), "task_failed"),
         (messages.VersionHeld(number=1, model_digest="d"), "version_held"),
-        (messages.EvaluationDone(version=1, values={"knn": 0.5}), "evaluation_done"),
+        (
+            messages.EvaluationDone(version=1, values={"x": 1.0}, error="e", clients=("a", "b")),
+            "evaluation_done",
+        ),
     ],
 )
 def test_messages_up_carry_every_field(message: messages.Up, kind: str) -> None:
@@ -207,7 +225,15 @@ def test_messages_up_carry_every_field(message: messages.Up, kind: str) -> None:
     inner = getattr(got, kind)
     for name in message.__slots__:
         value = getattr(inner, name)
-        assert (dict(value) if name == "values" else value) == getattr(message, name)
+        kinds = {"values": dict, "clients": tuple}
+        assert (kinds[name](value) if name in kinds else value) == getattr(message, name)
+
+
+def test_an_answer_about_clients_is_told_from_one_about_probe_data_even_if_it_names_nobody() -> None:
+    for clients, on_clients in ((None, False), ((), True), (("a",), True)):
+        raw = convert.up(messages.EvaluationDone(version=1, clients=clients))
+        got = pb.WorkerMessage.FromString(raw).evaluation_done
+        assert (tuple(got.clients), got.on_clients) == (clients or (), on_clients)
 
 
 def test_equal_envelopes_have_equal_bytes_and_every_field() -> None:

@@ -452,6 +452,70 @@ def test_training_goes_before_evaluation_and_evaluations_are_bounded() -> None:
     assert machine.asked(effects.TrainClient)
 
 
+def on_clients(number: int = 0, clients: str = "a") -> messages.Evaluate:
+    tasks = tuple(TaskClient(client=client) for client in clients)
+    return messages.Evaluate(version=version(number), run_seed=1, clients=tasks)
+
+
+def test_clients_are_measured_before_any_of_them_is_trained() -> None:
+    machine = Machine("ab")
+    machine.attend()
+    machine.tell(messages.Evaluate(version=version(0), run_seed=1), on_clients(), train("ab"))
+    (probe,) = machine.asked(effects.RunEvaluation)
+    assert not probe.evaluate.clients, "nothing else was there to do when it came"
+    assert machine.asked(effects.Prepare), "the base is fetched meanwhile"
+    machine.tell(events.Prepared(key=train("ab").key(""), number=0))
+    assert not machine.asked(effects.TrainClient)
+    machine.tell(events.EvaluationEnded(version=0, values={"x": 1.0}))
+    (of_clients,) = machine.asked(effects.RunEvaluation)
+    assert of_clients.evaluate == on_clients()
+    out = machine.tell(events.EvaluationEnded(version=0, values={"clients": 1.0}, clients=("a",)))
+    done = messages.EvaluationDone(version=0, values={"clients": 1.0}, clients=("a",))
+    assert effects.Send(message=done) in out
+    assert machine.asked(effects.TrainClient)
+
+
+def test_an_evaluation_of_clients_that_waits_is_forgotten_with_its_session() -> None:
+    machine = Machine("a")
+    machine.attend()
+    machine.ready(train("a"))
+    machine.tell(on_clients(), messages.Evaluate(version=version(0), run_seed=1))
+    assert len(machine.session.evaluations) == 2
+    machine.tell(events.LinkLost(reason="unavailable"))
+    assert [each.clients for each in machine.session.evaluations] == [()], "who asked for clients asks again"
+
+
+def test_an_evaluation_of_clients_too_many_is_answered_as_one() -> None:
+    machine = Machine("a")
+    machine.attend()
+    machine.ready(train("a"))
+    for number in range(5):
+        machine.tell(on_clients(number))
+    done = messages.EvaluationDone(version=0, error="superseded", clients=())
+    assert machine.asked(effects.Send) == [effects.Send(message=done)]
+
+
+def test_what_was_measured_of_one_run_is_not_told_to_another() -> None:
+    machine = Machine("a")
+    machine.attend()
+    machine.tell(on_clients())
+    machine.tell(events.LinkLost(reason="unavailable"))
+    machine.tell(events.EvaluationEnded(version=0, values={"clients": 1.0}, clients=("a",)))
+    machine.tell(events.DialDue())
+    machine.tell(events.Welcomed(welcome=welcome(run_id="run-2").welcome))
+    machine.tell(events.LinkLost(reason="unavailable"))
+    machine.tell(events.DialDue(), welcome(run_id="run-2"))
+    assert not machine.asked(effects.Send)
+
+
+def test_a_worker_without_labels_gives_up_on_a_method_that_needs_them() -> None:
+    machine = Machine("a")
+    machine.tell(events.DialDue(), events.LinkLost(reason="labels_needed", detail="use folders with classes"))
+    (given_up,) = machine.asked(effects.GiveUp)
+    assert given_up.detail == "use folders with classes"
+    assert machine.session.stopped
+
+
 def test_an_evaluation_that_ended_offline_is_sent_with_the_next_welcome() -> None:
     machine = Machine("a")
     machine.attend()
@@ -665,9 +729,9 @@ class History(RuleBasedStateMachine):
             self.lose()
 
     @precondition(lambda self: self.session.link is Link.ATTENDING)
-    @rule()
-    def evaluate(self) -> None:
-        self.tell(messages.Evaluate(version=version(self.number), run_seed=1))
+    @rule(clients=st.sampled_from(["", "a", "abc"]))
+    def evaluate(self, clients: str) -> None:
+        self.tell(on_clients(self.number, clients))
 
     @precondition(lambda self: self.session.link is Link.ATTENDING)
     @rule()

@@ -138,6 +138,8 @@ class EvaluationEnded:
     version: int
     values: Mapping[str, float] = field(default_factory=dict)
     error: str = ""
+    clients: tuple[str, ...] | None = None
+    """Those that `values` are sums over; None: measured on probe data."""
     lost: bool = False
     """The session ended before it began; nobody waits for it any more."""
 

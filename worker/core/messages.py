@@ -163,10 +163,15 @@ class Flush:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Evaluate:
-    """Measure a version on the worker's probe data."""
+    """Measure a version: on the worker's probe data, or on the own test images of each of `clients`."""
 
     version: Version
     run_seed: int
+    clients: tuple[TaskClient, ...] = ()
+    artefacts: tuple[Artefact, ...] = ()
+    """With clients: what their training would get."""
+    threads: int = 1
+    """With clients: intra-op threads."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -258,6 +263,8 @@ class EvaluationDone:
     version: int
     values: Mapping[str, float] = field(default_factory=dict)
     error: str = ""
+    clients: tuple[str, ...] | None = None
+    """Those that `values` are sums over; None: measured on probe data."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -10,7 +10,9 @@ Rules it keeps:
 - A client is uploaded in an attempt until the coordinator has judged it, and not again in that session.
 - A pending client state becomes current only through a commit that includes the client (a `Committed`, or the fate
   of a held update in a welcome), at most once per round, and never backwards.
-- The training process does one thing at a time: a client, or an evaluation when no client waits.
+- The training process does one thing at a time: an evaluation of clients, else a client's training, else an
+  evaluation on probe data.
+- Clients are measured in a state that no commit after the measured version made.
 
 It deliberately does not know files, sockets, model bytes, time or how training works.
 """
@@ -27,7 +29,7 @@ from worker.core.effects import Effect
 from worker.core.state import Link, Session, Stage
 from worker.errors import CoordinatorFault
 
-PERMANENT = frozenset({"protocol_version", "bad_name", "identity_mismatch"})
+PERMANENT = frozenset({"protocol_version", "bad_name", "identity_mismatch", "labels_needed"})
 """Refusals that no amount of waiting changes."""
 MAX_EVALUATIONS = 4
 """Evaluations that wait for the training process; beyond it the oldest is answered `superseded`."""
@@ -95,7 +97,9 @@ def _offline(session: Session, out: list[Effect]) -> Session:
             out.append(effects.StopUpload())
             current = replace(current, upload=replace(current.upload, active=False))
         current = replace(current, live=False)
-    return replace(session, link=Link.OFFLINE, work=current)
+    # Who asked for clients asks again.
+    on_probe = tuple(each for each in session.evaluations if not each.clients)
+    return replace(session, link=Link.OFFLINE, work=current, evaluations=on_probe)
 
 
 def _hang_up(session: Session, seconds: float, out: list[Effect]) -> Session:
@@ -140,6 +144,7 @@ def _enter_run(session: Session, event: events.Welcomed, out: list[Effect]) -> S
         held={finished.key: finished for finished in stored.held},
         versions=dict(stored.versions),
         evaluations=(),
+        unsent=(),
         # A result of the run before must not be taken for one of this.
         job=None if session.job is None else replace(session.job, key=None, version=None),
     )
@@ -220,9 +225,10 @@ def _evaluate(session: Session, event: messages.Evaluate, out: list[Effect]) -> 
     waiting = (*session.evaluations, event)
     if len(waiting) > MAX_EVALUATIONS:
         oldest, *rest = waiting
-        out.append(
-            effects.Send(message=messages.EvaluationDone(version=oldest.version.number, error="superseded"))
+        superseded = messages.EvaluationDone(
+            version=oldest.version.number, error="superseded", clients=() if oldest.clients else None
         )
+        out.append(effects.Send(message=superseded))
         waiting = tuple(rest)
     return replace(session, evaluations=waiting)
 
@@ -234,10 +240,13 @@ def _evaluation_ended(session: Session, event: events.EvaluationEnded, out: list
     if event.lost:
         return session if job.stopping else replace(session, job=None)
     level = "error" if event.error else "info"
-    out.append(
-        effects.Note(event="evaluated", level=level, fields={"version": event.version, "error": event.error})
+    fields: dict[str, object] = {"version": event.version, "error": event.error}
+    if event.clients is not None:
+        fields["clients"] = len(event.clients)
+    out.append(effects.Note(event="evaluated", level=level, fields=fields))
+    done = messages.EvaluationDone(
+        version=event.version, values=event.values, error=event.error, clients=event.clients
     )
-    done = messages.EvaluationDone(version=event.version, values=event.values, error=event.error)
     if session.link is Link.ATTENDING:
         out.append(effects.Send(message=done))
     else:

@@ -40,6 +40,10 @@ def _prepare(session: Session, out: list[Effect]) -> Session:
 def _train_next(session: Session, out: list[Effect]) -> Session:
     if session.job is not None:
         return session
+    on_clients = next((each for each in session.evaluations if each.clients), None)
+    if on_clients is not None and session.link is Link.ATTENDING:
+        # Before any of them is trained: what is measured is the state that belongs to the version.
+        return _evaluate(session, on_clients, out)
     current = session.work
     waiting = untrained(session)
     if current is not None and current.stage is Stage.PREPARED and waiting:
@@ -47,10 +51,14 @@ def _train_next(session: Session, out: list[Effect]) -> Session:
         return replace(session, job=Job(key=current.train.key(waiting[0].client)))
     task_first = current is not None and current.live and bool(waiting)
     if session.evaluations and session.link is Link.ATTENDING and not task_first:
-        evaluate, *rest = session.evaluations
-        out.append(effects.RunEvaluation(evaluate=evaluate))
-        return replace(session, evaluations=tuple(rest), job=Job(version=evaluate.version.number))
+        return _evaluate(session, session.evaluations[0], out)
     return session
+
+
+def _evaluate(session: Session, evaluate: messages.Evaluate, out: list[Effect]) -> Session:
+    out.append(effects.RunEvaluation(evaluate=evaluate))
+    rest = tuple(each for each in session.evaluations if each is not evaluate)
+    return replace(session, evaluations=rest, job=Job(version=evaluate.version.number))
 
 
 # ------------------------------------------------------------------------------------------------- messages

@@ -80,6 +80,10 @@ class Greeting:
     instance: str
     build: str
     evaluates: bool
+    labels: bool
+    """The clients' images have labels."""
+    client_tests: bool
+    """Clients have test images of their own."""
     device: Callable[[], tuple[str, int]]
     """The device's kind and memory, asked anew for every hello."""
 
@@ -107,6 +111,8 @@ class GrpcTransport:
             instance=self._greeting.instance,
             build=self._greeting.build,
             evaluates=self._greeting.evaluates,
+            labels=self._greeting.labels,
+            client_tests=self._greeting.client_tests,
             device=device,
             memory=memory,
         )

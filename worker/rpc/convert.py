@@ -40,6 +40,8 @@ def hello(
     instance: str,
     build: str,
     evaluates: bool,
+    labels: bool,
+    client_tests: bool,
     device: str,
     memory: int,
 ) -> bytes:
@@ -66,7 +68,13 @@ def hello(
                 )
                 for key in message.held
             ],
-            capabilities=pb.Capabilities(evaluates=evaluates, device=device, device_memory=memory),
+            capabilities=pb.Capabilities(
+                evaluates=evaluates,
+                device=device,
+                device_memory=memory,
+                labels=labels,
+                client_tests=client_tests,
+            ),
         )
     ).SerializeToString()
 
@@ -108,7 +116,11 @@ def up(message: messages.Up) -> bytes:
             out = pb.WorkerMessage(version_held=held)
         case messages.EvaluationDone():
             done = pb.EvaluationDone(
-                version=message.version, values=dict(message.values), error=message.error
+                version=message.version,
+                values=dict(message.values),
+                error=message.error,
+                clients=message.clients or (),
+                on_clients=message.clients is not None,
             )
             out = pb.WorkerMessage(evaluation_done=done)
     return out.SerializeToString()
@@ -220,6 +232,19 @@ def _version(m: tensor.ModelVersion) -> messages.Version:
     )
 
 
+def _evaluate(m: pb.Evaluate) -> messages.Evaluate:
+    names = [task.client for task in m.clients]
+    _require(len(set(names)) == len(names), "an evaluation with a client twice")
+    _require(m.threads >= 1 or not names, "an evaluation of clients without threads")
+    return messages.Evaluate(
+        version=_version(m.version),
+        run_seed=m.run_seed,
+        clients=tuple(_task_client(task) for task in m.clients),
+        artefacts=tuple(_artefact(artefact) for artefact in m.artefacts),
+        threads=max(1, m.threads),
+    )
+
+
 def _committed(m: pb.Committed) -> messages.Committed:
     return messages.Committed(round=m.round, version=_version(m.version), included=tuple(m.included))
 
@@ -229,7 +254,7 @@ _DOWN: dict[str, Callable[[Any], messages.Down]] = {
     "train": _train,
     "committed": _committed,
     "flush": lambda m: messages.Flush(round=m.round, attempt=m.attempt),
-    "evaluate": lambda m: messages.Evaluate(version=_version(m.version), run_seed=m.run_seed),
+    "evaluate": _evaluate,
     "cancel": lambda m: messages.Cancel(round=m.round, attempt=m.attempt, reason=m.reason),
     "drain": lambda m: messages.Drain(reason=m.reason, reconnect_after_seconds=m.reconnect_after_seconds),
     "run_changed": lambda m: messages.RunChanged(reason=m.reason, finished=m.finished),

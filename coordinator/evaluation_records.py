@@ -1,0 +1,53 @@
+"""What was measured of which version: one record per version, whoever measured it, in whatever order."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from coordinator.durability import Durability
+from coordinator.logs import event as log_event
+from coordinator.metrics import CoordinatorMetrics
+from coordinator.ports import Clock, Store
+from ssd.client_measures import is_client_measure
+
+log = logging.getLogger(__name__)
+
+_MOST_LOGGED = 64
+
+
+class EvaluationRecords:
+    """The records in memory and in the journal."""
+
+    def __init__(
+        self, store: Store, durability: Durability, clock: Clock, metrics: CoordinatorMetrics
+    ) -> None:
+        self._store = store
+        self._durability = durability
+        self._clock = clock
+        self._metrics = metrics
+        self._values: dict[int, Mapping[str, float]] = dict(store.evaluations())
+
+    @property
+    def newest(self) -> tuple[int, Mapping[str, float]]:
+        """The newest measured version and its values; (0, {}) before any."""
+        return max(self._values.items(), default=(0, {}), key=lambda entry: entry[0])
+
+    def has(self, version: int, *, of_clients: bool) -> bool:
+        """Whether the version was measured on probe data, or on the clients' own."""
+        return any(is_client_measure(name) == of_clients for name in self._values.get(version, {}))
+
+    async def add(self, version: int, values: Mapping[str, float]) -> None:
+        """Write values down beside those the version has, then tell."""
+        merged = {**self._values.get(version, {}), **values}
+        now = self._clock.wall()
+        await self._durability.write(lambda: self._store.record_evaluation(version, merged, now))
+        self._values[version] = merged
+        if version == self.newest[0]:
+            self._metrics.evaluation(version, merged)
+        log_event(log, logging.INFO, "evaluated", version=version, **_rounded(values))
+
+
+def _rounded(values: Mapping[str, float]) -> dict[str, Any]:
+    return {name: round(value, 4) for name, value in sorted(values.items())[:_MOST_LOGGED]}
