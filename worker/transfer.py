@@ -106,6 +106,9 @@ def import_client(store: SqliteStore, source: Path) -> ClientSummary:
         with storage_faults(copy.parent):
             copy.write_bytes(safetensors.numpy.save(arrays))
     store.import_client(run, client, number, copy)
+    if not store.current_run():
+        # Or the first hello from here would deny what was just imported, and the coordinator count a lost state.
+        store.enter_run(run)
     return next(s for s in list_clients(store) if (s.run, s.client) == (run, client))
 
 

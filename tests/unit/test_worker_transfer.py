@@ -68,6 +68,22 @@ def test_a_client_moves_with_its_state_and_record(
     there.close()
 
 
+def test_a_host_without_a_run_enters_that_of_its_first_client_and_another_stays_where_it_is(
+    here: SqliteStore, tmp_path: Path
+) -> None:
+    """Its first hello must not deny the state it was given."""
+    export_client(here, "a", tmp_path / "file", remove=False)
+    for directory, before, after in (("fresh", "", "run-1"), ("busy", "run-2", "run-2")):
+        store = SqliteStore(tmp_path / directory)
+        if before:
+            store.enter_run(before)
+        import_client(store, tmp_path / "file")
+        assert store.current_run() == after
+        assert store.load_run("run-1").rounds == {"a": 3}
+        assert store.client_state("run-1", "a")[1] is not None
+        store.close()
+
+
 def test_a_client_with_an_open_update_stays(here: SqliteStore, tmp_path: Path) -> None:
     hold(here, 4, 44)
     with pytest.raises(TransferRefused, match="fate is open"):
