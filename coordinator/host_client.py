@@ -13,6 +13,7 @@ import collections
 import contextlib
 import json
 import logging
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -27,6 +28,8 @@ Json = Any
 log = logging.getLogger(__name__)
 
 _COMMAND = (sys.executable, "-m", "ssd.host")
+_ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+"""The number of threads changes bits: the host must give the same ones on every machine."""
 _LONGEST_LINE = 64 << 20
 """A declaration names every tensor of the model; asyncio's own limit is 64 KiB."""
 _LAST_WORDS = 8
@@ -216,6 +219,7 @@ class SubprocessMethodHost:
                 stderr=asyncio.subprocess.PIPE,
                 limit=_LONGEST_LINE,
                 start_new_session=True,
+                env={**os.environ, **_ONE_THREAD},
             )
         except OSError as error:
             raise MethodHostFailed(f"the method host cannot be started: {error}") from error

@@ -3,8 +3,8 @@
 The coordinator runs `python -m ssd.host` and speaks line-delimited JSON with it: one request object per line on
 standard input, one reply object per line on standard output, in order. Arrays travel as files of raw
 little-endian float32; those of a server hook as described in `ssd.server_hook`. The host is stateless between
-requests (it keeps a built method as a cache only), so it can be killed and restarted at any point; torch runs on
-one thread.
+requests (it keeps a built method as a cache only), so it can be killed and restarted at any point. It computes on
+one thread, which whoever starts it must say in its environment: numpy reads that as soon as it is loaded.
 
 | request | reply |
 | --- | --- |
@@ -261,9 +261,6 @@ def _is_shutdown(line: str) -> bool:
 
 def main() -> None:
     """Entry point of `python -m ssd.host`."""
-    # Before any library starts its threads: the host must give the same bits on every machine.
-    for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-        os.environ[variable] = "1"
     replies = _claim_stdout()
     serve(sys.stdin, replies)
 

@@ -85,3 +85,51 @@ def test_a_client_keeps_its_vector_when_it_moves_to_another_worker(tmp_path: Pat
                     worker.expect("committed")
             federation.until(lambda: federation.status().connected_clients == 0, "the worker is gone")
         assert all(len(each) == 1 for each in seen.values())
+
+
+BY_POSITION = {
+    **SETTINGS,
+    "run.rounds": 5,
+    "run.when_done": "exit",
+    "method.config": {
+        "parameters": 2000,
+        "scaling": {"dimension": 64, "alpha": 10.0, "assignment": "position"},
+    },
+}
+
+
+def test_vectors_by_position_stay_with_their_positions_through_kills_and_hosts(tmp_path: Path) -> None:
+    digests = {}
+    for name, groups, fault in (
+        ("quiet", [CLIENTS], ()),
+        ("killed", [CLIENTS[::2], CLIENTS[1::2]], ("coordinator.intake:Intake.answer", "after", "4")),
+        ("closed", [CLIENTS], ("coordinator.store.sqlite:SqliteStore.close_attempt", "after", "3")),
+    ):
+        (tmp_path / name).mkdir()
+        with Federation(tmp_path / name, **BY_POSITION) as federation:
+            daemon = federation.start_coordinator(fault=fault)
+            for number, clients in enumerate(groups):
+                federation.start_worker(f"w{number}", clients)
+            if fault:
+                federation.until(lambda: not daemon.running, "the coordinator dies")  # noqa: B023
+                federation.start_coordinator()
+            assert federation.finish() == 0
+            digests[name] = federation.digests()
+            store = federation.store()
+            assert {record.scaling for record in store.clients()} == {None}
+            store.close()
+    assert digests["quiet"] == digests["killed"] == digests["closed"]
+    (tmp_path / "by client").mkdir()
+    own = {"parameters": 2000, "scaling": {"dimension": 64, "alpha": 10.0}}
+    with Federation(tmp_path / "by client", **{**BY_POSITION, "method.config": own}) as federation:
+        federation.start_coordinator()
+        federation.start_worker("w0", CLIENTS)
+        assert federation.finish() == 0
+        assert federation.digests()[1] != digests["quiet"][1], "the vectors do not matter to this method"
+
+
+def test_vectors_by_position_are_refused_in_an_elastic_run(tmp_path: Path) -> None:
+    with Federation(tmp_path, **{**BY_POSITION, "run.mode": "elastic"}) as federation:
+        daemon = federation.start_coordinator(wait=False)
+        assert daemon.wait() != 0
+        assert "set run.mode = reproducible" in (tmp_path / "coordinator.log").read_text()

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from coordinator.errors import Reason
-from federation import Federation
+from federation import Federation, read_events
 from ssd_proto.v1 import operator_pb2 as operator_pb
 
 pytestmark = pytest.mark.e2e
@@ -145,10 +145,32 @@ def test_a_host_killed_in_the_middle_of_its_hook_is_asked_again(
         for host in hosts:
             os.kill(host, signal.SIGKILL)
         federation.until(lambda: coordinator.events("server_hook_lost"), "the death is noticed")
-        # The loop is live all the while.
-        assert federation.http("/livez")[0] == 200
         assert federation.finish() == 0
-        assert [entry[3] for entry in histories(federation)] == [entry[3] for entry in reference]
+        assert histories(federation) == reference
+
+
+def test_nobody_is_cut_off_while_a_hook_takes_longer_than_silence_is_borne(
+    tmp_path: Path, reference: list[tuple[Any, ...]]
+) -> None:
+    slow = {
+        **SETTINGS,
+        "limits.heartbeat_seconds": 0.5,
+        "method.config": {**METHOD, "hook_seconds": 2.0},
+    }
+    with Federation(tmp_path, **slow) as federation:
+        federation.start_coordinator()
+        federation.start_worker("w0", CLIENTS)
+        federation.until(
+            lambda: list(federation.state_dir.glob("hook-*/in/statistics.npy")), "the first hook runs"
+        )
+        # The loop is live all the while.
+        assert federation.status().phase == "committing"
+        assert federation.http("/readyz")[0] == 200
+        assert federation.finish() == 0
+        assert histories(federation) == reference
+        assert Reason.SILENT.value not in (federation.root / "coordinator.log").read_text()
+        attended = [entry for entry in read_events(federation.root / "w0.log") if "link_lost" in str(entry)]
+        assert len(attended) <= 1, "only the coordinator's own end may end the stream"
 
 
 def test_a_hook_that_fails_halts_the_run_and_a_repaired_one_goes_on(tmp_path: Path) -> None:

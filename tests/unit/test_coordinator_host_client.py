@@ -91,6 +91,21 @@ def test_requests_that_overlap_get_their_own_answers() -> None:
     run(work)
 
 
+def test_the_host_computes_on_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    script = """
+import json, os, sys
+for line in sys.stdin:
+    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+    print(json.dumps({"declaration": {name: os.environ.get(name) for name in names}}), flush=True)
+"""
+
+    async def work(host: SubprocessMethodHost) -> None:
+        assert set((await host.declare("m", {})).values()) == {"1"}
+
+    run(work, script)
+
+
 def test_a_declaration_may_be_large() -> None:
     async def work(host: SubprocessMethodHost) -> None:
         assert len((await host.declare("m", {"size": 3_000_000}))["big"]) == 3_000_000
