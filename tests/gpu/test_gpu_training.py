@@ -13,6 +13,7 @@ from ssd.data.source import TensorImages
 from ssd.data.views import PRESETS, Views
 from ssd.methods import ssd
 from ssd.methods.method import ClientResult, ClientTask
+from ssd.methods.registry import load
 from ssd.scaling import ScalingVector
 
 pytestmark = [
@@ -56,6 +57,25 @@ def visit(device: str, **config: Any) -> ClientResult:
 
 def test_equal_tasks_give_equal_bits_on_one_device() -> None:
     first, second = visit("cuda"), visit("cuda")
+    assert np.array_equal(first.delta, second.delta)
+    assert first.statistics == second.statistics
+
+
+@pytest.mark.parametrize("mixed_precision", [False, True])
+@pytest.mark.parametrize("name", ["feddecorr", "fedu2", "fedx", "local_only_ssl"])
+def test_methods_that_add_to_the_objective_are_deterministic_too(name: str, mixed_precision: bool) -> None:
+    method = load(name, {**CONFIG, "model": {"name": "resnet8"}, "mixed_precision": mixed_precision})
+    task = ClientTask(
+        run_seed=1,
+        round=1,
+        rounds=1,
+        client_id="client-000",
+        base=method.initial(0, None),
+        values={"lr": 0.01},
+        device="cuda",
+    )
+    first, second = (method.train(task, TensorImages(pictures()), silent) for _ in range(2))
+    assert np.isfinite(first.delta).all()
     assert np.array_equal(first.delta, second.delta)
     assert first.statistics == second.statistics
 
