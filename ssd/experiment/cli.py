@@ -46,7 +46,7 @@ def experiment(
 
     A finished cell is skipped, an interrupted one taken up where it was: run the same command again after anything.
     """
-    from ssd.experiment.grid import cells
+    from ssd.experiment.grid import cells, needs_root
     from ssd.experiment.layout import CellRefused
     from ssd.experiment.run import run_experiment
     from ssd.experiment.settings import load
@@ -62,6 +62,9 @@ def experiment(
             _list(made, folder, check=dry_run)
             return EXIT_OK
         where = str(root) if root is not None else wanted.data.root or os.environ.get("SSD_DATA_ROOT")
+        if where is None and needs_root(made):
+            sets = " and ".join(needs_root(made))
+            raise SettingsError([f"where are the files of {sets}? Say so with --root or $SSD_DATA_ROOT"])
         failures = run_experiment(
             wanted, made, folder, console(), root=where, jobs=jobs or wanted.experiment.jobs, keep=keep
         )

@@ -171,6 +171,13 @@ def _source(method: MethodTable, mistakes: list[str]) -> str:
         return ""
 
 
+def needs_root(made: Sequence[Cell]) -> list[str]:
+    """The data sets of these cells whose files must be somewhere."""
+    kinds = {str(cell.config["data"]) for cell in made}
+    kinds |= {str(how["data"]) for cell in made for how in cell.measures.values()}
+    return sorted(kinds - {"none", "digits"})
+
+
 def check_methods(made: Sequence[Cell]) -> None:
     """Builds every method once, as the coordinator will.
 

@@ -24,7 +24,8 @@ from ssd.federating.telemetry import LogFollower, labelled, scrape
 Json = Any
 POLL_SECONDS = 0.2
 SCRAPE_SECONDS = 0.6
-VERB_SECONDS = 60.0
+VERB_SECONDS = 300.0
+"""An export of a large model on a busy machine takes its time."""
 _METRIC = "ssd_coordinator_"
 Workers = Callable[[str], Mapping[str, Tables]]
 """The coordinator's address -> each worker's configuration by its name, in the order they are to be started."""

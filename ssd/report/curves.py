@@ -66,8 +66,14 @@ ACCURACY = Panel(
     unit="top-1",
     percent=True,
 )
+CLASSIFIER = Panel(
+    title="Accuracy of the classifier",
+    series={"accuracy": "test images", "personalised_accuracy": "clients' own test images"},
+    unit="top-1",
+    percent=True,
+)
 RANK = Panel(title="Effective rank", series={"effective_rank": "effective rank"})
-DEFAULT_PANELS = (LOSSES, SEPARATION, UNIFORMITY, ACCURACY, RANK)
+DEFAULT_PANELS = (LOSSES, SEPARATION, UNIFORMITY, ACCURACY, CLASSIFIER, RANK)
 
 
 def round_values(

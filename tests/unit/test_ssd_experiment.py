@@ -9,8 +9,10 @@ from typing import Any
 
 import click
 import pytest
+from click.testing import CliRunner
 
-from ssd.experiment.grid import Cell, cells, check_methods, differing
+from ssd.experiment.cli import experiment
+from ssd.experiment.grid import Cell, cells, check_methods, differing, needs_root
 from ssd.experiment.layout import (
     CONFIG,
     RESULT,
@@ -233,6 +235,20 @@ def test_a_methods_own_configuration_is_checked_before_anything_runs() -> None:
         check_methods(grid(changed(config={"lrr": 0.1})))
     assert "silo/base" in str(caught.value)
     assert "did you mean 'lr'" in str(caught.value)
+
+
+def test_a_data_set_whose_files_are_nowhere_is_said_before_anything_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert needs_root(grid()) == []
+    value = changed(evaluation={"measures": [{"data": "mnist"}]}, data={"kind": "cifar10"})
+    assert needs_root(grid(value)) == ["cifar10", "mnist"]
+    monkeypatch.delenv("SSD_DATA_ROOT", raising=False)
+    example = EXAMPLES / "ssd-table1.toml"
+    done = CliRunner().invoke(experiment, [str(example), "--out", str(tmp_path / "x")], standalone_mode=False)
+    assert done.return_value == 2
+    assert "--root or $SSD_DATA_ROOT" in done.stderr
+    assert not (tmp_path / "x").exists()
 
 
 # What is there already.

@@ -11,7 +11,7 @@ from ssd.report.table import Row, rows_of
 
 MISSING = "missing"
 _COUNTS = re.compile(
-    r".*(_samples|_std|_lr|_weight_decay|_epochs|_validation|_labels|_clients|_images)|labelled_samples_.*"
+    r".*(_samples|_std|_lr|_weight_decay|_epochs|_validation|_labels|_clients|_images)|labelled_samples_.*|client_sum_.*"
     r"|knn_k|fine_tune_epochs|clients|images"
 )
 """What says how something was measured; in the raw numbers, not in the tables."""
