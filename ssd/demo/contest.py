@@ -30,6 +30,7 @@ def plan_of(settings: DemoSettings, contender: Contender) -> FederationPlan:
         evaluate_every=settings.evaluate_every,
         # Version 0 is exported at the end, as the untrained encoder.
         full_versions=settings.rounds + 1,
+        trained_on=DATASET,
     )
 
 

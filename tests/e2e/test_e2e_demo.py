@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from federation import PATIENCE, ROOT
-from ssd.export import load_encoder
+from ssd.export import load_encoder, read_encoder
 
 pytestmark = [
     pytest.mark.e2e,
@@ -98,6 +98,7 @@ def test_a_tiny_demo_from_beginning_to_end(tmp_path: Path) -> None:
         assert "2" in federation["evaluations"], "measured by the evaluator, while it ran"
         assert federation["evaluations"]["2"]["uniformity_inter"] > 0
         assert load_encoder(out / method / "encoder.safetensors")[1].size == 8
+        assert read_encoder(out / method / "encoder.safetensors")[1]["trained_on"] == "digits"
         assert not (out / method / "coordinator").exists()
     dimensions = [set(each["scaled_dimensions"]) for each in summary["federations"]["ssd"]["clients"]]
     assert len(set().union(*dimensions)) == sum(len(each) for each in dimensions) == 60
