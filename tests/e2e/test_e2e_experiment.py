@@ -114,6 +114,33 @@ def test_a_grid_killed_half_way_and_run_again_comes_to_the_same_models(tmp_path:
     assert "4 of 4 cells were finished before" in finish(broken)
 
 
+def test_a_cell_that_was_killed_after_its_last_round_is_only_taken_out(tmp_path: Path) -> None:
+    file = tmp_path / "synthetic.toml"
+    file.write_text(
+        """
+        experiment = { name = "synthetic", seeds = [7], device = "cpu", workers = 2 }
+        data = { kind = "none" }
+        settings = [{ name = "all", clients = 4, rounds = 3 }]
+        methods = [{ name = "synthetic", measured = false }]
+        evaluation = { every = 1, measures = [] }
+        """
+    )
+    out = tmp_path / "out"
+    cell = out / "cells" / "all" / "synthetic" / "seed-7"
+    finish(out, "--keep", file=file)
+    first = json.loads((cell / "result.json").read_text())
+    assert set(first["evaluations"]) == {"0", "1", "2", "3"}
+    (cell / "result.json").unlink()
+    finish(out, file=file)
+    again = json.loads((cell / "result.json").read_text())
+    assert again["cost"]["resumed"] is True
+    kept = {*first} - {"cost", "clients"}  # what it took, and who hosted whom in the end
+    assert {name: again[name] for name in kept} == {name: first[name] for name in kept}
+    assert again["cost"]["round_seconds"] == first["cost"]["round_seconds"]
+    assert committed(cell / "coordinator.log") == 3, "no round was done twice"
+    assert not (cell / "coordinator").exists()
+
+
 def test_an_interrupted_experiment_leaves_no_process_and_a_failed_cell_does_not_stop_the_others(
     tmp_path: Path,
 ) -> None:

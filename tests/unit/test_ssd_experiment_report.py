@@ -20,6 +20,7 @@ from ssd.experiment.report.document import Grid, Heading, Paragraph
 from ssd.experiment.report.pages import markdown, page
 from ssd.experiment.report.pictures import mean_rows
 from ssd.experiment.report.results import Results, finished_before, read
+from ssd.experiment.report.sections import document
 from ssd.experiment.report.statistics import Difference, paired, spread, t_quantile
 from ssd.experiment.report.words import difference_words, ordered, row_of, shown, spread_words
 from ssd.experiment.report.write import write_report
@@ -278,6 +279,20 @@ def test_a_report_says_everything_and_needs_nothing_from_outside(tmp_path: Path)
     whole_json = json.loads((tmp_path / "report" / "results.json").read_text())
     assert whole_json["verdicts"][0]["word"] == "undecided"
     assert len(whole_json["cells"]) == 5
+
+
+def test_a_number_no_method_could_have_is_not_called_missing(tmp_path: Path) -> None:
+    def table(folder: Path, missing: tuple[str, ...]) -> str:
+        folder.mkdir()
+        results = experiment_in(folder, missing)
+        for name, found in results.results.items():
+            if "/ssd/" in name:
+                found["measures"][""]["values"]["only_ours"] = 1.0
+        return markdown(document(results, {}), folder)
+
+    assert "| only ours | - | 1.000 ± 0.000 |" in table(tmp_path / "all", ())
+    base = tuple(f"silo/base/seed-{seed}" for seed in (1, 2, 3))
+    assert "| only ours | missing | 1.000 ± 0.000 |" in table(tmp_path / "some", base)
 
 
 def test_tables_survive_bars_and_brackets() -> None:

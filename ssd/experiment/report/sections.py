@@ -13,6 +13,7 @@ from ssd.experiment.report.results import Results, finished_before
 from ssd.experiment.report.statistics import paired, spread
 from ssd.experiment.report.words import (
     MISSING,
+    NONE,
     difference_words,
     ordered,
     row_of,
@@ -102,6 +103,7 @@ def _setting(results: Results, setting: str) -> list[Block]:
                 spread(list(results.values(setting, label, row.key).values())),
                 row,
                 len(results.seeds(setting, label)),
+                _absent(results, setting, label),
             )
             for label in labels
         ]
@@ -109,11 +111,16 @@ def _setting(results: Results, setting: str) -> list[Block]:
     blocks.append(Grid(["", *titles], means, "Mean ± sample standard deviation over seeds."))
     if base in labels and len(labels) > 1:
         others = [label for label in labels if label != base]
+        gap = _absent(results, setting, base)
         pairs = []
         for row in rows:
             reference = results.values(setting, base, row.key)
             found = [paired(results.values(setting, label, row.key), reference) for label in others]
-            pairs.append([row.words, *(difference_words(each, row) for each in found)])
+            absent = [
+                NONE if NONE in (_absent(results, setting, label), gap) else MISSING for label in others
+            ]
+            words = [difference_words(each, row, gone) for each, gone in zip(found, absent, strict=True)]
+            pairs.append([row.words, *words])
         caption = (
             f"Paired differences to {title_of(results, base)}, seed by seed: mean [95 % interval by the t-distribution], "
             "number of seeds. Accuracies in percentage points."
@@ -122,6 +129,12 @@ def _setting(results: Results, setting: str) -> list[Block]:
     blocks += _commands(results, setting)
     blocks.append(_cost(results, setting, labels, titles))
     return blocks
+
+
+def _absent(results: Results, setting: str, method: str) -> str:
+    """What stands for a number that a method does not have: cells are missing, or there is no such number."""
+    done = any(results.of(setting, method, seed) is not None for seed in results.seeds(setting, method))
+    return NONE if done else MISSING
 
 
 def _commands(results: Results, setting: str) -> list[Block]:

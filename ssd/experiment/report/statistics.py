@@ -56,7 +56,7 @@ def paired(method: Mapping[int, float], base: Mapping[int, float]) -> Difference
 
 def t_quantile(degrees: int, level: float = LEVEL) -> float:
     """Half-width, in standard errors, of a two-sided interval."""
-    # Imported here: it takes a while to load.
+    # Imported here: it takes a while to load. It comes with scikit-learn.
     from scipy.stats import t
 
     return float(t.ppf((1.0 + level) / 2.0, degrees))

@@ -10,6 +10,9 @@ from ssd.experiment.report.statistics import Difference, Spread
 from ssd.report.table import Row, rows_of
 
 MISSING = "missing"
+"""Of a cell that is not finished."""
+NONE = "-"
+"""Of finished cells that have no such number."""
 _COUNTS = re.compile(
     r".*(_samples|_std|_lr|_weight_decay|_epochs|_validation|_labels|_clients|_images)|labelled_samples_.*|client_sum_.*"
     r"|knn_k|fine_tune_epochs|clients|images"
@@ -69,20 +72,20 @@ def value(number: float, row: Row, *, sign: bool = False) -> str:
     return f"{scaled:{'+' if sign else ''}.{digits}f}"
 
 
-def spread_words(found: Spread | None, row: Row, planned: int) -> str:
-    """`61.20 ± 0.80`, with the number of seeds if some are missing."""
+def spread_words(found: Spread | None, row: Row, planned: int, absent: str = MISSING) -> str:
+    """`61.20 ± 0.80`, with the number of seeds if some are missing; `absent` without any."""
     if found is None:
-        return MISSING
+        return absent
     text = value(found.mean, row)
     if found.deviation is not None:
         text += f" ± {value(found.deviation, row)}"
     return text if found.count == planned else f"{text} ({found.count} of {planned} seeds)"
 
 
-def difference_words(found: Difference | None, row: Row) -> str:
-    """`+1.20 [+0.40, +2.00], n = 5`."""
+def difference_words(found: Difference | None, row: Row, absent: str = MISSING) -> str:
+    """`+1.20 [+0.40, +2.00], n = 5`; `absent` where nothing can be compared."""
     if found is None:
-        return MISSING
+        return absent
     text = value(found.mean, row, sign=True)
     if found.interval is None:
         return f"{text}, n = 1, no interval"
