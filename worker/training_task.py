@@ -24,7 +24,7 @@ from ssd.declaration import Declaration
 from ssd.digest import Buffer, byte_view, chunk_digests
 from ssd.folding import FoldPlan, encode_update
 from ssd.methods.method import ClientTask, Method, Progress
-from ssd.methods.registry import load
+from ssd.methods.registry import MethodError, load
 from ssd.scaling import ScalingVector
 from worker.clients import ClientData
 from worker.errors import TaskFault
@@ -56,8 +56,14 @@ class MethodCache:
                 method = load(self._files.get(wanted.method, wanted.method), wanted.config)
                 own = method.declare()
             except Exception as error:
+                known = wanted.method in self._files or not isinstance(error, MethodError)
+                remedy = (
+                    ""
+                    if known
+                    else "; to run the coordinator's own method here, name your file of it in [methods]"
+                )
                 raise TaskFault(
-                    "method_unavailable", f"method {wanted.method!r}: {error}", whole_task=True
+                    "method_unavailable", f"method {wanted.method!r}: {error}{remedy}", whole_task=True
                 ) from error
             if own.digest != digest:
                 raise TaskFault("declaration_differs", _difference(own, wanted), whole_task=True)

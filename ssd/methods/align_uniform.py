@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from ssd.data.source import ImageFormat, ImageSource, ProbeData
+from ssd.data.source import ProbeData, expect_images
 from ssd.data.views import Views
 from ssd.declaration import Declaration, GroupDeclaration, Reducer, ScalingDeclaration, StatisticDeclaration
 from ssd.determinism import deterministic
@@ -141,7 +141,7 @@ class AlignUniform:
             ValueError: the task or the data do not fit the method; the message says how.
 
         """
-        source = _source(data, self._config.image, margin=True)
+        source = expect_images(data, self._config.image, margin=True)
         if "lr" not in task.values:
             raise ValueError(f"the task carries no learning rate, only {sorted(task.values)}")
         device = torch.device(task.device)
@@ -189,7 +189,7 @@ class AlignUniform:
 
         if not isinstance(data, ProbeData):
             raise TypeError(f"evaluation needs probe data, got {type(data).__name__}")
-        _source(data.train, self._config.image)
+        expect_images(data.train, self._config.image)
         device = torch.device(task.device)
         with deterministic(device, task.threads):
             model = self._model(device)
@@ -253,16 +253,3 @@ class AlignUniform:
         fitting(tensors, {name: tensor.shape for name, tensor in places.items()}, path)
         for name, tensor in places.items():
             vector[tensor.where] = tensors[name].reshape(-1)
-
-
-def _source(data: object, image: ImageFormat, *, margin: bool = False) -> ImageSource:
-    """`data` if it is an image source of the configured format.
-
-    With `margin` its images may be larger: folders of photographs decode a little more than a view shows.
-    """
-    if not isinstance(data, ImageSource):
-        raise TypeError(f"expected a source of images, got {type(data).__name__}")
-    fits = data.format.size >= image.size if margin else data.format.size == image.size
-    if data.format.channels != image.channels or not fits:
-        raise ValueError(f"the method is configured for {image}, the data gives {data.format}")
-    return data

@@ -19,25 +19,21 @@ from typing import Any, Generic
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
 from torch.nn.functional import cross_entropy
 
 from ssd.data.preparation import Preparation
 from ssd.data.source import ProbeData, expect_images, expect_labels
 from ssd.declaration import Declaration, GroupDeclaration, Reducer, StatisticDeclaration
 from ssd.determinism import deterministic
-from ssd.export import fitting, read_encoder
 from ssd.methods.method import ClientEvaluationTask, ClientResult, ClientTask, EvaluationTask, Progress
 from ssd.methods.supervised_config import Config, SupervisedConfig, resolve
+from ssd.methods.supervised_networks import Networks
 from ssd.methods.supervised_state import ClientState
-from ssd.models import registry
-from ssd.models.classifier import BACKBONE, HEAD, Classifier, head_skeleton
-from ssd.models.flat import BUFFERS, FlatModel, entries_of
-from ssd.models.initialise import initialise
+from ssd.models.classifier import BACKBONE, HEAD, Classifier
+from ssd.models.flat import BUFFERS, FlatModel
 from ssd.random_stream import RandomStream
 from ssd.schedule import resolve as resolve_schedules
 from ssd.settings import to_json
-from ssd.spec import ParameterSpec
 from ssd.supervised_context import Batch, Context, Loss
 from ssd.supervised_evaluation import calibrated, count_correct, represent
 from ssd.supervised_training import Phase, SupervisedTraining, steps_of_visit
@@ -49,8 +45,8 @@ __all__ = ["Batch", "Context", "Loss", "Supervised", "SupervisedConfig", "resolv
 class Supervised(Generic[Config]):
     """Implements the `Method` protocol; FedAvg as it stands.
 
-    A model is built once per device and reused for every client of the process; nothing of one client's visit
-    survives in it, because loading overwrites every tensor. Not safe for concurrent calls.
+    Nothing of one client's visit survives in it but models whose every tensor the next visit overwrites. Not safe for
+    concurrent calls.
     """
 
     terms: tuple[str, ...] = ()
@@ -70,12 +66,11 @@ class Supervised(Generic[Config]):
         self.config = config
         self._name = name
         self._version = version
-        self._private = self.private_parts()
+        self.networks = Networks(config, self.private_parts())
         self._preparation = Preparation(
             size=config.image.size, normalisation=config.normalise, augmentation=config.augment
         )
-        self._models: dict[tuple[torch.device, str], FlatModel] = {}
-        self._spec = ParameterSpec.build(entries_of(self._skeletons(), config.buffers, self._private))
+        self._spec = self.networks.spec
 
     # What a method overrides.
 
@@ -138,7 +133,7 @@ class Supervised(Generic[Config]):
             statistics=(*(StatisticDeclaration(name=name) for name in names), *self.extra_statistics()),
             schedules=config.schedules(),
             needs_labels=True,
-            persists_client_state=bool(self._private)
+            persists_client_state=bool(self.networks.private)
             or config.buffers == "local"
             or config.batches == "stream"
             or config.lr_lag
@@ -149,12 +144,9 @@ class Supervised(Generic[Config]):
 
     def initial(self, seed: int, warm_start: Path | None) -> NDArray[np.float32]:
         """See `Method.initial`; a warm start replaces the backbone."""
-        parts = self._parts()
-        for part, module in parts.items():
-            initialise(module, torch.Generator().manual_seed(RandomStream("initial", part, seed).seed64()))
-        vector = FlatModel(parts, self.config.buffers, "cpu", self._private).vector()
+        vector = self.networks.initial(seed)
         if warm_start is not None:
-            self._overwrite(vector, warm_start)
+            self.networks.overwrite_backbone(vector, warm_start)
         return vector
 
     def artefacts(self, seed: int) -> Mapping[str, NDArray[np.float32]]:
@@ -178,7 +170,7 @@ class Supervised(Generic[Config]):
         state = self._state(task.run_seed, task.client_id, task.state)
         device = torch.device(task.device)
         with deterministic(device, task.threads):
-            flat = self._load("student", device, self.start(task.run_seed, task.base, state), state)
+            flat = self.networks.load("student", device, self.start(task.run_seed, task.base, state), state)
             context = self._context(task, labels, flat, state, device)
             context.own = self.begin(context)
             phases = self.phases(flat, len(source))
@@ -227,23 +219,23 @@ class Supervised(Generic[Config]):
         test = expect_images(data.test, self.config.image)
         train = expect_images(data.train, self.config.image)
         labels = expect_labels(test, self.config.classes)
-        if BACKBONE in self._private:
+        if BACKBONE in self.networks.private:
             return {}
         device = torch.device(task.device)
         values: dict[str, float] = {}
         with deterministic(device, task.threads):
             state = self._state(task.run_seed, "", {})
-            flat = self._load("student", device, task.vector, state)
-            model = self._classifier(flat)
+            flat = self.networks.load("student", device, task.vector, state)
+            model = self.networks.classifier(flat)
             if self.config.buffers == "local":
                 calibrated(model.backbone, train, self._preparation, device)
-            if not self._private:
+            if not self.networks.private:
                 count = count_correct(model, test, labels, self._preparation, device)
                 values |= {
                     "accuracy": count.correct / count.images,
                     "test_loss": count.loss_sum / count.images,
                 }
-            if self._private or self.config.representation:
+            if self.networks.private or self.config.representation:
                 values |= represent(model.backbone, data, self._preparation, task, device)
         return values
 
@@ -259,7 +251,7 @@ class Supervised(Generic[Config]):
         device = torch.device(task.device)
         with deterministic(device, task.threads):
             start = self.start(task.run_seed, task.vector, state)
-            model = self._classifier(self._load("student", device, start, state))
+            model = self.networks.classifier(self.networks.load("student", device, start, state))
             if self.config.buffers == "local" and state.buffers is None:
                 own = expect_images(train, self.config.image, margin=True)
                 calibrated(model.backbone, own, self._preparation, device)
@@ -272,44 +264,17 @@ class Supervised(Generic[Config]):
         Raises:
             ValueError: the backbone does not travel, or the vector has another length.
         """
-        if vector.shape != (self._spec.size,):
-            raise ValueError(f"the model has {self._spec.size} values, the vector {vector.shape}")
-        if BACKBONE in self._private:
-            raise ValueError("the backbone never leaves the clients: there is nothing to export")
-        prefix = f"{BACKBONE}."
-        return {
-            tensor.name.removeprefix(prefix): vector[tensor.where].reshape(tensor.shape).astype(np.float32)
-            for tensor in self._spec.tensors
-            if tensor.name.startswith(prefix)
-        }
+        return self.networks.backbone(vector)
 
     # The rest.
-
-    def _skeletons(self) -> dict[str, nn.Module]:
-        """The networks on the meta device: shapes and names, no memory."""
-        config = self.config
-        return {
-            BACKBONE: registry.skeleton(config.model, config.image),
-            HEAD: head_skeleton(config.feature_dim, config.classes),
-        }
-
-    def _parts(self) -> dict[str, nn.Module]:
-        """The networks on the CPU, weights undefined."""
-        return {name: module.to_empty(device="cpu") for name, module in self._skeletons().items()}
 
     def _state(self, run_seed: int, client: str, arrays: Mapping[str, NDArray[np.generic]]) -> ClientState:
         """The client's state, with initial values for the private parts of a client that has none."""
         state = ClientState.read(arrays)
-        if state.private is not None or not self._private:
+        if state.private is not None or not self.networks.private:
             return state
-        values = []
-        for name, skeleton in self._skeletons().items():
-            if name in self._private:
-                module = skeleton.to_empty(device="cpu")
-                seed = self.private_seed(run_seed, client, name)
-                initialise(module, torch.Generator().manual_seed(seed))
-                values += [parameter.detach().numpy().reshape(-1) for parameter in module.parameters()]
-        return dataclasses.replace(state, private=np.concatenate(values))
+        private = self.networks.initial_private(lambda part: self.private_seed(run_seed, client, part))
+        return dataclasses.replace(state, private=private)
 
     def _lr(self, task: ClientTask, state: ClientState) -> float:
         if not self.config.lr_lag:
@@ -318,16 +283,6 @@ class Supervised(Generic[Config]):
         return (
             resolve_schedules({"lr": self.config.lr}, 1, task.rounds)["lr"] if state.lr is None else state.lr
         )
-
-    def _load(
-        self, use: str, device: torch.device, vector: NDArray[np.float32], state: ClientState
-    ) -> FlatModel:
-        """The model kept for one use, holding a vector and a client's own parts and statistics."""
-        if (device, use) not in self._models:
-            self._models[device, use] = FlatModel(self._parts(), self.config.buffers, device, self._private)
-        model = self._models[device, use]
-        model.load(vector, state.buffers, state.private)
-        return model
 
     def _context(
         self,
@@ -340,33 +295,17 @@ class Supervised(Generic[Config]):
         shared = flat.shared.stop - flat.shared.start
 
         def frozen() -> Classifier:
-            teacher = self._load("teacher", device, task.base, state)
+            teacher = self.networks.load("teacher", device, task.base, state)
             for module in teacher.parts.values():
                 module.eval().requires_grad_(False)
-            return self._classifier(teacher)
+            return self.networks.classifier(teacher)
 
         return Context(
             task=task,
-            model=self._classifier(flat),
+            model=self.networks.classifier(flat),
             received=torch.tensor(task.base[:shared], device=device),
             labels=labels,
             flat=flat,
             frozen=frozen,
             seeds=Seeds(run_seed=task.run_seed, round=task.round, client_id=task.client_id),
         )
-
-    def _classifier(self, flat: FlatModel) -> Classifier:
-        return Classifier(flat.parts[BACKBONE], flat.parts[HEAD], self.config.mixed_precision)
-
-    def _overwrite(self, vector: NDArray[np.float32], path: Path) -> None:
-        """Put the tensors of an encoder file in their places in `vector`."""
-        tensors, _ = read_encoder(path)
-        prefix = f"{BACKBONE}."
-        places = {t.name.removeprefix(prefix): t for t in self._spec.tensors if t.name.startswith(prefix)}
-        if not places:
-            raise ValueError("the backbone never leaves the clients: a warm start would reach nobody")
-        if self.config.buffers == "local":
-            tensors = {name: value for name, value in tensors.items() if "running_" not in name}
-        fitting(tensors, {name: tensor.shape for name, tensor in places.items()}, path)
-        for name, tensor in places.items():
-            vector[tensor.where] = tensors[name].reshape(-1)

@@ -60,7 +60,9 @@ def test_a_method_from_the_page_runs_where_both_operators_named_it_and_nowhere_e
     with Federation(root, **settings(files[0], pull=0.5)) as federation:
         federation.start_coordinator()
         refusing = federation.start_worker("careful", CLIENTS, config=data)
-        federation.until(lambda: "unknown method 'held'" in refusing.log.read_text(), "the worker refuses")
+        federation.until(
+            lambda: "name your file of it in [methods]" in refusing.log.read_text(), "the worker refuses"
+        )
         assert federation.status().version.number == 0
         refusing.terminate()
         federation.start_worker("willing", CLIENTS, config={**data, "methods.held": files[1]})

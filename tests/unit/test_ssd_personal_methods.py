@@ -74,7 +74,7 @@ def test_the_teacher_is_the_received_model_and_stays_as_it_was() -> None:
     method = build(DISTILLATION)
     state, device = method._state(5, "client-000", {}), torch.device("cpu")
     base = method.initial(0, None)
-    flat = method._load("student", device, base, state)
+    flat = method.networks.load("student", device, base, state)
     labels = digits().labels
     assert labels is not None
     context = method._context(task_for(method), labels, flat, state, device)
@@ -115,9 +115,9 @@ def test_alternating_training_moves_the_head_first_and_then_the_backbone() -> No
     method = build(DISTILLATION, training="alternating", head_epochs=2, **settings)
     result = train(method)
     assert result.statistics["batches"] == 2 * 3 + 1
-    phases = method.phases(method._load("student", torch.device("cpu"), method.initial(0, None),
-                                        method._state(5, "client-000", {})), 40)  # fmt: skip
-    model = method._models[torch.device("cpu"), "student"]
+    state = method._state(5, "client-000", {})
+    model = method.networks.load("student", torch.device("cpu"), method.initial(0, None), state)
+    phases = method.phases(model, 40)
     assert [phase.where for phase in phases] == [model.where("head"), model.where("backbone")]
     only_head = build(DISTILLATION, training="alternating", **settings)
     only_head.phases = lambda model, count: method.phases(model, count)[:1]  # type: ignore[method-assign]

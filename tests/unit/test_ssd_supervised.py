@@ -95,7 +95,7 @@ def test_one_full_batch_step_is_plain_gradient_descent() -> None:
     method = build(batch_size=64)
     base = method.initial(0, None)
     delta = train(method, base=base).delta
-    parts = method._parts()
+    parts = method.networks.parts()
     values = {t.name: torch.tensor(base[t.where]).view(t.shape) for t in method.declare().spec.tensors}
     for part, module in parts.items():
         module.load_state_dict(
@@ -305,7 +305,7 @@ def test_the_proximal_term_holds_the_model_near_what_was_received() -> None:
 def test_the_proximal_terms_gradient_is_mu_times_the_way_gone_for_what_travels(head: str) -> None:
     method = build("fedprox", mu=0.5, head=head)
     state, device = method._state(0, "client-000", {}), torch.device("cpu")
-    flat = method._load("student", device, method.initial(0, None), state)
+    flat = method.networks.load("student", device, method.initial(0, None), state)
     labels = digits().labels
     assert labels is not None
     context = method._context(task_for(method), labels, flat, state, device)
