@@ -25,7 +25,8 @@ CONFIG = {
 
 def the_page_example() -> str:
     page = (ROOT / "docs" / "methods.md").read_text()
-    (code,) = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
+    section = page.split("## Write your own method\n")[1].split("\n## ")[0]
+    (code,) = re.findall(r"```python\n(.*?)```", section, flags=re.DOTALL)
     return str(code)
 
 
