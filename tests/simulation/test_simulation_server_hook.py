@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
@@ -46,7 +47,7 @@ Before = Callable[[Mapping[str, Any]], None]
 class World:
     """What outlives a coordinator: its store and its blobs."""
 
-    def __init__(self, root: Path, *, full_versions: int = 3) -> None:
+    def __init__(self, root: Path, *, full_versions: int = 3, elastic: bool = False) -> None:
         self.root = root
         self.store = MemoryStore()
         self.blobs = MemoryBlobs()
@@ -54,8 +55,17 @@ class World:
             {
                 "coordinator": {"state_dir": root},
                 "transport": {"insecure": True},
-                "run": {"mode": "reproducible", "rounds": ROUNDS, "clients": CLIENTS},
-                "round": {"cohort_size": len(CLIENTS)},
+                "run": {
+                    "mode": "elastic" if elastic else "reproducible",
+                    "rounds": ROUNDS,
+                    "clients": CLIENTS,
+                },
+                "round": {
+                    "cohort_size": len(CLIENTS),
+                    "min_updates": len(CLIENTS),
+                    "deadline_seconds": 1.5,
+                    "retry_seconds": 0.05,
+                },
                 "limits": {"min_free_bytes": 0},
                 "evaluation": {"every": 0},
                 "retention": {"full_versions": full_versions, "deltas": 0},
@@ -362,6 +372,55 @@ def test_the_loop_lives_while_a_hook_runs_and_a_stop_ends_it(
 
     play(scene)
     assert world.history() == reference
+
+
+def test_the_strategy_steps_by_what_the_hook_returned_and_not_by_the_mean(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    seen: list[tuple[np.ndarray, np.ndarray]] = []
+
+    class Watched(InProcessHost):
+        async def _exchange(self, request: Mapping[str, Any]) -> dict[str, Any]:
+            reply = await super()._exchange(request)
+            seen.append((np.load(request["delta"]["path"]), np.load(reply["delta"]["path"])))
+            return reply
+
+    play(lambda: whole_run(world, Watched(), stop_at=1))  # type: ignore[arg-type, return-value]
+    zero, one = (
+        np.frombuffer(world.blobs.contents[each.full.digest][0], "<f4") for each in world.store.versions()[:2]
+    )
+    mean, returned = seen[0]
+    where = load("synthetic", METHOD).declare().spec.groups["encoder"]
+    # The first step of server momentum is the delta itself; float16 rounds it a little.
+    assert np.abs(one - zero - returned)[where].max() < 3e-5
+    assert np.abs(one - zero - mean)[where].max() > 3e-4
+
+
+def test_what_an_abandoned_attempt_collected_does_not_reach_the_next_ones_hook(
+    tmp_path: Path, reference: list[tuple[Any, ...]]
+) -> None:
+    world = World(tmp_path, elastic=True)
+
+    async def scene() -> None:
+        subject = await world.start()
+        loop = asyncio.ensure_future(subject.run())
+        session = await subject.attendance.attach(CLAIM, (1, 1), Capabilities())
+        first = trains(session)[-1]
+        assert await deliver(subject, session, first, ["d", "a"]) == ["accepted", "accepted"]
+        await until(lambda: trains(session)[-1].attempt > 1)
+        assert world.store.attempts()[-1].outcome == "abandoned"
+        # (On a slow machine a whole attempt may come too late as well.)
+        while subject.state.version < 1:
+            newest = trains(session)[-1]
+            with contextlib.suppress(ClientFault):
+                await deliver(subject, session, newest, list(CLIENTS))
+            await until(
+                lambda: subject.state.version > 0 or trains(session)[-1] is not newest  # noqa: B023
+            )
+        subject.stop()
+        await loop
+
+    play(scene)
+    assert world.history()[1] == reference[1]
 
 
 def _names(folder: Path) -> list[str]:
