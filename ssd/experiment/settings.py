@@ -109,10 +109,17 @@ class EvaluationTable:
 
     every: int = 0
     """Rounds between two evaluations by the coordinator's evaluator; 0: none."""
+    best: int = 0
+    """Also report the mean of the so many best evaluations of every accuracy, as some papers do. It flatters: the test
+    images choose the rounds. 0: no."""
     measures: tuple[Mapping[str, Json], ...] = field(default_factory=lambda: ({},))
     """Calls of `ssd evaluate` on the final encoder: its options by name (`measures = ["linear_probe_paper"]`, ...), and
     `name`, which is put before the names of what it measures; `data`, to measure on another set than was trained on;
     `methods`, labels of those that are measured so (none: all); `head = true` for a classifier's accuracy."""
+
+    def __post_init__(self) -> None:
+        if self.every < 0 or self.best < 0:
+            raise ValueError(f"every and best must not be negative, got {self.every} and {self.best}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -193,6 +193,23 @@ def test_a_claim_that_came_after_results_is_known_by_it(tmp_path: Path) -> None:
     assert finished_before(results, lowered.claims[0]) == 6
 
 
+def test_the_best_evaluations_are_averaged_where_a_file_asks_for_it(tmp_path: Path) -> None:
+    series = {"0": 0.2, "1": 0.9, "2": 0.5, "3": 0.8, "4": None}
+    for best, wanted in ((0, None), (1, 0.9), (2, 0.85), (9, 0.6)):
+        folder = tmp_path / str(best)
+        folder.mkdir()
+        results = experiment_in(folder, evaluation={"best": best})
+        results.results["silo/ssd/seed-1"]["evaluations"] = {
+            version: {"accuracy": value, "loss": 7.0} for version, value in series.items()
+        }
+        numbers = results.numbers("silo/ssd/seed-1")
+        assert numbers.get("best/accuracy") == (None if wanted is None else pytest.approx(wanted))
+        assert "best/loss" not in numbers
+    assert row_of("best/accuracy").words == "accuracy %, best evaluations of the run"
+    with pytest.raises(SettingsError, match="best must not be negative"):
+        parse({**FILE, "evaluation": {"best": -1}}, tmp_path)
+
+
 # Words.
 
 

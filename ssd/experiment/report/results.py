@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from ssd.digest import json_digest
@@ -16,6 +17,8 @@ from ssd.settings import SettingsError, to_json
 Json = Any
 EVALUATED = "evaluated"
 """What the coordinator's evaluator measured on the last version stands under this name."""
+BEST = "best"
+"""The mean of the best evaluations of an accuracy, under this name."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,10 +41,14 @@ class Results:
         found = {}
         for cell in self.cells:
             if (cell.setting, cell.method) == (setting, method) and cell.name in self.results:
-                value = numbers(self.results[cell.name]).get(measure)
+                value = self.numbers(cell.name).get(measure)
                 if value is not None:
                     found[cell.seed] = value
         return found
+
+    def numbers(self, cell: str) -> dict[str, float]:
+        """Every final number of a finished cell."""
+        return numbers(self.results[cell], self.experiment.evaluation.best)
 
     def methods(self, setting: str) -> list[str]:
         """Labels of the methods with cells in a setting, in the file's order."""
@@ -57,7 +64,7 @@ class Results:
         names: dict[str, None] = {}
         for cell in self.cells:
             if cell.setting == setting and cell.name in self.results:
-                names |= dict.fromkeys(numbers(self.results[cell.name]))
+                names |= dict.fromkeys(self.numbers(cell.name))
         return list(names)
 
     @property
@@ -66,16 +73,29 @@ class Results:
         return [cell.name for cell in self.cells if cell.name not in self.results]
 
 
-def numbers(result: Mapping[str, Json]) -> dict[str, float]:
-    """Every final number of a result: `NAME/KEY` of the measure NAME, `KEY` of the one without a name, and
-    `evaluated/KEY` of the last evaluation during the run.
+def numbers(result: Mapping[str, Json], best: int = 0) -> dict[str, float]:
+    """Every final number of a result: `NAME/KEY` of the measure NAME, `KEY` of the one without a name,
+    `evaluated/KEY` of the last evaluation during the run, and `best/KEY`, the mean of the `best` highest values an
+    accuracy had during the run.
     """
     found: dict[str, float] = {}
     for name, measured in result["measures"].items():
         found |= {f"{name}/{key}" if name else key: value for key, value in measured["values"].items()}
     last = result["evaluations"].get(str(result["model_version"]), {})
     found |= {f"{EVALUATED}/{key}": last[key] for key in sorted(last) if last[key] is not None}
+    if best:
+        found |= {f"{BEST}/{key}": value for key, value in _best(result["evaluations"], best).items()}
     return found
+
+
+def _best(evaluations: Mapping[str, Mapping[str, float | None]], count: int) -> dict[str, float]:
+    """The mean of the `count` highest values of every accuracy; of all where there are fewer."""
+    series: dict[str, list[float]] = {}
+    for values in evaluations.values():
+        for key, value in values.items():
+            if key.endswith("accuracy") and value is not None:
+                series.setdefault(key, []).append(value)
+    return {key: fmean(sorted(values)[-count:]) for key, values in sorted(series.items())}
 
 
 def read(folder: Path) -> Results:

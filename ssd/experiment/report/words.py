@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from ssd.experiment.report.results import EVALUATED
+from ssd.experiment.report.results import BEST, EVALUATED
 from ssd.experiment.report.statistics import Difference, Spread
 from ssd.report.table import Row, rows_of
 
@@ -40,6 +40,8 @@ def row_of(measure: str) -> Row:
         words += " of z"
     if name == EVALUATED:
         words += ", last evaluation of the run"
+    elif name == BEST:
+        words += ", best evaluations of the run"
     elif name:
         words = f"{name}: {words}"
     return Row(measure, words, row.percent, row.digits)

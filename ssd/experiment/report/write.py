@@ -15,7 +15,7 @@ from ssd.experiment.report import pictures
 from ssd.experiment.report.claims import verdicts
 from ssd.experiment.report.document import Paragraph, Picture
 from ssd.experiment.report.pages import markdown, page
-from ssd.experiment.report.results import Results, numbers
+from ssd.experiment.report.results import Results
 from ssd.experiment.report.sections import document
 from ssd.files import write_atomically
 from ssd.settings import to_json
@@ -85,8 +85,8 @@ def table(results: Results) -> str:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["setting", "method", "seed", "measure", "value"])
     for place in results.cells:
-        result = results.results.get(place.name)
-        for measure, value in numbers(result).items() if result is not None else ():
+        found = results.numbers(place.name) if place.name in results.results else {}
+        for measure, value in found.items():
             writer.writerow([place.setting, place.method, place.seed, measure, repr(float(value))])
     return text.getvalue()
 
