@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import click
 import pytest
 from click.testing import CliRunner
+from rich.console import Console
 
 from ssd.experiment.cli import experiment
 from ssd.experiment.grid import Cell, cells, check_methods, differing, needs_root
@@ -23,6 +25,7 @@ from ssd.experiment.layout import (
     refuse_changes,
     write_json,
 )
+from ssd.experiment.live import Display
 from ssd.experiment.measuring import measure_arguments
 from ssd.experiment.options import arguments, command
 from ssd.experiment.run import claimed
@@ -307,3 +310,40 @@ def test_a_folder_is_taken_by_one_runner_and_never_from_somebody_else(tmp_path: 
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.toml")), ids=lambda path: path.stem)
 def test_every_example_is_a_grid_whose_methods_accept_their_configuration(path: Path) -> None:
     check_methods(cells(load(path)))
+
+
+# Progress.
+
+
+def test_a_pipe_gets_a_line_for_every_phase_and_some_rounds() -> None:
+    out = io.StringIO()
+    display = Display(Console(file=out, width=120), total=3, every=2, clock=lambda: 61.0)
+    with display:
+        display.skipped(1)
+        for reached in (0, 1, 2, 3, 4):
+            display.cell("a/b/seed-1", {"phase": "training", "round": reached, "rounds": 4, "loss": 1.5})
+        display.cell(
+            "a/b/seed-1", {"phase": "training", "round": 4, "rounds": 4, "note": "client-1 [failed]"}
+        )
+        display.cell("a/b/seed-1", {"phase": "done"})
+        display.ended("a/b/seed-1", failed=False)
+        display.ended("a/c/seed-1", failed=True)
+    lines = [line.partition("] ")[2] for line in out.getvalue().splitlines()]
+    assert lines == [
+        "a/b/seed-1: training",
+        "a/b/seed-1: training, round 2 of 4, loss 1.500",
+        "a/b/seed-1: training, round 4 of 4, loss 1.500",
+        "a/b/seed-1: client-1 [failed]",
+        "a/b/seed-1: finished (2 of 3 done)",
+        "a/c/seed-1: failed (2 of 3 done)",
+    ]
+
+
+def test_a_terminal_gets_the_running_cells() -> None:
+    out = io.StringIO()
+    with Display(Console(file=out, force_terminal=True, width=120, no_color=True), total=2) as display:
+        display.cell("a/b/seed-1", {"phase": "training", "round": 3, "rounds": 4, "loss": None})
+        display.cell("a/c/seed-1", {"phase": "measuring"})
+        display.ended("a/c/seed-1", failed=False)
+    assert "a/b/seed-1  training, round 3 of 4, loss -" in out.getvalue()
+    assert "1 of 2 cells finished, 0 failed" in out.getvalue()
