@@ -21,6 +21,7 @@ from coordinator.logs import configure as configure_logs
 from coordinator.logs import event as log_event
 from coordinator.metrics import CoordinatorMetrics
 from coordinator.ports import RunRecord
+from coordinator.quality import newest as newest_quality
 from coordinator.rpc.convert import BUILD
 from coordinator.rpc.server import RpcServer
 from coordinator.runs import SCRATCH_PREFIX, create_run, plan_of, restore, settings_of
@@ -81,12 +82,6 @@ async def _serve(config: CoordinatorConfig) -> int:
             config.limits.staging_disk_bytes,
             config.limits.min_free_bytes,
         )
-        largest = max(plan.update_nbytes, plan.max_fold_nbytes)
-        if not staging.fits(largest):
-            raise ConfigInvalid(
-                f"an upload of this run may have {largest} bytes, and neither staging budget holds one: raise"
-                " limits.staging_disk_bytes"
-            )
         driver = Driver(
             run=run_record,
             declaration=declaration,
@@ -102,12 +97,20 @@ async def _serve(config: CoordinatorConfig) -> int:
             clock=clock,
             metrics=metrics,
         )
+        longest = driver.quality.largest
+        largest = max(longest.update_nbytes, longest.max_fold_nbytes)
+        if not staging.fits(largest):
+            raise ConfigInvalid(
+                f"an upload of this run may have {largest} bytes, and neither staging budget holds one: raise"
+                " limits.staging_disk_bytes"
+            )
         driver.catalogue.verify_newest()
         if not driver.state.attempt or not driver.state.attempt.restored:
             # (What a journaled but uncommitted set was being made into is not in the journal yet.)
             driver.catalogue.remove_orphans()
         newest = driver.catalogue.newest
         metrics.model(newest.number, newest.statistics)
+        metrics.quality(newest_quality(store.versions()))
         metrics.read_at_scrape(
             ram_used=lambda: staging.ram_used,
             disk_used=lambda: staging.disk_used,

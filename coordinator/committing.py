@@ -10,6 +10,7 @@ from coordinator.aggregation import VersionMaker, mean_statistics
 from coordinator.catalogue import Catalogue
 from coordinator.durability import Durability
 from coordinator.ports import Clock, Store, VersionRecord
+from coordinator.quality import QualityRounds
 from coordinator.server_hook import Hooked
 from ssd.folding import OpenedFold
 
@@ -41,12 +42,14 @@ class Committer:
         maker: VersionMaker,
         durability: Durability,
         clock: Clock,
+        quality: QualityRounds,
     ) -> None:
         self._store = store
         self._catalogue = catalogue
         self._maker = maker
         self._durability = durability
         self._clock = clock
+        self._quality = quality
 
     async def journal(self, round_number: int, attempt: int, accepted: Sequence[str]) -> None:
         """Make the accepted set durable; from here on the round commits with it or not at all."""
@@ -69,7 +72,8 @@ class Committer:
         made = await asyncio.to_thread(
             self._maker.make, opened, newest.full, newest.server_state, self._durability.insister()
         )
-        statistics = mean_statistics(made.statistics, clients)
+        statistics = mean_statistics(self._quality.without(made.statistics), clients)
+        statistics |= await asyncio.to_thread(self._quality.values, made.statistics, round_number - 1)
         statistics |= {
             "clients": float(clients),
             "weight": float(weight),

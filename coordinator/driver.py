@@ -52,11 +52,14 @@ from coordinator.ports import (
     Store,
     VersionRecord,
 )
+from coordinator.quality import QualityRounds, measured, stored_frequencies
+from coordinator.quality import newest as newest_quality
 from coordinator.server_hook import Hooked, HookRunner
 from coordinator.sessions import Session, SessionTable
 from coordinator.tasks import Tasks
 from coordinator.uploads import Addressing, Upload, UploadDesk, check_envelope
 from coordinator.welcoming import Terms
+from ssd.codec import Encoding
 from ssd.declaration import Declaration
 from ssd.folding import Fold, FoldPlan, OpenedFold
 
@@ -109,7 +112,12 @@ class Driver:
     ) -> None:
         self.run_record = run
         self.declaration = declaration
-        self.plan = plan
+        self.quality = QualityRounds(
+            plan,
+            Encoding(settings.update_encoding),
+            settings.evaluation_every,
+            lambda: stored_frequencies(run.artefacts, blobs),
+        )
         self.settings = settings
         self.metrics = metrics
         self.staging = staging
@@ -129,6 +137,7 @@ class Driver:
             threads=settings.threads,
             expected_clients=settings.expected_clients,
             scaling={record.client: record.scaling for record in store.clients()},
+            quality=self.quality,
         )
         self._committed_rounds = {record.client: record.last_committed_round for record in store.clients()}
         self._evaluations = Evaluations(
@@ -139,8 +148,15 @@ class Driver:
             self._client_evaluations() if declaration.client_evaluation else None,
         )
         self._committer = Committer(
-            store=store, catalogue=self._catalogue, maker=maker, durability=self._durability, clock=clock
+            store=store,
+            catalogue=self._catalogue,
+            maker=maker,
+            durability=self._durability,
+            clock=clock,
+            quality=self.quality,
         )
+        self._measured = newest_quality(store.versions())
+        """The quality statistics of the last round that measured."""
         self._hook: HookRunner | None = None
         if declaration.server_hook:
             self._hook = HookRunner(
@@ -163,7 +179,7 @@ class Driver:
         terms = Terms(
             run=run,
             declaration=declaration,
-            plan=plan,
+            plan=self.quality.largest,
             update_encoding=settings.update_encoding,
             delta_encoding=settings.delta_encoding,
             heartbeat_seconds=settings.heartbeat_seconds,
@@ -183,9 +199,14 @@ class Driver:
             clock=clock,
             metrics=metrics,
         )
-        self._fold = Fold(plan)
+        self._fold = Fold(self._plan())
         self._intake = Intake(
-            desk=self._desk, plan=plan, inbox=self._inbox, post=self.post, clock=clock, metrics=metrics
+            desk=self._desk,
+            plan=self.quality.plan,
+            inbox=self._inbox,
+            post=self.post,
+            clock=clock,
+            metrics=metrics,
         )
         self._tally = Tally(opened=self._clock.monotonic())
         self._started = clock.monotonic()
@@ -377,8 +398,12 @@ class Driver:
                 f" {self.settings.min_free_bytes >> 20} MiB (limits.min_free_bytes): make room on its disk"
             )
 
+    def _plan(self) -> FoldPlan:
+        """The fold plan of the present round."""
+        return self.quality.plan(self._state.round)
+
     async def _reset_sum(self) -> None:
-        self._fold = Fold(self.plan)
+        self._fold = Fold(self._plan())
         self._unhooked = None
         if self._hook is not None:
             await self._hook.reset()
@@ -395,7 +420,8 @@ class Driver:
         envelope = upload.envelope
         if self._hook is not None and not envelope.fold:
             (client,) = envelope.clients
-            await self._hook.collect(client, envelope.weight, upload.body.view())
+            own = upload.body.view()[: self.quality.plain.update_nbytes]
+            await self._hook.collect(client, envelope.weight, own)
         started = self._clock.monotonic()
         if envelope.fold:
             await asyncio.to_thread(
@@ -414,7 +440,7 @@ class Driver:
         if opened is None:
             opened = await asyncio.to_thread(self._fold.open)
         # The accumulator is twice the model: gone before the next version is made.
-        self._fold = Fold(self.plan)
+        self._fold = Fold(self._plan())
         hooked: Hooked | None = None
         if self._hook is not None:
             self._unhooked = opened
@@ -430,6 +456,7 @@ class Driver:
         self._accepted_sets[effect.round] = frozenset(effect.accepted)
         self._announce(version, frozenset(effect.accepted))
         self._evaluations.committed(version.number, last=version.number >= self._state.policy.rounds)
+        self._measured = measured(version.statistics) or self._measured
         seconds = version.statistics["seconds"]
         self.metrics.round_committed(
             version=version.number,
@@ -553,7 +580,7 @@ class Driver:
                 self._state.round, base.model_digest, base.artefacts, self._state.policy.rounds
             ),
         )
-        check_envelope(self._state, addressing, self.plan, session, envelope)
+        check_envelope(self._state, addressing, self._plan(), session, envelope)
 
     def claim_upload(self, session: Session, envelope: Envelope) -> Upload | None:
         """Room for the upload, resumed where it broke off; None: hold."""
@@ -650,7 +677,7 @@ class Driver:
             connected_clients=len(state.connected()),
             evaluation=values,
             evaluated_version=version,
-            statistics=newest.statistics,
+            statistics={**self._measured, **newest.statistics},
             uptime_seconds=self._clock.monotonic() - self._started,
         )
 

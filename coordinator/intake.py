@@ -32,7 +32,7 @@ class Intake:
         self,
         *,
         desk: UploadDesk,
-        plan: FoldPlan,
+        plan: Callable[[int], FoldPlan],
         inbox: Inbox,
         post: Callable[[events.Event], None],
         clock: Clock,
@@ -75,7 +75,7 @@ class Intake:
     def _check(self, upload: Upload) -> None:
         # The buffers its bytes came in are free by now; what follows needs memory of its own.
         give_back()
-        upload.check(self._plan)
+        upload.check(self._plan(upload.envelope.round))
 
     async def _offer(self, session: Session, upload: Upload) -> Verdict:
         verdict: asyncio.Future[Verdict] = asyncio.get_running_loop().create_future()

@@ -73,6 +73,8 @@ class Train(Down):
     clients: tuple[tuple[str, ScalingVector | None], ...]
     artefacts: tuple[ArtefactRecord, ...]
     upload_within: float
+    quality: bool = False
+    """Whether updates end with the declared quality sums."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -41,6 +41,8 @@ _HOUSEKEEPING = frozenset(
     {"clients", "weight", "seconds", "bytes_up", "bytes_down", "step_norm", "batches", "images"}
 )
 """Statistics of a version that are no loss term."""
+_QUALITY = "quality_"
+"""What the names of the statistics begin with that tell of representation quality in training rounds."""
 _REPRESENTATION = ("alignment", "uniformity", "effective_rank")
 """What the names of representation measures begin with, after the split they were taken on."""
 
@@ -79,6 +81,7 @@ class CoordinatorMetrics:
         self._failures = Vocabulary(reason.value for reason in Reason)
         self._terms = Vocabulary()
         self._measures = Vocabulary()
+        self._features = Vocabulary()
         self._create_rounds()
         self._create_traffic()
         self._create_model()
@@ -157,6 +160,14 @@ class CoordinatorMetrics:
         self._representation = self._gauge(
             "representation", "Representation quality of the last evaluated version.", ("measure",)
         )
+        self._quality = self._gauge(
+            "quality",
+            "Representation quality on the clients' own images, from additive sums.",
+            ("features", "measure"),
+        )
+        self._quality_version = self._gauge(
+            "quality_version", "The version the clients' representation quality belongs to."
+        )
         self._evaluation = self._gauge(
             "evaluation", "Everything measured on the last evaluated version.", ("measure",)
         )
@@ -197,8 +208,23 @@ class CoordinatorMetrics:
         self._version.set(version)
         self._step_norm.set(statistics.get("step_norm", 0.0))
         for name, value in statistics.items():
-            if name not in _HOUSEKEEPING:
+            if name not in _HOUSEKEEPING and not name.startswith(_QUALITY):
                 self._loss.labels(self._terms.label(name)).set(value)
+        self.quality(statistics)
+
+    def quality(self, statistics: Mapping[str, float]) -> None:
+        """What a round's clients told of the version it started from; nothing if it did not measure."""
+        told = {name: value for name, value in statistics.items() if name.startswith(_QUALITY)}
+        if not told:
+            return
+        # A measure that this cohort leaves undefined must not keep an older cohort's value.
+        self._quality.clear()
+        for name, value in told.items():
+            features, _, measure = name.removeprefix(_QUALITY).partition("_")
+            if measure:
+                self._quality.labels(self._features.label(features), self._measures.label(measure)).set(value)
+            else:
+                self._quality_version.set(value)
 
     def evaluation(self, version: int, values: Mapping[str, float]) -> None:
         """A version was measured. Values that are not finite are left out."""

@@ -105,12 +105,18 @@ def plan_of(declaration: Declaration, config: CoordinatorConfig) -> FoldPlan:
         ConfigInvalid: the caps could overflow a sum.
     """
     try:
-        return FoldPlan.create(
-            declaration,
-            Encoding(config.wire.update_encoding),
-            max_cohort(config),
-            config.limits.max_client_weight,
+        plan, _ = (
+            FoldPlan.create(
+                declaration,
+                Encoding(config.wire.update_encoding),
+                max_cohort(config),
+                config.limits.max_client_weight,
+                quality=quality,
+            )
+            # Whether rounds measure quality may change with a restart: those must not overflow either.
+            for quality in (False, True)
         )
+        return plan
     except (OverflowRisk, FoldConfigError) as error:
         raise ConfigInvalid(
             f"the sums of this run could overflow: {error}. Lower limits.max_client_weight or round.cohort_size."

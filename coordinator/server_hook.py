@@ -25,12 +25,14 @@ from coordinator.durability import Durability
 from coordinator.errors import HookFailed, MethodHostFailed
 from coordinator.logs import event as log_event
 from coordinator.ports import ArtefactRecord, BlobInfo, Blobs, MethodHost, RunRecord, VersionRecord
+from coordinator.quality import without_frequencies
 from coordinator.reduction_files import RawArray, ReductionFiles, ResultFiles
 from coordinator.store.failures import storage_failed
 from ssd.declaration import Declaration
 from ssd.digest import byte_view
 from ssd.folding import FoldPlan, OpenedFold
 from ssd.npy import npy_header, read_npy
+from ssd.quality_sums import PREFIX
 
 log = logging.getLogger(__name__)
 
@@ -168,7 +170,7 @@ class HookRunner:
                 self._blobs.lend(blob.digest, path)
                 state[name.removeprefix(STATE_PREFIX)] = path
         artefacts: dict[str, RawArray] = {}
-        for record in (*self._run.artefacts, *newest.artefacts):
+        for record in (*without_frequencies(self._run.artefacts), *newest.artefacts):
             path = given / f"artefact_{len(artefacts)}.f32"
             self._blobs.lend(record.blob.digest, path)
             artefacts[record.name] = (path, record.shape)
@@ -200,6 +202,7 @@ class HookRunner:
         )
         state = {STATE_PREFIX + name: self._store(path, None) for name, path in sorted(made.state.items())}
         counted = {*COUNTED, *(each.name.removesuffix("_sum") for each in self._plan.statistics)}
+        counted |= {name for name in made.metrics if name.startswith(PREFIX)}
         if clash := sorted(counted & set(made.metrics)):
             raise HookFailed(f"the server hook's metrics {clash} have the names of figures every version has")
         return Hooked(delta=delta, state=state, artefacts=artefacts, metrics=made.metrics)

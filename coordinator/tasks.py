@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from coordinator.core.effects import SendTrain
 from coordinator.messages import Evaluate, Train, VersionOffer
 from coordinator.ports import ArtefactRecord, RunRecord
+from coordinator.quality import QualityRounds, without_frequencies
 from ssd.declaration import Declaration
 from ssd.digest import json_digest
 from ssd.random_stream import RandomStream
@@ -29,6 +30,7 @@ class Tasks:
         threads: int,
         expected_clients: int,
         scaling: Mapping[str, ScalingVector | None],
+        quality: QualityRounds,
     ) -> None:
         self._run = run
         self._declaration = declaration
@@ -36,6 +38,7 @@ class Tasks:
         self._threads = threads
         self._expected_clients = expected_clients
         self._scaling = dict(scaling)
+        self._quality = quality
         self._by_position = declaration.scaling is not None and declaration.scaling.assignment == "position"
         self._sample: tuple[str, ...] = ()
         """The present cohort in the order of its positions; only if vectors belong to positions."""
@@ -97,8 +100,9 @@ class Tasks:
             values=self.values(effect.round, rounds),
             threads=self._threads,
             clients=tuple((client, self._scaling.get(client)) for client in effect.clients),
-            artefacts=(*self._run.artefacts, *made),
+            artefacts=(*self._artefacts(effect.round), *made),
             upload_within=effect.upload_within,
+            quality=self._quality.measures(effect.round),
         )
 
     def evaluate(
@@ -113,7 +117,7 @@ class Tasks:
             version=version,
             run_seed=self._seed,
             clients=tuple((client, scaling.get(client)) for client in clients),
-            artefacts=(*self._run.artefacts, *made),
+            artefacts=(*without_frequencies(self._run.artefacts), *made),
             threads=self._threads,
         )
 
@@ -130,11 +134,17 @@ class Tasks:
             "values": self.values(round_number, rounds),
             "threads": self._threads,
         }
+        if self._quality.measures(round_number):
+            decisive["quality"] = True
         if made:
             decisive["artefacts"] = {artefact.name: artefact.blob.digest for artefact in made}
         if self._by_position:
             decisive["sample"] = list(self._sample)
         return json_digest(decisive)
+
+    def _artefacts(self, round_number: int) -> tuple[ArtefactRecord, ...]:
+        fixed = self._run.artefacts
+        return fixed if self._quality.measures(round_number) else without_frequencies(fixed)
 
     def values(self, round_number: int, rounds: int) -> dict[str, float]:
         """The method's schedules, resolved for a round."""

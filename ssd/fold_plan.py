@@ -17,6 +17,7 @@ from ssd.declaration import Declaration, Reducer
 from ssd.digest import Buffer, byte_view
 from ssd.fixed_point import MAX_TOTAL_WEIGHT, OverflowRisk, scale_bits
 from ssd.packing import max_packed_nbytes
+from ssd.quality_sums import statistics as quality_statistics
 
 CHUNK_VALUES = 1 << 16
 
@@ -77,11 +78,18 @@ class FoldPlan:
 
     @classmethod
     def create(
-        cls, declaration: Declaration, update_encoding: Encoding, max_cohort: int, max_client_weight: int
+        cls,
+        declaration: Declaration,
+        update_encoding: Encoding,
+        max_cohort: int,
+        max_client_weight: int,
+        *,
+        quality: bool = False,
     ) -> FoldPlan:
         """Fix layout and scales for cohorts of up to `max_cohort` clients of integer weight 1..cap.
 
-        Groups that must not be compressed travel as float32 whatever `update_encoding` says.
+        Groups that must not be compressed travel as float32 whatever `update_encoding` says. With `quality` the
+        statistics end with the declared quality sums, as in the rounds that measure.
 
         Raises:
             FoldConfigError: a bound is no bound.
@@ -115,7 +123,8 @@ class FoldPlan:
             )
         statistics: list[StatisticFold] = []
         offset = 0
-        for statistic in declaration.statistics:
+        measured = quality_statistics(declaration.quality) if quality and declaration.quality else ()
+        for statistic in (*declaration.statistics, *measured):
             size = int(np.prod(statistic.shape, dtype=np.int64))
             statistics.append(
                 StatisticFold(

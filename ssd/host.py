@@ -40,6 +40,7 @@ from ssd.export import encoder_metadata, tensors_of_part, write_encoder
 from ssd.files import write_atomically
 from ssd.methods.method import Method, ServerHook
 from ssd.methods.registry import load
+from ssd.quality_sums import artefacts as quality_artefacts
 from ssd.server_hook import HookFailed, HookInputInvalid, call_hook, read_reduction, write_result
 from ssd.spec import model_digest
 
@@ -129,6 +130,9 @@ class Host:
                 "internal",
                 f"the method declares the artefacts {list(declaration.artefacts)} but made {sorted(artefacts)}",
             )
+        if declaration.quality is not None:
+            # Methods need not know: what is measured beside training belongs to the system.
+            artefacts = {**artefacts, **quality_artefacts(declaration.quality, seed)}
         written = _write_array(out / "vector.f32", vector)
         return {
             "vector": written | {"digest": model_digest(declaration.spec, vector)},

@@ -319,7 +319,7 @@ class Driver:
     async def _upload(self, effect: effects.StartUpload) -> None:
         try:
             welcome, access = self._access()
-            plan = await self._fold_plan(welcome, access)
+            plan = await self._fold_plan(welcome, access, quality=effect.train.quality)
             body, failures = await self._uploads.build(welcome.run_id, plan, effect.train, effect.updates)
             if failures:
                 self.post(events.UploadLeftOut(upload=effect.upload, failures=failures))
@@ -349,18 +349,25 @@ class Driver:
             )
         return await self._uploads.send(access, body, self._on_hold)
 
-    async def _fold_plan(self, welcome: Welcome, access: DataAccess) -> FoldPlan:
+    async def _fold_plan(self, welcome: Welcome, access: DataAccess, *, quality: bool) -> FoldPlan:
         key = (
             welcome.declaration_digest,
             welcome.update_encoding,
             welcome.max_cohort,
             welcome.max_client_weight,
+            quality,
         )
         if self._plan is None or self._plan[0] != key:
             declaration = await self._preparation.declaration(welcome, access)
             encoding = Encoding(welcome.update_encoding)
             try:
-                plan = FoldPlan.create(declaration, encoding, welcome.max_cohort, welcome.max_client_weight)
+                plan = FoldPlan.create(
+                    declaration,
+                    encoding,
+                    welcome.max_cohort,
+                    welcome.max_client_weight,
+                    quality=quality,
+                )
             except ValueError as error:
                 raise TaskFault("declaration_unreadable", str(error), whole_task=True) from error
             self._plan = (key, plan)

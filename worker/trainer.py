@@ -105,6 +105,7 @@ class ProcessTrainer:
             "run_seed": task.run_seed,
             "values": dict(task.values),
             "threads": task.threads,
+            "quality": task.quality,
             "scaling": None if client.scaling is None else client.scaling.to_json(),
             "state": None if state is None else str(state),
             "state_out": str(self._store.pending_state_path(key)),

@@ -71,12 +71,20 @@ class MethodCache:
         return self._method, self._declaration
 
     def plan(
-        self, declaration: Declaration, encoding: str, max_cohort: int, max_client_weight: int
+        self,
+        declaration: Declaration,
+        encoding: str,
+        max_cohort: int,
+        max_client_weight: int,
+        *,
+        quality: bool,
     ) -> FoldPlan:
-        """The run's fold plan."""
-        key = (declaration.digest, encoding, max_cohort, max_client_weight)
+        """The fold plan of the run's rounds that measure quality, or of the others."""
+        key = (declaration.digest, encoding, max_cohort, max_client_weight, quality)
         if self._plan is None or self._plan[0] != key:
-            plan = FoldPlan.create(declaration, Encoding(encoding), max_cohort, max_client_weight)
+            plan = FoldPlan.create(
+                declaration, Encoding(encoding), max_cohort, max_client_weight, quality=quality
+            )
             self._plan = (key, plan)
         return self._plan[1]
 
@@ -116,7 +124,11 @@ def train(
     prepared, client = order["prepared"], order["client"]
     method, declaration = methods.get(prepared["declaration"], prepared["declaration_digest"])
     plan = methods.plan(
-        declaration, prepared["update_encoding"], prepared["max_cohort"], prepared["max_client_weight"]
+        declaration,
+        prepared["update_encoding"],
+        prepared["max_cohort"],
+        prepared["max_client_weight"],
+        quality=order["quality"],
     )
     images = data.open(client, declaration)
     started = time.monotonic()
@@ -130,6 +142,7 @@ def train(
         scaling=None if order["scaling"] is None else ScalingVector.from_json(order["scaling"]),
         artefacts={name: array(path, shape) for name, (path, shape) in prepared["artefacts"].items()},
         state=read_state(order["state"], client),
+        quality=order["quality"],
         device=methods.device(device),
         threads=order["threads"],
     )

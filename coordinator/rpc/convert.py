@@ -210,6 +210,7 @@ def _train(message: m.Train) -> pb.Train:
         clients=[_client_task(client, scaling) for client, scaling in message.clients],
         artefacts=[_artefact(each) for each in message.artefacts],
         upload_within_seconds=message.upload_within,
+        quality=message.quality,
     )
 
 

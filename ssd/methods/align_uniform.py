@@ -18,10 +18,11 @@ from ssd.data.source import ProbeData, expect_images
 from ssd.data.views import Views
 from ssd.declaration import Declaration, GroupDeclaration, Reducer, ScalingDeclaration, StatisticDeclaration
 from ssd.determinism import deterministic
+from ssd.evaluation.federated_quality import Sums, client_sums, encoder_and_head, nothing
 from ssd.export import fitting, read_encoder
 from ssd.losses.dimension_scaled import DimensionScaling
 from ssd.losses.presets import AlignUniformLosses, SsdLosses
-from ssd.methods.align_uniform_config import AlignUniformConfig
+from ssd.methods.align_uniform_config import AlignUniformConfig, quality_declaration
 from ssd.methods.method import ClientResult, ClientTask, EvaluationTask, Progress
 from ssd.models import projector, registry
 from ssd.models.batch_statistics import calibrate
@@ -112,6 +113,7 @@ class AlignUniform:
             schedules={"lr": self._config.lr},
             persists_client_state=self._config.buffers == "local" or self._config.start == "own",
             server_hook=self.collects_parameters,
+            quality=quality_declaration(self._config),
             config=to_json(self._config),
         )
 
@@ -150,7 +152,9 @@ class AlignUniform:
             local = task.state.get(BUFFERS)
             own = task.state.get(OWN) if self._config.start == "own" else None
             start = task.base if own is None else np.asarray(own, dtype=np.float32)
-            model.load(start, None if local is None else np.asarray(local, dtype=np.float32))
+            buffers = None if local is None else np.asarray(local, dtype=np.float32)
+            quality = self._quality_sums(task, model, source, buffers)
+            model.load(start, buffers)
             training = LocalTraining(
                 options=self._config,
                 losses=self._losses(),
@@ -174,9 +178,28 @@ class AlignUniform:
         return ClientResult(
             delta=delta,
             weight=len(source) if by_images else len(batch_sizes(len(source), self._config)),
-            statistics={name: np.asarray(statistics[name], dtype=np.float64) for name in self._statistics},
+            statistics={name: np.asarray(statistics[name], dtype=np.float64) for name in self._statistics}
+            | quality,
             state=state,
         )
+
+    def _quality_sums(
+        self,
+        task: ClientTask,
+        model: FlatModel,
+        source: ImageSource,
+        local: NDArray[np.float32] | None,
+    ) -> Sums:
+        """The quality sums of the received version; {} in a round that does not measure. Loads it into `model`."""
+        quality = quality_declaration(self._config) if task.quality else None
+        if quality is None:
+            return {}
+        if self._config.buffers == "local" and local is None:
+            # Without BatchNorm statistics of its own the client has no features yet.
+            return nothing(quality)
+        model.load(task.base, local)
+        encode = encoder_and_head(model.parts, torch.device(task.device))
+        return client_sums(quality, encode, self._views, source, task, size=self._config.image.size)
 
     def evaluate(self, task: EvaluationTask, data: object) -> Mapping[str, float]:
         """Linear probe, kNN and representation quality of h; see `ssd.evaluation.evaluate`.

@@ -14,6 +14,8 @@ from typing import Any, Literal, TypeVar
 from ssd.data.source import ImageFormat
 from ssd.data.views import PRESETS as VIEW_PRESETS
 from ssd.data.views import ViewOptions
+from ssd.declaration import QualityDeclaration
+from ssd.evaluation.federated_quality import QualityOptions
 from ssd.losses.presets import PRESETS as LOSS_PRESETS
 from ssd.losses.presets import AlignUniformLosses, SsdLosses
 from ssd.models.flat import BufferPolicy
@@ -56,6 +58,9 @@ class AlignUniformConfig(TrainingOptions):
     """What a visit starts from: the received version, or the model the client was left with after its last visit, which
     then is its state. With `own` nobody learns from anybody, and the averaged model is an irrelevant by-product."""
     buffers: BufferPolicy = "averaged"
+    quality: QualityOptions | None = None
+    """Representation quality from sums over the clients' own images, in the rounds that follow an evaluated version.
+    Off unless asked for: without secure aggregation the sums of one client are as telling as its update."""
     bounds: Bounds = field(default_factory=Bounds)
 
 
@@ -107,6 +112,10 @@ def resolve(cls: type[Config], config: Mapping[str, Json]) -> Config:
         raise SettingsError([*error.mistakes, *mistakes]) from error
     if isinstance(settings, SsdConfig):
         mistakes += _contradictions(settings)
+    try:
+        quality_declaration(settings)
+    except ValueError as error:
+        mistakes.append(f"config.{error}")
     if mistakes:
         raise SettingsError(mistakes)
     return settings
@@ -132,6 +141,13 @@ def embedding_dim(settings: AlignUniformConfig) -> int:
     size = settings.model.feature_dim if settings.projector is None else settings.projector.out_dim
     assert size is not None
     return size
+
+
+def quality_declaration(settings: AlignUniformConfig) -> QualityDeclaration | None:
+    """What is measured in training rounds under a resolved configuration."""
+    assert settings.model.feature_dim is not None
+    dimensions = {"h": settings.model.feature_dim, "z": embedding_dim(settings)}
+    return settings.quality.declaration(dimensions) if settings.quality else None
 
 
 def _contradictions(settings: SsdConfig) -> list[str]:

@@ -27,6 +27,7 @@ MODULES = [
     "ssd.methods.synthetic_numbers",
     "ssd.npy",
     "ssd.packing",
+    "ssd.quality_sums",
     "ssd.random_stream",
     "ssd.scaling",
     "ssd.schedule",

@@ -136,6 +136,8 @@ class Train:
     threads: int
     clients: tuple[TaskClient, ...]
     artefacts: tuple[Artefact, ...] = ()
+    quality: bool = False
+    """Whether updates end with the declared quality sums."""
     upload_within_seconds: float = 0.0
     """Seconds from receipt after which what is finished is uploaded; 0: no limit."""
 

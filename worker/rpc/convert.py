@@ -193,6 +193,7 @@ def _train(m: pb.Train) -> messages.Train:
         clients=tuple(_task_client(task) for task in m.clients),
         artefacts=tuple(_artefact(artefact) for artefact in m.artefacts),
         upload_within_seconds=m.upload_within_seconds,
+        quality=m.quality,
     )
 
 
