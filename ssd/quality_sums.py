@@ -22,7 +22,7 @@ of images of two different clients. With N = Σ n the mean kernel is
     of images of two different clients      B / (N² - Σ n²), B = the mean of |Σ s|² - Σ |s|²
     of two different images                 (A + B) / (N² - N)
 
-B is taken with a control variate (`between_clients`), for which `mean` and `gram` say what is needed. Uniformity is
+B is taken with control variates (`between_clients`), for which A, `mean` and `gram` say what is needed. Uniformity is
 -log of each mean kernel, the effective rank follows from the eigenvalues of Σ f fᵀ: the definitions of
 `ssd.evaluation.quality`, which computes them from pooled features. This module imports no torch.
 """
@@ -165,6 +165,7 @@ def read(
             between = between_clients(
                 sums[name_of(kind, "kernel")],
                 sums[name_of(kind, "kernel_squared")],
+                within + images,
                 covariance(gram, sums[name_of(kind, "mean")] / images),
                 frequencies[frequencies_name(kind)],
                 quality.t,
@@ -189,21 +190,23 @@ def _uniformity(which: str, kernel: float, pairs: float) -> dict[str, float]:
 def between_clients(
     kernel: NDArray[np.float64],
     kernel_squared: NDArray[np.float64],
+    within: float,
     spread: NDArray[np.float64],
     frequencies: NDArray[np.float32],
     t: float,
 ) -> float:
     """The kernel summed over the ordered pairs of images of two different clients, estimated.
 
-    Each frequency gives an estimate, b(ω) = |Σ s|² - Σ |s|². How it varies with ω is mostly how the characteristic
-    function of the pooled features does, and for Gaussian features of covariance C its square is exp(-ω·C ω), whose
-    mean over all ω ~ N(0, 2t I) is known: det(I + 4t C)^(-1/2). So the part of b's mean that this explains is
-    replaced by what is exact (a control variate with the regression's coefficient), which is worth more than ten
-    times as many frequencies. Any C leaves the estimate consistent; the closer the better.
+    Each frequency gives an estimate, b(ω) = |Σ s|² - Σ |s|², and most of how b varies with ω is explained by
+    functions of ω whose mean over all ω ~ N(0, 2t I) is known: Σ |s|² itself, and what the squared characteristic
+    function of Gaussian features of covariance C would be, exp(-ω·C ω), with the mean det(I + 4t C)^(-1/2). The
+    explained part of b's mean is replaced by what is exact (control variates, by linear regression), which is worth
+    many times as many frequencies. Any C leaves the estimate consistent.
 
     Args:
         kernel: Σ s, [2D]: real, then imaginary parts.
         kernel_squared: Σ |s|², [D].
+        within: the mean of Σ |s|² over all ω: the kernel summed over all pairs of images of one client.
         spread: C, [d, d].
         frequencies: [D, d].
         t: the kernel's sharpness.
@@ -212,12 +215,15 @@ def between_clients(
     estimates = real**2 + imaginary**2 - kernel_squared
     variances, axes = np.linalg.eigh(spread)
     variances = np.maximum(variances, 0.0)
-    control = np.exp(-np.square(frequencies.astype(np.float64) @ axes) @ variances)
-    known = math.exp(-0.5 * float(np.log1p(4.0 * t * variances).sum()))
-    deviation = control - control.mean()
-    scatter = float(deviation @ deviation)
-    coefficient = float(deviation @ estimates) / scatter if scatter > 0.0 else 0.0
-    return float(estimates.mean()) - coefficient * (float(control.mean()) - known)
+    exponents = np.square(frequencies.astype(np.float64) @ axes) @ variances
+    controls = np.stack([kernel_squared, np.exp(-exponents)], axis=1)
+    known = np.array([within, math.exp(-0.5 * float(np.log1p(4.0 * t * variances).sum()))])
+    means, scales = controls.mean(axis=0), controls.std(axis=0)
+    # Brought to one scale, of which least squares drops what explains nothing: a control that is constant.
+    scales[scales == 0.0] = 1.0
+    deviations = (controls - means) / scales
+    coefficients, *_ = np.linalg.lstsq(deviations, estimates - estimates.mean(), rcond=1e-6)
+    return float(estimates.mean() - coefficients @ ((means - known) / scales))
 
 
 def covariance(gram: NDArray[np.float64], mean: NDArray[np.float64]) -> NDArray[np.float64]:

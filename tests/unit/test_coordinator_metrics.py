@@ -66,6 +66,7 @@ def exercise(metrics: CoordinatorMetrics) -> None:
         overhead_seconds=0.5,
         statistics={"loss": 1.5, "alignment": 0.25, "step_norm": 2.0, "bytes_up": 5.0, "batches": 7.0},
     )
+    metrics.quality({"quality_version": 2.0, "quality_h_uniformity_inter": 3.5})
     metrics.round_abandoned(4.0)
     metrics.evaluation(3, {"knn_accuracy": 0.5, "train_uniformity": -2.0, "broken": math.nan})
     metrics.read_at_scrape(ram_used=lambda: 11, disk_used=lambda: 12, free_bytes=lambda: 13)
@@ -93,6 +94,8 @@ PROMISED = {
     "loss": ("gauge", {"term"}),
     "step_norm": ("gauge", set()),
     "representation": ("gauge", {"measure"}),
+    "quality": ("gauge", {"features", "measure"}),
+    "quality_version": ("gauge", set()),
     "evaluation": ("gauge", {"measure"}),
     "evaluated_version": ("gauge", set()),
     "staging_bytes": ("gauge", {"kind"}),
@@ -234,3 +237,17 @@ def test_two_coordinators_in_one_process_do_not_share_numbers() -> None:
     first.storage_failure()
     assert value(first, "storage_failures_total") == 1
     assert value(second, "storage_failures_total") == 0
+
+
+def test_quality_belongs_to_its_version_and_goes_when_it_is_no_longer_defined(
+    metrics: CoordinatorMetrics,
+) -> None:
+    metrics.model(1, {"loss": 2.0, "quality_version": 0.0, "quality_h_uniformity_inter": 3.5})
+    assert value(metrics, "quality", features="h", measure="uniformity_inter") == 3.5
+    assert value(metrics, "loss", term="quality_h_uniformity_inter") is None
+    metrics.model(2, {"loss": 1.0})
+    assert value(metrics, "quality", features="h", measure="uniformity_inter") == 3.5
+    assert value(metrics, "quality_version") == 0
+    metrics.model(3, {"loss": 1.0, "quality_version": 2.0, "quality_h_images": 0.0})
+    assert value(metrics, "quality", features="h", measure="uniformity_inter") is None
+    assert value(metrics, "quality_version") == 2
