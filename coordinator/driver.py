@@ -199,7 +199,7 @@ class Driver:
             clock=clock,
             metrics=metrics,
         )
-        self._fold = Fold(self._plan())
+        self._fold = Fold(self.plan)
         self._intake = Intake(
             desk=self._desk,
             plan=self.quality.plan,
@@ -235,6 +235,11 @@ class Driver:
     def ready(self) -> bool:
         """Whether the loop runs, the medium takes writes and no drain is under way."""
         return self._ready and not self._durability.trouble and not self._inbox.stopping
+
+    @property
+    def plan(self) -> FoldPlan:
+        """The fold plan of the present round."""
+        return self.quality.plan(self._state.round)
 
     @property
     def state(self) -> RunState:
@@ -398,12 +403,8 @@ class Driver:
                 f" {self.settings.min_free_bytes >> 20} MiB (limits.min_free_bytes): make room on its disk"
             )
 
-    def _plan(self) -> FoldPlan:
-        """The fold plan of the present round."""
-        return self.quality.plan(self._state.round)
-
     async def _reset_sum(self) -> None:
-        self._fold = Fold(self._plan())
+        self._fold = Fold(self.plan)
         self._unhooked = None
         if self._hook is not None:
             await self._hook.reset()
@@ -440,7 +441,7 @@ class Driver:
         if opened is None:
             opened = await asyncio.to_thread(self._fold.open)
         # The accumulator is twice the model: gone before the next version is made.
-        self._fold = Fold(self._plan())
+        self._fold = Fold(self.plan)
         hooked: Hooked | None = None
         if self._hook is not None:
             self._unhooked = opened
@@ -580,7 +581,7 @@ class Driver:
                 self._state.round, base.model_digest, base.artefacts, self._state.policy.rounds
             ),
         )
-        check_envelope(self._state, addressing, self._plan(), session, envelope)
+        check_envelope(self._state, addressing, self.plan, session, envelope)
 
     def claim_upload(self, session: Session, envelope: Envelope) -> Upload | None:
         """Room for the upload, resumed where it broke off; None: hold."""

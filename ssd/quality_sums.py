@@ -174,8 +174,9 @@ def read(
             measured |= _uniformity("intra", within, squared - images)
             measured |= _uniformity("inter", between, images**2 - squared)
             step = 2.0 ** -scale_bits(max_cohort, gram_bound(quality))
-            measured["effective_rank"] = effective_rank(gram, step * math.sqrt(clients))
-        values |= {f"{kind}_{name}": value for name, value in measured.items()}
+            measured["effective_rank"] = effective_rank(gram, step * math.sqrt(max(clients, 1.0)))
+        # Sums that no honest cohort has must not stop a commit.
+        values |= {f"{kind}_{name}": value for name, value in measured.items() if math.isfinite(value)}
     return values
 
 
