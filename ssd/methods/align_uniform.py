@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from ssd.data.source import ProbeData, expect_images
+from ssd.data.source import ImageSource, ProbeData, expect_images
 from ssd.data.views import Views
 from ssd.declaration import Declaration, GroupDeclaration, Reducer, ScalingDeclaration, StatisticDeclaration
 from ssd.determinism import deterministic
