@@ -22,7 +22,7 @@ from ssd.declaration import Declaration, Json, RoundArtefactDeclaration, Statist
 from ssd.determinism import deterministic
 from ssd.losses.generated import generated_loss, guidance
 from ssd.methods.fedgen_config import FedGenConfig, resolve_fedgen
-from ssd.methods.fedgen_server import GeneratorState, train_generator
+from ssd.methods.fedgen_server import GeneratorReport, GeneratorState, train_generator
 from ssd.methods.fedgen_teacher import (
     LABEL_COUNTS,
     LABEL_HEADS,
@@ -176,25 +176,23 @@ class FedGen(Supervised[FedGenConfig]):
     def after_reduce(self, reduction: Reduction) -> ReductionResult:
         """One round of generator training; the averaged update stays as it is.
 
+        A cohort whose label counts add up to nothing, which takes a client that lies, leaves the generator as it was.
+
         Raises:
             GeneratorDiverged: the generator's loss stopped being finite.
-            NoLabels: the cohort counted no label.
 
         """
         config = self.config
         counts = counted_labels(reduction)
         seen = np.asarray(reduction.state.get(SEEN, np.zeros(config.classes)), np.float32) + (counts > 0)
-        with deterministic(torch.device("cpu"), 1):
-            state, report = train_generator(
-                self._room(torch.device("cpu")),
-                self._generator_state(reduction),
-                teacher_of(reduction, self._spec.groups[HEAD], config),
-                distribution(counts, config.labels),
-                noise=config.generator,
-                training=config.server,
-                lr=reduction.values["generator_lr"],
-                seed=RandomStream("generator", "steps", reduction.run_seed, reduction.round).seed64(),
-            )
+        state = self._generator_state(reduction)
+        metrics = {"generator_labels": float(np.count_nonzero(counts))}
+        if counts.any():
+            state, report = self._train_generator(state, reduction, counts)
+            metrics |= {
+                "generator_teacher_loss": report.teacher,
+                "generator_diversity_loss": report.diversity,
+            }
         # Clients are asked about labels of the whole federation as far as they are known, not of one cohort.
         known = counts if config.labels == "counts" else seen.astype(np.float64)
         return ReductionResult(
@@ -203,12 +201,24 @@ class FedGen(Supervised[FedGenConfig]):
                 GENERATOR: state.vector,
                 LABEL_PRIOR: distribution(known, config.labels).astype(np.float32),
             },
-            metrics={
-                "generator_teacher_loss": report.teacher,
-                "generator_diversity_loss": report.diversity,
-                "generator_labels": float(np.count_nonzero(counts)),
-            },
+            metrics=metrics,
         )
+
+    def _train_generator(
+        self, state: GeneratorState, reduction: Reduction, counts: NDArray[np.float64]
+    ) -> tuple[GeneratorState, GeneratorReport]:
+        config = self.config
+        with deterministic(torch.device("cpu"), 1):
+            return train_generator(
+                self._room(torch.device("cpu")),
+                state,
+                teacher_of(reduction, self._spec.groups[HEAD], config),
+                distribution(counts, config.labels),
+                noise=config.generator,
+                training=config.server,
+                lr=reduction.values["generator_lr"],
+                seed=RandomStream("generator", "steps", reduction.run_seed, reduction.round).seed64(),
+            )
 
     def _generator_state(self, reduction: Reduction) -> GeneratorState:
         if GENERATOR in reduction.state:

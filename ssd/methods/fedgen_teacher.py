@@ -23,10 +23,6 @@ LABEL_COUNTS, LABEL_HEADS = "label_counts", "label_heads"
 Floats = NDArray[np.float64]
 
 
-class NoLabels(ValueError):
-    """A cohort that counted no label at all."""
-
-
 def scaled_heads(head: NDArray[np.float32], counts: Floats, smoothing: int) -> Floats:
     """[C, h] float64: a client's head, once for every label, times what the client counted of it (smoothed)."""
     return np.outer(counts + smoothing, head.astype(np.float64))
@@ -53,7 +49,7 @@ def teacher_of(reduction: Reduction, where: slice, config: FedGenConfig) -> Teac
         return partial(label_weighted_heads, weights=weight, biases=bias)
     heads = np.stack([base + np.asarray(each.groups[HEAD], np.float32) for each in reduction.collected])
     counted = np.stack([np.asarray(each.statistics[LABEL_COUNTS]) for each in reduction.collected])
-    shares = counted + config.count_smoothing
+    shares = np.maximum(counted, 0.0) + config.count_smoothing
     shares = shares / np.maximum(shares.sum(axis=0), 1.0)
     weight, bias = _split(heads, config)
     return partial(
@@ -66,24 +62,14 @@ def teacher_of(reduction: Reduction, where: slice, config: FedGenConfig) -> Teac
 
 
 def counted_labels(reduction: Reduction) -> Floats:
-    """[C] how often the cohort counted each label.
-
-    Raises:
-        NoLabels: it counted none.
-
-    """
-    counts = reduction.statistics[LABEL_COUNTS]
-    # (Sums come back from fixed point; a client that claims less than nothing does not make a label likelier.)
-    counts = np.maximum(np.rint(counts), 0.0)
-    if not counts.any():
-        raise NoLabels(
-            f"no client of round {reduction.round} counted any label: there is nothing to generate"
-        )
-    return counts
+    """[C] how often the cohort counted each label; whole numbers >= 0 whatever a client may claim."""
+    return np.maximum(np.rint(reduction.statistics[LABEL_COUNTS]), 0.0)
 
 
 def distribution(counts: Floats, kind: str) -> Floats:
-    """[C] probabilities: `counts` in proportion, `uniform` over what occurs."""
+    """[C] probabilities: `counts` in proportion, `uniform` over what occurs; over all labels if none does."""
+    if not counts.any():
+        return np.full(counts.shape, 1.0 / counts.size)
     weights = counts if kind == "counts" else (counts > 0).astype(np.float64)
     found: Floats = weights / weights.sum()
     return found

@@ -19,7 +19,7 @@ from ssd.folding import Fold, encode_update
 from ssd.methods.fedgen import LABEL_PRIOR, SEEN
 from ssd.methods.fedgen_config import resolve_fedgen
 from ssd.methods.fedgen_server import FIRST, SECOND, STEPS
-from ssd.methods.fedgen_teacher import LABEL_COUNTS, LABEL_HEADS, NoLabels, distribution, teacher_of
+from ssd.methods.fedgen_teacher import LABEL_COUNTS, LABEL_HEADS, distribution, teacher_of
 from ssd.methods.method import ClientEvaluationTask, ServerHook
 from ssd.methods.registry import load
 from ssd.models.generator import GENERATOR, flat_generator
@@ -339,18 +339,27 @@ def test_the_generator_keeps_the_averaged_update_as_it_is() -> None:
     assert made.metrics["generator_teacher_loss"] > 0
 
 
-def test_a_cohort_without_labels_is_an_error() -> None:
-    small = federation()
-    reduction = small.reduction({"a": small.train("a")})
-    empty = dataclasses.replace(reduction, statistics={**reduction.statistics, LABEL_COUNTS: np.zeros(10)})
-    with pytest.raises(NoLabels, match="no client of round 1"):
-        small.method.after_reduce(empty)
+@pytest.mark.parametrize("teacher", TEACHERS)
+def test_a_client_that_lies_about_its_counts_does_not_stop_the_run(teacher: str) -> None:
+    small = after_rounds(1, teacher=teacher)
+    results = {client: small.train(client) for client in small.clients}
+    lies = {**results["a"].statistics, LABEL_COUNTS: np.full(10, -1000.0)}
+    results["a"] = dataclasses.replace(results["a"], statistics=lies)
+    made = small.method.after_reduce(small.reduction(results))
+    assert made.metrics == {"generator_labels": 0.0}
+    assert made.state[GENERATOR].tobytes() == small.hook_state[GENERATOR].tobytes()
+    assert made.artefacts[LABEL_PRIOR].tobytes() == small.artefacts[LABEL_PRIOR].tobytes()
+    lies[LABEL_COUNTS] = np.concatenate([np.full(5, -1000.0), np.zeros(5)])
+    partly = small.method.after_reduce(small.reduction(results))
+    assert 0 < partly.metrics["generator_labels"] <= 3
+    assert np.isfinite(partly.state[GENERATOR]).all()
 
 
 def test_distributions_by_hand() -> None:
     counts = np.array([3.0, 0.0, 1.0])
     assert distribution(counts, "counts").tolist() == [0.75, 0.0, 0.25]
     assert distribution(counts, "uniform").tolist() == [0.5, 0.0, 0.5]
+    assert distribution(np.zeros(4), "counts").tolist() == [0.25] * 4
 
 
 # ------------------------------------------------------------------------------------------------------ configuration
