@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from coordinator.reduction_files import ReductionFiles, ResultFiles
 from ssd.scaling import ScalingVector
+from ssd.trust.names import Subject
 
 Json = Any
 
@@ -339,8 +340,13 @@ class MethodHost(Protocol):
 
 
 class Identity(Protocol):
-    """Who is calling. Under TLS the name comes from the certificate, otherwise from the hello."""
+    """Who is calling. Never read from a message: the one exception, the hello's name, is what `None` stands for."""
 
-    def worker_name(self, claimed: str, auth_context: Mapping[str, Sequence[bytes]], peer: str) -> str:
-        """The worker's name; raises `coordinator.errors.NotPermitted` if the claim is not borne out."""
+    def subject(self, auth_context: Mapping[str, Sequence[bytes]]) -> Subject | None:
+        """Who is calling, by what gRPC says of the connection.
+
+        Behaviour: None if the transport cannot say (`--insecure`: everybody who reaches the port may do everything,
+        and a worker is called what its hello says). A connection that may not be used, or whose certificate names
+        nobody of this federation, raises `coordinator.errors.NotPermitted`.
+        """
         ...

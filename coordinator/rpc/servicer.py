@@ -99,10 +99,10 @@ class FederationServicer:
         if hello is None or hello.WhichOneof("kind") != "hello":
             raise ClientFault(Reason.WRONG_ORDER, "the first message of a stream is the hello")
         claim = convert.claim_of(hello.hello)
-        name = self._identity.worker_name(claim.worker, dict(context.auth_context()), context.peer())
-        if name != claim.worker:
+        caller = self._identity.subject(context.auth_context())
+        if caller is not None and caller.name != claim.worker:
             raise ClientFault(
-                Reason.IDENTITY_MISMATCH, f"the certificate says {name}, the hello another name"
+                Reason.IDENTITY_MISMATCH, f"the certificate says {caller.name}, the hello another name"
             )
         protocol = (hello.hello.protocol_min, hello.hello.protocol_max)
         return await self._driver.attendance.attach(claim, protocol, convert.capabilities_of(hello.hello))

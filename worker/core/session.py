@@ -29,7 +29,17 @@ from worker.core.effects import Effect
 from worker.core.state import Link, Session, Stage
 from worker.errors import CoordinatorFault
 
-PERMANENT = frozenset({"protocol_version", "bad_name", "identity_mismatch", "labels_needed"})
+PERMANENT = frozenset(
+    {
+        "protocol_version",
+        "bad_name",
+        "identity_mismatch",
+        "tls_version",
+        "no_identity",
+        "wrong_federation",
+        "labels_needed",
+    }
+)
 """Refusals that no amount of waiting changes."""
 MAX_EVALUATIONS = 4
 """Evaluations that wait for the training process; beyond it the oldest is answered `superseded`."""
