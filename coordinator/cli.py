@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from coordinator import console
+from coordinator.authority_cli import ca
 from coordinator.config import CoordinatorConfig, load
 from coordinator.errors import (
     BlobCorrupt,
@@ -96,6 +97,8 @@ def _show(value: Json, form: str, human: Callable[[Json], str]) -> None:
 def cli() -> None:
     """Coordinator of a federation: runs rounds, and answers its operator."""
 
+
+cli.add_command(ca)
 
 _config_option = click.option(
     "--config", "config_path", type=click.Path(path_type=Path), help="TOML file; see deploy/config."

@@ -145,6 +145,12 @@ class StateDirectoryLocked(OperatorFault):
     code = "state_directory_locked"
 
 
+class AuthorityRefused(OperatorFault):
+    """The authority's files are missing, in the way or unfit, or it does not sign what was asked."""
+
+    code = "authority_refused"
+
+
 class InternalFault(CoordinatorError):
     """A defect of ours."""
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import datetime as dt
 import ipaddress
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -21,6 +22,8 @@ from ssd.trust.names import NameRefused, Role, Subject, subject_of
 
 CLOCK_SKEW = dt.timedelta(minutes=5)
 """How far a certificate's validity begins in the past, for clocks that are behind."""
+_LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
+_HOST = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
 
 
 class CertificateRefused(ValueError):
@@ -32,7 +35,15 @@ class Credential:
     """A certificate and its private key, PEM."""
 
     certificate: bytes
-    key: bytes
+    key: bytes = field(repr=False)
+
+    def matches(self) -> bool:
+        """Whether the key is the certificate's.
+
+        Raises:
+            CertificateRefused: one of them is no PEM, or the key is of another kind.
+        """
+        return bool(_private(self.key).public_key() == _certificate(self.certificate).public_key())
 
 
 def new_key() -> ec.EllipticCurvePrivateKey:
@@ -118,7 +129,7 @@ def issue(
         public_key: of whoever asked; None: a fresh key, which the credential then holds (otherwise its key is empty).
 
     Raises:
-        CertificateRefused: another federation's subject, or an authority that is not valid.
+        CertificateRefused: another federation's subject, a host that is none, or an authority that is not valid.
     """
     federation = federation_of(authority.certificate)
     if subject.federation != federation:
@@ -228,4 +239,8 @@ def _host(host: str) -> x509.GeneralName:
     try:
         return x509.IPAddress(ipaddress.ip_address(host))
     except ValueError:
+        if not _HOST.fullmatch(host) or len(host) > 253:
+            raise CertificateRefused(
+                f"{host!r} is no host: give a name such as fed.example.org, or an address, without a port"
+            ) from None
         return x509.DNSName(host)
