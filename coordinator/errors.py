@@ -32,6 +32,7 @@ class Reason(StrEnum):
     NO_IDENTITY = "no_identity"
     WRONG_FEDERATION = "wrong_federation"
     IDENTITY_MISMATCH = "identity_mismatch"
+    ROLE = "role"
     WRONG_RUN = "wrong_run"
     WRONG_ROUND = "wrong_round"
     WRONG_BASE = "wrong_base"

@@ -82,7 +82,7 @@ KNOWN_REASONS = frozenset(
         "over_bound", "over_norm", "not_finite", "weight_out_of_range", "statistic_out_of_range", "corrupt_chunk",
         "truncated", "unavailable", "fenced", "silent", "draining", "worker_name_taken", "client_claimed",
         "client_unknown", "client_revoked", "no_session", "protocol_version", "bad_name", "identity_mismatch",
-        "tls_version", "no_identity", "wrong_federation",
+        "tls_version", "no_identity", "wrong_federation", "role", "revoked", "client_bound",
     }
 )  # fmt: skip
 

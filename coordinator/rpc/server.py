@@ -12,6 +12,7 @@ from coordinator.driver import Driver
 from coordinator.errors import PortUnavailable
 from coordinator.ports import Identity
 from coordinator.rpc import operator, servicer
+from coordinator.rpc.gate import Gate
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
@@ -44,7 +45,8 @@ class RpcServer:
     """One server for control, data and operator calls."""
 
     def __init__(self, driver: Driver, identity: Identity, max_message_bytes: int) -> None:
-        self._server = grpc.aio.server(options=options(max_message_bytes))
+        gate = Gate(identity, driver.metrics)
+        self._server = grpc.aio.server(interceptors=(gate,), options=options(max_message_bytes))
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]  # not in the stubs
         federation = servicer.FederationServicer(driver, identity, max_message_bytes)
         self._server.add_generic_rpc_handlers(

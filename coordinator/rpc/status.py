@@ -40,6 +40,7 @@ TABLE: dict[Reason, WireStatus] = {
     Reason.NO_IDENTITY: WireStatus(Code.UNAUTHENTICATED, retry=False),
     Reason.WRONG_FEDERATION: WireStatus(Code.PERMISSION_DENIED, retry=False),
     Reason.IDENTITY_MISMATCH: WireStatus(Code.PERMISSION_DENIED, retry=False),
+    Reason.ROLE: WireStatus(Code.PERMISSION_DENIED, retry=False),
     Reason.WRONG_RUN: WireStatus(Code.FAILED_PRECONDITION, retry=False),
     Reason.WRONG_ROUND: WireStatus(Code.FAILED_PRECONDITION, retry=False),
     Reason.WRONG_BASE: WireStatus(Code.FAILED_PRECONDITION, retry=False),

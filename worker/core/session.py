@@ -37,6 +37,8 @@ PERMANENT = frozenset(
         "tls_version",
         "no_identity",
         "wrong_federation",
+        "role",
+        "revoked",
         "labels_needed",
     }
 )
