@@ -506,7 +506,16 @@ def test_heartbeats_go_on_while_a_client_trains(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "reason",
-    ["protocol_version", "bad_name", "identity_mismatch", "tls_version", "no_identity", "wrong_federation"],
+    [
+        "protocol_version",
+        "bad_name",
+        "identity_mismatch",
+        "tls_version",
+        "no_identity",
+        "wrong_federation",
+        "role",
+        "revoked",
+    ],
 )
 def test_a_permanent_refusal_ends_the_worker_with_a_sentence(tmp_path: Path, reason: str) -> None:
     async def scenario() -> None:
