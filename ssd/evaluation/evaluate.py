@@ -15,9 +15,12 @@ Which numbers, on what (split and features are also in the records of the single
 ``effective_rank``                 features as they are
 ``alignment``                      only with a views function
 ``*_samples``                      how many images each of these saw
+``centred_...``                    uniformity and effective rank of the features minus their mean
+``common_direction``               length of the mean unit vector
+``zero_share``                     share of exact zeros among the features' values
 =================================  ==================================================================
 
-The last four are measured on the training split; of the test split they are called ``test_...``.
+The last seven are measured on the training split; of the test split they are called ``test_...``.
 """
 
 from __future__ import annotations
@@ -35,7 +38,7 @@ from ssd.evaluation.gradient_probe import paper_probe, selected_probe
 from ssd.evaluation.knn import knn
 from ssd.evaluation.linear_probe import linear_probe
 from ssd.evaluation.measures import DEFAULT_MEASURES, Track, untracked
-from ssd.evaluation.quality import PairOfViews, alignment, effective_rank, uniformity
+from ssd.evaluation.quality import PairOfViews, alignment, effective_rank, shared, uniformity
 from ssd.random_stream import RandomStream
 
 PAPER_K = 200
@@ -121,15 +124,16 @@ def evaluate_features(
     train_labels, test_labels = labels_of(probe)
     values: dict[str, float] = {"train_samples": len(train), "test_samples": len(test)}
     values |= _accuracies(train, train_labels, test, test_labels, options)
-    if "quality" in options.measures:
-        for split in options.splits:
-            on_train = split == "train"
-            measured = _quality(
-                train if on_train else test,
-                probe.train if on_train else probe.test,
-                encode, split, clients if on_train else None, options,
-            )  # fmt: skip
-            values |= measured if on_train else {f"test_{name}": value for name, value in measured.items()}
+    for split in options.splits:
+        on_train = split == "train"
+        points, source = (train, probe.train) if on_train else (test, probe.test)
+        owned = clients if on_train else None
+        measured: dict[str, float] = {}
+        if "quality" in options.measures:
+            measured |= _quality(points, source, encode, split, owned, options)
+        if "centred" in options.measures:
+            measured |= _centred(points, split, owned, options)
+        values |= measured if on_train else {f"test_{name}": value for name, value in measured.items()}
     return {name: float(value) for name, value in values.items() if not math.isnan(value)}
 
 
@@ -197,22 +201,8 @@ def _quality(
     clients: Mapping[str, Sequence[int]] | None,
     options: EvaluationOptions,
 ) -> dict[str, float]:
-    rows, owners = _quality_rows(len(points), clients, options)
-    options.track("uniformity", 0, 1)
-    spread = uniformity(
-        points[rows], owners, kind=options.features, split=split, device=options.device
-    )  # fmt: skip
-    values: dict[str, float] = {
-        "uniformity_global": spread.overall,
-        "uniformity_samples": spread.samples,
-    }
-    if clients is not None:
-        values["uniformity_intra"] = spread.intra
-        values["uniformity_inter"] = spread.inter
-        values["uniformity_clients"] = spread.clients
-    rank = effective_rank(points, kind=options.features, split=split)
-    values["effective_rank"] = rank.value
-    values["effective_rank_samples"] = rank.samples
+    rows = _quality_rows(len(points), clients, options)[0]
+    values = _spread(points, split, clients, options)
     if options.views is not None:
         options.track("alignment", 0, 1)
         drift = alignment(
@@ -222,6 +212,33 @@ def _quality(
         values["alignment"] = drift.value
         values["alignment_samples"] = drift.samples
     return values
+
+
+def _centred(
+    points: Tensor, split: str, clients: Mapping[str, Sequence[int]] | None, options: EvaluationOptions
+) -> dict[str, float]:
+    common = shared(points)
+    around = _spread(points - points.mean(dim=0), split, clients, options)
+    named = {f"centred_{name}": value for name, value in around.items()}
+    return {**named, "common_direction": common.direction, "zero_share": common.zeros}
+
+
+def _spread(
+    points: Tensor, split: str, clients: Mapping[str, Sequence[int]] | None, options: EvaluationOptions
+) -> dict[str, float]:
+    rows, owners = _quality_rows(len(points), clients, options)
+    options.track("uniformity", 0, 1)
+    spread = uniformity(points[rows], owners, kind=options.features, split=split, device=options.device)
+    values: dict[str, float] = {
+        "uniformity_global": spread.overall,
+        "uniformity_samples": spread.samples,
+    }
+    if clients is not None:
+        values["uniformity_intra"] = spread.intra
+        values["uniformity_inter"] = spread.inter
+        values["uniformity_clients"] = spread.clients
+    rank = effective_rank(points, kind=options.features, split=split)
+    return {**values, "effective_rank": rank.value, "effective_rank_samples": rank.samples}
 
 
 def _quality_rows(

@@ -17,6 +17,7 @@ MEASURES = {
     "fine_tune_1": "fine-tuning of encoder and linear layer on 1 % of the labels",
     "fine_tune_10": "the same on 10 %",
     "quality": "uniformity, effective rank and, with views, alignment",
+    "centred": "uniformity and effective rank around the mean, and how much of a feature all images share",
 }
 """Every measure and its one line of help."""
 DEFAULT_MEASURES = ("linear_probe", "knn", "few_labels", "quality")

@@ -58,6 +58,29 @@ class Measure:
     samples: int
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Shared:
+    """What all images have in common."""
+
+    direction: float
+    """Length of the mean of the unit vectors, 0 to 1: 1 if all point the same way."""
+    zeros: float
+    """Share of exact zeros among all values, 0 to 1: how sparse a rectified representation is."""
+
+
+def shared(features: Tensor) -> Shared:
+    """How far low uniformity is a matter of one direction that all images share.
+
+    A rectified h has no negative values, so every h has a part along (1, ..., 1); the softmax of projector distillation
+    does not see a constant added to all values. Uniformity of h sees it, uniformity around the mean does not.
+
+    Args:
+        features: float [N, D].
+    """
+    mean = normalize(features.double(), dim=1).mean(dim=0)
+    return Shared(direction=float(mean.norm()), zeros=float((features == 0).double().mean()))
+
+
 def uniformity(
     features: Tensor,
     owners: Sequence[int] | None = None,

@@ -265,3 +265,16 @@ class TestEvaluateEncoder:
         bare = TensorImages(torch.zeros(4, 1, 8, 8, dtype=torch.uint8))
         with pytest.raises(ValueError, match="'bare' has no labels"):
             evaluate_encoder(flat_pixels, ProbeData(train=bare, test=bare, name="bare"))
+
+
+def test_centred_measures_are_there_when_asked_for(digits: ProbeData) -> None:
+    values = evaluate_encoder(
+        flat_pixels,
+        digits,
+        {"a": [0, 1, 2], "b": [3, 4]},
+        EvaluationOptions(measures=("centred",), splits=("train", "test")),
+    )
+    names = {name for name in values if not name.endswith("samples")}
+    around = {"centred_uniformity_global", "centred_effective_rank", "common_direction", "zero_share"}
+    split = {"centred_uniformity_intra", "centred_uniformity_inter", "centred_uniformity_clients"}
+    assert names == around | split | {f"test_{name}" for name in around}

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ssd.data.source import TensorImages
-from ssd.evaluation.quality import alignment, effective_rank, effective_rank_of_gram, uniformity
+from ssd.evaluation.quality import alignment, effective_rank, effective_rank_of_gram, shared, uniformity
 
 
 def cloud(count: int, dimension: int, seed: int = 0) -> Tensor:
@@ -121,6 +121,25 @@ def test_effective_rank_of_pooled_clients_is_that_of_the_sum_of_their_grams() ->
     parts = [cloud(20, 6, seed=seed).double() for seed in range(3)]
     gram = sum((part.T @ part for part in parts), torch.zeros(6, 6, dtype=torch.float64))
     assert effective_rank_of_gram(gram) == pytest.approx(effective_rank(torch.cat(parts)).value, rel=1e-12)
+
+
+def test_what_all_images_share_is_the_mean_direction_and_the_zeros() -> None:
+    same = torch.tensor([[3.0, 0.0], [5.0, 0.0]])
+    assert shared(same).direction == pytest.approx(1.0)
+    assert shared(same).zeros == 0.5
+    opposite = torch.tensor([[2.0, 0.0], [-7.0, 0.0]])
+    assert shared(opposite).direction == pytest.approx(0.0)
+    right_angle = torch.tensor([[1.0, 0.0], [0.0, 9.0]])
+    assert shared(right_angle).direction == pytest.approx(math.sqrt(0.5))
+
+
+def test_a_constant_added_to_all_features_lowers_uniformity_but_not_around_the_mean() -> None:
+    points = cloud(200, 16)
+    moved = points + 3.0
+    assert uniformity(moved).overall < uniformity(points).overall - 1.0
+    centred = [uniformity(each - each.mean(dim=0)).overall for each in (points, moved)]
+    assert centred[0] == pytest.approx(centred[1], abs=1e-5)
+    assert shared(moved).direction > 0.9 > shared(points).direction
 
 
 def noisy_pair(images: Tensor, generator: torch.Generator) -> Tensor:
