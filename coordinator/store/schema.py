@@ -7,9 +7,7 @@ from pathlib import Path
 
 from coordinator.errors import StorageFailed
 
-SCHEMA_VERSION = 1
-
-_TABLES = """
+_JOURNAL = """
 CREATE TABLE schema_version (version INTEGER NOT NULL);
 CREATE TABLE federation (id TEXT NOT NULL);
 CREATE TABLE runs (
@@ -64,10 +62,45 @@ CREATE TABLE evaluations (
 ) WITHOUT ROWID;
 CREATE TABLE flags (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
 """
+_TRUST = """
+CREATE TABLE certificates (
+    serial TEXT PRIMARY KEY,
+    role TEXT NOT NULL,
+    name TEXT NOT NULL,
+    key_digest TEXT NOT NULL,
+    certificate TEXT NOT NULL,
+    issued_at REAL NOT NULL,
+    expires_at REAL NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE join_tokens (
+    position INTEGER PRIMARY KEY AUTOINCREMENT,
+    digest TEXT NOT NULL UNIQUE,
+    role TEXT NOT NULL,
+    name TEXT NOT NULL,
+    clients TEXT NOT NULL,
+    created_at REAL NOT NULL,
+    expires_at REAL NOT NULL,
+    withdrawn_at REAL,
+    used_at REAL,
+    serial TEXT REFERENCES certificates (serial),
+    CHECK ((used_at IS NULL) = (serial IS NULL)),
+    CHECK (used_at IS NULL OR withdrawn_at IS NULL)
+);
+CREATE TABLE revocations (
+    role TEXT NOT NULL,
+    name TEXT NOT NULL,
+    revoked_at REAL NOT NULL,
+    PRIMARY KEY (role, name)
+) WITHOUT ROWID;
+"""
+_STEPS = (_JOURNAL, _TRUST)
+"""What brings a database from each version to the next; an empty file takes them all."""
+
+SCHEMA_VERSION = len(_STEPS)
 
 
 def prepare(db: sqlite3.Connection, path: Path, new_id: str) -> str:
-    """Sets the connection up and creates the tables of an empty file, in one transaction.
+    """Sets the connection up and creates the tables that a file does not have yet, in one transaction.
 
     Returns:
         The federation's id: `new_id` if the file was empty.
@@ -81,13 +114,15 @@ def prepare(db: sqlite3.Connection, path: Path, new_id: str) -> str:
     db.execute("BEGIN IMMEDIATE")
     try:
         tables = {name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-        if not tables:
-            for statement in _TABLES.split(";"):
+        found = _version(db, tables, path) if tables else 0
+        for step in _STEPS[found:]:
+            for statement in step.split(";"):
                 db.execute(statement)
+        if not tables:
             db.execute("INSERT INTO schema_version VALUES (?)", (SCHEMA_VERSION,))
             db.execute("INSERT INTO federation VALUES (?)", (new_id,))
-        else:
-            _check_schema(db, tables, path)
+        elif found < SCHEMA_VERSION:
+            db.execute("UPDATE schema_version SET version = ?", (SCHEMA_VERSION,))
         (federation_id,) = db.execute("SELECT id FROM federation").fetchone()
         db.execute("COMMIT")
     except BaseException:
@@ -97,7 +132,7 @@ def prepare(db: sqlite3.Connection, path: Path, new_id: str) -> str:
     return str(federation_id)
 
 
-def _check_schema(db: sqlite3.Connection, tables: set[str], path: Path) -> None:
+def _version(db: sqlite3.Connection, tables: set[str], path: Path) -> int:
     if "schema_version" not in tables:
         raise StorageFailed(f"{path} is not a coordinator's state database: choose another state_dir")
     (found,) = db.execute("SELECT version FROM schema_version").fetchone()
@@ -106,3 +141,4 @@ def _check_schema(db: sqlite3.Connection, tables: set[str], path: Path) -> None:
             f"{path} has schema version {found}, this coordinator knows up to {SCHEMA_VERSION}: "
             "run the newer version that wrote it, or choose another state_dir"
         )
+    return int(found)

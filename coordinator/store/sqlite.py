@@ -7,92 +7,24 @@ the federation, everything else to a run; the current run is the youngest.
 
 from __future__ import annotations
 
-import secrets
 import sqlite3
-import threading
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from coordinator.errors import JournalConflict, StorageFailed
+from coordinator.errors import JournalConflict
 from coordinator.ports import AttemptRecord, ClientRecord, RunRecord, VersionRecord
 from coordinator.store import records, rules
-from coordinator.store.failures import storage_failed
-from coordinator.store.schema import prepare
+from coordinator.store.database import Database
 from ssd.scaling import ScalingVector
 
-_ADVICE = {
-    sqlite3.SQLITE_FULL: "the disk is full: free space on it, then start the coordinator again; "
-    "nothing committed is lost",
-    sqlite3.SQLITE_READONLY: "it cannot be written: give the coordinator's user write access to the state directory, "
-    "or remount it writable",
-    sqlite3.SQLITE_BUSY: "another program holds it locked: close that program (a database shell or backup?) and "
-    "start the coordinator again",
-    sqlite3.SQLITE_LOCKED: "another program holds it locked: close that program and start the coordinator again",
-    sqlite3.SQLITE_CORRUPT: "it is damaged: restore the state directory from a backup; do not start on it again",
-    sqlite3.SQLITE_NOTADB: "it is not a database: restore the state directory from a backup, or choose another "
-    "state_dir",
-    sqlite3.SQLITE_CANTOPEN: "it cannot be opened: give the coordinator's user read and write access to the state "
-    "directory",
-    sqlite3.SQLITE_IOERR: "the device reports an input/output error: check the disk",
-}
-_LOCK_SECONDS = 5.0
 
 
-class SqliteStore:
+class SqliteStore(Database):
     """`coordinator.ports.Store` in `<state_dir>/state.sqlite3`. May be called from any thread.
 
     Raises:
         StorageFailed: the medium fails, or the file was written by a newer version of this software.
     """
-
-    def __init__(self, state_dir: Path) -> None:
-        self.path = state_dir / "state.sqlite3"
-        self._lock = threading.RLock()
-        try:
-            state_dir.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise storage_failed(error, state_dir, "creating the state directory") from error
-        with self._failures("opening it"):
-            self._db = sqlite3.connect(
-                self.path, timeout=_LOCK_SECONDS, isolation_level=None, check_same_thread=False
-            )
-            try:
-                self._federation_id = prepare(self._db, self.path, secrets.token_hex(16))
-            except BaseException:
-                self._db.close()
-                raise
-
-    @contextmanager
-    def _failures(self, doing: str) -> Iterator[None]:
-        try:
-            yield
-        except sqlite3.IntegrityError as error:
-            raise JournalConflict(f"{doing}: {error}") from error
-        except sqlite3.Error as error:
-            # Only errors that SQLite itself reports carry a code; the low byte is the primary one.
-            primary = getattr(error, "sqlite_errorcode", 0) & 0xFF
-            advice = _ADVICE.get(primary, f"{error}: put this right, then start the coordinator again")
-            raise StorageFailed(f"{self.path}: {doing} failed: {advice}") from error
-
-    @contextmanager
-    def _transaction(self, doing: str) -> Iterator[sqlite3.Connection]:
-        """All or nothing, durable when the block has ended."""
-        with self._lock, self._failures(doing):
-            self._db.execute("BEGIN IMMEDIATE")
-            try:
-                yield self._db
-                self._db.execute("COMMIT")
-            except BaseException:
-                # A full disk may have rolled back already.
-                if self._db.in_transaction:
-                    self._db.execute("ROLLBACK")
-                raise
-
-    def _rows(self, query: str, *arguments: Any) -> list[tuple[Any, ...]]:
-        with self._lock, self._failures("reading it"):
-            return self._db.execute(query, arguments).fetchall()
 
     def _current(self) -> tuple[RunRecord | None, bool]:
         rows = self._rows("SELECT record, finished FROM runs ORDER BY position DESC LIMIT 1")
@@ -358,8 +290,3 @@ class SqliteStore:
         """See `coordinator.ports.Store`."""
         with self._transaction("setting a flag") as db:
             db.execute("INSERT OR REPLACE INTO flags (name, value) VALUES (?, ?)", (name, int(value)))
-
-    def close(self) -> None:
-        """See `coordinator.ports.Store`."""
-        with self._lock:
-            self._db.close()
