@@ -18,7 +18,6 @@ from coordinator.store.database import Database
 from ssd.scaling import ScalingVector
 
 
-
 class SqliteStore(Database):
     """`coordinator.ports.Store` in `<state_dir>/state.sqlite3`. May be called from any thread.
 
