@@ -1,0 +1,55 @@
+"""Asking for a certificate without giving the key away (PKCS #10, RFC 2986).
+
+Of a request only two things count: the key, which must be of the one kind this federation uses, and the signature,
+which shows that whoever asks has it. Names and extensions are neither written nor read: who somebody is, is what the
+authority knows, not what is asked for.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from ssd.trust.authority import CertificateRefused
+
+MAX_REQUEST_BYTES = 4096
+"""A P-256 request has about 200."""
+
+
+def make_request(key: ec.EllipticCurvePrivateKey) -> bytes:
+    """The DER request for a key."""
+    request = x509.CertificateSigningRequestBuilder(x509.Name([])).sign(key, hashes.SHA256())
+    return request.public_bytes(serialization.Encoding.DER)
+
+
+def requested_key(request: bytes) -> ec.EllipticCurvePublicKey:
+    """The key a DER request proves the possession of.
+
+    Raises:
+        CertificateRefused: it is too large or no request, its key is no P-256 key, or its signature is not that key's.
+    """
+    if len(request) > MAX_REQUEST_BYTES:
+        raise CertificateRefused(f"a certificate request of {len(request)} bytes is too large")
+    try:
+        found = x509.load_der_x509_csr(request)
+        key = found.public_key()
+        if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
+            raise CertificateRefused("a certificate request here is for a P-256 key")
+        signed = found.is_signature_valid
+    except CertificateRefused:
+        raise
+    except (ValueError, TypeError, UnsupportedAlgorithm, x509.InvalidVersion) as error:
+        raise CertificateRefused("this is no certificate request") from error
+    if not signed:
+        raise CertificateRefused("the certificate request is not signed by its own key")
+    return key
+
+
+def key_digest(key: ec.EllipticCurvePublicKey) -> str:
+    """Hex SHA-256 of a public key (DER, SubjectPublicKeyInfo)."""
+    encoded = key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+    return hashlib.sha256(encoded).hexdigest()
