@@ -127,7 +127,7 @@ def issue_into(
     own = folder / f"{AUTHORITY}.pem"
     if not own.exists():
         files[own.name] = signer.certificate
-    elif _read(own) != signer.certificate:
+    elif read_file(own) != signer.certificate:
         raise AuthorityRefused(f"{own} is another authority's: choose another folder with --out")
     return _write(
         folder, files, advice="nothing was issued: move it away, or choose another folder with --out"
@@ -140,7 +140,7 @@ def load_authority(certificate: Path, key: Path) -> Credential:
     Raises:
         AuthorityRefused: a file is missing, is something else, or they do not belong together.
     """
-    found = Credential(_read(certificate), _read(key))
+    found = Credential(read_file(certificate), read_file(key))
     try:
         federation_of(found.certificate)
         matches = found.matches()
@@ -165,8 +165,24 @@ def describe(folder: Path) -> tuple[Described, ...]:
     return tuple(_described(path) for path in paths)
 
 
+def read_file(path: Path) -> bytes:
+    """A file of an authority's folder.
+
+    Raises:
+        AuthorityRefused: it is not there or cannot be read.
+    """
+    try:
+        return path.read_bytes()
+    except FileNotFoundError as error:
+        raise AuthorityRefused(
+            f"{path} does not exist: make an authority with `ca init`, or say where it is with --pki"
+        ) from error
+    except OSError as error:
+        raise AuthorityRefused(f"{path} cannot be read: {error.strerror or error}") from error
+
+
 def _described(path: Path) -> Described:
-    content = _read(path)
+    content = read_file(path)
     try:
         own = path.stem == AUTHORITY
         not_before, not_after = validity(content)
@@ -205,14 +221,3 @@ def _write(folder: Path, files: Mapping[str, bytes], *, advice: str) -> tuple[Pa
             f"{error.filename or folder}: {error.strerror or error}: choose a folder you may write to with --out"
         ) from error
     return tuple(paths)
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except FileNotFoundError as error:
-        raise AuthorityRefused(
-            f"{path} does not exist: make an authority with `ca init`, or say where it is with --pki"
-        ) from error
-    except OSError as error:
-        raise AuthorityRefused(f"{path} cannot be read: {error.strerror or error}") from error

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import click
 
-from coordinator import console
+from coordinator import console, token_cli
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -25,6 +25,16 @@ ROLES = ("operator", "observer", "evaluator", "worker", "coordinator")
 @click.group()
 def ca() -> None:
     """The federation's authority: who may take part, and who no longer may."""
+
+
+for _command in (
+    token_cli.token,
+    token_cli.tokens,
+    token_cli.revoke_token,
+    token_cli.certificates,
+    token_cli.revoke,
+):
+    ca.add_command(_command)
 
 
 def now() -> dt.datetime:

@@ -44,6 +44,12 @@ def _http_address(value: str) -> str:
     return _address(value) if value else value
 
 
+def _enrolment_address(value: str) -> str:
+    if value.startswith("unix:"):
+        raise ValueError("hosts that enrol come over the network: give host:port")
+    return _http_address(value)
+
+
 def _client_names(value: tuple[str, ...]) -> tuple[str, ...]:
     for name in value:
         if _CLIENT.fullmatch(name) is None:
@@ -63,6 +69,7 @@ def _plain_json(value: Mapping[str, Json]) -> Mapping[str, Json]:
 ConfigPath = Annotated[Path, BeforeValidator(_as_path)]
 AddressText = Annotated[str, AfterValidator(_address)]
 HttpAddressText = Annotated[str, AfterValidator(_http_address)]
+EnrolmentAddressText = Annotated[str, AfterValidator(_enrolment_address)]
 ClientNames = Annotated[tuple[str, ...], BeforeValidator(_as_tuple), AfterValidator(_client_names)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -89,6 +96,17 @@ class TransportSection(_Section):
 
     insecure: bool = False
     """Serve without TLS. Only on a loopback address or a Unix socket."""
+
+
+class EnrolmentSection(_Section):
+    """`[enrolment]`: a port of its own where a host with a join token gets its certificate. May change."""
+
+    listen: EnrolmentAddressText = ""
+    """host:port; port 0 takes any free one; empty: nobody can enrol."""
+    authority_key: ConfigPath = Path("pki/ca.key")
+    """The authority's key. The coordinator reads it for enrolling and renewing alone."""
+    certificate_days: Annotated[float, Field(gt=0, le=3650, allow_inf_nan=False)] = 30.0
+    """How long the certificates it issues are valid. Workers renew theirs when two thirds have passed."""
 
 
 class RunSection(_Section):
@@ -220,6 +238,7 @@ class CoordinatorConfig(_Section):
 
     coordinator: CoordinatorSection = CoordinatorSection()
     transport: TransportSection = TransportSection()
+    enrolment: EnrolmentSection = EnrolmentSection()
     run: RunSection = RunSection()
     round: RoundSection = RoundSection()
     strategy: StrategySection = StrategySection()
@@ -241,6 +260,11 @@ class CoordinatorConfig(_Section):
         """`coordinator.http_listen`, taken apart; None if HTTP is off."""
         return parse_address(self.coordinator.http_listen) if self.coordinator.http_listen else None
 
+    @property
+    def enrolment_listen(self) -> Address | None:
+        """`enrolment.listen`, taken apart; None if nobody can enrol."""
+        return parse_address(self.enrolment.listen) if self.enrolment.listen else None
+
     def resolved(self) -> dict[str, Json]:
         """The tree as a JSON object, every setting present."""
         result: dict[str, Json] = self.model_dump(mode="json")
@@ -257,7 +281,7 @@ class CoordinatorConfig(_Section):
 
 MUTABLE = frozenset(
     {
-        "coordinator.*", "transport.*", "log.*", "retention.*", "evaluation.*",
+        "coordinator.*", "transport.*", "enrolment.*", "log.*", "retention.*", "evaluation.*",
         "limits.staging_ram_bytes", "limits.staging_disk_bytes", "limits.min_free_bytes", "limits.heartbeat_seconds",
         "run.when_done", "run.warm_start",
         "round.deadline_seconds", "round.wait_for_clients_seconds", "round.retry_seconds",

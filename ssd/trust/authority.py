@@ -171,6 +171,20 @@ def subject_of_certificate(certificate: bytes) -> Subject:
         raise CertificateRefused(f"the certificate names nobody: {error}") from error
 
 
+def hosts_of(certificate: bytes) -> tuple[str, ...]:
+    """The names and addresses a PEM certificate's holder answers to, in the order they were given.
+
+    Raises:
+        CertificateRefused: not a certificate.
+    """
+    for extension in _certificate(certificate).extensions:
+        if isinstance(extension.value, x509.SubjectAlternativeName):
+            return tuple(
+                str(name.value) for name in extension.value if isinstance(name, x509.DNSName | x509.IPAddress)
+            )
+    return ()
+
+
 def validity(certificate: bytes) -> tuple[dt.datetime, dt.datetime]:
     """From when to when a PEM certificate is valid, aware.
 
