@@ -22,6 +22,7 @@ from coordinator.logs import event as log_event
 from coordinator.metrics import CoordinatorMetrics
 from coordinator.ports import RunRecord
 from coordinator.quality import newest as newest_quality
+from coordinator.revocations import NobodyRevoked, Revocations
 from coordinator.rpc.convert import BUILD
 from coordinator.rpc.server import RpcServer
 from coordinator.runs import SCRATCH_PREFIX, create_run, plan_of, restore, settings_of
@@ -30,6 +31,7 @@ from coordinator.store.blobs import FileBlobs
 from coordinator.store.lock import StateDirectoryLock
 from coordinator.store.sqlite import SqliteStore
 from coordinator.store.staging import BudgetedStaging
+from coordinator.store.trust import SqliteTrust
 from coordinator.web.http import HttpServer, create_app
 from ssd.codec import Encoding
 from ssd.declaration import Declaration
@@ -82,6 +84,9 @@ async def _serve(config: CoordinatorConfig) -> int:
             config.limits.staging_disk_bytes,
             config.limits.min_free_bytes,
         )
+        trust = SqliteTrust(state_dir)
+        stack.callback(trust.close)
+        revocations = NobodyRevoked() if config.transport.insecure else Revocations(trust)
         driver = Driver(
             run=run_record,
             declaration=declaration,
@@ -96,6 +101,7 @@ async def _serve(config: CoordinatorConfig) -> int:
             state_dir=state_dir,
             clock=clock,
             metrics=metrics,
+            revocations=revocations,
         )
         longest = driver.quality.largest
         largest = max(longest.update_nbytes, longest.max_fold_nbytes)
@@ -134,6 +140,9 @@ async def _serve(config: CoordinatorConfig) -> int:
             method=declaration.method,
             version=driver.state.version,
         )
+        if isinstance(revocations, Revocations):
+            watching = asyncio.ensure_future(revocations.watch())
+            stack.callback(watching.cancel)
         return await _drive(driver, server)
 
 

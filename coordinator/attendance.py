@@ -10,15 +10,17 @@ from collections.abc import Awaitable, Callable, Collection, Mapping
 from coordinator.catalogue import Catalogue
 from coordinator.core import events, registry
 from coordinator.core.state import Phase, RunState
-from coordinator.errors import ClientFault, Reason
+from coordinator.errors import ClientFault, NotPermitted, Reason
 from coordinator.evaluations import Evaluations
 from coordinator.inbox import Inbox
 from coordinator.logs import event as log_event
 from coordinator.messages import Capabilities, Evaluated, RunChanged
 from coordinator.metrics import CoordinatorMetrics
 from coordinator.ports import Clock
+from coordinator.revocations import RevocationList
 from coordinator.sessions import Session, SessionTable
 from coordinator.welcoming import Terms, welcome
+from ssd.trust.names import Role, Subject
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +56,9 @@ class Attendance:
         evaluations: Evaluations,
         clock: Clock,
         metrics: CoordinatorMetrics,
+        revocations: RevocationList,
     ) -> None:
+        self._revocations = revocations
         self._terms = terms
         self._state = state
         self._apply = apply
@@ -80,9 +84,19 @@ class Attendance:
             session.close(ClientFault(Reason.SILENT, f"nothing was heard for {limit:g} s"))
 
     async def attach(
-        self, claim: registry.Claim, protocol: tuple[int, int], capabilities: Capabilities
+        self,
+        claim: registry.Claim,
+        protocol: tuple[int, int],
+        capabilities: Capabilities,
+        subject: Subject | None = None,
     ) -> Session:
         """Open a session; its outbox begins with the welcome.
+
+        Args:
+            claim: what the worker says of itself; its name is the subject's, if there is one.
+            protocol: lowest and highest version it speaks.
+            capabilities: what it can do.
+            subject: whose certificate it is; None where nobody proves anything.
 
         Raises:
             ClientFault: the worker may not attend, and why.
@@ -96,7 +110,10 @@ class Attendance:
             )
 
         async def admit() -> Session:
+            if subject is not None and self._revocations.is_revoked(subject):
+                raise NotPermitted(Reason.REVOKED, f"{subject.uri} was revoked by the operator")
             registry.check_claim(self._state(), claim)
+            _check_role(subject, claim.clients)
             _check_labels(self._terms, claim.worker, claim.clients, capabilities)
             self._sessions.check_name(claim.worker, claim.instance)
             session = Session(
@@ -106,6 +123,7 @@ class Attendance:
                 clients=frozenset(claim.clients),
                 capabilities=capabilities,
                 last_seen=self._clock.monotonic(),
+                subject=subject,
             )
             greeting = welcome(
                 self._terms,
@@ -186,6 +204,7 @@ class Attendance:
                 return
             claim = registry.Claim(worker=session.worker, instance=session.instance, clients=clients)
             registry.check_claim(self._state(), claim)
+            _check_role(session.subject, clients)
             _check_labels(self._terms, session.worker, clients, session.capabilities)
             if any(self._committed_rounds.get(client, 0) != record for client, record in clients.items()):
                 # Only a welcome can declare a client's state void.
@@ -236,6 +255,18 @@ class Attendance:
             self.heard(session)
 
         await self._inbox.call(record)
+
+
+def _check_role(subject: Subject | None, clients: Collection[str]) -> None:
+    """An evaluator measures versions and has no clients.
+
+    Raises:
+        NotPermitted: reason role.
+    """
+    if clients and subject is not None and subject.role is Role.EVALUATOR:
+        raise NotPermitted(
+            Reason.ROLE, "a certificate of the role evaluator hosts no clients: enrol this device as a worker"
+        )
 
 
 def _check_labels(terms: Terms, worker: str, clients: Collection[str], capabilities: Capabilities) -> None:

@@ -30,6 +30,7 @@ from coordinator.evaluations import Evaluations
 from coordinator.inbox import Inbox
 from coordinator.intake import Intake
 from coordinator.logs import event as log_event
+from coordinator.membership import Membership
 from coordinator.messages import (
     Cancel,
     Committed,
@@ -54,6 +55,7 @@ from coordinator.ports import (
 )
 from coordinator.quality import QualityRounds, measured, stored_frequencies
 from coordinator.quality import newest as newest_quality
+from coordinator.revocations import RevocationList
 from coordinator.server_hook import Hooked, HookRunner
 from coordinator.sessions import Session, SessionTable
 from coordinator.tasks import Tasks
@@ -109,8 +111,10 @@ class Driver:
         state_dir: Path,
         clock: Clock,
         metrics: CoordinatorMetrics,
+        revocations: RevocationList,
     ) -> None:
         self.run_record = run
+        self.revocations = revocations
         self.declaration = declaration
         self.quality = QualityRounds(
             plan,
@@ -198,6 +202,17 @@ class Driver:
             evaluations=self._evaluations,
             clock=clock,
             metrics=metrics,
+            revocations=revocations,
+        )
+        self.membership = Membership(
+            state=lambda: self._state,
+            apply=self._apply,
+            sessions=self.sessions,
+            inbox=self._inbox,
+            store=store,
+            durability=self._durability,
+            clock=clock,
+            revocations=revocations,
         )
         self._fold = Fold(self.plan)
         self._intake = Intake(
@@ -205,6 +220,7 @@ class Driver:
             plan=self.quality.plan,
             inbox=self._inbox,
             post=self.post,
+            admit=self.membership.check,
             clock=clock,
             metrics=metrics,
         )
@@ -339,6 +355,10 @@ class Driver:
         match effect:
             case effects.RegisterClients():
                 await self._durability.write(lambda: self._store.register_clients(effect.clients, now))
+            case effects.BindClients():
+                await self._durability.write(
+                    lambda: self._store.bind_clients(effect.worker, effect.clients, now)
+                )
             case effects.AssignIndexes():
                 await self._assign(effect)
             case effects.OpenAttempt():
@@ -623,21 +643,6 @@ class Driver:
         if record is None or not self._blobs.exists(record.full.digest):
             raise ClientFault(Reason.NOT_FOUND, f"version {number} is not kept; see retention.full_versions")
         return number
-
-    async def revoke(self, client: str) -> None:
-        """Never sample a client again.
-
-        Raises:
-            ClientFault: reason not_found, if it is not registered.
-        """
-
-        async def apply() -> None:
-            if client not in {record.client for record in self._store.clients()}:
-                raise ClientFault(Reason.NOT_FOUND, f"no client is called {client}")
-            await self._durability.write(lambda: self._store.revoke_client(client))
-            await self._apply(events.ClientRevoked(now=self._clock.monotonic(), client=client))
-
-        await self._inbox.call(apply)
 
     def store_view(self) -> Store:
         """The journal, for reading."""

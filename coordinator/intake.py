@@ -35,6 +35,7 @@ class Intake:
         plan: Callable[[int], FoldPlan],
         inbox: Inbox,
         post: Callable[[events.Event], None],
+        admit: Callable[[Session], None],
         clock: Clock,
         metrics: CoordinatorMetrics,
     ) -> None:
@@ -42,6 +43,7 @@ class Intake:
         self._plan = plan
         self._inbox = inbox
         self._post = post
+        self._admit = admit
         self._clock = clock
         self._metrics = metrics
         self._offered: dict[int, tuple[Upload, asyncio.Future[Verdict]]] = {}
@@ -64,6 +66,7 @@ class Intake:
             try:
                 async with self._checking:
                     await asyncio.to_thread(self._check, upload)
+                self._admit(session)
             except ClientFault as fault:
                 return self.reject(session, upload.envelope, fault)
             verdict = await self._offer(session, upload)

@@ -162,6 +162,24 @@ class Store(Protocol):
         """All registered clients, ordered by id."""
         ...
 
+    def bindings(self) -> Mapping[str, str]:
+        """Client -> the one worker that may act for it. Of the federation, not of a run."""
+        ...
+
+    def granted_workers(self) -> frozenset[str]:
+        """Workers that may bring the clients that are theirs and no others."""
+        ...
+
+    def bind_clients(self, worker: str, clients: Sequence[str], now: float, *, granted: bool = False) -> None:
+        """Behaviour: binds those nobody has; refuses all if one of them belongs to another worker. A client need not
+        be registered. `granted`: somebody named them for the worker, which has no others from now on.
+        """
+        ...
+
+    def move_client(self, client: str, worker: str, now: float) -> None:
+        """Behaviour: binds the client to this worker, whoever had it."""
+        ...
+
     def open_attempt(self, attempt: AttemptRecord) -> None:
         """Behaviour: refuses if another attempt is open or closed-but-uncommitted."""
         ...

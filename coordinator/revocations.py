@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable
 from typing import Protocol
 
-from coordinator.errors import StorageFailed
+from coordinator.errors import ClientFault, Reason, StorageFailed
 from coordinator.logs import event as log_event
 from coordinator.trust import Holder, TrustStore
 from ssd.trust.names import Subject
@@ -30,6 +30,16 @@ class RevocationList(Protocol):
         """Behaviour: never blocks; for every call."""
         ...
 
+    def is_revoked_holder(self, holder: Holder) -> bool:
+        """The same, for the holder's role and name."""
+        ...
+
+    async def revoke(self, holder: Holder, now: float) -> None:
+        """Behaviour: counts at once, before it is durable (a call too many refused does no harm), and is durable when
+        this returns.
+        """
+        ...
+
     def subscribe(self, on_revoked: OnRevoked) -> None:
         """Behaviour: from now on called on the event loop with every holder newly revoked."""
         ...
@@ -41,6 +51,21 @@ class NobodyRevoked:
     def is_revoked(self, subject: Subject) -> bool:
         """No."""
         return False
+
+    def is_revoked_holder(self, holder: Holder) -> bool:
+        """No."""
+        return False
+
+    async def revoke(self, holder: Holder, now: float) -> None:
+        """Refused: nothing proves who calls.
+
+        Raises:
+            ClientFault: reason conflict.
+        """
+        raise ClientFault(
+            Reason.CONFLICT,
+            "without TLS names prove nothing and cannot be revoked: revoke the clients instead",
+        )
 
     def subscribe(self, on_revoked: OnRevoked) -> None:
         """Nothing will ever be told."""
@@ -61,7 +86,16 @@ class Revocations:
 
     def is_revoked(self, subject: Subject) -> bool:
         """See `RevocationList`."""
-        return Holder(subject.role, subject.name) in self._revoked
+        return self.is_revoked_holder(Holder(subject.role, subject.name))
+
+    def is_revoked_holder(self, holder: Holder) -> bool:
+        """See `RevocationList`."""
+        return holder in self._revoked
+
+    async def revoke(self, holder: Holder, now: float) -> None:
+        """See `RevocationList`."""
+        self._take_up(frozenset({holder}))
+        await asyncio.to_thread(self._store.revoke, holder, now)
 
     def subscribe(self, on_revoked: OnRevoked) -> None:
         """See `RevocationList`."""
@@ -79,6 +113,9 @@ class Revocations:
         revoked = await asyncio.to_thread(self._store.revoked)
         # The mark of before reading: what changed while it was read is read again.
         self._mark = mark
+        self._take_up(revoked)
+
+    def _take_up(self, revoked: frozenset[Holder]) -> None:
         fresh = revoked - self._revoked
         self._revoked |= revoked
         if not fresh:

@@ -209,6 +209,8 @@ def restore(config: CoordinatorConfig, declaration: Declaration, store: Store, c
         clients=frozenset(record.client for record in records if not record.revoked),
         revoked=frozenset(record.client for record in records if record.revoked),
         indexes={record.client: record.index for record in records if record.index is not None},
+        bindings=None if config.transport.insecure else store.bindings(),
+        granted_workers=store.granted_workers(),
         paused=store.flag("paused"),
         waiting_since=clock.monotonic(),
     )

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from coordinator.errors import ClientFault, Reason
 from coordinator.messages import Capabilities, Down, WorkerView
+from ssd.trust.names import Subject
 
 OUTBOX_LIMIT = 4096
 """Messages a worker may fall behind by; one that reads slower than that is cut off."""
@@ -23,6 +24,8 @@ class Session:
     clients: frozenset[str]
     capabilities: Capabilities
     last_seen: float
+    subject: Subject | None = None
+    """Whose certificate opened it; None where nobody proves anything."""
     outbox: asyncio.Queue[Down | None] = field(default_factory=asyncio.Queue)
     closed: asyncio.Event = field(default_factory=asyncio.Event)
     fetches: set[asyncio.Task[None]] = field(default_factory=set)

@@ -20,6 +20,14 @@ class RegisterClients(Effect):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class BindClients(Effect):
+    """Persist: from now on these clients are this worker's."""
+
+    worker: str
+    clients: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class AssignIndexes(Effect):
     """Persist: index (and with it the scaling vector) of clients, for ever."""
 

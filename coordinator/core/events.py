@@ -40,6 +40,16 @@ class ClientRevoked(Event):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class ClientsGiven(Event):
+    """Clients belong to this worker from now on, whoever had them."""
+
+    worker: str
+    clients: tuple[str, ...]
+    granted: bool = False
+    """Whether the worker may bring no others."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class UploadVerified(Event):
     """A whole upload arrived and passed every check of its content."""
 

@@ -9,7 +9,7 @@ from enum import StrEnum
 
 from coordinator.core.policy import Mode
 from coordinator.core.state import RunState
-from coordinator.errors import ClientFault, Reason
+from coordinator.errors import ClientFault, NotPermitted, Reason
 
 WORKER_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 CLIENT_NAME = re.compile(r"[A-Za-z0-9._-]{1,128}")
@@ -51,7 +51,7 @@ def check_claim(state: RunState, claim: Claim) -> None:
     """Refuse names that are not names and clients that are not this worker's to bring.
 
     Raises:
-        ClientFault: with reason bad_name, client_claimed or client_unknown; nothing changed.
+        ClientFault: with reason bad_name, client_bound, client_claimed or client_unknown; nothing changed.
     """
     if not WORKER_NAME.fullmatch(claim.worker):
         raise ClientFault(
@@ -67,6 +67,12 @@ def check_claim(state: RunState, claim: Claim) -> None:
         if not CLIENT_NAME.fullmatch(client):
             raise ClientFault(
                 Reason.BAD_NAME, "a client's name must be 1 to 128 of letters, digits, '.', '_', '-'"
+            )
+        if not state.belongs_to(client, claim.worker):
+            raise NotPermitted(
+                Reason.CLIENT_BOUND,
+                f"client {client} does not belong to worker {claim.worker}; if it should, the operator says so with"
+                f" `ssd-coordinator clients move {client} --to {claim.worker}`",
             )
         host = state.hosts.get(client)
         if host is not None and host != claim.worker:

@@ -53,6 +53,8 @@ def step(state: RunState, event: events.Event) -> Step:
             state = replace(state, hosts=hosts)
         case events.ClientRevoked():
             state = _revoke(state, event)
+        case events.ClientsGiven():
+            state = _give(state, event)
         case events.UploadVerified():
             state = _take_upload(state, event, out)
         case events.ClientFailed():
@@ -95,6 +97,11 @@ def _attach(state: RunState, event: events.WorkerAttached, out: list[Effect]) ->
     unknown = tuple(sorted(set(event.clients) - state.known()))
     if unknown:
         out.append(effects.RegisterClients(clients=unknown))
+    if state.bindings is not None:
+        fresh = tuple(client for client in event.clients if client not in state.bindings)
+        if fresh:
+            out.append(effects.BindClients(worker=event.worker, clients=fresh))
+            state = replace(state, bindings={**state.bindings, **dict.fromkeys(fresh, event.worker)})
     hosts = {client: worker for client, worker in state.hosts.items() if worker != event.worker}
     hosts.update(dict.fromkeys(event.clients, event.worker))
     state = replace(state, hosts=hosts, clients=state.clients | frozenset(unknown))
@@ -117,6 +124,14 @@ def _revoke(state: RunState, event: events.ClientRevoked) -> RunState:
     return replace(
         state, attempt=replace(attempt, cohort=cohort_left, goal=min(attempt.goal, len(cohort_left)))
     )
+
+
+def _give(state: RunState, event: events.ClientsGiven) -> RunState:
+    if state.bindings is None:
+        return state
+    bindings = {**state.bindings, **dict.fromkeys(event.clients, event.worker)}
+    granted = state.granted_workers | {event.worker} if event.granted else state.granted_workers
+    return replace(state, bindings=bindings, granted_workers=granted)
 
 
 def _take_upload(state: RunState, event: events.UploadVerified, out: list[Effect]) -> RunState:
@@ -151,7 +166,10 @@ def _refusal(state: RunState, event: events.UploadVerified) -> tuple[Fate, Reaso
         return Fate.REJECTED, Reason.CLIENT_REVOKED
     if any(client not in attempt.cohort for client in event.clients):
         return Fate.REJECTED, Reason.CLIENT_NOT_INVITED
-    if any(state.hosts.get(client) not in (event.worker, None) for client in event.clients):
+    if any(
+        state.hosts.get(client) not in (event.worker, None) or not state.belongs_to(client, event.worker)
+        for client in event.clients
+    ):
         return Fate.REJECTED, Reason.CLIENT_NOT_HOSTED
     return None
 

@@ -74,6 +74,10 @@ class RunState:
     """Assigned allocation index of every client that has one (revoked ones too)."""
     hosts: Mapping[str, str] = field(default_factory=dict)
     """Connected client -> worker."""
+    bindings: Mapping[str, str] | None = None
+    """Client -> the only worker that may act for it; None where workers do not prove their names."""
+    granted_workers: frozenset[str] = frozenset()
+    """Workers whose clients were named for them; they may bring no others."""
     paused: bool = False
     draining: bool = False
     halt_reason: str = ""
@@ -87,6 +91,13 @@ class RunState:
     def round(self) -> int:
         """The round being worked on or due next."""
         return self.version + 1
+
+    def belongs_to(self, client: str, worker: str) -> bool:
+        """Whether a worker may act for a client: it is its own, or still nobody's and the worker may take it."""
+        if self.bindings is None:
+            return True
+        owner = self.bindings.get(client)
+        return owner == worker or (owner is None and worker not in self.granted_workers)
 
     def known(self) -> frozenset[str]:
         """Every client that was ever registered."""

@@ -37,6 +37,7 @@ TABLE: Mapping[str, frozenset[Role]] = {
     "/ssd_proto.v1.Operator/Resume": _OPERATING,
     "/ssd_proto.v1.Operator/Drain": _OPERATING,
     "/ssd_proto.v1.Operator/Revoke": _OPERATING,
+    "/ssd_proto.v1.Operator/MoveClient": _OPERATING,
     # The model itself is nothing an observer needs.
     "/ssd_proto.v1.Operator/Version": _OPERATING,
     "/ssd_proto.v1.Operator/Download": _OPERATING,

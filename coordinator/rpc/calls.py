@@ -15,6 +15,7 @@ from coordinator.driver import Driver
 from coordinator.errors import ClientFault, Reason
 from coordinator.logs import event as log_event
 from coordinator.metrics import CoordinatorMetrics
+from coordinator.ports import Identity
 from coordinator.rpc.status import REASON_KEY, SESSION_KEY, TABLE
 from coordinator.rpc.wire import ChunkPart, Malformed
 from coordinator.sessions import Session
@@ -75,17 +76,20 @@ async def read(
         reading.cancel()
 
 
-def session_of(driver: Driver, context: Context) -> Session:
-    """The session a data call belongs to.
+def session_of(driver: Driver, identity: Identity, context: Context) -> Session:
+    """The session a data call belongs to: named by its token, and opened by the same caller.
 
     Raises:
-        ClientFault: reason no_session.
+        ClientFault: reason no_session or identity_mismatch.
     """
     metadata: Sequence[tuple[str, str | bytes]] = context.invocation_metadata() or ()
     tokens = [value for key, value in metadata if key == SESSION_KEY]
     if len(tokens) != 1 or not isinstance(tokens[0], str):
         raise ClientFault(Reason.NO_SESSION, f"every data call carries the metadata key {SESSION_KEY} once")
-    return driver.session(tokens[0])
+    session = driver.session(tokens[0])
+    if identity.subject(context.auth_context()) != session.subject:
+        raise ClientFault(Reason.IDENTITY_MISMATCH, "the session token is another worker's")
+    return session
 
 
 async def refuse(metrics: CoordinatorMetrics, context: Context, call: str, fault: ClientFault) -> None:

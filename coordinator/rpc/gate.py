@@ -1,4 +1,4 @@
-"""The one place every call passes: who is calling, and may its role do this."""
+"""The one place every call passes: who is calling, is that identity still good, may its role do this."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from typing import Any
 
 import grpc
 
-from coordinator.errors import ClientFault, InternalFault
+from coordinator.errors import ClientFault, InternalFault, NotPermitted, Reason
 from coordinator.metrics import CoordinatorMetrics
 from coordinator.ports import Identity
 from coordinator.rpc.auth import call_name, check
 from coordinator.rpc.calls import Context, Handler, refuse
+from ssd.trust.names import Subject
 
 Admit = Callable[[Context], Awaitable[bool]]
 _KINDS = {
@@ -28,11 +29,15 @@ class Gate(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in 
 
     Args:
         identity: who is calling; where nobody proves anything, everybody who can reach the port may do everything.
+        is_revoked: whether the operator revoked an identity.
         metrics: counts refusals.
     """
 
-    def __init__(self, identity: Identity, metrics: CoordinatorMetrics) -> None:
+    def __init__(
+        self, identity: Identity, is_revoked: Callable[[Subject], bool], metrics: CoordinatorMetrics
+    ) -> None:
         self._identity = identity
+        self._is_revoked = is_revoked
         self._metrics = metrics
 
     async def intercept_service(self, continuation: Callable[[Any], Awaitable[Any]], details: Any) -> Any:
@@ -54,8 +59,11 @@ class Gate(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in 
 
     def _check(self, method: str, context: Context) -> None:
         caller = self._identity.subject(context.auth_context())
-        if caller is not None:
-            check(method, caller)
+        if caller is None:
+            return
+        if self._is_revoked(caller):
+            raise NotPermitted(Reason.REVOKED, f"{caller.uri} was revoked by the operator")
+        check(method, caller)
 
 
 def _guarded(handler: Handler, admit: Admit) -> Handler:

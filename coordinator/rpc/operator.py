@@ -12,15 +12,20 @@ import grpc
 from google.protobuf.message import Message
 
 from coordinator.core import events
+from coordinator.core.registry import WORKER_NAME
 from coordinator.driver import Driver
-from coordinator.errors import BlobCorrupt, BlobMissing, ClientFault, Reason, StorageFailed
+from coordinator.errors import BlobCorrupt, BlobMissing, ClientFault, NotPermitted, Reason, StorageFailed
 from coordinator.logs import event as log_event
+from coordinator.membership import log_audit
 from coordinator.messages import StatusView
-from coordinator.ports import AttemptRecord
+from coordinator.ports import AttemptRecord, Identity
 from coordinator.rpc import convert
+from coordinator.rpc.auth import call_name
 from coordinator.rpc.calls import Context, Handler, check_offset, refuse, well_formed
 from coordinator.rpc.wire import serialise, tolerant
+from coordinator.trust import Holder
 from ssd.digest import CHUNK_BYTES, canonical_json
+from ssd.trust.names import Role, Subject
 from ssd_proto.v1 import operator_pb2 as pb
 
 log = logging.getLogger(__name__)
@@ -33,8 +38,9 @@ WATCH_INTERVAL_SECONDS = 0.1
 class OperatorServicer:
     """Reads the driver's views and hands it the operator's wishes."""
 
-    def __init__(self, driver: Driver) -> None:
+    def __init__(self, driver: Driver, identity: Identity) -> None:
         self._driver = driver
+        self._identity = identity
 
     def handler(self) -> Handler:
         """The service's handlers."""
@@ -43,17 +49,22 @@ class OperatorServicer:
             "Rounds": (self._rounds, pb.RoundsRequest),
             "Evaluations": (self._evaluations, pb.EvaluationsRequest),
             "Clients": (self._clients, pb.ClientsRequest),
+            "Version": (self._version, pb.VersionRequest),
+        }
+        changing: dict[str, tuple[Callable[[Any], Any], type[Message]]] = {
             "Pause": (self._pause, pb.PauseRequest),
             "Resume": (self._resume, pb.ResumeRequest),
             "Drain": (self._drain, pb.DrainRequest),
             "Revoke": (self._revoke, pb.RevokeRequest),
-            "Version": (self._version, pb.VersionRequest),
+            "MoveClient": (self._move_client, pb.MoveClientRequest),
         }
         handlers = {
             name: grpc.unary_unary_rpc_method_handler(
-                self._guarded(name.lower(), behaviour), tolerant(request, MAX_REQUEST_BYTES), serialise
+                self._guarded(call_name(name), behaviour, audited=name in changing),
+                tolerant(request, MAX_REQUEST_BYTES),
+                serialise,
             )
-            for name, (behaviour, request) in unary.items()
+            for name, (behaviour, request) in {**unary, **changing}.items()
         }
         handlers["Watch"] = grpc.unary_stream_rpc_method_handler(
             self._watch, tolerant(pb.WatchRequest, MAX_REQUEST_BYTES), serialise
@@ -63,12 +74,31 @@ class OperatorServicer:
         )
         return grpc.method_handlers_generic_handler(SERVICE, handlers)
 
-    def _guarded(self, name: str, behaviour: Callable[[Any], Any]) -> Callable[[Any, Context], Any]:
+    def _guarded(
+        self, name: str, behaviour: Callable[[Any], Any], *, audited: bool
+    ) -> Callable[[Any, Context], Any]:
         async def call(request: Any, context: Context) -> Any:
             async with self._refusing(name, context):
-                return await behaviour(well_formed(request))
+                wish = well_formed(request)
+                reply = await behaviour(wish)
+                if audited:
+                    log_audit(self._caller(context), name, **_words(wish))
+                return reply
 
         return call
+
+    def _caller(self, context: Context) -> Subject | None:
+        return self._identity.subject(context.auth_context())
+
+    def _check_still_good(self, context: Context) -> None:
+        """A stream outlives the check at its beginning.
+
+        Raises:
+            NotPermitted: reason revoked.
+        """
+        caller = self._caller(context)
+        if caller is not None and self._driver.revocations.is_revoked(caller):
+            raise NotPermitted(Reason.REVOKED, f"{caller.uri} was revoked by the operator")
 
     @contextlib.asynccontextmanager
     async def _refusing(self, name: str, context: Context) -> AsyncIterator[None]:
@@ -91,6 +121,7 @@ class OperatorServicer:
         async with self._refusing("watch", context):
             well_formed(request)
             while True:
+                self._check_still_good(context)
                 changed = asyncio.ensure_future(self._driver.changed())
                 try:
                     await context.write(status_message(self._driver.status()))
@@ -107,6 +138,7 @@ class OperatorServicer:
                 size, offset = reader.info.size, wanted.offset
                 check_offset(offset, size)
                 while offset < size:
+                    self._check_still_good(context)
                     data = await asyncio.to_thread(reader.read, offset, min(CHUNK_BYTES, size - offset))
                     await context.write(pb.DownloadPart(size=size, offset=offset, data=data))
                     offset += len(data)
@@ -147,7 +179,7 @@ class OperatorServicer:
 
     async def _clients(self, _: pb.ClientsRequest) -> pb.ClientsReply:
         records = await asyncio.to_thread(self._driver.store_view().clients)
-        hosts = self._driver.state.hosts
+        hosts, bindings = self._driver.state.hosts, self._driver.state.bindings or {}
         reply = pb.ClientsReply()
         for record in records:
             reply.clients.append(
@@ -160,6 +192,7 @@ class OperatorServicer:
                     scaled_dimensions=record.scaling.indices if record.scaling else (),
                     alpha=record.scaling.alpha if record.scaling else 0.0,
                     rounds_included=record.rounds_included,
+                    belongs_to=bindings.get(record.client, ""),
                 )
             )
         return reply
@@ -178,8 +211,20 @@ class OperatorServicer:
         return pb.DrainReply()
 
     async def _revoke(self, request: pb.RevokeRequest) -> pb.RevokeReply:
-        await self._driver.revoke(request.client)
-        return pb.RevokeReply()
+        membership = self._driver.membership
+        match request.WhichOneof("what"):
+            case "client":
+                await membership.revoke_client(request.client)
+                return pb.RevokeReply()
+            case "identity":
+                holder = _holder(request.identity)
+                return pb.RevokeReply(connected=await membership.revoke_identity(holder))
+            case _:
+                raise ClientFault(Reason.MALFORMED_MESSAGE, "name a client or an identity to revoke")
+
+    async def _move_client(self, request: pb.MoveClientRequest) -> pb.MoveClientReply:
+        before = await self._driver.membership.move_client(request.client, request.worker)
+        return pb.MoveClientReply(before=before)
 
     async def _version(self, request: pb.VersionRequest) -> pb.VersionReply:
         offer = self._driver.catalogue.offer(None if request.newest else self._driver.known(request.number))
@@ -187,6 +232,29 @@ class OperatorServicer:
             version=convert.version_message(offer),
             declaration=canonical_json(dict(self._driver.run_record.declaration)),
         )
+
+
+def _holder(identity: pb.Identity) -> Holder:
+    """Whose certificate is meant.
+
+    Raises:
+        ClientFault: reason bad_name.
+    """
+    if identity.role not in set(Role) - {Role.COORDINATOR}:
+        raise ClientFault(
+            Reason.BAD_NAME, "what can be revoked has the role worker, evaluator, operator or observer"
+        )
+    if not WORKER_NAME.fullmatch(identity.name):
+        raise ClientFault(Reason.BAD_NAME, "that is no name a certificate could carry")
+    return Holder(Role(identity.role), identity.name)
+
+
+def _words(wish: Any) -> dict[str, str]:
+    """What an operator asked for, for the log: the text fields that are set."""
+    found: dict[str, str] = {}
+    for descriptor, value in wish.ListFields():
+        found |= {descriptor.name: value} if isinstance(value, str) else _words(value)
+    return found
 
 
 def status_message(view: StatusView) -> pb.StatusReply:

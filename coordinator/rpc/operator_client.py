@@ -131,6 +131,7 @@ class OperatorClient:
                 "client": each.client,
                 "index": None if each.index < 0 else each.index,
                 "worker": each.worker,
+                "belongs_to": each.belongs_to,
                 "last_committed_round": each.last_committed_round,
                 "rounds_included": each.rounds_included,
                 "revoked": each.revoked,
@@ -155,6 +156,16 @@ class OperatorClient:
     def revoke(self, client: str) -> None:
         """Never sample the client again and refuse its uploads."""
         self._ask(lambda: self._stub.Revoke(pb.RevokeRequest(client=client), timeout=CALL_SECONDS))
+
+    def revoke_identity(self, role: str, name: str) -> bool:
+        """Cut the holder of a certificate off for ever; whether a worker under that name was connected."""
+        request = pb.RevokeRequest(identity=pb.Identity(role=role, name=name))
+        return bool(self._ask(lambda: self._stub.Revoke(request, timeout=CALL_SECONDS)).connected)
+
+    def move_client(self, client: str, worker: str) -> str:
+        """Give a client to another worker; whose it was before, or ""."""
+        request = pb.MoveClientRequest(client=client, worker=worker)
+        return str(self._ask(lambda: self._stub.MoveClient(request, timeout=CALL_SECONDS)).before)
 
     def version(self, number: int | None = None) -> VersionFound:
         """A version by number; None: the newest."""

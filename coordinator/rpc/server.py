@@ -45,12 +45,12 @@ class RpcServer:
     """One server for control, data and operator calls."""
 
     def __init__(self, driver: Driver, identity: Identity, max_message_bytes: int) -> None:
-        gate = Gate(identity, driver.metrics)
+        gate = Gate(identity, driver.revocations.is_revoked, driver.metrics)
         self._server = grpc.aio.server(interceptors=(gate,), options=options(max_message_bytes))
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]  # not in the stubs
         federation = servicer.FederationServicer(driver, identity, max_message_bytes)
         self._server.add_generic_rpc_handlers(
-            (federation.handler(), operator.OperatorServicer(driver).handler())
+            (federation.handler(), operator.OperatorServicer(driver, identity).handler())
         )
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         names = (*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME)

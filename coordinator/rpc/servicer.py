@@ -43,7 +43,7 @@ class FederationServicer:
         self._driver = driver
         self._identity = identity
         self._limit = max_message_bytes
-        self._uploads = UploadCalls(driver)
+        self._uploads = UploadCalls(driver, identity)
 
     def handler(self) -> Handler:
         """The service's handlers, with deserialisers that never raise."""
@@ -105,7 +105,8 @@ class FederationServicer:
                 Reason.IDENTITY_MISMATCH, f"the certificate says {caller.name}, the hello another name"
             )
         protocol = (hello.hello.protocol_min, hello.hello.protocol_max)
-        return await self._driver.attendance.attach(claim, protocol, convert.capabilities_of(hello.hello))
+        capabilities = convert.capabilities_of(hello.hello)
+        return await self._driver.attendance.attach(claim, protocol, capabilities, caller)
 
     async def _write(self, session: Session, context: Context) -> None:
         while (message := await session.outbox.get()) is not None:
@@ -166,7 +167,7 @@ class FederationServicer:
     async def fetch_blob(self, request: pb.FetchBlobRequest | Malformed, context: Context) -> None:
         """Stream a blob from an offset."""
         try:
-            session = session_of(self._driver, context)
+            session = session_of(self._driver, self._identity, context)
             checked = well_formed(request)
             task = asyncio.current_task()
             assert task is not None

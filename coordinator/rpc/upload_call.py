@@ -13,6 +13,7 @@ from coordinator.core.state import Fate
 from coordinator.driver import Driver
 from coordinator.errors import ClientFault, Reason, StorageFailed
 from coordinator.messages import Envelope, Verdict
+from coordinator.ports import Identity
 from coordinator.rpc import convert
 from coordinator.rpc.calls import Context, finished, read, refuse, session_of
 from coordinator.rpc.wire import ChunkPart
@@ -26,15 +27,16 @@ HOLD_POLL_SECONDS = 0.25
 class UploadCalls:
     """Takes uploads in and answers them; the driver decides."""
 
-    def __init__(self, driver: Driver) -> None:
+    def __init__(self, driver: Driver, identity: Identity) -> None:
         self._driver = driver
+        self._identity = identity
 
     async def submit_update(self, _requests: AsyncIterator[Any], context: Context) -> None:
         """Take an upload in, judge it, answer."""
         session: Session | None = None
         envelope: Envelope | None = None
         try:
-            session = session_of(self._driver, context)
+            session = session_of(self._driver, self._identity, context)
             ends = (asyncio.ensure_future(session.closed.wait()),)
             try:
                 first = await self._next(context, ends, session)

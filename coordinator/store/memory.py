@@ -39,6 +39,8 @@ class MemoryStore:
         self._runs: list[_Run] = []
         self._clients: dict[str, ClientRecord] = {}
         self._flags: dict[str, bool] = {}
+        self._bindings: dict[str, str] = {}
+        self._granted: set[str] = set()
         self._lock = threading.RLock()
         self._closed = False
         self.fail: Callable[[str], None] | None = None
@@ -142,6 +144,31 @@ class MemoryStore:
                     )
                 )
             return tuple(result)
+
+    def bindings(self) -> Mapping[str, str]:
+        """See `coordinator.ports.Store`."""
+        with self._lock:
+            return dict(self._bindings)
+
+    def granted_workers(self) -> frozenset[str]:
+        """See `coordinator.ports.Store`."""
+        with self._lock:
+            return frozenset(self._granted)
+
+    def bind_clients(self, worker: str, clients: Sequence[str], now: float, *, granted: bool = False) -> None:
+        """See `coordinator.ports.Store`."""
+        with self._lock:
+            fresh = rules.check_bind(worker, clients, self._bindings)
+            self._changing("bind_clients")
+            self._bindings.update(dict.fromkeys(fresh, worker))
+            if granted:
+                self._granted.add(worker)
+
+    def move_client(self, client: str, worker: str, now: float) -> None:
+        """See `coordinator.ports.Store`."""
+        with self._lock:
+            self._changing("move_client")
+            self._bindings[client] = worker
 
     def open_attempt(self, attempt: AttemptRecord) -> None:
         """See `coordinator.ports.Store`."""

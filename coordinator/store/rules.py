@@ -165,6 +165,14 @@ def check_commit(
     return False
 
 
+def check_bind(worker: str, clients: Sequence[str], present: Mapping[str, str]) -> list[str]:
+    """The clients that no worker has yet."""
+    for client in clients:
+        if present.get(client, worker) != worker:
+            raise JournalConflict(f"client {client} belongs to worker {present[client]}, not to {worker}")
+    return [client for client in dict.fromkeys(clients) if client not in present]
+
+
 def check_forget(numbers: Sequence[int], known: Collection[int]) -> None:
     """Refuses unknown versions and the newest one."""
     newest = max(known)

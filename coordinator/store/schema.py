@@ -93,7 +93,11 @@ CREATE TABLE revocations (
     PRIMARY KEY (role, name)
 ) WITHOUT ROWID;
 """
-_STEPS = (_JOURNAL, _TRUST)
+_BINDINGS = """
+CREATE TABLE bindings (client TEXT PRIMARY KEY, worker TEXT NOT NULL, bound_at REAL NOT NULL) WITHOUT ROWID;
+CREATE TABLE granted_workers (worker TEXT PRIMARY KEY) WITHOUT ROWID;
+"""
+_STEPS = (_JOURNAL, _TRUST, _BINDINGS)
 """What brings a database from each version to the next; an empty file takes them all."""
 
 SCHEMA_VERSION = len(_STEPS)

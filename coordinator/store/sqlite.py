@@ -14,11 +14,11 @@ from typing import Any
 from coordinator.errors import JournalConflict
 from coordinator.ports import AttemptRecord, ClientRecord, RunRecord, VersionRecord
 from coordinator.store import records, rules
-from coordinator.store.database import Database
+from coordinator.store.bindings import SqliteBindings
 from ssd.scaling import ScalingVector
 
 
-class SqliteStore(Database):
+class SqliteStore(SqliteBindings):
     """`coordinator.ports.Store` in `<state_dir>/state.sqlite3`. May be called from any thread.
 
     Raises:

@@ -92,6 +92,8 @@ def everything(store: Store) -> str:
         "versions": [asdict(record) for record in store.versions()],
         "evaluations": store.evaluations(),
         "paused": store.flag("paused"),
+        "bindings": dict(store.bindings()),
+        "granted": sorted(store.granted_workers()),
     }
     return json.dumps(answers, sort_keys=True)
 
@@ -224,6 +226,26 @@ class TestStore:
             ("b", 1.0, True),
             ("c", 2.0, False),
         ]
+
+    def test_a_client_belongs_to_one_worker_until_it_is_moved(self, store: Store) -> None:
+        started(store)
+        store.bind_clients("w", ["a", "stranger"], 1.0)
+        assert store.bindings() == {"a": "w", "stranger": "w"}
+        repeatable(store, lambda: store.bind_clients("w", ["a"], 2.0))
+        refused(store, lambda: store.bind_clients("x", ["b", "a"], 2.0))
+        assert "b" not in store.bindings()
+        store.bind_clients("x", ["b"], 2.0)
+        store.move_client("a", "x", 3.0)
+        repeatable(store, lambda: store.move_client("a", "x", 4.0))
+        store.move_client("c", "w", 5.0)
+        assert store.bindings() == {"a": "x", "b": "x", "c": "w", "stranger": "w"}
+
+    def test_a_worker_whose_clients_were_named_is_remembered_as_such(self, store: Store) -> None:
+        store.bind_clients("w", ["a"], 1.0)
+        assert store.granted_workers() == frozenset()
+        repeatable(store, lambda: store.bind_clients("x", ["b"], 1.0, granted=True))
+        refused(store, lambda: store.bind_clients("y", ["b"], 1.0, granted=True))
+        assert store.granted_workers() == {"x"}
 
     def test_only_a_registered_client_can_be_revoked(self, store: Store) -> None:
         refused(store, lambda: store.revoke_client("nobody"))
@@ -417,6 +439,10 @@ CALLS = st.one_of(
         st.tuples(st.dictionaries(CLIENTS, st.tuples(st.integers(0, 2), st.sampled_from([None, SCALING])))),
     ),
     st.tuples(st.just("revoke_client"), st.tuples(CLIENTS)),
+    st.tuples(
+        st.just("bind_clients"), st.tuples(st.sampled_from("wx"), st.lists(CLIENTS, max_size=3), st.just(1.0))
+    ),
+    st.tuples(st.just("move_client"), st.tuples(CLIENTS, st.sampled_from("wx"), st.just(1.0))),
     st.tuples(
         st.just("open_attempt"),
         st.tuples(st.builds(an_attempt, st.integers(1, 2), st.integers(1, 2), st.just(("a", "b")))),

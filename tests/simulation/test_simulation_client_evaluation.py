@@ -21,6 +21,7 @@ from coordinator.host_client import SubprocessMethodHost
 from coordinator.messages import Capabilities, Evaluate, Evaluated, Train
 from coordinator.metrics import CoordinatorMetrics
 from coordinator.ports import RunRecord, VersionRecord
+from coordinator.revocations import NobodyRevoked
 from coordinator.runs import plan_of, restore, settings_of
 from coordinator.sessions import Session
 from coordinator.store.memory import MemoryStore
@@ -101,6 +102,7 @@ def driver(tmp_path: Path, clock: ManualClock, **changes: Any) -> Driver:
         host=SubprocessMethodHost(),
         state_dir=tmp_path,
         clock=clock,
+        revocations=NobodyRevoked(),
         metrics=CoordinatorMetrics(),
     )
 
@@ -268,7 +270,7 @@ def test_a_revoked_client_is_not_waited_for(tmp_path: Path) -> None:
         worker = await subject.attendance.attach(claim("w1", "ab"), (1, 1), TESTED)
         await subject.attendance.evaluation_done(worker, answer("ab"))
         assert recorded(subject) == {}
-        await subject.revoke("c")
+        await subject.membership.revoke_client("c")
         await settle()
         assert recorded(subject)[0]["personalised_clients"] == 2
 

@@ -24,6 +24,7 @@ from coordinator.errors import BlobCorrupt, ClientFault, HookFailed, MethodHostF
 from coordinator.messages import Capabilities, Envelope, Train
 from coordinator.metrics import CoordinatorMetrics
 from coordinator.ports import BlobInfo
+from coordinator.revocations import NobodyRevoked
 from coordinator.runs import create_run, plan_of, restore, settings_of
 from coordinator.sessions import Session
 from coordinator.store.memory import MemoryStore
@@ -94,6 +95,7 @@ class World:
             host=host,
             state_dir=self.root,
             clock=clock,
+            revocations=NobodyRevoked(),
             metrics=CoordinatorMetrics(),
         )
         subject.catalogue.verify_newest()

@@ -22,7 +22,7 @@ MAY = {
     },
 }
 MAY[Role.OPERATOR] = MAY[Role.OBSERVER] | {
-    OPERATOR + name for name in ("Pause", "Resume", "Drain", "Revoke", "Version", "Download")
+    OPERATOR + name for name in ("Pause", "Resume", "Drain", "Revoke", "MoveClient", "Version", "Download")
 }
 
 

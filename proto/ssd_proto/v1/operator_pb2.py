@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from ssd_proto.v1 import tensor_pb2 as ssd__proto_dot_v1_dot_tensor__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bssd_proto/v1/operator.proto\x12\x0cssd_proto.v1\x1a\x19ssd_proto/v1/tensor.proto\"\x0f\n\rStatusRequest\"\xac\x05\n\x0bStatusReply\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0e\n\x06method\x18\x02 \x01(\t\x12\x0c\n\x04mode\x18\x03 \x01(\t\x12\r\n\x05phase\x18\x04 \x01(\t\x12\x13\n\x0bwaiting_for\x18\x05 \x01(\t\x12+\n\x07version\x18\x06 \x01(\x0b\x32\x1a.ssd_proto.v1.ModelVersion\x12\r\n\x05round\x18\x07 \x01(\x04\x12\x0f\n\x07\x61ttempt\x18\x08 \x01(\r\x12\x0e\n\x06rounds\x18\t \x01(\x04\x12\x35\n\x06\x63ohort\x18\n \x03(\x0b\x32%.ssd_proto.v1.StatusReply.CohortEntry\x12+\n\x07workers\x18\x0b \x03(\x0b\x32\x1a.ssd_proto.v1.WorkerStatus\x12\x1a\n\x12registered_clients\x18\x0c \x01(\r\x12\x19\n\x11\x63onnected_clients\x18\r \x01(\r\x12=\n\nevaluation\x18\x0e \x03(\x0b\x32).ssd_proto.v1.StatusReply.EvaluationEntry\x12\x19\n\x11\x65valuated_version\x18\x0f \x01(\x04\x12=\n\nstatistics\x18\x10 \x03(\x0b\x32).ssd_proto.v1.StatusReply.StatisticsEntry\x12\r\n\x05\x62uild\x18\x11 \x01(\t\x12\x16\n\x0euptime_seconds\x18\x12 \x01(\x01\x1a-\n\x0b\x43ohortEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\r:\x02\x38\x01\x1a\x31\n\x0f\x45valuationEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x1a\x31\n\x0fStatisticsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"m\n\x0cWorkerStatus\x12\x0e\n\x06worker\x18\x01 \x01(\t\x12\x0f\n\x07\x63lients\x18\x02 \x01(\r\x12\x11\n\tevaluates\x18\x03 \x01(\x08\x12\x0e\n\x06\x64\x65vice\x18\x04 \x01(\t\x12\x19\n\x11last_seen_seconds\x18\x05 \x01(\x01\"\x1e\n\rRoundsRequest\x12\r\n\x05limit\x18\x01 \x01(\r\"8\n\x0bRoundsReply\x12)\n\x06rounds\x18\x01 \x03(\x0b\x32\x19.ssd_proto.v1.RoundRecord\"\xce\x02\n\x0bRoundRecord\x12\r\n\x05round\x18\x01 \x01(\x04\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\r\x12\x0f\n\x07outcome\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x13\n\x0b\x63ohort_size\x18\x05 \x01(\r\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x06 \x01(\r\x12\x0f\n\x07seconds\x18\x07 \x01(\x01\x12\x14\n\x0cmodel_digest\x18\x08 \x01(\t\x12=\n\nstatistics\x18\t \x03(\x0b\x32).ssd_proto.v1.RoundRecord.StatisticsEntry\x12\x10\n\x08\x62ytes_up\x18\n \x01(\x04\x12\x12\n\nbytes_down\x18\x0b \x01(\x04\x12\x18\n\x10\x61\x63\x63\x65pted_clients\x18\x0c \x03(\t\x1a\x31\n\x0fStatisticsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"\x14\n\x12\x45valuationsRequest\"G\n\x10\x45valuationsReply\x12\x33\n\x0b\x65valuations\x18\x01 \x03(\x0b\x32\x1e.ssd_proto.v1.EvaluationRecord\"\x8e\x01\n\x10\x45valuationRecord\x12\x0f\n\x07version\x18\x01 \x01(\x04\x12:\n\x06values\x18\x02 \x03(\x0b\x32*.ssd_proto.v1.EvaluationRecord.ValuesEntry\x1a-\n\x0bValuesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"\x10\n\x0e\x43lientsRequest\";\n\x0c\x43lientsReply\x12+\n\x07\x63lients\x18\x01 \x03(\x0b\x32\x1a.ssd_proto.v1.ClientRecord\"\xaf\x01\n\x0c\x43lientRecord\x12\x0e\n\x06\x63lient\x18\x01 \x01(\t\x12\r\n\x05index\x18\x02 \x01(\x03\x12\x0e\n\x06worker\x18\x03 \x01(\t\x12\x1c\n\x14last_committed_round\x18\x04 \x01(\x04\x12\x0f\n\x07revoked\x18\x05 \x01(\x08\x12\x19\n\x11scaled_dimensions\x18\x06 \x03(\r\x12\r\n\x05\x61lpha\x18\x07 \x01(\x01\x12\x17\n\x0frounds_included\x18\x08 \x01(\x04\"\x0e\n\x0cWatchRequest\"\x0e\n\x0cPauseRequest\"\x0c\n\nPauseReply\"\x0f\n\rResumeRequest\"\r\n\x0bResumeReply\"\x0e\n\x0c\x44rainRequest\"\x0c\n\nDrainReply\"\x1f\n\rRevokeRequest\x12\x0e\n\x06\x63lient\x18\x01 \x01(\t\"\r\n\x0bRevokeReply\"0\n\x0eVersionRequest\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12\x0e\n\x06newest\x18\x02 \x01(\x08\"1\n\x0f\x44ownloadRequest\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\x0e\n\x06offset\x18\x02 \x01(\x04\":\n\x0c\x44ownloadPart\x12\x0c\n\x04size\x18\x01 \x01(\x04\x12\x0e\n\x06offset\x18\x02 \x01(\x04\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\"P\n\x0cVersionReply\x12+\n\x07version\x18\x01 \x01(\x0b\x32\x1a.ssd_proto.v1.ModelVersion\x12\x13\n\x0b\x64\x65\x63laration\x18\x02 \x01(\x0c\x32\xf6\x05\n\x08Operator\x12@\n\x06Status\x12\x1b.ssd_proto.v1.StatusRequest\x1a\x19.ssd_proto.v1.StatusReply\x12@\n\x06Rounds\x12\x1b.ssd_proto.v1.RoundsRequest\x1a\x19.ssd_proto.v1.RoundsReply\x12O\n\x0b\x45valuations\x12 .ssd_proto.v1.EvaluationsRequest\x1a\x1e.ssd_proto.v1.EvaluationsReply\x12\x43\n\x07\x43lients\x12\x1c.ssd_proto.v1.ClientsRequest\x1a\x1a.ssd_proto.v1.ClientsReply\x12@\n\x05Watch\x12\x1a.ssd_proto.v1.WatchRequest\x1a\x19.ssd_proto.v1.StatusReply0\x01\x12=\n\x05Pause\x12\x1a.ssd_proto.v1.PauseRequest\x1a\x18.ssd_proto.v1.PauseReply\x12@\n\x06Resume\x12\x1b.ssd_proto.v1.ResumeRequest\x1a\x19.ssd_proto.v1.ResumeReply\x12=\n\x05\x44rain\x12\x1a.ssd_proto.v1.DrainRequest\x1a\x18.ssd_proto.v1.DrainReply\x12@\n\x06Revoke\x12\x1b.ssd_proto.v1.RevokeRequest\x1a\x19.ssd_proto.v1.RevokeReply\x12\x43\n\x07Version\x12\x1c.ssd_proto.v1.VersionRequest\x1a\x1a.ssd_proto.v1.VersionReply\x12G\n\x08\x44ownload\x12\x1d.ssd_proto.v1.DownloadRequest\x1a\x1a.ssd_proto.v1.DownloadPart0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bssd_proto/v1/operator.proto\x12\x0cssd_proto.v1\x1a\x19ssd_proto/v1/tensor.proto\"\x0f\n\rStatusRequest\"\xac\x05\n\x0bStatusReply\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0e\n\x06method\x18\x02 \x01(\t\x12\x0c\n\x04mode\x18\x03 \x01(\t\x12\r\n\x05phase\x18\x04 \x01(\t\x12\x13\n\x0bwaiting_for\x18\x05 \x01(\t\x12+\n\x07version\x18\x06 \x01(\x0b\x32\x1a.ssd_proto.v1.ModelVersion\x12\r\n\x05round\x18\x07 \x01(\x04\x12\x0f\n\x07\x61ttempt\x18\x08 \x01(\r\x12\x0e\n\x06rounds\x18\t \x01(\x04\x12\x35\n\x06\x63ohort\x18\n \x03(\x0b\x32%.ssd_proto.v1.StatusReply.CohortEntry\x12+\n\x07workers\x18\x0b \x03(\x0b\x32\x1a.ssd_proto.v1.WorkerStatus\x12\x1a\n\x12registered_clients\x18\x0c \x01(\r\x12\x19\n\x11\x63onnected_clients\x18\r \x01(\r\x12=\n\nevaluation\x18\x0e \x03(\x0b\x32).ssd_proto.v1.StatusReply.EvaluationEntry\x12\x19\n\x11\x65valuated_version\x18\x0f \x01(\x04\x12=\n\nstatistics\x18\x10 \x03(\x0b\x32).ssd_proto.v1.StatusReply.StatisticsEntry\x12\r\n\x05\x62uild\x18\x11 \x01(\t\x12\x16\n\x0euptime_seconds\x18\x12 \x01(\x01\x1a-\n\x0b\x43ohortEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\r:\x02\x38\x01\x1a\x31\n\x0f\x45valuationEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x1a\x31\n\x0fStatisticsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"m\n\x0cWorkerStatus\x12\x0e\n\x06worker\x18\x01 \x01(\t\x12\x0f\n\x07\x63lients\x18\x02 \x01(\r\x12\x11\n\tevaluates\x18\x03 \x01(\x08\x12\x0e\n\x06\x64\x65vice\x18\x04 \x01(\t\x12\x19\n\x11last_seen_seconds\x18\x05 \x01(\x01\"\x1e\n\rRoundsRequest\x12\r\n\x05limit\x18\x01 \x01(\r\"8\n\x0bRoundsReply\x12)\n\x06rounds\x18\x01 \x03(\x0b\x32\x19.ssd_proto.v1.RoundRecord\"\xce\x02\n\x0bRoundRecord\x12\r\n\x05round\x18\x01 \x01(\x04\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\r\x12\x0f\n\x07outcome\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x13\n\x0b\x63ohort_size\x18\x05 \x01(\r\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x06 \x01(\r\x12\x0f\n\x07seconds\x18\x07 \x01(\x01\x12\x14\n\x0cmodel_digest\x18\x08 \x01(\t\x12=\n\nstatistics\x18\t \x03(\x0b\x32).ssd_proto.v1.RoundRecord.StatisticsEntry\x12\x10\n\x08\x62ytes_up\x18\n \x01(\x04\x12\x12\n\nbytes_down\x18\x0b \x01(\x04\x12\x18\n\x10\x61\x63\x63\x65pted_clients\x18\x0c \x03(\t\x1a\x31\n\x0fStatisticsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"\x14\n\x12\x45valuationsRequest\"G\n\x10\x45valuationsReply\x12\x33\n\x0b\x65valuations\x18\x01 \x03(\x0b\x32\x1e.ssd_proto.v1.EvaluationRecord\"\x8e\x01\n\x10\x45valuationRecord\x12\x0f\n\x07version\x18\x01 \x01(\x04\x12:\n\x06values\x18\x02 \x03(\x0b\x32*.ssd_proto.v1.EvaluationRecord.ValuesEntry\x1a-\n\x0bValuesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"\x10\n\x0e\x43lientsRequest\";\n\x0c\x43lientsReply\x12+\n\x07\x63lients\x18\x01 \x03(\x0b\x32\x1a.ssd_proto.v1.ClientRecord\"\xc3\x01\n\x0c\x43lientRecord\x12\x0e\n\x06\x63lient\x18\x01 \x01(\t\x12\r\n\x05index\x18\x02 \x01(\x03\x12\x0e\n\x06worker\x18\x03 \x01(\t\x12\x1c\n\x14last_committed_round\x18\x04 \x01(\x04\x12\x0f\n\x07revoked\x18\x05 \x01(\x08\x12\x19\n\x11scaled_dimensions\x18\x06 \x03(\r\x12\r\n\x05\x61lpha\x18\x07 \x01(\x01\x12\x17\n\x0frounds_included\x18\x08 \x01(\x04\x12\x12\n\nbelongs_to\x18\t \x01(\t\"\x0e\n\x0cWatchRequest\"\x0e\n\x0cPauseRequest\"\x0c\n\nPauseReply\"\x0f\n\rResumeRequest\"\r\n\x0bResumeReply\"\x0e\n\x0c\x44rainRequest\"\x0c\n\nDrainReply\"U\n\rRevokeRequest\x12\x10\n\x06\x63lient\x18\x01 \x01(\tH\x00\x12*\n\x08identity\x18\x02 \x01(\x0b\x32\x16.ssd_proto.v1.IdentityH\x00\x42\x06\n\x04what\" \n\x0bRevokeReply\x12\x11\n\tconnected\x18\x01 \x01(\x08\"&\n\x08Identity\x12\x0c\n\x04role\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\"3\n\x11MoveClientRequest\x12\x0e\n\x06\x63lient\x18\x01 \x01(\t\x12\x0e\n\x06worker\x18\x02 \x01(\t\"!\n\x0fMoveClientReply\x12\x0e\n\x06\x62\x65\x66ore\x18\x01 \x01(\t\"0\n\x0eVersionRequest\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12\x0e\n\x06newest\x18\x02 \x01(\x08\"1\n\x0f\x44ownloadRequest\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\x0e\n\x06offset\x18\x02 \x01(\x04\":\n\x0c\x44ownloadPart\x12\x0c\n\x04size\x18\x01 \x01(\x04\x12\x0e\n\x06offset\x18\x02 \x01(\x04\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\"P\n\x0cVersionReply\x12+\n\x07version\x18\x01 \x01(\x0b\x32\x1a.ssd_proto.v1.ModelVersion\x12\x13\n\x0b\x64\x65\x63laration\x18\x02 \x01(\x0c\x32\xc4\x06\n\x08Operator\x12@\n\x06Status\x12\x1b.ssd_proto.v1.StatusRequest\x1a\x19.ssd_proto.v1.StatusReply\x12@\n\x06Rounds\x12\x1b.ssd_proto.v1.RoundsRequest\x1a\x19.ssd_proto.v1.RoundsReply\x12O\n\x0b\x45valuations\x12 .ssd_proto.v1.EvaluationsRequest\x1a\x1e.ssd_proto.v1.EvaluationsReply\x12\x43\n\x07\x43lients\x12\x1c.ssd_proto.v1.ClientsRequest\x1a\x1a.ssd_proto.v1.ClientsReply\x12@\n\x05Watch\x12\x1a.ssd_proto.v1.WatchRequest\x1a\x19.ssd_proto.v1.StatusReply0\x01\x12=\n\x05Pause\x12\x1a.ssd_proto.v1.PauseRequest\x1a\x18.ssd_proto.v1.PauseReply\x12@\n\x06Resume\x12\x1b.ssd_proto.v1.ResumeRequest\x1a\x19.ssd_proto.v1.ResumeReply\x12=\n\x05\x44rain\x12\x1a.ssd_proto.v1.DrainRequest\x1a\x18.ssd_proto.v1.DrainReply\x12@\n\x06Revoke\x12\x1b.ssd_proto.v1.RevokeRequest\x1a\x19.ssd_proto.v1.RevokeReply\x12L\n\nMoveClient\x12\x1f.ssd_proto.v1.MoveClientRequest\x1a\x1d.ssd_proto.v1.MoveClientReply\x12\x43\n\x07Version\x12\x1c.ssd_proto.v1.VersionRequest\x1a\x1a.ssd_proto.v1.VersionReply\x12G\n\x08\x44ownload\x12\x1d.ssd_proto.v1.DownloadRequest\x1a\x1a.ssd_proto.v1.DownloadPart0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -75,33 +75,39 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CLIENTSREPLY']._serialized_start=1572
   _globals['_CLIENTSREPLY']._serialized_end=1631
   _globals['_CLIENTRECORD']._serialized_start=1634
-  _globals['_CLIENTRECORD']._serialized_end=1809
-  _globals['_WATCHREQUEST']._serialized_start=1811
-  _globals['_WATCHREQUEST']._serialized_end=1825
-  _globals['_PAUSEREQUEST']._serialized_start=1827
-  _globals['_PAUSEREQUEST']._serialized_end=1841
-  _globals['_PAUSEREPLY']._serialized_start=1843
-  _globals['_PAUSEREPLY']._serialized_end=1855
-  _globals['_RESUMEREQUEST']._serialized_start=1857
-  _globals['_RESUMEREQUEST']._serialized_end=1872
-  _globals['_RESUMEREPLY']._serialized_start=1874
-  _globals['_RESUMEREPLY']._serialized_end=1887
-  _globals['_DRAINREQUEST']._serialized_start=1889
-  _globals['_DRAINREQUEST']._serialized_end=1903
-  _globals['_DRAINREPLY']._serialized_start=1905
-  _globals['_DRAINREPLY']._serialized_end=1917
-  _globals['_REVOKEREQUEST']._serialized_start=1919
-  _globals['_REVOKEREQUEST']._serialized_end=1950
-  _globals['_REVOKEREPLY']._serialized_start=1952
-  _globals['_REVOKEREPLY']._serialized_end=1965
-  _globals['_VERSIONREQUEST']._serialized_start=1967
-  _globals['_VERSIONREQUEST']._serialized_end=2015
-  _globals['_DOWNLOADREQUEST']._serialized_start=2017
-  _globals['_DOWNLOADREQUEST']._serialized_end=2066
-  _globals['_DOWNLOADPART']._serialized_start=2068
-  _globals['_DOWNLOADPART']._serialized_end=2126
-  _globals['_VERSIONREPLY']._serialized_start=2128
-  _globals['_VERSIONREPLY']._serialized_end=2208
-  _globals['_OPERATOR']._serialized_start=2211
-  _globals['_OPERATOR']._serialized_end=2969
+  _globals['_CLIENTRECORD']._serialized_end=1829
+  _globals['_WATCHREQUEST']._serialized_start=1831
+  _globals['_WATCHREQUEST']._serialized_end=1845
+  _globals['_PAUSEREQUEST']._serialized_start=1847
+  _globals['_PAUSEREQUEST']._serialized_end=1861
+  _globals['_PAUSEREPLY']._serialized_start=1863
+  _globals['_PAUSEREPLY']._serialized_end=1875
+  _globals['_RESUMEREQUEST']._serialized_start=1877
+  _globals['_RESUMEREQUEST']._serialized_end=1892
+  _globals['_RESUMEREPLY']._serialized_start=1894
+  _globals['_RESUMEREPLY']._serialized_end=1907
+  _globals['_DRAINREQUEST']._serialized_start=1909
+  _globals['_DRAINREQUEST']._serialized_end=1923
+  _globals['_DRAINREPLY']._serialized_start=1925
+  _globals['_DRAINREPLY']._serialized_end=1937
+  _globals['_REVOKEREQUEST']._serialized_start=1939
+  _globals['_REVOKEREQUEST']._serialized_end=2024
+  _globals['_REVOKEREPLY']._serialized_start=2026
+  _globals['_REVOKEREPLY']._serialized_end=2058
+  _globals['_IDENTITY']._serialized_start=2060
+  _globals['_IDENTITY']._serialized_end=2098
+  _globals['_MOVECLIENTREQUEST']._serialized_start=2100
+  _globals['_MOVECLIENTREQUEST']._serialized_end=2151
+  _globals['_MOVECLIENTREPLY']._serialized_start=2153
+  _globals['_MOVECLIENTREPLY']._serialized_end=2186
+  _globals['_VERSIONREQUEST']._serialized_start=2188
+  _globals['_VERSIONREQUEST']._serialized_end=2236
+  _globals['_DOWNLOADREQUEST']._serialized_start=2238
+  _globals['_DOWNLOADREQUEST']._serialized_end=2287
+  _globals['_DOWNLOADPART']._serialized_start=2289
+  _globals['_DOWNLOADPART']._serialized_end=2347
+  _globals['_VERSIONREPLY']._serialized_start=2349
+  _globals['_VERSIONREPLY']._serialized_end=2429
+  _globals['_OPERATOR']._serialized_start=2432
+  _globals['_OPERATOR']._serialized_end=3268
 # @@protoc_insertion_point(module_scope)

@@ -169,7 +169,7 @@ class ClientsReply(_message.Message):
     def __init__(self, clients: _Optional[_Iterable[_Union[ClientRecord, _Mapping]]] = ...) -> None: ...
 
 class ClientRecord(_message.Message):
-    __slots__ = ("client", "index", "worker", "last_committed_round", "revoked", "scaled_dimensions", "alpha", "rounds_included")
+    __slots__ = ("client", "index", "worker", "last_committed_round", "revoked", "scaled_dimensions", "alpha", "rounds_included", "belongs_to")
     CLIENT_FIELD_NUMBER: _ClassVar[int]
     INDEX_FIELD_NUMBER: _ClassVar[int]
     WORKER_FIELD_NUMBER: _ClassVar[int]
@@ -178,6 +178,7 @@ class ClientRecord(_message.Message):
     SCALED_DIMENSIONS_FIELD_NUMBER: _ClassVar[int]
     ALPHA_FIELD_NUMBER: _ClassVar[int]
     ROUNDS_INCLUDED_FIELD_NUMBER: _ClassVar[int]
+    BELONGS_TO_FIELD_NUMBER: _ClassVar[int]
     client: str
     index: int
     worker: str
@@ -186,7 +187,8 @@ class ClientRecord(_message.Message):
     scaled_dimensions: _containers.RepeatedScalarFieldContainer[int]
     alpha: float
     rounds_included: int
-    def __init__(self, client: _Optional[str] = ..., index: _Optional[int] = ..., worker: _Optional[str] = ..., last_committed_round: _Optional[int] = ..., revoked: bool = ..., scaled_dimensions: _Optional[_Iterable[int]] = ..., alpha: _Optional[float] = ..., rounds_included: _Optional[int] = ...) -> None: ...
+    belongs_to: str
+    def __init__(self, client: _Optional[str] = ..., index: _Optional[int] = ..., worker: _Optional[str] = ..., last_committed_round: _Optional[int] = ..., revoked: bool = ..., scaled_dimensions: _Optional[_Iterable[int]] = ..., alpha: _Optional[float] = ..., rounds_included: _Optional[int] = ..., belongs_to: _Optional[str] = ...) -> None: ...
 
 class WatchRequest(_message.Message):
     __slots__ = ()
@@ -217,14 +219,40 @@ class DrainReply(_message.Message):
     def __init__(self) -> None: ...
 
 class RevokeRequest(_message.Message):
-    __slots__ = ("client",)
+    __slots__ = ("client", "identity")
     CLIENT_FIELD_NUMBER: _ClassVar[int]
+    IDENTITY_FIELD_NUMBER: _ClassVar[int]
     client: str
-    def __init__(self, client: _Optional[str] = ...) -> None: ...
+    identity: Identity
+    def __init__(self, client: _Optional[str] = ..., identity: _Optional[_Union[Identity, _Mapping]] = ...) -> None: ...
 
 class RevokeReply(_message.Message):
-    __slots__ = ()
-    def __init__(self) -> None: ...
+    __slots__ = ("connected",)
+    CONNECTED_FIELD_NUMBER: _ClassVar[int]
+    connected: bool
+    def __init__(self, connected: bool = ...) -> None: ...
+
+class Identity(_message.Message):
+    __slots__ = ("role", "name")
+    ROLE_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    role: str
+    name: str
+    def __init__(self, role: _Optional[str] = ..., name: _Optional[str] = ...) -> None: ...
+
+class MoveClientRequest(_message.Message):
+    __slots__ = ("client", "worker")
+    CLIENT_FIELD_NUMBER: _ClassVar[int]
+    WORKER_FIELD_NUMBER: _ClassVar[int]
+    client: str
+    worker: str
+    def __init__(self, client: _Optional[str] = ..., worker: _Optional[str] = ...) -> None: ...
+
+class MoveClientReply(_message.Message):
+    __slots__ = ("before",)
+    BEFORE_FIELD_NUMBER: _ClassVar[int]
+    before: str
+    def __init__(self, before: _Optional[str] = ...) -> None: ...
 
 class VersionRequest(_message.Message):
     __slots__ = ("number", "newest")

@@ -79,6 +79,11 @@ class OperatorStub(object):
                 request_serializer=ssd__proto_dot_v1_dot_operator__pb2.RevokeRequest.SerializeToString,
                 response_deserializer=ssd__proto_dot_v1_dot_operator__pb2.RevokeReply.FromString,
                 _registered_method=True)
+        self.MoveClient = channel.unary_unary(
+                '/ssd_proto.v1.Operator/MoveClient',
+                request_serializer=ssd__proto_dot_v1_dot_operator__pb2.MoveClientRequest.SerializeToString,
+                response_deserializer=ssd__proto_dot_v1_dot_operator__pb2.MoveClientReply.FromString,
+                _registered_method=True)
         self.Version = channel.unary_unary(
                 '/ssd_proto.v1.Operator/Version',
                 request_serializer=ssd__proto_dot_v1_dot_operator__pb2.VersionRequest.SerializeToString,
@@ -150,7 +155,15 @@ class OperatorServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def Revoke(self, request, context):
-        """A revoked client is never sampled again and its uploads are refused.
+        """A revoked client is never sampled again and its uploads are refused; the holder of a revoked identity is cut off
+        at once and no call of it is answered again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def MoveClient(self, request, context):
+        """From now on another worker acts for a client. Refused while a connected worker hosts it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -217,6 +230,11 @@ def add_OperatorServicer_to_server(servicer, server):
                     servicer.Revoke,
                     request_deserializer=ssd__proto_dot_v1_dot_operator__pb2.RevokeRequest.FromString,
                     response_serializer=ssd__proto_dot_v1_dot_operator__pb2.RevokeReply.SerializeToString,
+            ),
+            'MoveClient': grpc.unary_unary_rpc_method_handler(
+                    servicer.MoveClient,
+                    request_deserializer=ssd__proto_dot_v1_dot_operator__pb2.MoveClientRequest.FromString,
+                    response_serializer=ssd__proto_dot_v1_dot_operator__pb2.MoveClientReply.SerializeToString,
             ),
             'Version': grpc.unary_unary_rpc_method_handler(
                     servicer.Version,
@@ -472,6 +490,33 @@ class Operator(object):
             '/ssd_proto.v1.Operator/Revoke',
             ssd__proto_dot_v1_dot_operator__pb2.RevokeRequest.SerializeToString,
             ssd__proto_dot_v1_dot_operator__pb2.RevokeReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def MoveClient(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/ssd_proto.v1.Operator/MoveClient',
+            ssd__proto_dot_v1_dot_operator__pb2.MoveClientRequest.SerializeToString,
+            ssd__proto_dot_v1_dot_operator__pb2.MoveClientReply.FromString,
             options,
             channel_credentials,
             insecure,

@@ -1,0 +1,127 @@
+"""The driver with memory stores, in one process."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from pathlib import Path
+
+from coordinator.aggregation import VersionMaker
+from coordinator.clock import SystemClock
+from coordinator.config import CoordinatorConfig
+from coordinator.core.strategy import create
+from coordinator.driver import Driver
+from coordinator.host_client import SubprocessMethodHost
+from coordinator.metrics import CoordinatorMetrics
+from coordinator.ports import RunRecord, VersionRecord
+from coordinator.revocations import NobodyRevoked, Revocations
+from coordinator.runs import plan_of, restore, settings_of
+from coordinator.sessions import Session
+from coordinator.store.memory import MemoryStore
+from coordinator.store.memory_blobs import MemoryBlobs
+from coordinator.store.memory_trust import MemoryTrust
+from coordinator.store.staging import BudgetedStaging
+from coordinator.trust import TrustStore
+from ssd.codec import Encoding
+from ssd.declaration import Declaration
+from ssd.digest import canonical_json
+from ssd.methods.registry import load
+from ssd.spec import model_digest
+
+
+def driver(
+    tmp_path: Path,
+    store: MemoryStore | None = None,
+    *,
+    proven: bool = False,
+    trust: TrustStore | None = None,
+    **evaluation: int,
+) -> Driver:
+    """A driver of two clients; `proven`: as under TLS, where workers prove their names."""
+    config = CoordinatorConfig.model_validate(
+        {
+            "coordinator": {"state_dir": tmp_path},
+            "transport": {"insecure": True},
+            "run": {"mode": "reproducible", "rounds": 2, "clients": ("a", "b")},
+            "round": {"cohort_size": 2},
+            "limits": {"min_free_bytes": 0},
+            "evaluation": evaluation or {"every": 0},
+            "method": {"name": "synthetic", "config": {"parameters": 64}},
+        }
+    )
+    blobs, clock = MemoryBlobs(), SystemClock()
+    method = load("synthetic", {"parameters": 64})
+    declaration = method.declare()
+    vector = method.initial(0, None)
+
+    def blob(content: bytes):
+        writer = blobs.create()
+        writer.write(content)
+        return writer.finish()
+
+    store = store or MemoryStore()
+    if store.current_run() is None:
+        run = RunRecord(
+            run_id="run",
+            created_at=0.0,
+            config=config.run_config(),
+            declaration=declaration.to_json(),
+            declaration_blob=blob(canonical_json(declaration.to_json())),
+            declaration_digest=declaration.digest,
+        )
+        store.register_clients(["a", "b"], 0.0)
+        store.create_run(
+            run,
+            VersionRecord(
+                number=0,
+                model_digest=model_digest(declaration.spec, vector),
+                full=blob(vector.tobytes()),
+                delta=None,
+            ),
+        )
+    run = store.current_run()
+    assert run is not None
+    declaration = Declaration.from_json(run.declaration)
+    settings = settings_of(config)
+    state = restore(config, declaration, store, clock)
+    return Driver(
+        run=run,
+        declaration=declaration,
+        plan=plan_of(declaration, config),
+        maker=VersionMaker(
+            declaration, create("average", learning_rate=1.0, momentum=0.0), Encoding.FLOAT16, blobs
+        ),
+        state=replace(state, bindings=store.bindings()) if proven else state,
+        revocations=Revocations(trust or MemoryTrust()) if proven else NobodyRevoked(),
+        settings=settings,
+        store=store,
+        blobs=blobs,
+        staging=BudgetedStaging(tmp_path / "staging", 1 << 20, 1 << 20),
+        host=SubprocessMethodHost(),
+        state_dir=tmp_path,
+        clock=clock,
+        metrics=CoordinatorMetrics(),
+    )
+
+
+def simulate(scene: Callable[[Driver], Awaitable[None]], subject: Driver | Callable[[], Driver]) -> None:
+    async def play() -> None:
+        # Queues belong to the loop they are used in, so the driver is made inside it.
+        each = subject() if callable(subject) else subject
+        loop = asyncio.ensure_future(each.run())
+        try:
+            await scene(each)
+        finally:
+            each.stop()
+            await loop
+
+    asyncio.run(asyncio.wait_for(play(), 60))
+
+
+async def settle() -> None:
+    await asyncio.sleep(0.05)
+
+
+def messages(session: Session, kind: type) -> list:
+    return [each for each in session.outbox._queue if isinstance(each, kind)]  # type: ignore[attr-defined]
