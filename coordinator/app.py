@@ -27,6 +27,7 @@ from coordinator.rpc.convert import BUILD
 from coordinator.rpc.server import RpcServer
 from coordinator.runs import SCRATCH_PREFIX, create_run, plan_of, restore, settings_of
 from coordinator.server_hook import SCRATCH_PREFIX as HOOK_PREFIX
+from coordinator.store import chain
 from coordinator.store.blobs import FileBlobs
 from coordinator.store.lock import StateDirectoryLock
 from coordinator.store.sqlite import SqliteStore
@@ -156,6 +157,7 @@ async def _current_run(
     current = store.current_run()
     if current is None:
         return await create_run(config, store, blobs, host, clock)
+    chain.verify(store)
     refuse_changes(current.config, config)
     if config.run.clients:
         # A crash while the run was created may have come before them.

@@ -124,6 +124,12 @@ class StorageFailed(OperatorFault):
     code = "storage_failed"
 
 
+class JournalTampered(StorageFailed):
+    """What the journal says of the past is not what was written then."""
+
+    code = "journal_tampered"
+
+
 class BlobMissing(OperatorFault):
     """A blob the journal names is not on disk."""
 
