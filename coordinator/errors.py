@@ -100,6 +100,12 @@ class ConfigInvalid(OperatorFault):
     code = "config_invalid"
 
 
+class IdentityUnusable(OperatorFault):
+    """The program's own certificate, its key or the authority's certificate is missing or wrong."""
+
+    code = "identity_unusable"
+
+
 class RunConfigChanged(OperatorFault):
     """The configuration differs from the one the current run was created with."""
 
