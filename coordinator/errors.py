@@ -56,6 +56,9 @@ class Reason(StrEnum):
     WEIGHT_OUT_OF_RANGE = "weight_out_of_range"
     STATISTIC_OUT_OF_RANGE = "statistic_out_of_range"
     UNKNOWN_BLOB = "unknown_blob"
+    ENROLMENT_REFUSED = "enrolment_refused"
+    BAD_CERTIFICATE_REQUEST = "bad_certificate_request"
+    TOO_OFTEN = "too_often"
     NO_ROOM = "no_room"
     DRAINING = "draining"
     STORAGE = "storage"
@@ -100,12 +103,6 @@ class ConfigInvalid(OperatorFault):
     code = "config_invalid"
 
 
-class IdentityUnusable(OperatorFault):
-    """The program's own certificate, its key or the authority's certificate is missing or wrong."""
-
-    code = "identity_unusable"
-
-
 class RunConfigChanged(OperatorFault):
     """The configuration differs from the one the current run was created with."""
 
@@ -128,12 +125,6 @@ class StorageFailed(OperatorFault):
     """The state directory is full, read-only or otherwise failing."""
 
     code = "storage_failed"
-
-
-class JournalTampered(StorageFailed):
-    """What the journal says of the past is not what was written then."""
-
-    code = "journal_tampered"
 
 
 class BlobMissing(OperatorFault):

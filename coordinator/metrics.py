@@ -138,6 +138,9 @@ class CoordinatorMetrics:
         self._refused = self._counter(
             "messages_refused", "Calls and messages refused, by reason.", ("call", "reason")
         )
+        self._issuing = self._counter(
+            "certificate_requests", "Certificates asked for, by call and outcome.", ("call", "outcome")
+        )
         self._bytes = self._counter("transfer_bytes", "Model and update bytes.", ("direction",))
         for direction in ("up", "down"):
             self._bytes.labels(direction)
@@ -147,14 +150,6 @@ class CoordinatorMetrics:
         self._registered = self._gauge("registered_clients", "Registered clients that are not revoked.")
         self._reinitialisations = self._counter(
             "client_reinitialisations", "Clients whose state was declared lost and begins anew."
-        )
-        self._reloads = self._counter(
-            "certificate_reloads", "Looks at changed certificate files, by outcome.", ("outcome",)
-        )
-        for outcome in ("taken", "kept_old"):
-            self._reloads.labels(outcome)
-        self._certificate_end = self._gauge(
-            "certificate_expiry_timestamp_seconds", "When the certificate in use expires; 0 without TLS."
         )
         self._client_failures = self._counter(
             "client_failures", "Clients that failed in an attempt, by reason.", ("reason",)
@@ -279,13 +274,9 @@ class CoordinatorMetrics:
         """A call or message was refused. `call` is the name of an RPC, `reason` a `Reason` value."""
         self._refused.labels(call, self._reasons.label(reason)).inc()
 
-    def certificate(self, not_after: float) -> None:
-        """The certificate in use expires at this Unix time."""
-        self._certificate_end.set(not_after)
-
-    def certificate_reload(self, *, taken: bool) -> None:
-        """Certificate files were looked at again."""
-        self._reloads.labels("taken" if taken else "kept_old").inc()
+    def certificate_request(self, call: str, outcome: str) -> None:
+        """A certificate was asked for. `call` is `enroll` or `renew`, `outcome` an `enrolment.Outcome` value."""
+        self._issuing.labels(call, outcome).inc()
 
     def client_failed(self, reason: str) -> None:
         """A worker reported a failure; its reason is a stranger's word."""

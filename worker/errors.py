@@ -63,13 +63,6 @@ class ConfigInvalid(OperatorFault):
     exit_code = EXIT_USAGE
 
 
-class IdentityUnusable(OperatorFault):
-    """The worker's certificate, its key or the authority's certificate is missing or wrong."""
-
-    code = "identity_unusable"
-    exit_code = EXIT_USAGE
-
-
 class RefusedForGood(OperatorFault):
     """The coordinator will not take this worker as it is configured; trying again would not help."""
 
@@ -99,6 +92,13 @@ class PortUnavailable(OperatorFault):
     """A configured address cannot be bound."""
 
     code = "port_unavailable"
+    exit_code = EXIT_REFUSED
+
+
+class EnrolmentRefused(OperatorFault):
+    """The host did not get the identity it asked for."""
+
+    code = "enrolment_refused"
     exit_code = EXIT_REFUSED
 
 

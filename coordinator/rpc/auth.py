@@ -28,6 +28,7 @@ TABLE: Mapping[str, frozenset[Role]] = {
     "/ssd_proto.v1.Federation/Attend": _ATTENDING,
     "/ssd_proto.v1.Federation/FetchBlob": _ATTENDING,
     "/ssd_proto.v1.Federation/SubmitUpdate": _TRAINING,
+    "/ssd_proto.v1.Renewal/Renew": _ATTENDING,
     "/ssd_proto.v1.Operator/Status": _READING,
     "/ssd_proto.v1.Operator/Rounds": _READING,
     "/ssd_proto.v1.Operator/Evaluations": _READING,

@@ -14,7 +14,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
@@ -25,10 +24,10 @@ CLOCK_SKEW = dt.timedelta(minutes=5)
 """How far a certificate's validity begins in the past, for clocks that are behind."""
 _LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
 _HOST = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
-LOCAL_NAME = "localhost"
-"""What a coordinator is called over a Unix socket."""
-LOOPBACK = (LOCAL_NAME, "127.0.0.1", "::1")
-"""What a coordinator is called on its own machine and at the near end of a tunnel."""
+
+
+PublicKey = ec.EllipticCurvePublicKey
+PrivateKey = ec.EllipticCurvePrivateKey
 
 
 class CertificateRefused(ValueError):
@@ -48,10 +47,10 @@ class Credential:
         Raises:
             CertificateRefused: one of them is no PEM, or the key is of another kind.
         """
-        return bool(_private(self.key).public_key() == _certificate(self.certificate).public_key())
+        return bool(private_key(self.key).public_key() == _certificate(self.certificate).public_key())
 
 
-def new_key() -> ec.EllipticCurvePrivateKey:
+def new_key() -> PrivateKey:
     """A fresh P-256 key."""
     return ec.generate_private_key(ec.SECP256R1())
 
@@ -130,7 +129,7 @@ def issue(
         subject: of the authority's federation.
         days: how long it is valid, at most until the authority's own end.
         now: aware time.
-        hosts: names and addresses a coordinator answers to, beside those of its own machine (`LOOPBACK`).
+        hosts: names and addresses a server answers to.
         public_key: of whoever asked; None: a fresh key, which the credential then holds (otherwise its key is empty).
 
     Raises:
@@ -146,8 +145,7 @@ def issue(
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, subject.name)])
     server = subject.role is Role.COORDINATOR
     purpose = ExtendedKeyUsageOID.SERVER_AUTH if server else ExtendedKeyUsageOID.CLIENT_AUTH
-    answers = dict.fromkeys((*hosts, *LOOPBACK) if server else hosts)
-    names: list[x509.GeneralName] = [x509.UniformResourceIdentifier(subject.uri), *map(_host, answers)]
+    names: list[x509.GeneralName] = [x509.UniformResourceIdentifier(subject.uri), *map(_host, hosts)]
     certificate = (
         _builder(name, issuer.subject, key, days, now, until=issuer.not_valid_after_utc)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
@@ -155,10 +153,10 @@ def issue(
         .add_extension(x509.ExtendedKeyUsage([purpose]), critical=False)
         .add_extension(x509.SubjectAlternativeName(names), critical=False)
         .add_extension(
-            x509.AuthorityKeyIdentifier.from_issuer_public_key(_private(authority.key).public_key()),
+            x509.AuthorityKeyIdentifier.from_issuer_public_key(private_key(authority.key).public_key()),
             critical=False,
         )
-        .sign(_private(authority.key), hashes.SHA256())
+        .sign(private_key(authority.key), hashes.SHA256())
     )
     pem = certificate.public_bytes(serialization.Encoding.PEM)
     return Credential(pem, b"" if own is None else key_pem(own))
@@ -175,6 +173,15 @@ def subject_of_certificate(certificate: bytes) -> Subject:
         return subject_of(names.value.get_values_for_type(x509.UniformResourceIdentifier))
     except (x509.ExtensionNotFound, NameRefused) as error:
         raise CertificateRefused(f"the certificate names nobody: {error}") from error
+
+
+def serial_of(certificate: bytes) -> str:
+    """A PEM certificate's serial number, hex.
+
+    Raises:
+        CertificateRefused: not a certificate.
+    """
+    return f"{_certificate(certificate).serial_number:x}"
 
 
 def hosts_of(certificate: bytes) -> tuple[str, ...]:
@@ -201,28 +208,6 @@ def validity(certificate: bytes) -> tuple[dt.datetime, dt.datetime]:
     return found.not_valid_before_utc, found.not_valid_after_utc
 
 
-def is_signed_by(certificate: bytes, authority: bytes) -> bool:
-    """Whether the authority's key made a PEM certificate's signature. Dates and purposes are not looked at.
-
-    Raises:
-        CertificateRefused: one of them is no certificate.
-    """
-    try:
-        _certificate(certificate).verify_directly_issued_by(_certificate(authority))
-    except (ValueError, TypeError, InvalidSignature):
-        return False
-    return True
-
-
-def key_fits(key: bytes, certificate: bytes) -> bool:
-    """Whether a PEM private key is the one a PEM certificate speaks of.
-
-    Raises:
-        CertificateRefused: one of them is something else.
-    """
-    return _private(key).public_key() == _certificate(certificate).public_key()
-
-
 def _certificate(pem: bytes) -> x509.Certificate:
     try:
         return x509.load_pem_x509_certificate(pem)
@@ -230,7 +215,12 @@ def _certificate(pem: bytes) -> x509.Certificate:
         raise CertificateRefused(f"not a PEM certificate: {error}") from error
 
 
-def _private(pem: bytes) -> ec.EllipticCurvePrivateKey:
+def private_key(pem: bytes) -> PrivateKey:
+    """An elliptic-curve key from PKCS#8 PEM.
+
+    Raises:
+        CertificateRefused: it is none.
+    """
     try:
         key = serialization.load_pem_private_key(pem, password=None)
     except (ValueError, TypeError) as error:

@@ -10,11 +10,12 @@ from __future__ import annotations
 import hashlib
 
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from ssd.trust.authority import CertificateRefused
+from ssd.trust.authority import CertificateRefused, subject_of_certificate
+from ssd.trust.names import Subject
 
 MAX_REQUEST_BYTES = 4096
 """A P-256 request has about 200."""
@@ -47,6 +48,33 @@ def requested_key(request: bytes) -> ec.EllipticCurvePublicKey:
     if not signed:
         raise CertificateRefused("the certificate request is not signed by its own key")
     return key
+
+
+def check_issued(
+    certificate: bytes, authority: bytes, subject: Subject, key: ec.EllipticCurvePublicKey
+) -> None:
+    """Refuses an answer to a request that is not what was asked for. Dates are not looked at.
+
+    Args:
+        certificate: PEM.
+        authority: PEM of who should have signed it.
+        subject: whom it should name.
+        key: what it should be over.
+
+    Raises:
+        CertificateRefused: it is something else.
+    """
+    if subject_of_certificate(certificate) != subject:
+        raise CertificateRefused(
+            f"the certificate names {subject_of_certificate(certificate).uri}, not {subject.uri}"
+        )
+    found = x509.load_pem_x509_certificate(certificate)
+    if found.public_key() != key:
+        raise CertificateRefused("the certificate is over another key than the one it was asked for")
+    try:
+        found.verify_directly_issued_by(x509.load_pem_x509_certificate(authority))
+    except (ValueError, TypeError, InvalidSignature) as error:
+        raise CertificateRefused("another authority signed the certificate") from error
 
 
 def key_digest(key: ec.EllipticCurvePublicKey) -> str:

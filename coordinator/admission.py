@@ -1,0 +1,87 @@
+"""How often strangers may ask: a steady rate after a burst, for each host and for all of them together. Pure.
+
+What is remembered of hosts is bounded; who is forgotten had been quiet for longest.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections import OrderedDict
+from dataclasses import dataclass
+
+REMEMBERED_HOSTS = 4096
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Allowance:
+    """`burst` at once, then `per_second`."""
+
+    burst: int
+    per_second: float
+
+
+class Admission:
+    """Decides who may go on. A call that may not takes nothing from anybody's allowance.
+
+    Args:
+        host: what one host may.
+        overall: what all together may.
+    """
+
+    def __init__(self, host: Allowance, overall: Allowance) -> None:
+        self._host = host
+        self._overall = _Bucket(overall)
+        self._hosts: OrderedDict[str, _Bucket] = OrderedDict()
+
+    def admit(self, host: str, now: float) -> bool:
+        """Whether a call from this host may go on.
+
+        Args:
+            host: whatever tells one caller from another.
+            now: monotonic seconds.
+        """
+        bucket = self._hosts.pop(host, None) or _Bucket(self._host)
+        self._hosts[host] = bucket
+        if len(self._hosts) > REMEMBERED_HOSTS:
+            self._hosts.popitem(last=False)
+        return bucket.has_one(now) and self._overall.has_one(now) and bucket.take() and self._overall.take()
+
+
+class _Bucket:
+    """Fills at a rate up to its burst; empty at no earlier than its first use."""
+
+    def __init__(self, allowance: Allowance) -> None:
+        self._allowance = allowance
+        self._level = float(allowance.burst)
+        self._at: float | None = None
+
+    def has_one(self, now: float) -> bool:
+        """Whether `take` may be called."""
+        if self._at is not None:
+            gained = max(0.0, now - self._at) * self._allowance.per_second
+            self._level = min(float(self._allowance.burst), self._level + gained)
+        self._at = now
+        return self._level >= 1
+
+    def take(self) -> bool:
+        """Take one out."""
+        self._level -= 1
+        return True
+
+
+def host_of(peer: str) -> str:
+    """The host of a peer as gRPC writes it: `ipv4:1.2.3.4:5678`, `ipv6:%5B::1%5D:5678`.
+
+    Of IPv6, whose hosts have as many addresses as they like, it is the network of 64 bits.
+    """
+    kind, _, rest = peer.partition(":")
+    address = rest.rpartition(":")[0].replace("%5B", "").replace("%5D", "").strip("[]").partition("%")[0]
+    try:
+        found = ipaddress.ip_address(address)
+    except ValueError:
+        return kind
+    if isinstance(found, ipaddress.IPv6Address):
+        if found.ipv4_mapped is not None:
+            return str(found.ipv4_mapped)
+        return str(ipaddress.ip_network((found, 64), strict=False))
+    return str(found)

@@ -1,0 +1,103 @@
+"""Meeting a coordinator of which nothing is known but a pin.
+
+`meet` makes a TLS handshake without trusting anybody, and sends nothing. The authority that the pin is of must be among
+the certificates the other side shows. Anybody could show it, so a second handshake that trusts exactly this authority
+must succeed too, for the name that was dialled. Only then is there somebody to talk to, over a connection that again
+trusts nobody else.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import hmac
+import socket
+import ssl
+from collections.abc import Iterator
+from typing import Any
+
+PATIENCE_SECONDS = 10.0
+_OTHER_NAME = frozenset({62, 63, 64})  # X509_V_ERR_HOSTNAME_MISMATCH, EMAIL, IP_ADDRESS
+
+
+class ContactFailed(ConnectionError):
+    """Nobody answers there, or not in TLS."""
+
+
+class StrangerMet(Exception):
+    """Who answers has no certificate of the authority the pin is of."""
+
+
+class OtherNameMet(Exception):
+    """Who answers is the right one, but its certificate does not carry the name it was called by."""
+
+
+def meet(host: str, port: int, pin: bytes, *, name: str = "", patience: float = PATIENCE_SECONDS) -> bytes:
+    """The PEM certificate of the authority with this pin, as shown by whoever answers.
+
+    Args:
+        host: where.
+        port: where.
+        pin: SHA-256 of the authority's certificate.
+        name: what to call the server in the handshake; empty: its host.
+        patience: seconds for each step.
+
+    Raises:
+        ContactFailed: nobody answers, or not in TLS 1.3.
+        StrangerMet: somebody else does.
+        OtherNameMet: its certificate does not carry the name.
+    """
+    looking = _context()
+    looking.check_hostname = False
+    looking.verify_mode = ssl.CERT_NONE
+    with _connection(looking, host, port, name, patience) as connection:
+        shown = _chain(connection)
+    for certificate in shown:
+        if hmac.compare_digest(hashlib.sha256(certificate).digest(), pin):
+            authority = ssl.DER_cert_to_PEM_cert(certificate)
+            break
+    else:
+        raise StrangerMet
+    trusting = _context()
+    trusting.load_verify_locations(cadata=authority)
+    with _connection(trusting, host, port, name, patience):
+        return authority.encode()
+
+
+def _context() -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.set_alpn_protocols(["h2"])
+    return context
+
+
+@contextlib.contextmanager
+def _connection(
+    context: ssl.SSLContext, host: str, port: int, name: str, patience: float
+) -> Iterator[ssl.SSLSocket]:
+    try:
+        with (
+            socket.create_connection((host, port), patience) as plain,
+            context.wrap_socket(plain, server_hostname=name or host) as connection,
+        ):
+            yield connection
+    except ssl.SSLCertVerificationError as error:
+        raise (OtherNameMet if error.verify_code in _OTHER_NAME else StrangerMet)(
+            error.verify_message
+        ) from error
+    except (OSError, ValueError) as error:
+        raise ContactFailed(str(error) or type(error).__name__) from error
+
+
+def _chain(connection: ssl.SSLSocket) -> list[bytes]:
+    """What the other side showed, DER. Public from Python 3.13 on; before that only the object behind it knows."""
+    public: Any = getattr(connection, "get_unverified_chain", None)
+    if public is not None:
+        return [bytes(certificate) for certificate in public()]
+    import _ssl
+
+    inner: Any = connection._sslobj  # type: ignore[attr-defined]  # noqa: SLF001
+    return [
+        bytes(certificate.public_bytes(_ssl.ENCODING_DER))
+        for certificate in inner.get_unverified_chain() or ()
+    ]
