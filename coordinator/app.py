@@ -16,7 +16,6 @@ from coordinator.driver import Driver
 from coordinator.errors import ConfigInvalid, StorageFailed
 from coordinator.heap import share_arenas
 from coordinator.host_client import SubprocessMethodHost
-from coordinator.identity import ClaimedIdentity
 from coordinator.logs import configure as configure_logs
 from coordinator.logs import event as log_event
 from coordinator.metrics import CoordinatorMetrics
@@ -27,11 +26,13 @@ from coordinator.rpc.convert import BUILD
 from coordinator.rpc.server import RpcServer
 from coordinator.runs import SCRATCH_PREFIX, create_run, plan_of, restore, settings_of
 from coordinator.server_hook import SCRATCH_PREFIX as HOOK_PREFIX
+from coordinator.store import chain
 from coordinator.store.blobs import FileBlobs
 from coordinator.store.lock import StateDirectoryLock
 from coordinator.store.sqlite import SqliteStore
 from coordinator.store.staging import BudgetedStaging
 from coordinator.store.trust import SqliteTrust
+from coordinator.transport import Transport
 from coordinator.web.http import HttpServer, create_app
 from ssd.codec import Encoding
 from ssd.declaration import Declaration
@@ -56,6 +57,9 @@ def run(config: CoordinatorConfig) -> int:
 
 async def _serve(config: CoordinatorConfig) -> int:
     clock = SystemClock()
+    metrics = CoordinatorMetrics(BUILD)
+    # Before anything is written: a run that nobody can be let into is not worth creating.
+    transport = Transport(config.transport, config.http_identity, clock, metrics)
     state_dir = config.coordinator.state_dir
     for prefix in (SCRATCH_PREFIX, HOOK_PREFIX):
         for leftover in state_dir.glob(f"{prefix}*"):
@@ -77,7 +81,6 @@ async def _serve(config: CoordinatorConfig) -> int:
             learning_rate=config.strategy.learning_rate,
             momentum=config.strategy.momentum,
         )
-        metrics = CoordinatorMetrics(BUILD)
         staging = BudgetedStaging(
             state_dir / "staging",
             config.limits.staging_ram_bytes,
@@ -122,12 +125,12 @@ async def _serve(config: CoordinatorConfig) -> int:
             disk_used=lambda: staging.disk_used,
             free_bytes=blobs.free_bytes,
         )
-        server = RpcServer(driver, ClaimedIdentity(), config.limits.max_message_bytes)
-        port = await server.start(str(config.listen))
+        server = RpcServer(driver, transport.identity, config.limits.max_message_bytes)
+        port = await server.start(str(config.listen), transport.credentials())
         stack.push_async_callback(server.stop, STOP_GRACE_SECONDS)
         http_address = ""
         if config.http_listen is not None:
-            http = HttpServer(create_app(metrics.render, lambda: not_ready(driver)))
+            http = HttpServer(create_app(metrics.render, lambda: not_ready(driver)), transport.http)
             http_address = str(await http.start(config.http_listen))
             stack.push_async_callback(http.stop)
         log_event(
@@ -143,7 +146,7 @@ async def _serve(config: CoordinatorConfig) -> int:
         if isinstance(revocations, Revocations):
             watching = asyncio.ensure_future(revocations.watch())
             stack.callback(watching.cancel)
-        return await _drive(driver, server)
+        return await _drive(driver, server, transport)
 
 
 async def _current_run(
@@ -156,6 +159,7 @@ async def _current_run(
     current = store.current_run()
     if current is None:
         return await create_run(config, store, blobs, host, clock)
+    chain.verify(store)
     refuse_changes(current.config, config)
     if config.run.clients:
         # A crash while the run was created may have come before them.
@@ -165,7 +169,7 @@ async def _current_run(
     return current
 
 
-async def _drive(driver: Driver, server: RpcServer) -> int:
+async def _drive(driver: Driver, server: RpcServer, transport: Transport) -> int:
     loop = asyncio.get_running_loop()
     stops = 0
 
@@ -182,6 +186,7 @@ async def _drive(driver: Driver, server: RpcServer) -> int:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal)
+    loop.add_signal_handler(signal.SIGHUP, transport.reload)
     health = asyncio.ensure_future(_keep_health(driver, server))
     try:
         with contextlib.suppress(StorageFailed):

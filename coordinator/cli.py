@@ -25,6 +25,7 @@ from coordinator.errors import (
     BlobMissing,
     ConfigInvalid,
     CoordinatorError,
+    IdentityUnusable,
     MethodRefused,
     OperatorFault,
     RunConfigChanged,
@@ -38,7 +39,7 @@ Json = Any
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 EXIT_OK, EXIT_DEFECT, EXIT_CONFIG, EXIT_REFUSED, EXIT_STORAGE, EXIT_INTERRUPTED = 0, 1, 2, 3, 4, 130
-_CONFIG_FAULTS = (ConfigInvalid, RunConfigChanged, MethodRefused)
+_CONFIG_FAULTS = (ConfigInvalid, IdentityUnusable, RunConfigChanged, MethodRefused)
 _STORAGE_FAULTS = (StorageFailed, BlobMissing, BlobCorrupt)
 _CODES = (
     "Exit codes: 0 done, 1 a defect, 2 usage or configuration, 3 refused, unreachable or in use, 4 storage, "
@@ -150,6 +151,8 @@ def _load(
 def run(**options: Any) -> int:
     """Run the coordinator until it is stopped, drained or done."""
     config = _load(**options)
+    # gRPC's own chatter does not look like a log line of ours; it reads this when it is imported.
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     from coordinator.app import run as run_app
 
     return run_app(config)
@@ -174,27 +177,40 @@ def _verb(command: Command) -> Command:
         "--format", "form", type=click.Choice(["human", "json"]), default="human", show_default=True
     )(command)
     command = click.option(
+        "--insecure", is_flag=True, help="Talk without TLS, to this machine only.  [default: from --config]"
+    )(command)
+    command = click.option(
+        "--pki", type=click.Path(path_type=Path), default="pki", envvar="SSD_PKI", show_default=True, show_envvar=True,
+        help="Folder with ca.pem, operator.pem and operator.key.",
+    )(command)  # fmt: skip
+    command = click.option(
         "--address", help="host:port or unix:/path.  [default: from --config, else 127.0.0.1:7443]"
     )(command)
     return _config_option(command)
 
 
 @contextlib.contextmanager
-def _client(config_path: Path | None, address: str | None) -> Iterator[OperatorClient]:
+def _client(
+    config_path: Path | None, address: str | None, pki: Path, insecure: bool
+) -> Iterator[OperatorClient]:
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+    from coordinator.rpc.operator_channel import Caller
     from coordinator.rpc.operator_client import OperatorClient
 
-    # Whether the daemon was allowed to run without TLS is its business, not the caller's.
-    where = address or load(config_path, {"transport.insecure": True}).coordinator.listen
-    with OperatorClient(where) as client:
+    said = load(config_path)
+    caller = Caller(address or said.coordinator.listen, None if insecure or said.transport.insecure else pki)
+    with OperatorClient(caller) as client:
         yield client
 
 
 @cli.command()
 @_verb
 @click.option("--watch", is_flag=True, help="Print again at every change, until Ctrl-C.")
-def status(config_path: Path | None, address: str | None, form: str, watch: bool) -> None:
+def status(
+    config_path: Path | None, address: str | None, pki: Path, insecure: bool, form: str, watch: bool
+) -> None:
     """What the coordinator is doing now."""
-    with _client(config_path, address) as client:
+    with _client(config_path, address, pki, insecure) as client:
         if not watch:
             _show(client.status(), form, console.status)
             return
@@ -207,25 +223,27 @@ def status(config_path: Path | None, address: str | None, form: str, watch: bool
 @cli.command()
 @_verb
 @click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True, help="How many at most.")
-def rounds(config_path: Path | None, address: str | None, form: str, limit: int) -> None:
+def rounds(
+    config_path: Path | None, address: str | None, pki: Path, insecure: bool, form: str, limit: int
+) -> None:
     """Round attempts, newest first."""
-    with _client(config_path, address) as client:
+    with _client(config_path, address, pki, insecure) as client:
         _show(client.rounds(limit), form, console.rounds)
 
 
 @cli.command()
 @_verb
-def evaluations(config_path: Path | None, address: str | None, form: str) -> None:
+def evaluations(config_path: Path | None, address: str | None, pki: Path, insecure: bool, form: str) -> None:
     """Everything that was measured in this run, by version."""
-    with _client(config_path, address) as client:
+    with _client(config_path, address, pki, insecure) as client:
         _show(client.evaluations(), form, console.evaluations)
 
 
 @cli.command()
 @_verb
-def clients(config_path: Path | None, address: str | None, form: str) -> None:
+def clients(config_path: Path | None, address: str | None, pki: Path, insecure: bool, form: str) -> None:
     """Registered clients: who hosts them, what they contributed, which dimensions are theirs."""
-    with _client(config_path, address) as client:
+    with _client(config_path, address, pki, insecure) as client:
         _show(client.clients(), form, console.clients)
 
 
@@ -234,8 +252,8 @@ def _wish(name: str, done: str, text: str) -> None:
 
     @cli.command(name, help=text)
     @_verb
-    def command(config_path: Path | None, address: str | None, form: str) -> None:
-        with _client(config_path, address) as client:
+    def command(config_path: Path | None, address: str | None, pki: Path, insecure: bool, form: str) -> None:
+        with _client(config_path, address, pki, insecure) as client:
             getattr(client, name)()
             _show({"done": name}, form, lambda _: done)
 
@@ -250,9 +268,11 @@ _wish("drain", "draining: the coordinator finishes the attempt under way and sto
 @cli.command()
 @click.argument("client_id", metavar="CLIENT")
 @_verb
-def revoke(client_id: str, config_path: Path | None, address: str | None, form: str) -> None:
+def revoke(
+    client_id: str, config_path: Path | None, address: str | None, pki: Path, insecure: bool, form: str
+) -> None:
     """Never sample CLIENT again and refuse its uploads. This cannot be undone."""
-    with _client(config_path, address) as client:
+    with _client(config_path, address, pki, insecure) as client:
         client.revoke(client_id)
         _show({"done": "revoke", "client": client_id}, form, lambda _: f"revoked {client_id}")
 
@@ -268,6 +288,8 @@ def revoke(client_id: str, config_path: Path | None, address: str | None, form: 
 def export(
     config_path: Path | None,
     address: str | None,
+    pki: Path,
+    insecure: bool,
     form: str,
     out: Path,
     number: int | None,
@@ -282,8 +304,8 @@ def export(
     if out.exists() and not force:
         raise click.UsageError(f"{out} exists: choose another name or add --force")
     if method is None and config_path is not None:
-        method = load(config_path, {"transport.insecure": True}).method.name
-    with _client(config_path, address) as client:
+        method = load(config_path).method.name
+    with _client(config_path, address, pki, insecure) as client:
         run_id = client.status()["run_id"]
         found = export_version(
             client, out, number=number, method=method, run_id=run_id, part=part, trained_on=trained_on

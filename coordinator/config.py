@@ -87,6 +87,10 @@ class CoordinatorSection(_Section):
     """Where workers and operators connect: host:port or unix:/path; port 0 takes any free one."""
     http_listen: HttpAddressText = "127.0.0.1:9464"
     """Where /metrics, /livez and /readyz are served: host:port or unix:/path; empty: nowhere."""
+    http_certificate: ConfigPath | None = None
+    """PEM certificate for HTTPS on that address; a new one is taken up on SIGHUP. Without it: plain HTTP."""
+    http_key: ConfigPath | None = None
+    """The key to it."""
     state_dir: ConfigPath = Path("state/coordinator")
     """Journal, registry and blobs. One directory is one federation."""
 
@@ -96,6 +100,13 @@ class TransportSection(_Section):
 
     insecure: bool = False
     """Serve without TLS. Only on a loopback address or a Unix socket."""
+    authority: ConfigPath = Path("pki/ca.pem")
+    """Certificate of the federation's authority; whoever calls must have one that it signed. Relative paths of this
+    table begin at the configuration file's folder."""
+    certificate: ConfigPath = Path("pki/coordinator.pem")
+    """The coordinator's own certificate. A new one is taken up on SIGHUP."""
+    key: ConfigPath = Path("pki/coordinator.key")
+    """The key to it."""
 
 
 class EnrolmentSection(_Section):
@@ -104,7 +115,7 @@ class EnrolmentSection(_Section):
     listen: EnrolmentAddressText = ""
     """host:port; port 0 takes any free one; empty: nobody can enrol."""
     authority_key: ConfigPath = Path("pki/ca.key")
-    """The authority's key. The coordinator reads it for enrolling and renewing alone."""
+    """The authority's key; a relative path begins at the configuration file's folder. The coordinator reads it for enrolling and renewing alone."""
     certificate_days: Annotated[float, Field(gt=0, le=3650, allow_inf_nan=False)] = 30.0
     """How long the certificates it issues are valid. Workers renew theirs when two thirds have passed."""
 
@@ -265,6 +276,14 @@ class CoordinatorConfig(_Section):
         """`enrolment.listen`, taken apart; None if nobody can enrol."""
         return parse_address(self.enrolment.listen) if self.enrolment.listen else None
 
+    @property
+    def http_identity(self) -> tuple[Path, Path] | None:
+        """Certificate and key for HTTPS; None if it is plain HTTP."""
+        own = self.coordinator
+        if own.http_certificate is None or own.http_key is None:
+            return None
+        return own.http_certificate, own.http_key
+
     def resolved(self) -> dict[str, Json]:
         """The tree as a JSON object, every setting present."""
         result: dict[str, Json] = self.model_dump(mode="json")
@@ -324,12 +343,27 @@ def load(
             problems.append(_problem(sources, key, _explain(detail)))
         # The rest of the tree is sound: its own contradictions are worth hearing about in the same breath.
         config = CoordinatorConfig.model_validate(_without(sources.values, wrong))
+    config = _beside(config, path)
     for keys, message in cross_checks(config.resolved()):
         if not any(key[: len(bad)] == bad for key in keys for bad in wrong):
             problems.append(_problem(sources, keys[0], message))
     if problems:
         raise ConfigInvalid("\n".join(problems))
     return config
+
+
+def _beside(config: CoordinatorConfig, file: Path | None) -> CoordinatorConfig:
+    """The configuration with the paths of certificates and keys, where they are relative, from the file's folder on."""
+    if file is None:
+        return config
+    own, enrolment = config.transport, config.enrolment
+    paths = {name: file.parent / getattr(own, name) for name in ("authority", "certificate", "key")}
+    signing = {"authority_key": file.parent / enrolment.authority_key}
+    changed = {
+        "transport": own.model_copy(update=paths),
+        "enrolment": enrolment.model_copy(update=signing),
+    }
+    return config.model_copy(update=changed)
 
 
 def refuse_changes(stored: Mapping[str, Json], config: CoordinatorConfig) -> None:

@@ -30,16 +30,18 @@ def cross_checks(tree: Mapping[str, Json]) -> Iterator[tuple[tuple[Key, ...], st
 
 def _transport(tree: Mapping[str, Json]) -> Iterator[tuple[tuple[Key, ...], str]]:
     insecure, listen = ("transport", "insecure"), ("coordinator", "listen")
-    if not tree["transport"]["insecure"]:
-        yield (insecure,), "TLS is not in this version: say so with insecure = true or --insecure"
-    elif not parse_address(tree["coordinator"]["listen"]).is_local:
+    own = tree["coordinator"]
+    if tree["transport"]["insecure"] and not parse_address(own["listen"]).is_local:
         yield (
             (listen, insecure),
             (
-                f"{tree['coordinator']['listen']} is open to other machines, which insecure does not allow: "
-                "listen on 127.0.0.1, [::1] or unix:/path, and let workers come through a tunnel"
+                f"{own['listen']} is open to other machines, which insecure does not allow: leave insecure out and "
+                "make certificates with `ssd-coordinator ca init`, or listen on 127.0.0.1, [::1] or unix:/path"
             ),
         )
+    certificate, key = ("coordinator", "http_certificate"), ("coordinator", "http_key")
+    if (own["http_certificate"] is None) != (own["http_key"] is None):
+        yield (certificate, key), "HTTPS takes both http_certificate and http_key"
 
 
 def _clients(run: Mapping[str, Json], rounds: Mapping[str, Json]) -> Iterator[tuple[tuple[Key, ...], str]]:

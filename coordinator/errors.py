@@ -103,6 +103,12 @@ class ConfigInvalid(OperatorFault):
     code = "config_invalid"
 
 
+class IdentityUnusable(OperatorFault):
+    """The program's own certificate, its key or the authority's certificate is missing or wrong."""
+
+    code = "identity_unusable"
+
+
 class RunConfigChanged(OperatorFault):
     """The configuration differs from the one the current run was created with."""
 
@@ -125,6 +131,12 @@ class StorageFailed(OperatorFault):
     """The state directory is full, read-only or otherwise failing."""
 
     code = "storage_failed"
+
+
+class JournalTampered(StorageFailed):
+    """What the journal says of the past is not what was written then."""
+
+    code = "journal_tampered"
 
 
 class BlobMissing(OperatorFault):

@@ -151,6 +151,14 @@ class CoordinatorMetrics:
         self._reinitialisations = self._counter(
             "client_reinitialisations", "Clients whose state was declared lost and begins anew."
         )
+        self._reloads = self._counter(
+            "certificate_reloads", "Looks at changed certificate files, by outcome.", ("outcome",)
+        )
+        for outcome in ("taken", "kept_old"):
+            self._reloads.labels(outcome)
+        self._certificate_end = self._gauge(
+            "certificate_expiry_timestamp_seconds", "When the certificate in use expires; 0 without TLS."
+        )
         self._client_failures = self._counter(
             "client_failures", "Clients that failed in an attempt, by reason.", ("reason",)
         )
@@ -273,6 +281,14 @@ class CoordinatorMetrics:
     def refused(self, call: str, reason: str) -> None:
         """A call or message was refused. `call` is the name of an RPC, `reason` a `Reason` value."""
         self._refused.labels(call, self._reasons.label(reason)).inc()
+
+    def certificate(self, not_after: float) -> None:
+        """The certificate in use expires at this Unix time."""
+        self._certificate_end.set(not_after)
+
+    def certificate_reload(self, *, taken: bool) -> None:
+        """Certificate files were looked at again."""
+        self._reloads.labels("taken" if taken else "kept_old").inc()
 
     def certificate_request(self, call: str, outcome: str) -> None:
         """A certificate was asked for. `call` is `enroll` or `renew`, `outcome` an `enrolment.Outcome` value."""

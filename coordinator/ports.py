@@ -205,6 +205,12 @@ class Store(Protocol):
         """Oldest first, including those whose blobs retention removed."""
         ...
 
+    def chain(self) -> tuple[str, ...]:
+        """One value a version, as `coordinator.store.chain` defines them, oldest first. Behaviour: written with the
+        version, in the same transaction, and never again.
+        """
+        ...
+
     def forget_version_blobs(self, numbers: Sequence[int]) -> None:
         """Behaviour: marks the blobs of these versions as removed (`retained = False`); newest is refused."""
         ...

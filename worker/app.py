@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
 import logging
 import os
 import random
@@ -18,7 +19,8 @@ from worker.errors import ConfigInvalid
 from worker.hosting import data_fields, has_client_tests, has_labels, hosted_clients
 from worker.logs import configure_logging, fields
 from worker.metrics import Metrics
-from worker.rpc.client import Greeting, GrpcTransport
+from worker.rpc.channels import Channels
+from worker.rpc.client import MAX_MESSAGE_BYTES, Greeting, GrpcTransport
 from worker.store import SqliteStore
 from worker.trainer import ProcessTrainer, TrainerSettings
 from worker.web import serve_http
@@ -68,10 +70,23 @@ def run(config: WorkerConfig) -> None:
 
 async def _run(config: WorkerConfig, clients: tuple[str, ...]) -> None:
     settings = config.worker
+    channels = Channels(
+        folder=None if config.transport.insecure else config.identity_dir,
+        server_name=config.transport.server_name,
+        max_message_bytes=MAX_MESSAGE_BYTES,
+        now=lambda: dt.datetime.now(dt.UTC),
+    )
+    own = channels.identity()
+    if own is None:
+        _log.warning("insecure", extra=fields(detail="no TLS: the coordinator must be on this machine"))
+    elif own.subject.name != settings.name:
+        raise ConfigInvalid(
+            f"[worker] name: {settings.name!r}, but the certificate in {config.identity_dir} is {own.subject.name!r}'s"
+        )
     store = await asyncio.to_thread(SqliteStore, settings.state_dir)
     try:
         metrics = Metrics(build_name())
-        driver = _driver(config, clients, store, metrics)
+        driver = _driver(config, clients, store, channels, metrics)
         _stop_on_signals(driver)
         extra = fields(
             name=settings.name,
@@ -87,7 +102,9 @@ async def _run(config: WorkerConfig, clients: tuple[str, ...]) -> None:
         store.close()
 
 
-def _driver(config: WorkerConfig, clients: tuple[str, ...], store: SqliteStore, metrics: Metrics) -> Driver:
+def _driver(
+    config: WorkerConfig, clients: tuple[str, ...], store: SqliteStore, channels: Channels, metrics: Metrics
+) -> Driver:
     settings = config.worker
     stored = store.load_run(store.current_run())
     trainer: list[ProcessTrainer] = []
@@ -121,7 +138,7 @@ def _driver(config: WorkerConfig, clients: tuple[str, ...], store: SqliteStore, 
         versions=dict(stored.versions),
         max_versions=settings.max_cached_versions,
     )
-    transport = GrpcTransport(settings.coordinator, greeting, metrics.moved)
+    transport = GrpcTransport(settings.coordinator, channels, greeting, metrics.moved)
     return Driver(session, store, transport, make_trainer, SystemClock(), metrics)
 
 

@@ -166,8 +166,7 @@ def _stored(command: Callable[..., Any]) -> Callable[..., Any]:
 def _store(path: Path | None, state_dir: Path | None) -> Iterator[SqliteStore]:
     from worker.store import SqliteStore
 
-    # Nothing is said over the network: TLS or not does not matter here.
-    where = state_dir or load(path, {"transport.insecure": True}).worker.state_dir
+    where = state_dir or load(path).worker.state_dir
     if not where.is_dir():
         raise click.UsageError(f"there is no state directory at {where}")
     store = SqliteStore(where)

@@ -117,6 +117,11 @@ class TransportSection(_Section):
 
     insecure: bool = False
     """Talk without TLS, to this machine only."""
+    identity_dir: ConfigPath | None = None
+    """Folder with ca.pem, worker.pem and worker.key; without it, `identity` in the state directory. New files are taken
+    up on the next connection."""
+    server_name: str = ""
+    """The name the coordinator's certificate must carry; empty: the host part of its address."""
 
 
 class DataSection(_Section):
@@ -182,6 +187,11 @@ class WorkerConfig(_Section):
         return result
 
     @property
+    def identity_dir(self) -> Path:
+        """Where this worker's certificate is."""
+        return self.transport.identity_dir or self.worker.state_dir / "identity"
+
+    @property
     def evaluates(self) -> bool:
         """Whether this worker offers to evaluate."""
         if self.data.evaluates is not None:
@@ -218,15 +228,11 @@ def _contradictions(config: WorkerConfig) -> list[tuple[Key, str]]:
     """What is wrong between settings that are fine by themselves."""
     found: list[tuple[Key, str]] = []
     data = config.data
-    if not config.transport.insecure:
-        found.append(
-            (("transport", "insecure"), "this version speaks without TLS only; say so with --insecure")
-        )
-    elif not parse(config.worker.coordinator).is_local:
+    if config.transport.insecure and not parse(config.worker.coordinator).is_local:
         found.append(
             (
                 ("worker", "coordinator"),
-                "without TLS the coordinator must be on this machine (loopback or unix:)",
+                "without TLS the coordinator must be on this machine (loopback or unix:): leave insecure out",
             )
         )
     if data.kind == "folder":

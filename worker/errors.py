@@ -63,6 +63,13 @@ class ConfigInvalid(OperatorFault):
     exit_code = EXIT_USAGE
 
 
+class IdentityUnusable(OperatorFault):
+    """The worker's certificate, its key or the authority's certificate is missing or wrong."""
+
+    code = "identity_unusable"
+    exit_code = EXIT_USAGE
+
+
 class RefusedForGood(OperatorFault):
     """The coordinator will not take this worker as it is configured; trying again would not help."""
 

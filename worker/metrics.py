@@ -83,6 +83,8 @@ KNOWN_REASONS = frozenset(
         "truncated", "unavailable", "fenced", "silent", "draining", "worker_name_taken", "client_claimed",
         "client_unknown", "client_revoked", "no_session", "protocol_version", "bad_name", "identity_mismatch",
         "tls_version", "no_identity", "wrong_federation", "role", "revoked", "client_bound",
+        "identity_unusable", "speaks_tls", "speaks_no_tls", "wrong_authority", "name_mismatch", "certificate_expired",
+        "certificate_not_yet_valid", "certificate_not_accepted",
     }
 )  # fmt: skip
 

@@ -110,6 +110,10 @@ def members(
             # One port each, counting up; a Unix socket cannot be shared either.
             "--http-listen", "" if http is None or http.path else f"{http.host}:{http.port + number}",
         )  # fmt: skip
+        if config.transport.identity_dir is not None:
+            # Every process is a worker of its own, with a name and a certificate of its own.
+            own_identity = config.transport.identity_dir / label
+            arguments = (*arguments, "--set", f"transport.identity_dir={own_identity}")
         environment = {"CUDA_VISIBLE_DEVICES": gpu} if gpu else {}
         made.append(Member(label=label, arguments=arguments, environment=environment))
     if not made:

@@ -12,6 +12,7 @@ from typing import IO, Any, Self, TypeVar
 import grpc
 
 from coordinator.errors import BlobCorrupt, OperatorFault
+from coordinator.rpc.operator_channel import Caller
 from coordinator.rpc.status import REASON_KEY
 from ssd.digest import BlobHasher
 from ssd_proto.v1 import operator_pb2 as pb
@@ -21,7 +22,6 @@ Json = Any
 T = TypeVar("T")
 CALL_SECONDS = 30.0
 """Patience with one answer; a drain or a commit under way may keep the coordinator busy for a while."""
-_LARGEST_REPLY = 64 << 20
 
 
 class Unreachable(OperatorFault):
@@ -48,24 +48,17 @@ class VersionFound:
     """`ssd.declaration.Declaration.to_json()` of the run."""
 
 
-def open_channel(address: str) -> grpc.Channel:
-    """A channel to the coordinator at `host:port` or `unix:/path`. The one place that decides on transport."""
-    return grpc.insecure_channel(
-        address,
-        options=(
-            # The coordinator is reached directly or through a tunnel; a proxy meant for the web would break that.
-            ("grpc.enable_http_proxy", 0),
-            ("grpc.max_receive_message_length", _LARGEST_REPLY),
-        ),
-    )
-
-
 class OperatorClient:
-    """Calls on one coordinator. Every method raises `Unreachable` or `CallRefused` if it comes to nothing."""
+    """Calls on one coordinator. Every method raises `Unreachable` or `CallRefused` if it comes to nothing.
 
-    def __init__(self, address: str) -> None:
-        self.address = address
-        self._channel = open_channel(address)
+    Raises:
+        OperatorFault: it cannot even be tried.
+    """
+
+    def __init__(self, caller: Caller) -> None:
+        self.address = caller.address
+        self._caller = caller
+        self._channel = caller.open_channel()
         self._stub = OperatorStub(self._channel)  # type: ignore[no-untyped-call]  # generated code
 
     def close(self) -> None:
@@ -214,6 +207,9 @@ class OperatorClient:
         if reason:
             return CallRefused(f"the coordinator at {self.address} refused ({reason}): {details}")
         if code is grpc.StatusCode.UNAVAILABLE:
+            why = self._caller.why_not()
+            if why:
+                return Unreachable(f"no call to {self.address} is possible: {why}")
             return Unreachable(
                 f"no coordinator answers at {self.address}: is it running, and is that its listen address? "
                 "Say which one with --address or --config"

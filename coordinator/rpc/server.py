@@ -57,15 +57,23 @@ class RpcServer:
         reflection.enable_server_reflection(names, self._server)
         self._serving: bool | None = None
 
-    async def start(self, address: str) -> int:
+    async def start(self, address: str, credentials: grpc.ServerCredentials | None) -> int:
         """Listen on `host:port` (port 0: any) or `unix:path`; the port, 0 for a Unix socket.
+
+        Args:
+            address: where.
+            credentials: of this port alone; None: without TLS.
 
         Raises:
             PortUnavailable: the address cannot be bound.
         """
         await self.serving(False)
         try:
-            port = self._server.add_insecure_port(address)
+            port = (
+                self._server.add_insecure_port(address)
+                if credentials is None
+                else self._server.add_secure_port(address, credentials)
+            )
         except RuntimeError as error:
             raise PortUnavailable(
                 f"cannot listen on {address}: it is in use or not an address of this host. Stop the other process"

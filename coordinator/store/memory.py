@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 
 from coordinator.errors import JournalConflict, StorageFailed
 from coordinator.ports import AttemptRecord, ClientRecord, RunRecord, VersionRecord
-from coordinator.store import rules
+from coordinator.store import chain, rules
 from ssd.scaling import ScalingVector
 
 
@@ -19,6 +19,7 @@ class _Run:
 
     record: RunRecord
     versions: list[VersionRecord]
+    chain: list[str]
     finished: bool = False
     places: dict[str, tuple[int, ScalingVector | None]] = field(default_factory=dict)
     included: dict[str, tuple[int, int]] = field(default_factory=dict)
@@ -79,7 +80,8 @@ class MemoryStore:
             )
             if not done:
                 self._changing("create_run")
-                self._runs.append(_Run(record=run, versions=[replace(initial, retained=True)]))
+                first = replace(initial, retained=True)
+                self._runs.append(_Run(record=run, versions=[first], chain=[chain.origin(run, first)]))
 
     def finish_run(self) -> None:
         """See `coordinator.ports.Store`."""
@@ -215,8 +217,9 @@ class MemoryStore:
             if rules.check_commit(version, run.versions[-1], same, found):
                 return
             self._changing("commit")
-            run.versions.append(replace(version, committed_at=now, retained=True))
             closed = run.attempts[version.round, version.attempt]
+            run.versions.append(replace(version, committed_at=now, retained=True))
+            run.chain.append(chain.link(run.chain[-1], version, closed.accepted))
             run.attempts[version.round, version.attempt] = replace(closed, outcome="committed", closed_at=now)
             for client in closed.accepted:
                 run.included[client] = (version.round, run.included.get(client, (0, 0))[1] + 1)
@@ -231,6 +234,11 @@ class MemoryStore:
         """See `coordinator.ports.Store`."""
         with self._lock:
             return tuple(self._runs[-1].versions) if self._runs else ()
+
+    def chain(self) -> tuple[str, ...]:
+        """See `coordinator.ports.Store`."""
+        with self._lock:
+            return tuple(self._runs[-1].chain) if self._runs else ()
 
     def forget_version_blobs(self, numbers: Sequence[int]) -> None:
         """See `coordinator.ports.Store`."""

@@ -97,7 +97,16 @@ _BINDINGS = """
 CREATE TABLE bindings (client TEXT PRIMARY KEY, worker TEXT NOT NULL, bound_at REAL NOT NULL) WITHOUT ROWID;
 CREATE TABLE granted_workers (worker TEXT PRIMARY KEY) WITHOUT ROWID;
 """
-_STEPS = (_JOURNAL, _TRUST, _BINDINGS)
+_CHAIN = """
+CREATE TABLE chain (
+    run_id TEXT NOT NULL,
+    number INTEGER NOT NULL,
+    value TEXT NOT NULL,
+    PRIMARY KEY (run_id, number),
+    FOREIGN KEY (run_id, number) REFERENCES versions (run_id, number)
+) WITHOUT ROWID;
+"""
+_STEPS = (_JOURNAL, _TRUST, _BINDINGS, _CHAIN)
 """What brings a database from each version to the next; an empty file takes them all."""
 
 SCHEMA_VERSION = len(_STEPS)

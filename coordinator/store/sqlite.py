@@ -13,7 +13,7 @@ from typing import Any
 
 from coordinator.errors import JournalConflict
 from coordinator.ports import AttemptRecord, ClientRecord, RunRecord, VersionRecord
-from coordinator.store import records, rules
+from coordinator.store import chain, records, rules
 from coordinator.store.bindings import SqliteBindings
 from ssd.scaling import ScalingVector
 
@@ -86,13 +86,18 @@ class SqliteStore(SqliteBindings):
             if rules.check_create_run(run, initial, current, finished, first, known):
                 return
             db.execute("INSERT INTO runs (run_id, record) VALUES (?, ?)", (run.run_id, records.run_text(run)))
-            self._insert_version(db, run.run_id, initial, initial.committed_at)
+            self._insert_version(db, run.run_id, initial, initial.committed_at, chain.origin(run, initial))
 
     @staticmethod
-    def _insert_version(db: sqlite3.Connection, run_id: str, version: VersionRecord, at: float) -> None:
+    def _insert_version(
+        db: sqlite3.Connection, run_id: str, version: VersionRecord, at: float, value: str
+    ) -> None:
         db.execute(
             "INSERT INTO versions (run_id, number, record, committed_at) VALUES (?, ?, ?, ?)",
             (run_id, version.number, records.version_text(version), at),
+        )
+        db.execute(
+            "INSERT INTO chain (run_id, number, value) VALUES (?, ?, ?)", (run_id, version.number, value)
         )
 
     def finish_run(self) -> None:
@@ -223,7 +228,9 @@ class SqliteStore(SqliteBindings):
             found = self._attempt(run_id, version.round, version.attempt)
             if rules.check_commit(version, self._newest(run_id), same[0] if same else None, found):
                 return
-            self._insert_version(db, run_id, version, now)
+            accepted = found.accepted if found else ()
+            value = chain.link(self.chain()[-1], version, accepted)
+            self._insert_version(db, run_id, version, now, value)
             db.execute(
                 "UPDATE attempts SET outcome = 'committed', closed_at = ? "
                 "WHERE run_id = ? AND round = ? AND attempt = ?",
@@ -233,7 +240,7 @@ class SqliteStore(SqliteBindings):
                 "INSERT INTO members (run_id, client, last_committed_round, rounds_included) VALUES (?, ?, ?, 1) "
                 "ON CONFLICT (run_id, client) DO UPDATE SET "
                 "last_committed_round = excluded.last_committed_round, rounds_included = rounds_included + 1",
-                [(run_id, client, version.round) for client in (found.accepted if found else ())],
+                [(run_id, client, version.round) for client in accepted],
             )
 
     def attempts(self, limit: int | None = None) -> tuple[AttemptRecord, ...]:
@@ -245,6 +252,11 @@ class SqliteStore(SqliteBindings):
     def versions(self) -> tuple[VersionRecord, ...]:
         """See `coordinator.ports.Store`."""
         return tuple(self._versions(self._run_id(), "ORDER BY number"))
+
+    def chain(self) -> tuple[str, ...]:
+        """See `coordinator.ports.Store`."""
+        rows = self._rows("SELECT value FROM chain WHERE run_id = ? ORDER BY number", self._run_id())
+        return tuple(str(value) for (value,) in rows)
 
     def forget_version_blobs(self, numbers: Sequence[int]) -> None:
         """See `coordinator.ports.Store`."""

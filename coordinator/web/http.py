@@ -1,15 +1,18 @@
 """The HTTP side: /metrics for Prometheus, /livez and /readyz for whoever supervises the process.
 
 `/livez` answers as long as the event loop runs. `/readyz` asks a function: an empty answer is ready (200), reasons
-are not (503). Nothing here accepts a token or changes anything.
+are not (503). Nothing here asks for a token or changes anything, and a token that comes in the clear from another
+machine is answered with a refusal, because whoever sends one has just shown it to the network.
 """
 
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import os
+import ssl
 import stat
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 from aiohttp import web
 
@@ -39,15 +42,44 @@ def create_app(render: Callable[[], bytes], not_ready: Callable[[], Sequence[str
         reasons = list(not_ready())
         return web.json_response({"ready": not reasons, "reasons": reasons}, status=503 if reasons else 200)
 
-    app = web.Application(client_max_size=1024)
+    app = web.Application(client_max_size=1024, middlewares=[refuse_shown_tokens])
     app.add_routes([web.get("/metrics", metrics), web.get("/livez", livez), web.get("/readyz", readyz)])
     return app
 
 
-class HttpServer:
-    """Serves an application on one address."""
+@web.middleware
+async def refuse_shown_tokens(
+    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+) -> web.StreamResponse:
+    """403 for a request from another machine that carries a credential in the clear."""
+    carries = not {"Authorization", "Cookie"}.isdisjoint(request.headers.keys())
+    if carries and not request.secure and not _is_this_machine(request):
+        raise web.HTTPForbidden(
+            text="a token was sent in the clear: consider it known, replace it, and come over HTTPS"
+            " (coordinator.http_certificate) or from this machine\n"
+        )
+    return await handler(request)
 
-    def __init__(self, app: web.Application) -> None:
+
+def _is_this_machine(request: web.Request) -> bool:
+    peer = None if request.transport is None else request.transport.get_extra_info("peername")
+    if not isinstance(peer, tuple):
+        return True  # a Unix socket has no peer address
+    address = ipaddress.ip_address(str(peer[0]).partition("%")[0])
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return (mapped or address).is_loopback
+
+
+class HttpServer:
+    """Serves an application on one address.
+
+    Args:
+        app: what to serve.
+        tls: None: plain HTTP.
+    """
+
+    def __init__(self, app: web.Application, tls: ssl.SSLContext | None = None) -> None:
+        self._tls = tls
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN_SECONDS)
 
     async def start(self, address: Address) -> Address:
@@ -60,9 +92,9 @@ class HttpServer:
         site: web.BaseSite
         if address.path:
             _remove_stale_socket(address.path)
-            site = web.UnixSite(self._runner, address.path)
+            site = web.UnixSite(self._runner, address.path, ssl_context=self._tls)
         else:
-            site = web.TCPSite(self._runner, address.host, address.port)
+            site = web.TCPSite(self._runner, address.host, address.port, ssl_context=self._tls)
         try:
             await site.start()
         except OSError as error:

@@ -14,6 +14,8 @@ Json = Any
 Tables = Mapping[str, Mapping[str, Json]]
 COORDINATOR, WORKERS = "coordinator", "workers"
 """Names of the state directories in a federation's folder."""
+PKI = "pki"
+"""Name of the folder of certificates in a federation's folder."""
 
 
 def coordinator_tables(plan: FederationPlan) -> dict[str, Json]:
@@ -24,7 +26,11 @@ def coordinator_tables(plan: FederationPlan) -> dict[str, Json]:
             "http_listen": "127.0.0.1:0",
             "state_dir": str(plan.folder / COORDINATOR),
         },
-        "transport": {"insecure": True},
+        "transport": {
+            "authority": str(plan.folder / PKI / "ca.pem"),
+            "certificate": str(plan.folder / PKI / "coordinator.pem"),
+            "key": str(plan.folder / PKI / "coordinator.key"),
+        },
         "run": {
             "mode": "reproducible",
             "rounds": plan.rounds,
@@ -73,7 +79,7 @@ def worker_tables(
             "state_dir": str(plan.folder / WORKERS / name),
             "device": device,
         },
-        "transport": {"insecure": True},
+        "transport": {"identity_dir": str(plan.folder / PKI / WORKERS / name)},
         "data": {**data, "clients": list(clients), "evaluates": evaluates},
         "log": {"level": "info", "format": "json"},
     }

@@ -6,8 +6,10 @@ knows: their logs, their metrics page, and what `python -m coordinator` answers.
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -16,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from ssd.federating.children import Child, Children, environment
-from ssd.federating.configs import Tables, coordinator_tables, to_toml
+from ssd.federating.configs import PKI, Tables, coordinator_tables, to_toml
+from ssd.federating.identities import Identities
 from ssd.federating.plan import ENCODER, FederationPlan
 from ssd.federating.records import DaemonFailed, Progress, Remains
 from ssd.federating.telemetry import LogFollower, labelled, scrape
@@ -50,6 +53,7 @@ class Federation:
         self._clock = clock
         self._daemons: list[Child] = []
         self._workers: Workers = _no_workers
+        self._identities: Identities | None = None
         self._follower: LogFollower | None = None
         self._address = self._http = ""
         self._evaluated = self._finished = False
@@ -61,6 +65,7 @@ class Federation:
         self.progress.phase = "starting"
         # A log of an earlier attempt stays, but its news are old.
         self._follower = LogFollower(self._plan.folder / "coordinator.log", from_now=True)
+        self._identities = Identities(self._plan.folder / PKI, dt.datetime.now(dt.UTC))
         self._start("coordinator", "coordinator", coordinator_tables(self._plan))
 
     def run(
@@ -127,7 +132,9 @@ class Federation:
             # An earlier attempt came as far as that; only the last evaluation may be missing.
             self._finished = True
             self._evaluated |= int(self._ask("status")["evaluated_version"]) == self.progress.round
+        assert self._identities is not None
         for name, tables in self._workers(self._address).items():
+            self._identities.worker(name, trains=bool(tables["data"]["clients"]))
             self._start(name, "worker", tables)
 
     def _start(self, name: str, program: str, tables: Tables) -> None:
@@ -238,10 +245,14 @@ class Federation:
                     f"{self._plan.title} did not stop after draining", log=self._daemons[0].log
                 )
             time.sleep(POLL_SECONDS / 4)
+        # Nobody trusts them any more, and folders of results are passed around.
+        shutil.rmtree(self._plan.folder / PKI, ignore_errors=True)
 
     def _ask(self, verb: str, *arguments: str) -> Json:
         """The answer of `ssd-coordinator VERB --format json`."""
-        command = ["-m", "coordinator", verb, "--address", self._address, "--format", "json", *arguments]
+        pki = str(self._plan.folder / PKI)
+        where = ["--address", self._address, "--pki", pki, "--format", "json"]
+        command = ["-m", "coordinator", verb, *where, *arguments]
         try:
             done = subprocess.run(
                 [sys.executable, *command],

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
@@ -24,6 +25,10 @@ CLOCK_SKEW = dt.timedelta(minutes=5)
 """How far a certificate's validity begins in the past, for clocks that are behind."""
 _LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
 _HOST = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
+LOCAL_NAME = "localhost"
+"""What a coordinator is called over a Unix socket."""
+LOOPBACK = (LOCAL_NAME, "127.0.0.1", "::1")
+"""What a coordinator is called on its own machine and at the near end of a tunnel."""
 
 
 PublicKey = ec.EllipticCurvePublicKey
@@ -129,7 +134,7 @@ def issue(
         subject: of the authority's federation.
         days: how long it is valid, at most until the authority's own end.
         now: aware time.
-        hosts: names and addresses a server answers to.
+        hosts: names and addresses a coordinator answers to, beside those of its own machine (`LOOPBACK`).
         public_key: of whoever asked; None: a fresh key, which the credential then holds (otherwise its key is empty).
 
     Raises:
@@ -145,7 +150,8 @@ def issue(
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, subject.name)])
     server = subject.role is Role.COORDINATOR
     purpose = ExtendedKeyUsageOID.SERVER_AUTH if server else ExtendedKeyUsageOID.CLIENT_AUTH
-    names: list[x509.GeneralName] = [x509.UniformResourceIdentifier(subject.uri), *map(_host, hosts)]
+    answers = dict.fromkeys((*hosts, *LOOPBACK) if server else hosts)
+    names: list[x509.GeneralName] = [x509.UniformResourceIdentifier(subject.uri), *map(_host, answers)]
     certificate = (
         _builder(name, issuer.subject, key, days, now, until=issuer.not_valid_after_utc)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
@@ -206,6 +212,28 @@ def validity(certificate: bytes) -> tuple[dt.datetime, dt.datetime]:
     """
     found = _certificate(certificate)
     return found.not_valid_before_utc, found.not_valid_after_utc
+
+
+def is_signed_by(certificate: bytes, authority: bytes) -> bool:
+    """Whether the authority's key made a PEM certificate's signature. Dates and purposes are not looked at.
+
+    Raises:
+        CertificateRefused: one of them is no certificate.
+    """
+    try:
+        _certificate(certificate).verify_directly_issued_by(_certificate(authority))
+    except (ValueError, TypeError, InvalidSignature):
+        return False
+    return True
+
+
+def key_fits(key: bytes, certificate: bytes) -> bool:
+    """Whether a PEM private key is the one a PEM certificate speaks of.
+
+    Raises:
+        CertificateRefused: one of them is something else.
+    """
+    return Credential(certificate, key).matches()
 
 
 def _certificate(pem: bytes) -> x509.Certificate:

@@ -18,8 +18,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from coordinator.errors import CoordinatorError, JournalConflict, StorageFailed
+from coordinator.errors import CoordinatorError, JournalConflict, JournalTampered, StorageFailed
 from coordinator.ports import ArtefactRecord, AttemptRecord, BlobInfo, RunRecord, Store, VersionRecord
+from coordinator.store import chain
 from coordinator.store.memory import MemoryStore
 from coordinator.store.sqlite import SqliteStore
 from ssd.scaling import ScalingVector
@@ -93,6 +94,7 @@ def everything(store: Store) -> str:
         "evaluations": store.evaluations(),
         "paused": store.flag("paused"),
         "bindings": dict(store.bindings()),
+        "chain": store.chain(),
         "granted": sorted(store.granted_workers()),
     }
     return json.dumps(answers, sort_keys=True)
@@ -226,6 +228,23 @@ class TestStore:
             ("b", 1.0, True),
             ("c", 2.0, False),
         ]
+
+    def test_the_chain_covers_the_run_every_version_and_every_accepted_set(self, store: Store) -> None:
+        assert store.chain() == ()
+        chain.verify(store)
+        started(store)
+        commit_round(store, 1)
+        commit_round(store, 2, ("b",))
+        chain.verify(store)
+        first = chain.origin(a_run(), a_version(0))
+        second = chain.link(first, a_version(1), ("a", "b"))
+        assert store.chain() == (first, second, chain.link(second, a_version(2), ("b",)))
+        assert first != chain.origin(a_run("run-2"), a_version(0))
+        assert second != chain.link(first, a_version(1), ("a",))
+        # What retention and repeated calls change is not part of it.
+        store.forget_version_blobs([0, 1])
+        store.commit(a_version(2), 9.0)
+        chain.verify(store)
 
     def test_a_client_belongs_to_one_worker_until_it_is_moved(self, store: Store) -> None:
         started(store)
@@ -565,6 +584,45 @@ else:
         db = sqlite3.connect(tmp_path / "state.sqlite3")
         assert db.execute("SELECT version FROM schema_version").fetchone() == (99,)
         db.close()
+
+    @pytest.mark.parametrize(
+        "damage",
+        [
+            "UPDATE versions SET record = replace(record, '\"m1\"', '\"m9\"') WHERE number = 1",
+            "UPDATE versions SET record = replace(record, '0.5', '0.6') WHERE number = 0",
+            "UPDATE versions SET record = (SELECT record FROM versions WHERE number = 1) WHERE number = 2",
+            "UPDATE attempts SET accepted = '[\"a\"]' WHERE round = 1",
+            "UPDATE attempts SET outcome = 'abandoned' WHERE round = 2",
+            "UPDATE runs SET record = replace(record, 'synthetic', 'sympathic')",
+            "UPDATE chain SET value = 'f' || substr(value, 2) || 'f' WHERE number = 2",
+            "DELETE FROM chain WHERE number = 0",
+            "DELETE FROM chain",
+        ],
+    )
+    def test_a_past_that_was_changed_is_found_and_says_what_to_do(self, tmp_path: Path, damage: str) -> None:
+        store = SqliteStore(tmp_path)
+        started(store)
+        commit_round(store, 1)
+        commit_round(store, 2)
+        chain.verify(store)
+        assert store._db.execute(damage).rowcount > 0
+        with pytest.raises(
+            JournalTampered, match=r"Restore the state directory from a backup, or start a new"
+        ):
+            chain.verify(store)
+        store.close()
+
+    def test_a_version_that_was_cut_out_is_missed(self, tmp_path: Path) -> None:
+        store = SqliteStore(tmp_path)
+        started(store)
+        for number in (1, 2, 3):
+            commit_round(store, number)
+        store._db.execute("PRAGMA foreign_keys = OFF")
+        for table in ("chain", "versions"):
+            store._db.execute(f"DELETE FROM {table} WHERE number = 2")
+        with pytest.raises(JournalTampered, match="version 2"):
+            chain.verify(store)
+        store.close()
 
     def test_somebody_elses_database_is_refused(self, tmp_path: Path) -> None:
         db = sqlite3.connect(tmp_path / "state.sqlite3")

@@ -200,7 +200,7 @@ class TestSqlite:
         journal.register_clients(["a"], 1.0)
         journal.close()
         db = sqlite3.connect(tmp_path / "state.sqlite3")
-        for table in ("join_tokens", "certificates", "revocations", "bindings", "granted_workers"):
+        for table in ("join_tokens", "certificates", "revocations", "bindings", "granted_workers", "chain"):
             db.execute(f"DROP TABLE {table}")
         db.execute("UPDATE schema_version SET version = 1")
         db.commit()

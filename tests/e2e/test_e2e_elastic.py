@@ -12,7 +12,6 @@ from coordinator.aggregation import VersionMaker
 from coordinator.core.strategy import create
 from coordinator.store.memory_blobs import MemoryBlobs
 from federation import Federation
-from raw_worker import RawWorker
 from ssd.codec import Encoding
 from ssd.declaration import Declaration
 from ssd.folding import Fold, FoldPlan, encode_update
@@ -87,7 +86,7 @@ def test_replaying_the_journaled_sets_gives_the_same_digests(tmp_path: Path) -> 
     }
     with Federation(tmp_path, **settings) as federation:
         federation.start_coordinator()
-        with RawWorker(f"127.0.0.1:{federation.port}", "w", CLIENTS) as worker:
+        with federation.raw_worker("w", CLIENTS) as worker:
             worker.attend().learn()
             while (message := worker.next()).WhichOneof("kind") != "run_changed":
                 if message.WhichOneof("kind") != "train":
@@ -124,8 +123,10 @@ def test_a_round_with_too_few_clients_says_so_and_starts_when_they_come(tmp_path
     }
     with Federation(tmp_path, **settings) as federation:
         coordinator = federation.start_coordinator()
-        address = f"127.0.0.1:{federation.port}"
-        with RawWorker(address, "one", CLIENTS[:3]) as one, RawWorker(address, "two", CLIENTS[3:5]) as two:
+        with (
+            federation.raw_worker("one", CLIENTS[:3]) as one,
+            federation.raw_worker("two", CLIENTS[3:5]) as two,
+        ):
             one.attend().learn()
             federation.until(lambda: federation.status().connected_clients == 3, "three clients connected")
             status = federation.status()

@@ -7,7 +7,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
@@ -66,7 +65,7 @@ def test_health_is_truthful_in_check_and_watch_and_sigterm_ends_with_zero(tmp_pa
     with Federation(tmp_path, **SETTINGS) as federation:
         coordinator = federation.start_coordinator()
         federation.start_worker("w", CLIENTS)
-        with grpc.insecure_channel(f"127.0.0.1:{federation.port}") as channel:
+        with federation.channel() as channel:
             health = health_pb2_grpc.HealthStub(channel)
             for service in ("", "ssd_proto.v1.Federation", "ssd_proto.v1.Operator"):
                 federation.until(
@@ -143,7 +142,7 @@ def test_a_finished_run_goes_on_when_its_rounds_grow(tmp_path: Path) -> None:
 def test_the_command_line_tells_and_its_exit_codes_hold(tmp_path: Path) -> None:
     def verb(*arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [sys.executable, "-m", "coordinator", *arguments, "--address", f"127.0.0.1:{federation.port}"],
+            [sys.executable, "-m", "coordinator", *arguments, *federation.verb_arguments],
             capture_output=True,
             text=True,
             cwd=ROOT,

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from federation import Federation
-from raw_worker import RawWorker
 from ssd_proto.v1 import federation_pb2 as pb
 
 pytestmark = pytest.mark.e2e
@@ -27,7 +26,7 @@ def run(
     with Federation(root, **settings) as federation:
         federation.start_coordinator(fault=fault or [])
         federation.until(lambda: federation.coordinator.events("listening"), "the coordinator listens")
-        with RawWorker(f"127.0.0.1:{federation.port}", "w", CLIENTS) as worker:
+        with federation.raw_worker("w", CLIENTS) as worker:
             worker.attend().learn()
             for _ in range(2):
                 task = worker.expect("train")

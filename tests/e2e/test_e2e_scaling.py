@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from federation import Federation
-from raw_worker import RawWorker
 from ssd_proto.v1 import operator_pb2 as operator_pb
 
 pytestmark = pytest.mark.e2e
@@ -33,13 +32,12 @@ def vectors(federation: Federation) -> dict[str, tuple[int, tuple[int, ...], flo
 def test_vectors_are_disjoint_persistent_and_follow_the_client(tmp_path: Path) -> None:
     with Federation(tmp_path, **SETTINGS) as federation:
         federation.start_coordinator()
-        address = f"127.0.0.1:{federation.port}"
         sent: dict[str, set[tuple[int, ...]]] = {client: set() for client in CLIENTS}
 
         def rounds(count: int) -> None:
             """Some rounds hosted by one hand-made worker; remembers every vector it is sent."""
             # The order in which clients are named must not matter.
-            with RawWorker(address, "w", list(reversed(CLIENTS)), instance="1" * 32) as worker:
+            with federation.raw_worker("w", list(reversed(CLIENTS)), instance="1" * 32) as worker:
                 worker.attend().learn()
                 done = 0
                 while done < count:
@@ -72,10 +70,9 @@ def test_vectors_are_disjoint_persistent_and_follow_the_client(tmp_path: Path) -
 def test_a_client_keeps_its_vector_when_it_moves_to_another_worker(tmp_path: Path) -> None:
     with Federation(tmp_path, **SETTINGS) as federation:
         federation.start_coordinator()
-        address = f"127.0.0.1:{federation.port}"
         seen = {}
         for name, instance in (("here", "1" * 32), ("there", "2" * 32)):
-            with RawWorker(address, name, CLIENTS, instance=instance) as worker:
+            with federation.raw_worker(name, CLIENTS, instance=instance) as worker:
                 worker.attend().learn()
                 for _ in range(6):
                     task = worker.expect("train")

@@ -10,13 +10,11 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-import grpc
 import pytest
 from grpc_health.v1 import health_pb2
 
 from federation import Federation
 from hostile import SETTINGS, reference
-from raw_worker import RawWorker
 from ssd_proto.v1 import federation_pb2 as pb
 
 pytestmark = pytest.mark.e2e
@@ -65,7 +63,7 @@ def short_files(federation: Federation) -> Iterator[None]:
 
 
 def health(federation: Federation, service: str = "") -> int:
-    with grpc.insecure_channel(f"127.0.0.1:{federation.port}") as channel:
+    with federation.channel() as channel:
         check = channel.unary_unary(
             "/grpc.health.v1.Health/Check",
             health_pb2.HealthCheckRequest.SerializeToString,
@@ -110,7 +108,7 @@ Trouble = Callable[[Federation], AbstractContextManager[None]]
 def through_trouble(federation: Federation, trouble: Trouble, words: str, state_dir: Path) -> None:
     settings = {**SETTINGS, **PARAMETERS, "run.when_done": "exit"}
     federation.start_coordinator()
-    with RawWorker(f"127.0.0.1:{federation.port}", "w", CLIENTS) as worker:
+    with federation.raw_worker("w", CLIENTS) as worker:
         worker.attend().learn()
         task = worker.expect("train")
         updates = {each.client: worker.train(task, each.client) for each in task.clients}
@@ -159,7 +157,7 @@ def test_a_start_on_a_full_state_directory(tmp_path: Path, small_disk: Path) -> 
 def test_no_round_opens_without_the_room_it_is_told_to_keep(tmp_path: Path) -> None:
     with Federation(tmp_path, **settings_of(**{"limits.min_free_bytes": 1 << 60})) as federation:
         coordinator = federation.start_coordinator()
-        with RawWorker(f"127.0.0.1:{federation.port}", "w", CLIENTS) as worker:
+        with federation.raw_worker("w", CLIENTS) as worker:
             # The welcome waits as well: it would be followed by a task that is not durable.
             worker.open_stream(pb.WorkerMessage(hello=worker.hello()))
             in_trouble(federation, "limits.min_free_bytes")
@@ -167,7 +165,7 @@ def test_no_round_opens_without_the_room_it_is_told_to_keep(tmp_path: Path) -> N
         assert coordinator.events("stopped_in_storage_failure")
         # Nothing was lost, and the setting may change between starts.
         federation.start_coordinator(**{"limits.min_free_bytes": 0})
-        with RawWorker(f"127.0.0.1:{federation.port}", "w", CLIENTS) as worker:
+        with federation.raw_worker("w", CLIENTS) as worker:
             worker.attend().learn()
             for _ in range(SETTINGS["run.rounds"]):
                 worker.contribute(worker.expect("train"))

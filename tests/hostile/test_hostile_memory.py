@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-import grpc
 import numpy as np
 import pytest
 
@@ -13,6 +12,7 @@ from federation import Federation
 from raw_worker import RawWorker
 from ssd.digest import CHUNK_BYTES
 from ssd.folding import encode_update
+from ssd.trust.names import Role
 from ssd_proto.v1 import federation_pb2 as pb
 from wire_calls import Upload
 
@@ -28,8 +28,9 @@ FEW, MANY = 4, 64
 class Line:
     """A connection of its own within one worker's session."""
 
-    def __init__(self, worker: RawWorker, address: str) -> None:
-        self.channel = grpc.insecure_channel(address, options=[("grpc.use_local_subchannel_pool", 1)])
+    def __init__(self, worker: RawWorker, federation: Federation) -> None:
+        options = {"grpc.use_local_subchannel_pool": 1}
+        self.channel = federation.channel(Role.WORKER, worker.name, **options)
         self.metadata = worker.metadata
 
 
@@ -59,8 +60,7 @@ def peak_with(root: Path, count: int, *, senders: int) -> int:
     }
     with Federation(root, **settings) as federation:
         federation.start_coordinator()
-        address = f"127.0.0.1:{federation.port}"
-        with RawWorker(address, "w", clients) as worker:
+        with federation.raw_worker("w", clients) as worker:
             worker.attend().learn()
             task = worker.expect("train")
             plan = worker.plan
@@ -69,7 +69,7 @@ def peak_with(root: Path, count: int, *, senders: int) -> int:
             statistics = {each.name: np.zeros(each.shape) for each in plan.statistics}
             body = bytes(encode_update(plan, delta, statistics))
             held_back = (len(body) - 1) // CHUNK_BYTES * CHUNK_BYTES
-            lines = [Line(worker, address) for _ in range(senders)]
+            lines = [Line(worker, federation) for _ in range(senders)]
             uploads = [
                 Upload(lines[index % len(lines)], worker.envelope(task, {client: 1}, body))
                 for index, client in enumerate(clients)

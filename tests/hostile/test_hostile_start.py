@@ -14,7 +14,6 @@ import pytest
 
 from federation import Federation
 from hostile import SETTINGS, reference
-from raw_worker import RawWorker
 
 pytestmark = pytest.mark.e2e
 CONFIG, REFUSED, STORAGE = 2, 3, 4
@@ -48,12 +47,14 @@ MISTAKES: dict[str, tuple[Any, list[str]]] = {
     "limits.max_client_weight": (0, ["[limits] max_client_weight", "greater than or equal to 1"]),
     "round.cohort_size": (5, ["a cohort of 5 cannot be drawn from 4 clients"]),
     "coordinator.http_listen": ("nowhere", ["[coordinator] http_listen"]),
-    "coordinator.listen": ("0.0.0.0:7443", ["[coordinator] listen", "listen on 127.0.0.1"]),
+    "coordinator.listen": ("0.0.0.0:7443", ["[coordinator] listen", "listen on 127.0.0.1", "ca init"]),
 }
 
 
 def test_every_mistake_of_a_configuration_is_named_at_once(tmp_path: Path) -> None:
-    code, said = refusal(federation_in(tmp_path, **{key: value for key, (value, _) in MISTAKES.items()}))
+    code, said = refusal(
+        federation_in(tmp_path, insecure=True, **{key: value for key, (value, _) in MISTAKES.items()})
+    )
     assert code == CONFIG, said
     assert said.startswith("error: "), said
     for word in (word for _, words in MISTAKES.values() for word in words):
@@ -62,7 +63,11 @@ def test_every_mistake_of_a_configuration_is_named_at_once(tmp_path: Path) -> No
 
 
 REFUSALS: list[tuple[str, dict[str, Any], list[str]]] = [
-    ("no transport security", {"transport.insecure": False}, ["--insecure"]),
+    (
+        "no certificates",
+        {"transport.authority": "nowhere/ca.pem"},
+        ["nowhere/ca.pem: no such file", "ca init", "--insecure"],
+    ),
     (
         "no room for any upload",
         {"limits.staging_ram_bytes": 0, "limits.staging_disk_bytes": 0},
@@ -158,7 +163,7 @@ def one_round(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("one-round")
     with federation_in(root, **{"run.rounds": 2}) as federation:
         coordinator = federation.start_coordinator()
-        with RawWorker(f"127.0.0.1:{federation.port}", "w", SETTINGS["run.clients"]) as worker:
+        with federation.raw_worker("w", SETTINGS["run.clients"]) as worker:
             worker.attend().learn()
             worker.contribute(worker.expect("train"))
             federation.until(lambda: federation.status().version.number == 1, "one round is committed")
@@ -249,7 +254,7 @@ def test_after_all_those_refusals_the_run_goes_on(stopped: Federation) -> None:
     """A refused start leaves the state directory as it was."""
     assert refusal(stopped, **{"run.seed": 6})[0] == CONFIG
     coordinator = stopped.start_coordinator()
-    with RawWorker(f"127.0.0.1:{stopped.port}", "w", SETTINGS["run.clients"]) as worker:
+    with stopped.raw_worker("w", SETTINGS["run.clients"]) as worker:
         run = stopped.store()
         record = run.current_run()
         included = {each.client: each.last_committed_round for each in run.clients()}

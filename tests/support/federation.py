@@ -19,6 +19,9 @@ import grpc
 from prometheus_client.parser import text_string_to_metric_families
 
 from coordinator.store.sqlite import SqliteStore
+from pki import Pki, open_channel
+from raw_worker import RawWorker
+from ssd.trust.names import Role
 from ssd_proto.v1 import operator_pb2 as operator_pb
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -111,12 +114,14 @@ def read_events(log: Path, name: str | None = None) -> list[dict[str, Any]]:
 
 
 class Federation:
-    """A coordinator and any number of workers in one directory."""
+    """A coordinator and any number of workers in one directory, under TLS unless a test needs it otherwise."""
 
-    def __init__(self, root: Path, **changes: Any) -> None:
+    def __init__(self, root: Path, *, insecure: bool = False, **changes: Any) -> None:
         self.root = root
+        self.pki = None if insecure else Pki(root / "pki")
         self.port = free_port()
         self.http_port = free_port()
+        self.address = f"127.0.0.1:{self.port}"
         self.state_dir = root / "coordinator"
         self.coordinator: Daemon | None = None
         self.workers: dict[str, Daemon] = {}
@@ -126,7 +131,7 @@ class Federation:
                 "http_listen": f"127.0.0.1:{self.http_port}",
                 "state_dir": str(self.state_dir),
             },
-            "transport": {"insecure": True},
+            "transport": {"insecure": insecure},
             "run": {"mode": "reproducible", "rounds": 3, "seed": 5, "when_done": "exit"},
             "round": {"cohort_size": 10, "retry_seconds": 0.2},
             "limits": {"heartbeat_seconds": 1.0, "min_free_bytes": 0},
@@ -179,7 +184,7 @@ class Federation:
                     "state_dir": str(self.root / "workers" / name),
                     "device": "cpu",
                 },
-                "transport": {"insecure": True},
+                "transport": self._worker_transport(name),
                 "data": {"clients": list(clients)},
                 "log": {"format": "json", "level": "info"},
             },
@@ -190,6 +195,11 @@ class Federation:
         daemon = Daemon([*_program("worker", fault), "run", "--config", str(path)], self.root / f"{name}.log")
         self.workers[name] = daemon
         return daemon
+
+    def _worker_transport(self, name: str) -> dict[str, Any]:
+        if self.pki is None:
+            return {"insecure": True}
+        return {"identity_dir": str(self.pki.worker(name))}
 
     # ------------------------------------------------------------------------------------------- waiting
 
@@ -226,8 +236,22 @@ class Federation:
     def store(self) -> SqliteStore:
         return SqliteStore(self.state_dir)
 
+    def channel(self, role: Role = Role.OPERATOR, name: str = "operator", **options: Any) -> grpc.Channel:
+        """A channel as somebody."""
+        return open_channel(self.address, self.pki, role, name, list(options.items()))
+
+    def raw_worker(self, name: str, clients: Sequence[str], **changes: Any) -> RawWorker:
+        """A worker made by hand, not attending yet."""
+        return RawWorker(self.address, name, clients, pki=self.pki, **changes)
+
+    @property
+    def verb_arguments(self) -> list[str]:
+        """What an operator's verb needs to reach this coordinator."""
+        how = ["--insecure"] if self.pki is None else ["--pki", str(self.pki.folder)]
+        return ["--address", self.address, *how]
+
     def operator(self, call: str, request: Any, reply: Any) -> Any:
-        with grpc.insecure_channel(f"127.0.0.1:{self.port}") as channel:
+        with self.channel() as channel:
             method = channel.unary_unary(
                 f"/ssd_proto.v1.Operator/{call}", type(request).SerializeToString, reply.FromString
             )

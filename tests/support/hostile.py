@@ -41,13 +41,14 @@ Counts = dict[tuple[str, ...], float]
 class Site:
     """A federation in the middle of its last round; `alpha` hosts two clients of the cohort, `beta` the third.
 
+    Calls are made by hand and without TLS unless it is `insecure=False`.
     With `open_round=False` it is at its very beginning and `alpha` hosts everybody.
     """
 
-    def __init__(self, root: Path, *, open_round: bool = True, **changes: Any) -> None:
+    def __init__(self, root: Path, *, open_round: bool = True, insecure: bool = True, **changes: Any) -> None:
         self.settings = {**SETTINGS, **changes}
-        self.federation = Federation(root, **self.settings)
-        self.address = f"127.0.0.1:{self.federation.port}"
+        self.federation = Federation(root, insecure=insecure, **self.settings)
+        self.address = self.federation.address
         self.open_round = open_round
         self.honest: dict[str, tuple[bytes, int]] = {}
         self.contributed: set[str] = set()
@@ -58,7 +59,7 @@ class Site:
         if not self.open_round:
             self.alpha = self.worker("alpha", CLIENTS)
             return self
-        with RawWorker(self.address, "probe", CLIENTS) as probe:
+        with self.federation.raw_worker("probe", CLIENTS) as probe:
             probe.attend().learn()
             probe.contribute(probe.expect("train"))
             second = probe.expect("train")
@@ -81,7 +82,7 @@ class Site:
         """An honest worker, attending; the coordinator may still believe that another one hosts its clients."""
         patience = threading.Event()
         for _ in range(200):
-            worker = RawWorker(self.address, name, clients, **changes)
+            worker = self.federation.raw_worker(name, clients, **changes)
             worker.attend()
             if worker.welcome is not None:
                 self.workers.append(worker)
@@ -249,7 +250,7 @@ def undisturbed(root: Path, settings: Mapping[str, Any]) -> list[str]:
     with Federation(root, **{**settings, "run.when_done": "exit"}) as federation:
         federation.start_coordinator()
         clients = settings["run.clients"]
-        with RawWorker(f"127.0.0.1:{federation.port}", "honest", clients) as worker:
+        with federation.raw_worker("honest", clients) as worker:
             worker.attend().learn()
             for _ in range(settings["run.rounds"]):
                 worker.contribute(worker.expect("train"))

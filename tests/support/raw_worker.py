@@ -10,6 +10,7 @@ from typing import Any
 
 import grpc
 
+from pki import Pki, open_channel
 from ssd.codec import Encoding
 from ssd.declaration import Declaration
 from ssd.digest import CHUNK_BYTES, chunk_digests
@@ -17,6 +18,7 @@ from ssd.folding import Fold, FoldPlan, encode_update
 from ssd.methods.method import ClientTask
 from ssd.methods.registry import load
 from ssd.scaling import ScalingVector
+from ssd.trust.names import Role
 from ssd.version import next_version  # noqa: F401 - part of what a worker needs; kept for tests that fetch chains
 from ssd_proto.v1 import federation_pb2 as pb
 
@@ -27,13 +29,20 @@ PATIENCE = 60.0
 class RawWorker:
     """One Attend stream and any number of data calls."""
 
-    def __init__(self, address: str, name: str, clients: Sequence[str], *, instance: str = "0" * 32) -> None:
+    def __init__(
+        self,
+        address: str,
+        name: str,
+        clients: Sequence[str],
+        *,
+        instance: str = "0" * 32,
+        pki: Pki | None = None,
+    ) -> None:
         self.name = name
         self.clients = list(clients)
         self.instance = instance
-        self.channel = grpc.insecure_channel(
-            address, options=[("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
-        )
+        options = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
+        self.channel = open_channel(address, pki, Role.WORKER, name, options)
         self.up: queue.Queue[Any] = queue.Queue()
         self.down: queue.Queue[Any] = queue.Queue()
         self.session = ""

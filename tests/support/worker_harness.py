@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -12,7 +13,8 @@ from worker.core.backoff import Backoff
 from worker.core.state import Session
 from worker.driver import Driver
 from worker.metrics import Metrics
-from worker.rpc.client import Greeting, GrpcTransport
+from worker.rpc.channels import Channels
+from worker.rpc.client import MAX_MESSAGE_BYTES, Greeting, GrpcTransport
 from worker.store import SqliteStore
 from worker.trainer import ProcessTrainer, TrainerSettings
 
@@ -93,7 +95,8 @@ def start_worker(target: str, state_dir: Path, clients: Sequence[str], *, max_ve
         max_versions=max_versions,
         backoff=Backoff(first=0.1, cap=0.4),
     )
-    transport = GrpcTransport(target, greeting, metrics.moved)
+    channels = Channels(folder=None, max_message_bytes=MAX_MESSAGE_BYTES, now=lambda: dt.datetime.now(dt.UTC))
+    transport = GrpcTransport(target, channels, greeting, metrics.moved)
     driver = Driver(session, store, transport, make_trainer, QuickClock(), metrics)
     return Worker(driver, store, trainers[0], metrics)
 

@@ -21,6 +21,7 @@ import pytest
 from coordinator import app, cli, console, errors
 from coordinator.cli import exit_code, main
 from coordinator.config import load
+from pki import Pki
 from ssd.digest import CHUNK_BYTES, digest_bytes
 from ssd.methods.registry import load as load_method
 from ssd.spec import model_digest
@@ -132,11 +133,16 @@ class ScriptedOperator(OperatorServicer):
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[tuple[ScriptedOperator, str]]:
+def pki(tmp_path_factory: pytest.TempPathFactory) -> Pki:
+    return Pki(tmp_path_factory.mktemp("pki"))
+
+
+@pytest.fixture(scope="module")
+def server(pki: Pki) -> Iterator[tuple[ScriptedOperator, str]]:
     servicer = ScriptedOperator()
     serving = grpc.server(futures.ThreadPoolExecutor(4))
     add_OperatorServicer_to_server(servicer, serving)
-    port = serving.add_insecure_port("127.0.0.1:0")
+    port = serving.add_secure_port("127.0.0.1:0", pki.server_credentials())
     serving.start()
     yield servicer, f"127.0.0.1:{port}"
     serving.stop(0).wait()
@@ -155,10 +161,11 @@ def address(server: tuple[ScriptedOperator, str]) -> str:
 
 
 @pytest.fixture(autouse=True)
-def no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def clean_environment(monkeypatch: pytest.MonkeyPatch, pki: Pki) -> None:
     for name in list(os.environ):
         if name.startswith("SSD_"):
             monkeypatch.delenv(name)
+    monkeypatch.setenv("SSD_PKI", str(pki.folder))
 
 
 Run = Callable[..., tuple[int, str, str]]
@@ -277,6 +284,30 @@ class TestVerbs:
         assert run("pause")[0] == 0
         assert operator.told == ["pause", "pause"]
 
+    def test_tls_or_not_is_said_and_certificates_are_where_it_is_said(
+        self,
+        run: Run,
+        address: str,
+        operator: ScriptedOperator,
+        pki: Pki,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        code, _, err = run("pause", "--address", address, "--insecure")
+        assert code == 3
+        assert "the coordinator speaks TLS: leave out --insecure" in err
+        monkeypatch.delenv("SSD_PKI")
+        monkeypatch.chdir(tmp_path)
+        code, _, err = run("pause", "--address", address)
+        assert code == 2
+        assert "pki/ca.pem: no such file" in err
+        assert "--pki" in err
+        assert operator.told == []
+        assert run("pause", "--address", address, "--pki", str(pki.folder))[0] == 0
+        code, _, err = run("pause", "--address", "198.51.100.7:7443", "--insecure")
+        assert code == 2
+        assert "another machine" in err
+
     def test_nobody_there(self, run: Run) -> None:
         code, out, err = run("status", "--address", "127.0.0.1:1")
         assert (code, out) == (3, "")
@@ -287,8 +318,11 @@ class TestVerbs:
         other = grpc.server(futures.ThreadPoolExecutor(1))
         port = other.add_insecure_port("127.0.0.1:0")
         other.start()
-        code, _, err = run("status", "--address", f"127.0.0.1:{port}")
+        code, _, err = run("status", "--address", f"127.0.0.1:{port}", "--insecure")
+        said = run("status", "--address", f"127.0.0.1:{port}")
         other.stop(0).wait()
+        assert said[0] == 3
+        assert "speaks no TLS" in said[2]
         assert code == 3
         assert "it is no coordinator" in err
 
@@ -504,9 +538,10 @@ class TestUsage:
         assert "Usage:" in err
 
     def test_colour_only_where_wanted(self, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-        assert "\x1b" not in run("config", "show")[2]
+        wrong = ("config", "show", "--set", "run.rounds=0")
+        assert "\x1b" not in run(*wrong)[2]
         monkeypatch.setattr(cli, "_colour", lambda: True)
-        assert "\x1b" in run("config", "show")[2]
+        assert "\x1b" in run(*wrong)[2]
         monkeypatch.undo()
         monkeypatch.setenv("NO_COLOR", "1")
         assert cli._colour() is False

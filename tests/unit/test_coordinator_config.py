@@ -215,13 +215,29 @@ when = 2020-01-01
 
 class TestContradictions:
     def test_without_tls_it_must_be_said_and_stay_on_this_machine(self) -> None:
-        with pytest.raises(ConfigInvalid, match=r"TLS is not in this version.*--insecure"):
-            load(None, {}, {})
+        assert not load(None, {"coordinator.listen": "0.0.0.0:7443"}, {}).transport.insecure
         for listen in ("0.0.0.0:7443", "192.168.1.7:7443", "coordinator.example:7443", "[::]:7443"):
             with pytest.raises(ConfigInvalid, match="open to other machines"):
                 made(coordinator__listen=listen)
         for listen in ("127.0.0.1:0", "127.3.2.1:1", "[::1]:7443", "localhost:7443", "unix:/run/c.sock"):
             assert made(coordinator__listen=listen).coordinator.listen == listen
+
+    def test_certificates_lie_beside_the_file_unless_their_paths_are_whole(self, tmp_path: Path) -> None:
+        file = tmp_path / "site" / "c.toml"
+        file.parent.mkdir()
+        file.write_text('[transport]\ncertificate = "own.pem"\nkey = "/keys/own.key"\n')
+        found = load(file, {}, {}).transport
+        assert found.authority == file.parent / "pki" / "ca.pem"
+        assert found.certificate == file.parent / "own.pem"
+        assert found.key == Path("/keys/own.key")
+        assert load(None, {}, {}).transport.authority == Path("pki/ca.pem")
+
+    def test_https_takes_a_certificate_and_its_key(self) -> None:
+        with pytest.raises(ConfigInvalid, match="takes both"):
+            made(coordinator__http_certificate="c.pem")
+        assert made().http_identity is None
+        both = made(coordinator__http_certificate="c.pem", coordinator__http_key="k.pem")
+        assert both.http_identity == (Path("c.pem"), Path("k.pem"))
 
     def test_more_updates_than_a_cohort_has(self) -> None:
         with pytest.raises(ConfigInvalid, match=r"\[round\] min_updates: .*5 updates of a cohort of 4"):

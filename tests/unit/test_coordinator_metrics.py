@@ -90,6 +90,8 @@ PROMISED = {
     "connected_clients": ("gauge", set()),
     "registered_clients": ("gauge", set()),
     "client_reinitialisations": ("counter", set()),
+    "certificate_reloads": ("counter", {"outcome"}),
+    "certificate_expiry_timestamp_seconds": ("gauge", set()),
     "client_failures": ("counter", {"reason"}),
     "loss": ("gauge", {"term"}),
     "step_norm": ("gauge", set()),

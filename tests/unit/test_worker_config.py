@@ -90,10 +90,14 @@ def test_an_unreadable_or_malformed_file_is_told(tmp_path: Path) -> None:
     assert "not valid TOML" in complaint(tmp_path, "[worker\n")
 
 
+def test_the_identity_is_in_the_state_directory_unless_said_otherwise() -> None:
+    assert load(None, {"worker.state_dir": "/w"}, {}).identity_dir == Path("/w/identity")
+    assert load(None, {"transport.identity_dir": "/ids"}, {}).identity_dir == Path("/ids")
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("", "--insecure"),
         ('[transport]\ninsecure = true\n[worker]\ncoordinator = "10.0.0.1:1"\n', "loopback"),
         ('[transport]\ninsecure = true\n[data]\nkind = "folder"\nclients = ["a"]\n', "needs a folder"),
         (

@@ -26,26 +26,15 @@ from worker.core.messages import Blob, Down, Hello, Up, UploadFate, Verdict
 from worker.errors import BlobUnavailable, CoordinatorFault, LinkBroken, SessionEnded
 from worker.ports import BlobSink, DataAccess, UploadSource
 from worker.rpc import convert, wire
+from worker.rpc.channels import Channels
 
 EOF = aio.EOF  # type: ignore[attr-defined]  # public, but missing in the stubs
 _SERVICE = "/ssd_proto.v1.Federation/"
-_MAX_MESSAGE_BYTES = 64 << 20
+MAX_MESSAGE_BYTES = 64 << 20
 """Room for the hello of a worker with 100,000 clients, and for the chunk list of any blob."""
+_UNAVAILABLE = grpc.StatusCode.UNAVAILABLE.name.lower()
 _CHUNKS_IN_HAND = 8
 """Received chunks that may wait for the hashing thread."""
-_OPTIONS = (
-    ("grpc.max_receive_message_length", _MAX_MESSAGE_BYTES),
-    ("grpc.max_send_message_length", _MAX_MESSAGE_BYTES),
-    ("grpc.keepalive_time_ms", 20_000),
-    ("grpc.keepalive_timeout_ms", 10_000),
-    ("grpc.http2.max_pings_without_data", 0),
-    ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 1_000),
-    ("grpc.max_reconnect_backoff_ms", 2_000),
-    ("grpc.use_local_subchannel_pool", 1),
-    ("grpc.enable_retries", 0),
-    ("grpc.http2.lookahead_bytes", 4 << 20),
-)
 _SESSION_REASONS = frozenset({"no_session", "fenced", "silent"})
 _DISCARD_REASONS = frozenset(
     {
@@ -94,8 +83,11 @@ class GrpcTransport:
     `count(direction, bytes)` is told of every body byte moved, for metrics.
     """
 
-    def __init__(self, target: str, greeting: Greeting, count: Callable[[str, int], None]) -> None:
+    def __init__(
+        self, target: str, channels: Channels, greeting: Greeting, count: Callable[[str, int], None]
+    ) -> None:
         self._target = target
+        self._channels = channels
         self._greeting = greeting
         self._count = count
         self._data: dict[str, Any] = {}
@@ -117,12 +109,16 @@ class GrpcTransport:
             memory=memory,
         )
         # A channel of its own for every try: no backoff state and no resolved address outlives a failure.
-        channel: Any = aio.insecure_channel(self._target, options=_OPTIONS)
+        channel = self._channels.open(self._target)
         call = channel.stream_stream(_SERVICE + "Attend")()
         stream = GrpcStream(call)
         try:
             await stream.write(first)
             yield stream
+        except LinkBroken as error:
+            if stream.answered or error.reason != _UNAVAILABLE:
+                raise
+            raise await self._channels.explained(self._target, error) from error
         finally:
             call.cancel()
             await channel.close()
@@ -177,7 +173,7 @@ class GrpcTransport:
         self._turn += 1
         target = targets[self._turn % len(targets)]
         if target not in self._data:
-            self._data[target] = aio.insecure_channel(target, options=_OPTIONS)
+            self._data[target] = self._channels.open(target)
         return self._data[target]
 
 
@@ -187,10 +183,13 @@ class GrpcStream:
     def __init__(self, call: Any) -> None:
         self._call = call
         self._writing = asyncio.Lock()
+        self.answered = False
+        """Whether anything ever came."""
 
     async def messages(self) -> AsyncIterator[Down]:
         """Messages down until the stream ends, which raises."""
         while (raw := await _read(self._call)) is not None:
+            self.answered = True
             message = convert.down(raw)
             if message is not None:
                 yield message
