@@ -72,6 +72,7 @@ def test_a_client_keeps_its_vector_when_it_moves_to_another_worker(tmp_path: Pat
         federation.start_coordinator()
         seen = {}
         for name, instance in (("here", "1" * 32), ("there", "2" * 32)):
+            federation.move(CLIENTS if seen else (), to=name)
             with federation.raw_worker(name, CLIENTS, instance=instance) as worker:
                 worker.attend().learn()
                 for _ in range(6):

@@ -257,6 +257,12 @@ class Federation:
             )
             return method(request, timeout=20)
 
+    def move(self, clients: Sequence[str], to: str) -> None:
+        """Give clients to a worker, whoever had them; without certificates nobody has any."""
+        for client in clients if self.pki is not None else ():
+            request = operator_pb.MoveClientRequest(client=client, worker=to)
+            self.operator("MoveClient", request, operator_pb.MoveClientReply)
+
     def status(self) -> operator_pb.StatusReply:
         return self.operator("Status", operator_pb.StatusRequest(), operator_pb.StatusReply)
 

@@ -67,6 +67,8 @@ class Site:
             self.honest = {each.client: probe.train(second, each.client) for each in second.clients}
         self.cohort = sorted(self.honest)
         (self.outsider,) = set(CLIENTS) - set(self.cohort)
+        self.federation.move([*self.cohort[:2], self.outsider], to="alpha")
+        self.federation.move(self.cohort[2:], to="beta")
         self.alpha = self.worker("alpha", [*self.cohort[:2], self.outsider])
         self.beta = self.worker("beta", self.cohort[2:])
         self.task = self.alpha.expect("train")
