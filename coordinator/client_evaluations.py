@@ -153,7 +153,7 @@ class ClientEvaluations:
                 each.give_up_at = self._now() + self._wait
 
     def collect(self) -> list[tuple[int, Mapping[str, float]]]:
-        """Versions that are over since the last call, with their measures; a version nobody measured is left out."""
+        """Versions that are over since the last call, with their measures; {} if nobody was measured."""
         now = self._now()
         for each in list(self._open.values()):
             for worker, (clients, until) in list(each.waiting.items()):
@@ -168,7 +168,7 @@ class ClientEvaluations:
             if missing or not each.sums:
                 fields = {"version": each.version, "missing": missing}
                 log_event(log, logging.WARNING, "client_evaluation_incomplete", **fields)
-        return [(each.version, describe(each.sums)) for each in over if each.sums]
+        return [(each.version, describe(each.sums) if each.sums else {}) for each in over]
 
     def _is_over(self, each: _Open, now: float) -> bool:
         if each.waiting:

@@ -16,12 +16,15 @@ from ssd.client_measures import is_client_measure
 
 log = logging.getLogger(__name__)
 
+_PROBE, _CLIENTS = "probe", "clients"
+
 
 class Evaluations:
     """At most one evaluation on probe data is under way, always of the newest version that is due.
 
     Evaluation on the clients' own images (`clients`; None if the method has none) follows the same rule of which
-    versions are due. Owned by the driver's loop.
+    versions are due. When both are over for a version, whatever came of them, the log says that it is `measured`.
+    Owned by the driver's loop.
     """
 
     def __init__(
@@ -40,6 +43,8 @@ class Evaluations:
         self._due: int | None = None
         self._asked: tuple[str, int] | None = None
         """(worker, version) under way."""
+        self._open: dict[int, set[str]] = {}
+        """Version -> which of its measurements are not over."""
 
     @property
     def newest(self) -> tuple[int, Mapping[str, float]]:
@@ -65,18 +70,36 @@ class Evaluations:
         """The daemon started at `version`."""
         if not self._is_due(version, last=last):
             return
-        if not self._records.has(version, of_clients=False):
-            self._due = version
-        if self._clients is not None and not self._records.has(version, of_clients=True):
-            self._clients.due(version)
+        probe = not self._records.has(version, of_clients=False)
+        clients = self._clients is not None and not self._records.has(version, of_clients=True)
+        self._begin(version, probe=probe, clients=clients)
 
     def committed(self, version: int, *, last: bool) -> None:
         """A version was committed and announced; the last one of a run is always measured."""
-        if not self._is_due(version, last=last):
-            return
-        self._due = version
-        if self._clients is not None:
+        if self._is_due(version, last=last):
+            self._begin(version, probe=True, clients=self._clients is not None)
+
+    def _begin(self, version: int, *, probe: bool, clients: bool) -> None:
+        self._open[version] = {_PROBE, _CLIENTS}
+        if not probe:
+            self._over(version, _PROBE)
+        else:
+            if self._due is not None:
+                self._over(self._due, _PROBE)
+            self._due = version
+        if clients and self._clients is not None:
             self._clients.due(version)
+        else:
+            self._over(version, _CLIENTS)
+
+    def _over(self, version: int, kind: str) -> None:
+        """One of a version's measurements has ended, if only because nobody will do it."""
+        still = self._open.get(version, set())
+        if kind in still:
+            still.remove(kind)
+            if not still:
+                del self._open[version]
+                log_event(log, logging.INFO, "measured", version=version)
 
     def _is_due(self, version: int, *, last: bool) -> bool:
         return self._every > 0 and (last or version % self._every == 0)
@@ -119,12 +142,15 @@ class Evaluations:
             await self._records.add(answer.version, finite)
         elif answer.error:
             log_event(log, logging.WARNING, "evaluation_failed", version=answer.version, detail=answer.error)
+        self._over(answer.version, _PROBE)
 
     async def settle(self) -> None:
         """Record the versions whose measuring is over."""
         if self._clients is not None:
             for version, values in self._clients.collect():
-                await self._records.add(version, values)
+                if values:
+                    await self._records.add(version, values)
+                self._over(version, _CLIENTS)
 
     def lost(self, worker: str) -> None:
         """A worker went away: what it was asked is due again."""
@@ -133,6 +159,8 @@ class Evaluations:
         if self._asked is not None and self._asked[0] == worker:
             if self._due is None:
                 self._due = self._asked[1]
+            else:
+                self._over(self._asked[1], _PROBE)
             self._asked = None
 
     def _evaluator(self) -> str | None:

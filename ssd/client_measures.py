@@ -14,9 +14,10 @@ import math
 import re
 from collections.abc import Mapping
 
-CLIENTS, ACCURACY_SUM, ACCURACY_SQUARES = "clients", "accuracy_sum", "accuracy_squares"
+CLIENTS, WITH_ACCURACY = "clients", "clients_with_accuracy"
+ACCURACY_SUM, ACCURACY_SQUARES = "accuracy_sum", "accuracy_squares"
 CORRECT, IMAGES = "correct", "images"
-RESERVED = frozenset({CLIENTS, ACCURACY_SUM, ACCURACY_SQUARES})
+RESERVED = frozenset({CLIENTS, WITH_ACCURACY, ACCURACY_SUM, ACCURACY_SQUARES})
 PREFIX = "client_sum_"
 MOST_NAMES = 64
 MOST_ABSOLUTE = 1e15
@@ -46,6 +47,7 @@ def add_client(sums: Mapping[str, float], measured: Mapping[str, float]) -> dict
         if not 0 <= values[CORRECT] <= values[IMAGES] or values[IMAGES] == 0:
             raise BadMeasures(f"{values[CORRECT]:g} correct of {values[IMAGES]:g} images")
         accuracy = values[CORRECT] / values[IMAGES]
+        values[WITH_ACCURACY] = 1.0
         values[ACCURACY_SUM], values[ACCURACY_SQUARES] = accuracy, accuracy * accuracy
     return add(sums, values)
 
@@ -71,12 +73,13 @@ def check(sums: Mapping[str, float], clients: int) -> None:
             raise BadMeasures(f"{name} is {value}")
     if sums.get(CLIENTS) != clients:
         raise BadMeasures(f"sums over {sums.get(CLIENTS, 0):g} clients, but {clients} are named")
-    accuracy = {ACCURACY_SUM, ACCURACY_SQUARES, CORRECT, IMAGES}
-    if accuracy & set(sums) and not (accuracy <= set(sums) and sums[IMAGES] > 0):
+    accuracy = {WITH_ACCURACY, ACCURACY_SUM, ACCURACY_SQUARES, CORRECT, IMAGES}
+    if accuracy & set(sums) and not (accuracy <= set(sums) and sums[IMAGES] > 0 and sums[WITH_ACCURACY] >= 1):
         raise BadMeasures(f"accuracies are {', '.join(sorted(accuracy))} together, of one image at least")
     for total, limit in (
-        (ACCURACY_SUM, clients),
-        (ACCURACY_SQUARES, clients),
+        (WITH_ACCURACY, clients),
+        (ACCURACY_SUM, sums.get(WITH_ACCURACY, 0.0)),
+        (ACCURACY_SQUARES, sums.get(WITH_ACCURACY, 0.0)),
         (CORRECT, sums.get(IMAGES, 0.0)),
     ):
         if not 0 <= sums.get(total, 0.0) <= limit:
@@ -86,14 +89,14 @@ def check(sums: Mapping[str, float], clients: int) -> None:
 def describe(sums: Mapping[str, float]) -> dict[str, float]:
     """The measures of a version.
 
-    `personalised_clients`: how many clients were measured; with accuracies also `personalised_accuracy`, their mean,
-    `personalised_accuracy_std`, their standard deviation (of the population, not of a sample), and
+    `personalised_clients`: how many clients were measured; with accuracies also `personalised_accuracy`, the mean
+    of those that have one, `personalised_accuracy_std`, their standard deviation (of the population, not of a sample), and
     `pooled_client_accuracy`, correct out of all images. Whatever else a method returned keeps its sum, as
     `client_sum_<name>`.
     """
-    count = sums[CLIENTS]
-    out = {"personalised_clients": count}
+    out = {"personalised_clients": sums[CLIENTS]}
     if ACCURACY_SUM in sums:
+        count = sums[WITH_ACCURACY]
         mean = sums[ACCURACY_SUM] / count
         variance = sums[ACCURACY_SQUARES] / count - mean * mean
         out["personalised_accuracy"] = mean

@@ -47,7 +47,8 @@ def evaluate_clients(
 ) -> tuple[dict[str, float], list[str]]:
     """Sums over the clients, and the clients that are in them.
 
-    A client without test images is left out, and one whose measuring fails, which the log tells. `check` is called
+    A client without test images or of which the method measures nothing is left out, and one whose measuring fails,
+    which the log tells. `check` is called
     between clients; what it raises ends the job.
 
     Raises:
@@ -63,7 +64,7 @@ def evaluate_clients(
         check()
         try:
             values = _measure(method, declaration, order, client, data, methods.device(device))
-            if values is None:
+            if not values:
                 continue
             sums = add_client(sums, values)
         except Exception as error:  # whatever a method raises costs this client only

@@ -18,7 +18,7 @@ from typing import Any
 
 from ssd.data import partition as partitions
 from ssd.digest import digest_bytes
-from ssd.experiment.layout import CONFIG, RESULT, TRAINED, missing_measures, read_json, write_json
+from ssd.experiment.layout import CODE, CONFIG, RESULT, TRAINED, missing_measures, read_json, write_json
 from ssd.experiment.measuring import answer, measure_arguments, measured, partition_arguments
 from ssd.experiment.stale import end_daemons_of
 from ssd.federating.children import Children, interruptible
@@ -140,7 +140,7 @@ def run_cell(task: CellTask, children: Children, say: Saying) -> None:
             device=task.device,
         )
         values = measured(children, name, arguments, folder)
-        result["measures"][name] = {"how": dict(how), "values": values}
+        result["measures"][name] = {"how": dict(how), "values": values, "code": code_version()}
     write_json(folder / RESULT, result)
     (folder / TRAINED).unlink(missing_ok=True)
     if not task.keep:
@@ -171,6 +171,7 @@ def _train(task: CellTask, folder: Path, children: Children, say: Saying) -> dic
         stall_seconds=task.stall_seconds,
     )
     resumed = (folder / COORDINATOR).exists()
+    code = code_of(folder)
     with children:
         federation = Federation(plan, children)
         federation.launch()
@@ -192,8 +193,18 @@ def _train(task: CellTask, folder: Path, children: Children, say: Saying) -> dic
         "measures": {},
         "versions": versions(),
         "machine": {**machine(), "device": task.device, "workers": task.workers},
-        "code": code_version(),
+        "code": code,
     }
+
+
+def code_of(folder: Path) -> str:
+    """The version of the code that trains a cell, behind those that trained it before an interruption."""
+    known = (read_json(folder / CODE) or {"versions": []})["versions"]
+    now = code_version()
+    if known[-1:] != [now]:
+        known = [*known, now]
+        write_json(folder / CODE, {"versions": known})
+    return now if known == [now] else ", then ".join(each or "an installed package" for each in known)
 
 
 def _cost(remains: Remains, wall: float, processor: float, *, resumed: bool) -> dict[str, Json]:

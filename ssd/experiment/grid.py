@@ -13,7 +13,7 @@ from typing import Any
 
 from ssd.data.errors import DataError
 from ssd.digest import digest_bytes, json_digest
-from ssd.experiment.measures import parts_for, read_measures
+from ssd.experiment.measures import Measure, parts_for, read_measures
 from ssd.experiment.options import PARTITION_OWN, accepted, arguments, command
 from ssd.experiment.settings import Experiment, MethodTable, SettingTable
 from ssd.settings import SettingsError, merge
@@ -94,6 +94,7 @@ def cells(experiment: Experiment, only: str = "") -> list[Cell]:
     made = []
     for place in places(experiment):
         setting, method = settings[place.setting], methods[place.method]
+        wanted = _wanted(measures[setting.name], method)
         config: dict[str, Json] = {
             "format": FORMAT,
             "version": VERSION,
@@ -109,11 +110,6 @@ def cells(experiment: Experiment, only: str = "") -> list[Cell]:
             "config": merge(merge(experiment.config, setting.config), method.config),
             "coordinator": merge(setting.coordinator, method.coordinator),
         }
-        wanted = {
-            name: how.to_json()
-            for name, how in measures[setting.name].items()
-            if method.measured and method.label in (how.methods or (method.label,))
-        }
         made.append(
             Cell(
                 setting=setting.name,
@@ -126,6 +122,33 @@ def cells(experiment: Experiment, only: str = "") -> list[Cell]:
             )
         )
     return [cell for cell in made if only in cell.name]
+
+
+def measures_by_place(experiment: Experiment) -> dict[str, dict[str, dict[str, Json]]]:
+    """How every cell is to be measured: the cell's name -> the measure's name -> as `Cell.measures`.
+
+    Raises:
+        SettingsError: options of a measure that the command does not take.
+    """
+    mistakes: list[str] = []
+    methods = {each.label: each for each in experiment.methods}
+    measures = {
+        each.name: read_measures(experiment.evaluation.measures, kind_of(experiment, each), mistakes)
+        for each in experiment.settings
+    }
+    if mistakes:
+        raise SettingsError(list(dict.fromkeys(mistakes)))
+    return {
+        place.name: _wanted(measures[place.setting], methods[place.method]) for place in places(experiment)
+    }
+
+
+def _wanted(measures: Mapping[str, Measure], method: MethodTable) -> dict[str, dict[str, Json]]:
+    return {
+        name: how.to_json()
+        for name, how in measures.items()
+        if method.measured and method.label in (how.methods or (method.label,))
+    }
 
 
 def kind_of(experiment: Experiment, setting: SettingTable) -> str:

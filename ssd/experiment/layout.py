@@ -7,6 +7,7 @@
     OUT/partitions/SETTING-seed-N-OPTIONS.json
     OUT/cells/SETTING/METHOD/seed-N/
         config.json                what training depends on; written first, compared ever after
+        code.json                  the versions of the code that trained it, more than one after an interruption
         trained.json               what the federation left behind; there as soon as training is over
         encoder.safetensors
         result.json                trained.json and the final measures: the cell is finished
@@ -27,6 +28,7 @@ from ssd.files import write_atomically
 Json = Any
 LOCK = ".ssd-experiment"
 RESULT, TRAINED, CONFIG, TASK = "result.json", "trained.json", "config.json", "task.json"
+CODE = "code.json"
 EXPERIMENT, CLAIMS = "experiment.json", "claims.json"
 
 

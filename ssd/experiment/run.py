@@ -14,7 +14,7 @@ from rich.console import Console
 
 from ssd.digest import json_digest
 from ssd.experiment.cell import CellTask
-from ssd.experiment.grid import Cell, places
+from ssd.experiment.grid import Cell, cells, places
 from ssd.experiment.layout import (
     CLAIMS,
     EXPERIMENT,
@@ -81,13 +81,14 @@ def run_experiment(
         keep: keep the daemons' state directories.
 
     Raises:
-        CellRefused: the folder is in use or somebody else's, or holds cells of other settings.
+        CellRefused: the folder is in use or somebody else's, or holds cells of other settings, `made` or not: a
+            report compares all of them.
         KeyboardInterrupt: interrupted; everything has been stopped.
         OSError: the folder cannot be written.
     """
     with claimed(out), interruptible():
         refusals = []
-        for cell in made:
+        for cell in cells(experiment):
             try:
                 refuse_changes(out, cell)
             except CellRefused as refused:

@@ -172,8 +172,19 @@ class Experiment:
         for method in self.methods:
             wanted += [(f"methods {method.label!r}.settings", name, names) for name in method.settings]
         mistakes += [unknown_key(value, known, where) for where, value, known in wanted if value not in known]
+        if not mistakes:
+            mistakes += [
+                f"claims {claim.name!r}: no setting it is about has both {claim.method!r} and {claim.against!r}"
+                for claim in self.claims
+                if not any(self._judges(claim, setting) for setting in names)
+            ]
         if mistakes:
             raise ValueError("; ".join(mistakes))
+
+    def _judges(self, claim: ClaimTable, setting: str) -> bool:
+        """Whether both methods of a claim have cells in a setting that it is about."""
+        there = {each.label for each in self.methods if setting in (each.settings or (setting,))}
+        return claim.setting in (None, setting) and {claim.method, claim.against} <= there
 
     @property
     def base(self) -> str:

@@ -131,7 +131,6 @@ class Federation:
         if self.progress.round >= self._plan.rounds:
             # An earlier attempt came as far as that; only the last evaluation may be missing.
             self._finished = True
-            self._evaluated |= int(self._ask("status")["evaluated_version"]) == self.progress.round
         assert self._identities is not None
         for name, tables in self._workers(self._address).items():
             self._identities.worker(name, trains=bool(tables["data"]["clients"]))
@@ -161,11 +160,10 @@ class Federation:
             case "run_finished":
                 self._finished = True
                 progress.phase = "evaluating"
-            case "evaluated" if event.get("version") == self._plan.rounds:
+            case "measured" if event.get("version") == self._plan.rounds:
                 self._evaluated = True
             case "evaluation_failed":
                 progress.notes.append(f"evaluation failed: {event.get('detail', '')}")
-                self._evaluated = self._evaluated or event.get("version") == self._plan.rounds
             case "task_failed":
                 detail = event.get("detail", "")
                 progress.notes.append(f"{event.get('client')} failed ({event.get('reason')}): {detail}")

@@ -121,7 +121,15 @@ class AlignUniform:
         return ()
 
     def initial(self, seed: int, warm_start: Path | None) -> NDArray[np.float32]:
-        """See `Method.initial`."""
+        """See `Method.initial`.
+
+        Raises:
+            ValueError: a warm start with `start = "own"`: a client that joins late would not receive it.
+        """
+        if warm_start is not None and self._config.start == "own":
+            raise ValueError(
+                f'{self._name} with start = "own" starts every client from the run\'s seed and takes no warm start'
+            )
         parts = self._parts()
         for part, module in parts.items():
             initialise(module, torch.Generator().manual_seed(RandomStream("initial", part, seed).seed64()))
@@ -150,8 +158,7 @@ class AlignUniform:
         with deterministic(device, task.threads):
             model = self._model(device)
             local = task.state.get(BUFFERS)
-            own = task.state.get(OWN) if self._config.start == "own" else None
-            start = task.base if own is None else np.asarray(own, dtype=np.float32)
+            start = self._start(task)
             buffers = None if local is None else np.asarray(local, dtype=np.float32)
             quality = self._quality_sums(task, model, source, buffers)
             model.load(start, buffers)
@@ -182,6 +189,14 @@ class AlignUniform:
             | quality,
             state=state,
         )
+
+    def _start(self, task: ClientTask) -> NDArray[np.float32]:
+        """[n] what the visit starts from."""
+        if self._config.start == "received":
+            return task.base
+        # Version 0 for a client without a model of its own, even if it joins late: the received one is the others'.
+        own = task.state.get(OWN)
+        return self.initial(task.run_seed, None) if own is None else np.asarray(own, dtype=np.float32)
 
     def _quality_sums(
         self,

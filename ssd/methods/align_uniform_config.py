@@ -55,8 +55,8 @@ class AlignUniformConfig(TrainingOptions):
     weighting: Literal["batches", "images"] = "batches"
     """What a client's aggregation weight counts: mini-batches per epoch (official code) or images (paper)."""
     start: Literal["received", "own"] = "received"
-    """What a visit starts from: the received version, or the model the client was left with after its last visit, which
-    then is its state. With `own` nobody learns from anybody, and the averaged model is an irrelevant by-product."""
+    """What a visit starts from: the received version, or the model the client was left with after its last visit (before
+    its first one: version 0), which then is its state. With `own` nobody learns from anybody, and the averaged model is an irrelevant by-product."""
     buffers: BufferPolicy = "averaged"
     quality: QualityOptions | None = None
     """Representation quality from sums over the clients' own images, in the rounds that follow an evaluated version.

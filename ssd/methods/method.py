@@ -157,7 +157,8 @@ class EvaluatesClients(Protocol):
     """What a method with `client_evaluation` in its declaration has besides `Method`."""
 
     def evaluate_client(self, task: ClientEvaluationTask, train: object, test: object) -> Mapping[str, float]:
-        """Additive numbers on one client's own images; `correct` out of `images` make its accuracy.
+        """Additive numbers on one client's own images; `correct` out of `images` make its accuracy. {}: there is
+        nothing to measure, and the client is left out.
 
         Names are words of `[a-z][a-z0-9_]*`; see `ssd.client_measures` for what becomes of them.
 

@@ -134,8 +134,8 @@ def answer(clients: str, version: int = 0, **changes: Any) -> Evaluated:
     """Every client got 3 of 4 images right."""
     count = len(clients)
     sums = {
-        "clients": count, "correct": 3 * count, "images": 4 * count, "accuracy_sum": 0.75 * count,
-        "accuracy_squares": 0.5625 * count,
+        "clients": count, "correct": 3 * count, "images": 4 * count, "clients_with_accuracy": count,
+        "accuracy_sum": 0.75 * count, "accuracy_squares": 0.5625 * count,
     }  # fmt: skip
     values = {name: float(value) for name, value in sums.items()} if clients else {}
     return Evaluated(
@@ -159,8 +159,8 @@ def test_every_worker_is_asked_for_its_clients_before_it_gets_a_task_and_the_ans
         assert asked(second) == [(0, ("c",))]
         await subject.attendance.evaluation_done(first, answer("ab"))
         assert recorded(subject) == {}, "the other worker's answer is missing"
-        half = answer("c", values={"clients": 1.0, "correct": 0.0, "images": 12.0, "accuracy_sum": 0.0,
-                                   "accuracy_squares": 0.0})  # fmt: skip
+        half = answer("c", values={"clients": 1.0, "correct": 0.0, "images": 12.0,
+                                   "clients_with_accuracy": 1.0, "accuracy_sum": 0.0, "accuracy_squares": 0.0})  # fmt: skip
         await subject.attendance.evaluation_done(second, half)
         values = recorded(subject)[0]
         assert values == pytest.approx(
@@ -190,6 +190,46 @@ def test_probe_and_clients_of_one_version_share_a_record_in_either_order(tmp_pat
         assert recorded(subject)[0]["personalised_accuracy"] == 0.75
 
     simulate(tmp_path, scene)
+
+
+@pytest.mark.parametrize("clients_first", [True, False])
+def test_a_version_is_measured_when_the_probe_and_the_clients_both_are(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, clients_first: bool
+) -> None:
+    """Whoever takes a run's last numbers away waits for this: either may be the slower one."""
+    caplog.set_level("INFO")
+
+    async def scene(subject: Driver, _clock: ManualClock) -> None:
+        worker = await subject.attendance.attach(claim("w1", "abc"), (1, 1), TESTED)
+        evaluator = await subject.attendance.attach(claim("e", ""), (1, 1), Capabilities(evaluates=True))
+        answers = [
+            (worker, answer("abc")),
+            (evaluator, Evaluated(version=0, values={}, error="the images are gone")),
+        ]
+        for session, done in answers if clients_first else reversed(answers):
+            assert "measured" not in caplog.messages
+            await subject.attendance.evaluation_done(session, done)
+        assert caplog.messages.count("measured") == 1
+
+    simulate(tmp_path, scene)
+
+
+def test_a_version_no_client_can_be_measured_for_is_measured_all_the_same(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+
+    async def scene(subject: Driver, _clock: ManualClock) -> None:
+        evaluator = await subject.attendance.attach(claim("e", ""), (1, 1), Capabilities(evaluates=True))
+        probe = Evaluated(version=0, values={"knn_all": 0.5}, error="")
+        await subject.attendance.evaluation_done(evaluator, probe)
+        assert "measured" not in caplog.messages
+        await subject.attendance.attach(claim("w1", "abc"), (1, 1), Capabilities(labels=True))
+        await settle()
+        assert caplog.messages.count("measured") == 1
+        assert recorded(subject) == {0: {"knn_all": 0.5}}
+
+    simulate(tmp_path, scene, needs_images=True)
 
 
 def test_a_worker_that_comes_back_is_asked_again_and_one_that_stays_away_is_left_out(tmp_path: Path) -> None:

@@ -46,6 +46,15 @@ def test_a_small_client_counts_as_much_as_a_large_one_and_an_image_as_much_as_an
     assert measures["pooled_client_accuracy"] == 0.01
 
 
+def test_a_client_without_an_accuracy_does_not_pull_the_mean_down() -> None:
+    sums = add_client(sums_of([(8, 10), (6, 10)]), {"regret": 1.0})
+    check(sums, 3)
+    measures = describe(sums)
+    assert measures["personalised_clients"] == 3
+    assert measures["personalised_accuracy"] == pytest.approx(0.7)
+    assert measures["personalised_accuracy_std"] == pytest.approx(0.1)
+
+
 def test_without_accuracies_only_sums_are_told() -> None:
     sums = add_client(add_client({}, {"regret": 1.5}), {"regret": 2.0})
     check(sums, 2)
@@ -76,6 +85,7 @@ GOOD = {
     "clients": 2.0,
     "correct": 3.0,
     "images": 9.0,
+    "clients_with_accuracy": 2.0,
     "accuracy_sum": 0.6,
     "accuracy_squares": 0.2,
     "loss": 1.0,
@@ -91,6 +101,8 @@ GOOD = {
         {"images": 0.0, "correct": 0.0},
         {"accuracy_sum": 2.1},
         {"accuracy_squares": -0.1},
+        {"clients_with_accuracy": 3.0},
+        {"clients_with_accuracy": 0.0, "accuracy_sum": 0.0, "accuracy_squares": 0.0},
         {"loss": math.nan},
         {"loss": 1e300},
         {"Loss": 1.0},
@@ -104,7 +116,7 @@ def test_sums_no_worker_can_have_are_refused(change: dict[str, float]) -> None:
         check({**GOOD, **change}, 2)
 
 
-@pytest.mark.parametrize("missing", ["clients", "correct", "images", "accuracy_sum", "accuracy_squares"])
+@pytest.mark.parametrize("missing", sorted(set(GOOD) - {"loss"}))
 def test_incomplete_sums_are_refused(missing: str) -> None:
     with pytest.raises(BadMeasures):
         check({name: value for name, value in GOOD.items() if name != missing}, 2)

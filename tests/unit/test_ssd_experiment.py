@@ -13,6 +13,7 @@ import pytest
 from click.testing import CliRunner
 from rich.console import Console
 
+from ssd.experiment import cell as cell_process
 from ssd.experiment.cli import experiment
 from ssd.experiment.grid import Cell, cells, check_methods, differing, needs_root
 from ssd.experiment.layout import (
@@ -28,7 +29,7 @@ from ssd.experiment.layout import (
 from ssd.experiment.live import Display
 from ssd.experiment.measuring import measure_arguments
 from ssd.experiment.options import arguments, command
-from ssd.experiment.run import claimed
+from ssd.experiment.run import claimed, run_experiment
 from ssd.experiment.settings import load, parse
 from ssd.federating.records import DaemonFailed
 from ssd.settings import SettingsError
@@ -213,6 +214,16 @@ def test_a_methods_file_is_sought_beside_the_experiment_and_its_content_is_part_
             {"claims": [{"name": "c", "text": "t", "measure": "m", "method": "ssd", "against": "bas"}]},
             "did you mean 'base'",
         ),
+        (
+            {
+                "methods": [FILE["methods"][0], {"name": "ssd", "settings": ["silo"]}],
+                "claims": [
+                    {"name": "c", "text": "t", "measure": "m", "method": "ssd", "against": "base",
+                     "setting": "device"}
+                ],
+            },
+            "claims 'c': no setting it is about has both 'ssd' and 'base'",
+        ),
     ],
 )  # fmt: skip
 def test_a_mistake_in_the_file_is_named(tables: dict[str, Any], words: str) -> None:
@@ -274,6 +285,27 @@ def test_a_folder_of_another_configuration_is_refused_and_of_the_same_is_not(tmp
     (other,) = (each for each in grid(changed(config={"lr": 0.5})) if each.name == cell.name)
     with pytest.raises(CellRefused, match=r"config\.lr: 0\.1 there, 0\.5 now"):
         refuse_changes(tmp_path, other)
+
+
+def test_a_part_of_a_grid_is_refused_where_other_cells_were_trained_otherwise(tmp_path: Path) -> None:
+    """A report would compare them with what is trained now."""
+    (trained,) = grid(only="silo/base/seed-3")
+    with claimed(tmp_path):
+        folder_of(tmp_path, trained).mkdir(parents=True)
+        write_json(folder_of(tmp_path, trained) / CONFIG, trained.config)
+    value = parse(changed(config={"lr": 0.5}), Path())
+    wanted = cells(value, "silo/ssd/seed-3")
+    with pytest.raises(CellRefused, match=r"silo/base/seed-3 was run with other settings"):
+        run_experiment(value, wanted, tmp_path, Console(file=io.StringIO()), root=None, jobs=1, keep=False)
+    assert not (tmp_path / "experiment.json").exists()
+
+
+def test_a_cell_says_with_which_code_it_was_begun_and_taken_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for version, told in (("v1", "v1"), ("v1", "v1"), ("v2", "v1, then v2"), ("v1", "v1, then v2, then v1")):
+        monkeypatch.setattr(cell_process, "code_version", lambda version=version: version)
+        assert cell_process.code_of(tmp_path) == told
 
 
 def test_a_cell_is_finished_when_it_has_every_measure_as_it_is_wanted(tmp_path: Path) -> None:

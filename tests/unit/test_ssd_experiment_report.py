@@ -44,6 +44,7 @@ FILE: dict[str, Any] = {
         {"name": "fed_align_uniform", "label": "base", "title": "Base <b>"},
         {"name": "ssd", "title": "SSD | ours"},
     ],
+    "evaluation": {"measures": [{"draws": 3}]},
     "claims": [CLAIM],
 }
 KNN = {"base": {1: 0.50, 2: 0.60, 3: 0.55}, "ssd": {1: 0.53, 2: 0.64, 3: 0.60}}
@@ -80,6 +81,34 @@ def experiment_in(folder: Path, missing: tuple[str, ...] = (), **tables: Any) ->
                 (folder / "cells" / name).mkdir(parents=True)
                 write_json(folder / "cells" / name / "result.json", result(method, seed))
     return read(folder)
+
+
+# What belongs together.
+
+
+def test_numbers_that_were_taken_otherwise_than_the_others_are_left_out_and_named(tmp_path: Path) -> None:
+    experiment_in(tmp_path)
+    folder = tmp_path / "cells/silo/ssd/seed-2"
+    older = result("ssd", 2)
+    older["measures"][""]["how"]["arguments"] = ["--draws", "5"]
+    write_json(folder / "result.json", older)
+    results = read(tmp_path)
+    assert results.values("silo", "ssd", "knn_all") == {1: 0.53, 3: 0.60}
+    assert verdicts(results)[0].word == "undecided"
+    told = markdown(document(results, {}), tmp_path)
+    assert "left out: silo/ssd/seed-2: the measure without a name." in told
+    write_json(folder / "result.json", result("ssd", 2))
+    assert "left out" not in markdown(document(read(tmp_path), {}), tmp_path)
+
+
+def test_a_mean_over_some_of_the_clients_is_said_to_be_one(tmp_path: Path) -> None:
+    experiment_in(tmp_path)
+    for seed, measured in ((1, 4.0), (2, 3.0)):
+        found = result("ssd", seed)
+        found["evaluations"]["2"]["personalised_clients"] = measured
+        write_json(tmp_path / f"cells/silo/ssd/seed-{seed}" / "result.json", found)
+    told = markdown(document(read(tmp_path), {}), tmp_path)
+    assert "Not all of the 4 clients were measured at the end: silo/ssd/seed-2: 3." in told
 
 
 # Arithmetic.

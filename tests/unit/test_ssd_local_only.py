@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -28,18 +30,33 @@ def after_two(method: local_only_ssl.LocalOnly, state: dict[str, np.ndarray]) ->
 
 
 def test_the_first_visit_is_fed_align_uniforms() -> None:
-    ours, base = train(local_only_ssl.create(SMALL)), train(fed_align_uniform.create(SMALL))
+    ours, base = (
+        train(method, base=method.initial(5, None))  # the run's seed
+        for method in (local_only_ssl.create(SMALL), fed_align_uniform.create(SMALL))
+    )
     assert np.array_equal(ours.delta, base.delta)
     assert base.state == {}
+
+
+def test_a_client_that_joins_late_learns_from_nobody_either() -> None:
+    method = local_only_ssl.create(SMALL)
+    others = method.initial(9, None) + np.float32(0.25)
+    late, early = train(method, round=7, base=others), train(method, round=7)
+    assert np.array_equal(late.state["parameters"], early.state["parameters"])
+
+
+def test_a_warm_start_that_late_clients_would_not_get_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no warm start"):
+        local_only_ssl.create(SMALL).initial(0, tmp_path / "encoder.safetensors")
 
 
 def test_two_visits_alone_are_two_visits_to_a_federation_of_one() -> None:
     """With one client the average is its model, so both ways give one result (up to the delta's rounding)."""
     alone, together = local_only_ssl.create(SMALL), fed_align_uniform.create(SMALL)
-    base = together.initial(0, None)
-    first = train(alone)
+    base = together.initial(5, None)  # the run's seed
+    first = train(alone, base=base)
     own = train(alone, round=2, state=first.state).state["parameters"]
-    version = base + train(together).delta
+    version = base + train(together, base=base).delta
     version = version + train(together, round=2, base=version).delta
     assert np.allclose(own, version, atol=1e-5)
 

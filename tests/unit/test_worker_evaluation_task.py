@@ -27,6 +27,8 @@ class Fussy(SyntheticMethod):
     def evaluate_client(self, task, train, test):
         if task.client_id == "raises":
             raise RuntimeError("no")
+        if task.client_id == "nothing":
+            return {}
         if task.client_id == "lies":
             return {"correct": 2, "images": 1}
         if task.client_id == "burns":
@@ -81,7 +83,7 @@ def test_the_answer_is_the_sum_over_clients_each_with_its_state_and_scaling_vect
     assert measured == ["a", "b"]
     check(sums, 2)
     assert sums == {
-        "clients": 2, "correct": 2, "images": 8, "accuracy_sum": 0.5, "accuracy_squares": 0.125,
+        "clients": 2, "correct": 2, "images": 8, "clients_with_accuracy": 2, "accuracy_sum": 0.5, "accuracy_squares": 0.125,
         "scaled": 5, "state": 7, "artefact": 6,
     }  # fmt: skip
 
@@ -96,6 +98,15 @@ def test_a_client_that_cannot_be_measured_costs_only_itself(
     reasons = [record.fields["reason"] for record in caplog.records if hasattr(record, "fields")]
     assert reasons == ["training_failed", "bad_measures", "state_unreadable"]
     assert measure(tmp_path, [client("raises")]) == ({}, [])
+
+
+def test_a_client_the_method_has_nothing_to_measure_of_is_left_out_without_a_word(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    sums, measured = measure(tmp_path, [client("nothing"), client("a")])
+    assert measured == ["a"]
+    check(sums, 1)
+    assert not caplog.records
 
 
 def test_a_broken_device_ends_the_job(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from statistics import fmean
 from typing import Any
 
 from ssd.digest import json_digest
-from ssd.experiment.grid import Place, places
+from ssd.experiment.grid import Place, measures_by_place, places
 from ssd.experiment.layout import CLAIMS, EXPERIMENT, RESULT, folder_of, read_json
 from ssd.experiment.settings import ClaimTable, Experiment, parse
 from ssd.settings import SettingsError, to_json
@@ -29,7 +29,9 @@ class Results:
     cells: tuple[Place, ...]
     """All of them."""
     results: Mapping[str, Mapping[str, Json]]
-    """`result.json` by the cell's name."""
+    """`result.json` by the cell's name, without the numbers of `outdated` measures."""
+    outdated: tuple[str, ...] = ()
+    """`CELL: MEASURE` of numbers that were taken otherwise than the file says now."""
     folder: Path
 
     def of(self, setting: str, method: str, seed: int) -> Mapping[str, Json] | None:
@@ -110,12 +112,22 @@ def read(folder: Path) -> Results:
         raise SettingsError([f"{folder} holds no experiment: there is no {EXPERIMENT} in it"])
     experiment = parse(stored, folder)
     made = tuple(places(experiment))
-    found = {cell.name: read_json(folder_of(folder, cell) / RESULT) for cell in made}
+    wanted = measures_by_place(experiment)
+    results: dict[str, Mapping[str, Json]] = {}
+    outdated = []
+    for cell in made:
+        result = read_json(folder_of(folder, cell) / RESULT)
+        if result is not None:
+            stored = result["measures"]
+            valid = {
+                name: each for name, each in stored.items() if each["how"] == wanted[cell.name].get(name)
+            }
+            outdated += [
+                f"{cell.name}: {name or 'the measure without a name'}" for name in stored if name not in valid
+            ]
+            results[cell.name] = {**result, "measures": valid}
     return Results(
-        experiment=experiment,
-        cells=made,
-        results={name: result for name, result in found.items() if result is not None},
-        folder=folder,
+        experiment=experiment, cells=made, results=results, outdated=tuple(outdated), folder=folder
     )
 
 

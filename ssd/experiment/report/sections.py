@@ -9,7 +9,7 @@ from typing import Any
 from ssd.experiment.report.claims import RULE, Verdict, verdicts
 from ssd.experiment.report.document import Block, Grid, Heading, Paragraph, Picture
 from ssd.experiment.report.pictures import title_of
-from ssd.experiment.report.results import Results, finished_before
+from ssd.experiment.report.results import EVALUATED, Results, finished_before
 from ssd.experiment.report.statistics import paired, spread
 from ssd.experiment.report.words import (
     MISSING,
@@ -44,6 +44,13 @@ def document(results: Results, pictures: Mapping[str, list[Picture | Paragraph]]
     ]
     if results.missing:
         blocks.append(Paragraph(f"Missing: {', '.join(results.missing)}."))
+    if results.outdated:
+        blocks.append(
+            Paragraph(
+                f"Measured otherwise than the file says now, and left out: {', '.join(results.outdated)}. The same "
+                "`ssd experiment` measures them again."
+            )
+        )
     if experiment.claims:
         blocks += _claims(results)
     for setting in experiment.settings:
@@ -96,6 +103,8 @@ def _setting(results: Results, setting: str) -> list[Block]:
     blocks: list[Block] = [Heading(2, setting), Paragraph(_facts(results, setting))]
     if not rows:
         return [*blocks, Paragraph("No cell has a measure yet.")]
+    if told := _unmeasured_clients(results, setting):
+        blocks.append(Paragraph(told))
     means = []
     for row in rows:
         cells = [
@@ -129,6 +138,20 @@ def _setting(results: Results, setting: str) -> list[Block]:
     blocks += _commands(results, setting)
     blocks.append(_cost(results, setting, labels, titles))
     return blocks
+
+
+def _unmeasured_clients(results: Results, setting: str) -> str:
+    """Which cells' means over clients leave some out; empty if none does."""
+    table = next(each for each in results.experiment.settings if each.name == setting)
+    few = []
+    for cell in results.cells:
+        if cell.setting == setting and cell.name in results.results:
+            measured = results.numbers(cell.name).get(f"{EVALUATED}/personalised_clients", table.clients)
+            if measured < table.clients:
+                few.append(f"{cell.name}: {measured:.0f}")
+    return (
+        f"Not all of the {table.clients} clients were measured at the end: {', '.join(few)}." if few else ""
+    )
 
 
 def _absent(results: Results, setting: str, method: str) -> str:
