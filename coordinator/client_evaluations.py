@@ -160,6 +160,9 @@ class ClientEvaluations:
                 if now >= until:
                     del each.waiting[worker]
                     each.settled |= clients
+                    detail = f"no answer within {ANSWER_SECONDS:g} s: its {len(clients)} clients are left out"
+                    fields = {"version": each.version, "worker": worker, "detail": detail}
+                    log_event(log, logging.WARNING, "client_evaluation_failed", **fields)
             if self._is_over(each, now):
                 self._over.append(self._open.pop(each.version))
         over, self._over = self._over, []

@@ -8,6 +8,8 @@ counts: its blobs are orphans.
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import logging
 import math
 import shutil
@@ -39,6 +41,8 @@ log = logging.getLogger(__name__)
 SCRATCH_PREFIX = "hook-"
 """Directories in the state directory that hold what a hook reads and writes; removed at start."""
 COLLECTED = "collected"
+SLOW_SECONDS = 60.0
+"""How often the log tells of a hook that is still at it. There is no limit: only a person knows how long one may take."""
 TRIES = 3
 """How often a host may die over one hook before the run halts."""
 STATE_PREFIX = "hook."
@@ -109,6 +113,7 @@ class HookRunner:
             StorageFailed: the medium fails and the daemon is stopping.
         """
         scratch = await self._durability.write(self._scratch)
+        telling = asyncio.create_task(_tell_while_slow(newest.number + 1))
         try:
             files = await self._durability.write(
                 lambda: self._lay_out(scratch, opened, newest, rounds=rounds, values=values)
@@ -120,6 +125,9 @@ class HookRunner:
             await self._host.close()
             raise
         finally:
+            telling.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await telling
             shutil.rmtree(scratch, ignore_errors=True)
 
     async def _ask(self, files: ReductionFiles, out: Path) -> ResultFiles:
@@ -221,6 +229,22 @@ class HookRunner:
         except BaseException:
             writer.discard()
             raise
+
+
+async def _tell_while_slow(round_number: int) -> None:
+    seconds = 0.0
+    while True:
+        await asyncio.sleep(SLOW_SECONDS)
+        seconds += SLOW_SECONDS
+        detail = "the round waits for it, and so does every operator command; SIGTERM ends the coordinator and loses nothing"
+        log_event(
+            log,
+            logging.WARNING,
+            "server_hook_slow",
+            round=round_number,
+            seconds=round(seconds),
+            detail=detail,
+        )
 
 
 def _write_npy(path: Path, array: NDArray[np.generic]) -> None:

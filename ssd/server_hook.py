@@ -215,9 +215,16 @@ def _problems(result: object, declaration: Declaration) -> list[str]:
             found.append(f"a state entry {name!r} that is no array of numbers")
     metrics: Mapping[Any, Any] = result.metrics
     for name, number in metrics.items():
-        if not isinstance(name, str) or not isinstance(number, int | float) or not math.isfinite(number):
+        if not isinstance(name, str) or not _is_finite(number):
             found.append(f"a metric {name!r} that is no finite number")
     return found
+
+
+def _is_finite(number: object) -> bool:
+    try:
+        return isinstance(number, int | float) and math.isfinite(number)
+    except OverflowError:  # a whole number beyond every float
+        return False
 
 
 def _array_problems(what: str, value: object, shape: tuple[int, ...]) -> list[str]:

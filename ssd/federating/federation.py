@@ -275,7 +275,7 @@ class Federation:
         return json.loads(done.stdout)
 
 
-_IDLE = frozenset({"waiting", "phase"})
+_IDLE = frozenset({"waiting", "phase", "server_hook_slow"})
 """Events that do not show that anything moves."""
 
 

@@ -305,6 +305,21 @@ def test_clients_a_worker_could_not_measure_are_left_out_at_once(tmp_path: Path)
     simulate(tmp_path, scene)
 
 
+def test_a_worker_that_never_answers_is_given_up_and_the_log_says_so(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def scene(subject: Driver, clock: ManualClock) -> None:
+        worker = await subject.attendance.attach(claim("w1", "abc"), (1, 1), TESTED)
+        clock.now += 3601
+        worker.last_seen = clock.now
+        await settle()
+        assert "client_evaluation_failed" in caplog.messages
+        await subject.attendance.evaluation_done(worker, answer("abc"))
+        assert recorded(subject) == {}
+
+    simulate(tmp_path, scene)
+
+
 def test_a_revoked_client_is_not_waited_for(tmp_path: Path) -> None:
     async def scene(subject: Driver, _clock: ManualClock) -> None:
         worker = await subject.attendance.attach(claim("w1", "ab"), (1, 1), TESTED)

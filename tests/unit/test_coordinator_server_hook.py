@@ -290,3 +290,24 @@ def test_a_metric_may_not_take_the_name_of_a_figure_every_version_has(tmp_path: 
         scene.host._exchange = renamed  # type: ignore[method-assign]
         with pytest.raises(HookFailed, match=f"'{name}'"):
             play(scene.reduce)
+
+
+def test_a_hook_that_never_ends_is_told_of_and_can_be_given_up(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("coordinator.server_hook.SLOW_SECONDS", 0.02)
+
+    async def never(*_: Any) -> None:
+        await asyncio.Event().wait()
+
+    async def work() -> None:
+        scene = Scene(tmp_path)
+        monkeypatch.setattr(scene.host, "after_reduce", never)
+        others = asyncio.all_tasks()
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(scene.reduce(), 0.5)
+        assert asyncio.all_tasks() == others, "nothing goes on telling"
+
+    play(work)
+    assert caplog.messages.count("server_hook_slow") >= 2
+    assert not list(tmp_path.glob("hook-*"))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from pathlib import Path
 
 from ssd.federating.children import Children
 from ssd.federating.federation import Federation
+from ssd.federating.identities import Identities
 from ssd.federating.plan import FederationPlan
 
 
@@ -38,6 +40,7 @@ def test_a_run_that_had_finished_before_waits_for_what_was_not_measured_yet(tmp_
     listening = {"event": "listening", "address": "127.0.0.1:1", "http": "127.0.0.1:2", "version": 2}
     for every in (0, 1):
         watched = federation(tmp_path, every)
+        watched._identities = Identities(tmp_path / "pki", dt.datetime.now(dt.UTC))
         watched._on_event(listening)
         assert watched._finished
         assert watched._evaluated == (every == 0)

@@ -161,6 +161,7 @@ BROKEN = {
     "artefact 'drift' is not finite": "ReductionResult(artefacts={'drift': good['drift'] + np.float32(np.inf)})",
     "a state entry 's'": "ReductionResult(artefacts=good, state={'s': np.array([object()])})",
     "a metric 'm'": "ReductionResult(artefacts=good, metrics={'m': float('inf')})",
+    "a metric 'huge'": "ReductionResult(artefacts=good, metrics={'huge': 10**400})",
     "a dict instead": "{}",
     "ZeroDivisionError: division by zero": "1 / 0",
 }
