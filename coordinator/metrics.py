@@ -159,6 +159,9 @@ class CoordinatorMetrics:
         self._certificate_end = self._gauge(
             "certificate_expiry_timestamp_seconds", "When the certificate in use expires; 0 without TLS."
         )
+        self._contradictions = self._counter(
+            "history_contradictions", "Workers that remember a newer or another version than the journal has."
+        )
         self._client_failures = self._counter(
             "client_failures", "Clients that failed in an attempt, by reason.", ("reason",)
         )
@@ -301,6 +304,10 @@ class CoordinatorMetrics:
     def client_reinitialised(self) -> None:
         """A client's state and the coordinator's record of it differ."""
         self._reinitialisations.inc()
+
+    def history_contradicted(self) -> None:
+        """A worker remembers what the journal does not."""
+        self._contradictions.inc()
 
     def transferred(self, direction: str, nbytes: int) -> None:
         """Bytes of blobs (`down`) or uploads (`up`)."""

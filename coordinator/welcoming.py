@@ -43,6 +43,7 @@ def welcome(
     metrics: CoordinatorMetrics,
 ) -> Welcome:
     """The welcome for one worker."""
+    _compare_histories(terms, claim, catalogue, metrics)
     fates = _held_fates(terms, claim, accepted_sets, catalogue, committed_rounds)
     return Welcome(
         protocol=protocol,
@@ -61,6 +62,24 @@ def welcome(
         max_upload_bytes=max(terms.plan.update_nbytes, terms.plan.max_fold_nbytes),
         version=catalogue.offer(),
         individual_updates=terms.declaration.collects,
+    )
+
+
+def _compare_histories(terms: Terms, claim: Claim, catalogue: Catalogue, metrics: CoordinatorMetrics) -> None:
+    """Say so if a worker saw what the journal does not have; the worker itself decides what follows from it."""
+    number, digest = claim.newest
+    if claim.run_id != terms.run.run_id or not digest or catalogue.digests.get(number) == digest:
+        return
+    metrics.history_contradicted()
+    log_event(
+        log,
+        logging.ERROR,
+        "history_contradicted",
+        worker=claim.worker,
+        worker_version=number,
+        worker_digest=digest[:64],
+        version=catalogue.newest.number,
+        detail="the worker saw a version that this journal does not have: is the state directory an older backup?",
     )
 
 

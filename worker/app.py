@@ -137,6 +137,8 @@ def _driver(
         held={finished.key: finished for finished in stored.held},
         versions=dict(stored.versions),
         max_versions=settings.max_cached_versions,
+        newest=stored.newest,
+        accepts_rollback=settings.accept_rollback,
     )
     transport = GrpcTransport(settings.coordinator, channels, greeting, metrics.moved)
     return Driver(session, store, transport, make_trainer, SystemClock(), metrics)

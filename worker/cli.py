@@ -49,6 +49,12 @@ def _settings(command: Callable[..., Any]) -> Callable[..., Any]:
             click.option("--http-listen", help="host:port of /metrics; empty: off."),
             click.option("--clients", help="Hosted clients, separated by commas; *: all there are."),
             click.option("--partition", help="Partition file of a built-in data set."),
+            click.option(
+                "--accept-rollback",
+                is_flag=True,
+                default=None,
+                help="Forget a history the coordinator undid.",
+            ),
             click.option("--log-level", help="debug, info, warning or error."),
             click.option(
                 "--set", "assignments", multiple=True, metavar="TABLE.KEY=VALUE", help="Any setting."
@@ -69,6 +75,7 @@ def _load(
     http_listen: str | None,
     clients: str | None,
     partition: str | None,
+    accept_rollback: bool | None,
     log_level: str | None,
     assignments: tuple[str, ...],
 ) -> WorkerConfig:
@@ -87,6 +94,7 @@ def _load(
         "worker.http_listen": http_listen,
         "data.clients": None if clients is None else _client_ids(clients),
         "data.partition": partition,
+        "worker.accept_rollback": accept_rollback,
         "log.level": log_level,
     }
     return load(path, flags | {key: value for key, value in named.items() if value is not None})
@@ -130,6 +138,8 @@ def _shared_arguments(options: Mapping[str, Any]) -> list[str]:
             shared += [flag, str(options[key])]
     if options["insecure"]:
         shared.append("--insecure")
+    if options["accept_rollback"]:
+        shared.append("--accept-rollback")
     for assignment in options["assignments"]:
         shared += ["--set", assignment]
     return shared

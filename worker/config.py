@@ -108,6 +108,9 @@ class WorkerSection(_Section):
     """`auto` takes a CUDA device if the method can use one and there is one."""
     max_cached_versions: Annotated[int, Field(ge=2, le=1000)] = 2
     """Model versions kept on disk to start from."""
+    accept_rollback: bool = False
+    """Work for a coordinator whose run has another history than this worker remembers. For one start, when the
+    operator has restored an older backup on purpose."""
     max_open_clients: Annotated[int, Field(ge=1)] = 64
     """Clients whose images stay open in the training process."""
 

@@ -20,6 +20,7 @@ from worker.core.session import step
 from worker.core.state import Link, Session
 from worker.errors import (
     CoordinatorFault,
+    HistoryContradicted,
     InternalFault,
     RefusedForGood,
     SessionEnded,
@@ -92,6 +93,8 @@ class Driver:
             effects.DropUpdates: recorder.drop_updates,
             effects.Reinitialise: recorder.reinitialise,
             effects.DropVersions: recorder.drop_versions,
+            effects.RememberVersion: recorder.remember_version,
+            effects.Distrust: self._distrust,
             effects.Prepare: self._prepare,
             effects.StopPreparing: self._stop_preparing,
             effects.TrainClient: self._train_client,
@@ -216,6 +219,14 @@ class Driver:
     async def _give_up(self, effect: effects.GiveUp) -> None:
         self._failure = RefusedForGood(
             f"the coordinator refuses this worker ({effect.reason}): {effect.detail or 'no further explanation'}"
+        )
+
+    async def _distrust(self, effect: effects.Distrust) -> None:
+        self._metrics.rollbacks_refused.inc()
+        self._failure = HistoryContradicted(
+            f"the coordinator contradicts what this worker remembers of {effect.detail}. Its state directory seems to be"
+            " an older backup, or not its own. Restore the newest one; or, if its operator says that the rounds are to"
+            " be undone, start this worker once with --accept-rollback"
         )
 
     async def _open_session(self, effect: effects.OpenSession) -> None:

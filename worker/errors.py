@@ -77,6 +77,13 @@ class RefusedForGood(OperatorFault):
     exit_code = EXIT_REFUSED
 
 
+class HistoryContradicted(OperatorFault):
+    """The coordinator offers an older or another history of a run than this worker saw."""
+
+    code = "history_contradicted"
+    exit_code = EXIT_REFUSED
+
+
 class StorageFailed(OperatorFault):
     """The state directory is full (then `full`), read-only or otherwise failing."""
 

@@ -36,6 +36,11 @@ class Metrics:
         self.reconnects = Counter(
             f"{prefix}reconnects_total", "Control streams lost or refused", ["reason"], registry=registry
         )
+        self.rollbacks_refused = Counter(
+            f"{prefix}rollbacks_refused_total",
+            "Coordinators refused because they offered an older or another history",
+            registry=registry,
+        )
         self.held_updates = Gauge(
             f"{prefix}held_updates", "Finished updates whose fate is open", registry=registry
         )

@@ -61,6 +61,10 @@ class Store(Protocol):
         """Behaviour: survives power loss. Cached versions of other runs are removed, client states are not."""
         ...
 
+    def remember_version(self, number: int, model_digest: str) -> None:
+        """Behaviour: the newest version of the current run; survives the death of the process."""
+        ...
+
     def keep(self, finished: Finished) -> None:
         """Behaviour: records an update whose files are at `body_path` and, with a state digest,
         `pending_state_path`. Survives the death of the process, not necessarily a power cut.

@@ -62,6 +62,10 @@ class Recorder:
         self._metrics.reinitialised.inc(len(clients))
         await self._write(self._store.reinitialise, effect.rounds)
 
+    async def remember_version(self, effect: effects.RememberVersion) -> None:
+        """Note the newest version."""
+        await self._write(self._store.remember_version, effect.number, effect.model_digest)
+
     async def drop_versions(self, effect: effects.DropVersions) -> None:
         """Remove cached versions."""
         await self._write(self._store.drop_versions, effect.model_digests)

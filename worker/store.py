@@ -61,6 +61,7 @@ CREATE TABLE IF NOT EXISTS updates (
     state_digest TEXT NOT NULL,
     PRIMARY KEY (run, client, round, base, task)
 ) STRICT;
+CREATE TABLE IF NOT EXISTS newest (run TEXT PRIMARY KEY, number INTEGER NOT NULL, digest TEXT NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS versions (
     run TEXT NOT NULL, number INTEGER NOT NULL, digest TEXT NOT NULL, PRIMARY KEY (run, number)
 ) STRICT;
@@ -128,7 +129,19 @@ class SqliteStore:
             versions = dict(
                 db.execute("SELECT number, digest FROM versions WHERE run = ?", (run_id,)).fetchall()
             )
-            return StoredRun(run_id=run_id, rounds=rounds, held=_held(db, run_id), versions=versions)
+            newest = db.execute("SELECT number, digest FROM newest WHERE run = ?", (run_id,)).fetchone()
+            return StoredRun(
+                run_id=run_id,
+                rounds=rounds,
+                held=_held(db, run_id),
+                versions=versions,
+                newest=newest or (0, ""),
+            )
+
+    def remember_version(self, number: int, model_digest: str) -> None:
+        """The newest version of the current run the coordinator named."""
+        with self._write() as db:
+            db.execute("INSERT OR REPLACE INTO newest VALUES (?, ?, ?)", (self._run, number, model_digest))
 
     def enter_run(self, run_id: str) -> None:
         """Make a run current; versions of other runs are removed."""

@@ -45,6 +45,8 @@ class Claim:
     """Client -> the last round whose commit included it, in the worker's own record."""
     held: tuple[HeldUpdate, ...] = ()
     run_id: str = ""
+    newest: tuple[int, str] = (0, "")
+    """Number and model digest of the newest version of that run the worker ever heard of."""
 
 
 def check_claim(state: RunState, claim: Claim) -> None:

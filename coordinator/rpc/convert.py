@@ -46,7 +46,12 @@ def claim_of(hello: pb.Hello) -> Claim:
         for each in hello.held_updates
     )
     return Claim(
-        worker=hello.worker, instance=hello.instance, clients=clients, held=held, run_id=hello.run_id
+        worker=hello.worker,
+        instance=hello.instance,
+        clients=clients,
+        held=held,
+        run_id=hello.run_id,
+        newest=(hello.newest_version, hello.newest_digest),
     )
 
 

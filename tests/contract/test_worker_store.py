@@ -150,6 +150,18 @@ def test_a_method_without_state_only_advances_the_round(store: SqliteStore) -> N
     assert store.state_path("a") is None
 
 
+def test_the_newest_version_is_remembered_run_by_run(store: SqliteStore, reopen: Open) -> None:
+    assert store.load_run("run-1").newest == (0, "")
+    store.remember_version(3, "c" * 64)
+    store.remember_version(4, "d" * 64)
+    store.enter_run("run-2")
+    store.remember_version(0, "e" * 64)
+    again = reopen()
+    assert again.load_run("run-1").newest == (4, "d" * 64)
+    assert again.load_run("run-2").newest == (0, "e" * 64)
+    assert again.load_run("run-3").newest == (0, "")
+
+
 def test_dropping_removes_rows_and_files_and_an_unknown_key_is_no_error(store: SqliteStore) -> None:
     store.keep(finish(store, key()))
     store.drop([key(), key("nobody")])

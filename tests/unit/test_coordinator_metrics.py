@@ -92,6 +92,7 @@ PROMISED = {
     "client_reinitialisations": ("counter", set()),
     "certificate_reloads": ("counter", {"outcome"}),
     "certificate_expiry_timestamp_seconds": ("gauge", set()),
+    "history_contradictions": ("counter", set()),
     "client_failures": ("counter", {"reason"}),
     "loss": ("gauge", {"term"}),
     "step_norm": ("gauge", set()),

@@ -87,6 +87,21 @@ class Reinitialise:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class RememberVersion:
+    """Persist: the newest version the coordinator named."""
+
+    number: int
+    model_digest: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Distrust:
+    """The coordinator contradicts what this worker remembers: stop with a clear sentence."""
+
+    detail: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class DropVersions:
     """Remove cached versions."""
 
@@ -167,5 +182,5 @@ class Note:
 Effect = (
     OpenLink | CloseLink | Redial | GiveUp | OpenSession | EnterRun | KeepUpdate | ForgetFiles | Promote | DropUpdates
     | Reinitialise | DropVersions | Prepare | StopPreparing | TrainClient | StopTraining | RunEvaluation | StartUpload
-    | StopUpload | ArmUploadTimer | Send | Note
+    | StopUpload | ArmUploadTimer | Send | Note | RememberVersion | Distrust
 )  # fmt: skip

@@ -46,6 +46,8 @@ class StoredRun:
     held: tuple[Finished, ...] = ()
     versions: Mapping[int, str] = field(default_factory=dict)
     """Verified versions on disk: number -> model digest."""
+    newest: tuple[int, str] = (0, "")
+    """Number and model digest of the newest version the worker heard of."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -225,6 +225,8 @@ class Hello:
     """Hosted client -> last committed round."""
     versions_held: tuple[int, ...]
     held: tuple[UpdateKey, ...]
+    newest: tuple[int, str] = (0, "")
+    """Number and model digest of the newest version of the run it heard of."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

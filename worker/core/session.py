@@ -12,6 +12,7 @@ Rules it keeps:
   of a held update in a welcome), at most once per round, and never backwards.
 - The training process does one thing at a time: an evaluation of clients, else a client's training, else an
   evaluation on probe data.
+- The history of a run only grows: a coordinator that contradicts what was seen is not worked for (`worker.core.history`).
 - Clients are measured in a state that no commit after the measured version made.
 
 It deliberately does not know files, sockets, model bytes, time or how training works.
@@ -26,6 +27,7 @@ from typing import Any
 from worker.core import effects, events, messages, uploading, work
 from worker.core.commits import apply_commit, apply_fates, drop
 from worker.core.effects import Effect
+from worker.core.history import contradiction
 from worker.core.state import Link, Session, Stage
 from worker.errors import CoordinatorFault
 
@@ -73,6 +75,7 @@ def _dial(session: Session, _: events.DialDue, out: list[Effect]) -> Session:
         clients=dict(session.clients),
         versions_held=tuple(sorted(session.versions)),
         held=keys,
+        newest=(0, "") if session.accepts_rollback else session.newest,
     )
     out.append(effects.OpenLink(hello=hello))
     return replace(session, link=Link.DIALLING, hello_held=keys)
@@ -128,19 +131,37 @@ def _welcomed(session: Session, event: events.Welcomed, out: list[Effect]) -> Se
         raise CoordinatorFault(
             f"{len(welcome.held_fates)} fates for {len(session.hello_held)} held updates in the welcome"
         )
+    seen = session.newest
+    if welcome.run_id != session.run_id:
+        seen = event.stored.newest if event.stored is not None else (0, "")
+    wrong = contradiction(seen, welcome.version)
+    if wrong and not session.accepts_rollback:
+        out.append(effects.Distrust(detail=f"run {welcome.run_id}: {wrong}"))
+        out.append(effects.CloseLink())
+        return replace(_offline(session, out), stopped=True)
+    if wrong:
+        out.append(effects.Note(event="rollback_accepted", level="warning", fields={"detail": wrong}))
     out.append(effects.OpenSession(welcome=welcome))
     session = replace(
         session,
         link=Link.ATTENDING,
         failures=0,
         newest=welcome.version.name,
+        accepts_rollback=False,
         individual_updates=welcome.individual_updates,
     )
     if welcome.run_id != session.run_id:
         return _enter_run(session, event, out)
+    _remember(session, seen, out)
     session, promoted = apply_fates(session, welcome, out)
     session = _take_over(session, welcome, promoted, out)
     return work.rejoin(session, welcome, out)
+
+
+def _remember(session: Session, before: tuple[int, str], out: list[Effect]) -> None:
+    if session.newest != before:
+        number, digest = session.newest
+        out.append(effects.RememberVersion(number=number, model_digest=digest))
 
 
 def _enter_run(session: Session, event: events.Welcomed, out: list[Effect]) -> Session:
@@ -148,6 +169,7 @@ def _enter_run(session: Session, event: events.Welcomed, out: list[Effect]) -> S
     session = _stop_job(work.abandon(session, out), out)
     session = drop(session, tuple(sorted(session.held)), "run_changed", out)
     out.append(effects.EnterRun(run_id=stored.run_id))
+    _remember(session, stored.newest, out)
     out.append(effects.Note(event="run_entered", fields={"run": stored.run_id, "before": session.run_id}))
     session = replace(
         session,
@@ -221,7 +243,11 @@ def _stop_job(session: Session, out: list[Effect]) -> Session:
 
 
 def _committed(session: Session, event: messages.Committed, out: list[Effect]) -> Session:
-    session = replace(session, newest=event.version.name)
+    wrong = contradiction(session.newest, event.version)
+    if wrong:
+        raise CoordinatorFault(f"a commit that cannot be: {wrong}")
+    seen, session = session.newest, replace(session, newest=event.version.name)
+    _remember(session, seen, out)
     session, lost = apply_commit(session, event, out)
     session = _reinitialise(session, dict.fromkeys(lost, event.round), "state_lost", out)
     current = session.work

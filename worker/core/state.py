@@ -86,7 +86,9 @@ class Session:
     individual_updates: bool = False
     """The run takes no folds: each client's update is uploaded alone, as soon as it is finished."""
     newest: tuple[int, str] = (0, "")
-    """Number and model digest of the newest version the worker heard of."""
+    """Number and model digest of the newest version the worker heard of; remembered across restarts."""
+    accepts_rollback: bool = False
+    """The operator says that the run's history may be another than the one remembered, once."""
     max_versions: int = 2
     backoff: Backoff = field(default_factory=Backoff)
     link: Link = Link.OFFLINE

@@ -59,6 +59,8 @@ def hello(
             ],
             run_id=message.run_id,
             versions_held=message.versions_held,
+            newest_version=message.newest[0],
+            newest_digest=message.newest[1],
             held_updates=[
                 pb.HeldUpdate(
                     client=key.client,
