@@ -13,6 +13,16 @@ from ssd.settings import SettingsError, read, unknown_key
 
 Json = Any
 Item = TypeVar("Item")
+OURS: Mapping[str, frozenset[str]] = {
+    "coordinator": frozenset(),
+    "transport": frozenset(),
+    "method": frozenset(),
+    "run": frozenset({"mode", "rounds", "seed", "clients", "when_done", "threads"}),
+    "round": frozenset({"cohort_size"}),
+    "evaluation": frozenset({"every"}),
+}
+"""Tables of a coordinator's configuration and their keys (none: all of them) that the file says elsewhere: a method that
+set its own seed would be compared as if it had the others'."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}")
 
 
@@ -169,6 +179,9 @@ class Experiment:
         for measure in self.evaluation.measures:
             where = f"evaluation.measures {measure.get('name', '')!r}.methods"
             wanted += [(where, str(label), labels) for label in measure.get("methods", ())]
+        tables = [(f"settings {each.name!r}.coordinator", each.coordinator) for each in self.settings]
+        tables += [(f"methods {each.label!r}.coordinator", each.coordinator) for each in self.methods]
+        mistakes += [mistake for where, given in tables for mistake in _ours(where, given)]
         for method in self.methods:
             wanted += [(f"methods {method.label!r}.settings", name, names) for name in method.settings]
         mistakes += [unknown_key(value, known, where) for where, value, known in wanted if value not in known]
@@ -235,6 +248,16 @@ def _labelled(value: Mapping[str, Json]) -> dict[str, Json]:
         else:
             filled.append(method)
     return {**value, "methods": filled}
+
+
+def _ours(where: str, tables: Mapping[str, Json]) -> list[str]:
+    """The keys of coordinator tables that are not a setting's or a method's to say."""
+    found = []
+    for name, table in tables.items():
+        if name in OURS:
+            keys = sorted(OURS[name] & {*table}) if OURS[name] and isinstance(table, Mapping) else [""]
+            found += [".".join(filter(None, (where, name, key))) for key in keys]
+    return [f"{key} is decided by the experiment, not here" for key in found]
 
 
 def _check_name(name: str) -> None:

@@ -51,6 +51,11 @@ def test_proportional_shares_are_within_an_image_of_the_training_mixture() -> No
     assert others.test.clients != split.test.clients
 
 
+def test_half_a_test_image_goes_to_the_client_before() -> None:
+    split = with_test(iid(4, 2, seed=0, labels=[0] * 4), "proportional", [0] * 3, "t")
+    assert [len(indices) for indices in split.test.clients.values()] == [2, 1]
+
+
 def test_owned_classes_are_taken_in_the_order_of_the_data_set_and_the_last_images_stay_over() -> None:
     split = with_test(dirichlet(TRAIN, 5, 0.05, seed=1), "owned_classes", TEST, "t")
     for label in range(10):

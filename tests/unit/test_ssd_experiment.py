@@ -214,6 +214,11 @@ def test_a_methods_file_is_sought_beside_the_experiment_and_its_content_is_part_
             {"claims": [{"name": "c", "text": "t", "measure": "m", "method": "ssd", "against": "bas"}]},
             "did you mean 'base'",
         ),
+        ({"methods": [{"name": "ssd", "coordinator": {"run": {"seed": 4}}}]}, "methods 'ssd'.coordinator.run.seed is"),
+        (
+            {"settings": [{"name": "a", "clients": 2, "rounds": 1, "coordinator": {"method": {"name": "x"}}}]},
+            "settings 'a'.coordinator.method is decided by the experiment",
+        ),
         (
             {
                 "methods": [FILE["methods"][0], {"name": "ssd", "settings": ["silo"]}],
@@ -263,6 +268,12 @@ def test_a_data_set_whose_files_are_nowhere_is_said_before_anything_runs(
     assert done.return_value == 2
     assert "--root or $SSD_DATA_ROOT" in done.stderr
     assert not (tmp_path / "x").exists()
+
+
+def test_a_methods_own_strategy_and_limits_are_its_own_business() -> None:
+    tables = {"strategy": {"name": "adam"}, "round": {"max_client_failures": 9}, "run": {"warm_start": "x"}}
+    value = changed(methods=[{"name": "ssd", "coordinator": tables}])
+    assert grid(value)[0].config["coordinator"] == tables
 
 
 # What is there already.
