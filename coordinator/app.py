@@ -19,6 +19,7 @@ from coordinator.host_client import SubprocessMethodHost
 from coordinator.logs import configure as configure_logs
 from coordinator.logs import event as log_event
 from coordinator.metrics import CoordinatorMetrics
+from coordinator.open_files import raise_limit
 from coordinator.ports import RunRecord
 from coordinator.quality import newest as newest_quality
 from coordinator.revocations import NobodyRevoked, Revocations
@@ -51,6 +52,7 @@ def run(config: CoordinatorConfig) -> int:
     """
     configure_logs(config.log.level, config.log.format)
     share_arenas()
+    raise_limit(config.limits.max_connections)
     with StateDirectoryLock(config.coordinator.state_dir):
         return asyncio.run(_serve(config))
 
@@ -125,7 +127,7 @@ async def _serve(config: CoordinatorConfig) -> int:
             disk_used=lambda: staging.disk_used,
             free_bytes=blobs.free_bytes,
         )
-        server = RpcServer(driver, transport.identity, config.limits.max_message_bytes)
+        server = RpcServer(driver, transport.identity, config.limits)
         port = await server.start(str(config.listen), transport.credentials())
         stack.push_async_callback(server.stop, STOP_GRACE_SECONDS)
         http_address = ""

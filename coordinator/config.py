@@ -198,6 +198,26 @@ class LimitsSection(_Section):
     """Free space of the state directory below which no round opens. May change."""
     heartbeat_seconds: Positive = 5.0
     """How often workers report; three silent intervals end a session. May change."""
+    max_connections: Annotated[int, Field(ge=1, le=1 << 20)] = 8192
+    """Connections the port has open at once; a worker needs two. One too many is closed as it comes. May change."""
+    calls_per_connection: Annotated[int, Field(ge=2, le=1 << 16)] = 128
+    """Calls a connection has open at once; a further one waits or is reset. May change."""
+    uploads_per_worker: Annotated[int, Field(ge=1, le=1 << 16)] = 16
+    """Uploads a worker has under way at once. May change."""
+    fetches_per_worker: Annotated[int, Field(ge=1, le=1 << 10)] = 8
+    """Blobs a worker reads at once. May change."""
+    staging_bytes_per_worker: Annotated[int, Field(ge=0)] = 1 << 30
+    """Room one worker's uploads take at once; the next one is held. A single upload always may. May change."""
+    messages_per_second: Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)] = 100.0
+    """Messages, in units of 16 KiB, that are read from a worker's control stream, after a burst of twenty seconds'
+    worth. What comes faster waits. May change."""
+    handshake_seconds: Annotated[float, Field(gt=0, le=3600, allow_inf_nan=False)] = 10.0
+    """How long a connection may take to become one. May change."""
+    idle_seconds: Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)] = 600.0
+    """A connection without a call is closed after this time. May change."""
+    stall_seconds: Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)] = 60.0
+    """A transfer that does not move on by 64 KiB in this time is ended and loses its room; it may come again.
+    May change."""
 
 
 class RetentionSection(_Section):
@@ -302,6 +322,9 @@ MUTABLE = frozenset(
     {
         "coordinator.*", "transport.*", "enrolment.*", "log.*", "retention.*", "evaluation.*",
         "limits.staging_ram_bytes", "limits.staging_disk_bytes", "limits.min_free_bytes", "limits.heartbeat_seconds",
+        "limits.max_connections", "limits.calls_per_connection", "limits.uploads_per_worker",
+        "limits.fetches_per_worker", "limits.staging_bytes_per_worker", "limits.messages_per_second",
+        "limits.handshake_seconds", "limits.idle_seconds", "limits.stall_seconds",
         "run.when_done", "run.warm_start",
         "round.deadline_seconds", "round.wait_for_clients_seconds", "round.retry_seconds",
     }

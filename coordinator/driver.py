@@ -89,6 +89,7 @@ class Settings:
     evaluation_wait_seconds: float
     stop_when_finished: bool
     min_free_bytes: int = 0
+    staging_bytes_per_worker: int | None = None
     data_endpoints: tuple[str, ...] = ()
 
 
@@ -130,7 +131,7 @@ class Driver:
         self._store = store
         self._blobs = blobs
         self._clock = clock
-        self._desk = UploadDesk(staging)
+        self._desk = UploadDesk(staging, settings.staging_bytes_per_worker)
         self._inbox = Inbox()
         self._durability = Durability(clock, metrics)
         self._catalogue = Catalogue(run, store, blobs)

@@ -28,6 +28,7 @@ class Reason(StrEnum):
     CLIENT_NOT_INVITED = "client_not_invited"
     FENCED = "fenced"
     SILENT = "silent"
+    STALLED = "stalled"
     NO_SESSION = "no_session"
     TLS_VERSION = "tls_version"
     NO_IDENTITY = "no_identity"

@@ -141,6 +141,10 @@ class CoordinatorMetrics:
         self._issuing = self._counter(
             "certificate_requests", "Certificates asked for, by call and outcome.", ("call", "outcome")
         )
+        self._throttled = self._counter(
+            "messages_throttled",
+            "Times a worker's control stream was left unread for a while because it was too fast.",
+        )
         self._bytes = self._counter("transfer_bytes", "Model and update bytes.", ("direction",))
         for direction in ("up", "down"):
             self._bytes.labels(direction)
@@ -296,6 +300,10 @@ class CoordinatorMetrics:
     def certificate_request(self, call: str, outcome: str) -> None:
         """A certificate was asked for. `call` is `enroll` or `renew`, `outcome` an `enrolment.Outcome` value."""
         self._issuing.labels(call, outcome).inc()
+
+    def throttled(self) -> None:
+        """A worker sends faster than `limits.messages_per_second`."""
+        self._throttled.inc()
 
     def client_failed(self, reason: str) -> None:
         """A worker reported a failure; its reason is a stranger's word."""

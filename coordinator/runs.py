@@ -77,6 +77,7 @@ def settings_of(config: CoordinatorConfig) -> Settings:
         evaluation_wait_seconds=config.evaluation.wait_seconds,
         stop_when_finished=config.run.when_done == "exit",
         min_free_bytes=config.limits.min_free_bytes,
+        staging_bytes_per_worker=config.limits.staging_bytes_per_worker,
     )
 
 

@@ -30,6 +30,7 @@ RETRYING = frozenset(
     {
         Reason.CORRUPT_CHUNK,
         Reason.TRUNCATED,
+        Reason.STALLED,
         Reason.BAD_OFFSET,
         Reason.NO_SESSION,
         Reason.FENCED,
@@ -226,8 +227,9 @@ class Upload:
 class UploadDesk:
     """Uploads by (worker, envelope digest), so that a broken one goes on where it stopped."""
 
-    def __init__(self, staging: Staging) -> None:
+    def __init__(self, staging: Staging, bytes_per_worker: int | None = None) -> None:
         self._staging = staging
+        self._bytes_per_worker = bytes_per_worker
         self._uploads: dict[tuple[str, str], Upload] = {}
 
     def claim(self, worker: str, envelope: Envelope) -> Upload | None:
@@ -236,6 +238,8 @@ class UploadDesk:
         upload = self._uploads.get(key)
         if upload is None:
             if self._has_rival(worker, envelope):
+                return None
+            if not self._within_share(worker, envelope.body_size):
                 return None
             body = self._staging.open(envelope.body_size)
             if body is None and not self._evict_idle():
@@ -270,10 +274,25 @@ class UploadDesk:
                 self.finish(rival)
         return any(rival.busy for rival in rivals)
 
+    def _within_share(self, worker: str, size: int) -> bool:
+        """Whether the worker may take that much more; what it broke off goes first. One upload always may."""
+        if self._bytes_per_worker is None:
+            return True
+        mine = [each for each in self._uploads.values() if each.worker == worker]
+        held = sum(each.envelope.body_size for each in mine)
+        for each in mine:
+            if held + size > self._bytes_per_worker and not each.busy:
+                held -= each.envelope.body_size
+                self.finish(each)
+        return held == 0 or held + size <= self._bytes_per_worker
+
     def release(self, upload: Upload) -> None:
-        """The call broke off; what arrived is kept for its continuation, unless the attempt has ended."""
+        """The call broke off; what arrived is kept for its continuation, unless the attempt has ended or it stalled."""
         upload.busy = False
-        if upload.interruption is not None and upload.interruption.reason is Reason.TOO_LATE:
+        if upload.interruption is not None and upload.interruption.reason in (
+            Reason.TOO_LATE,
+            Reason.STALLED,
+        ):
             self.finish(upload)
 
     def finish(self, upload: Upload) -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
+import time
 from collections.abc import Awaitable, Collection, Sequence
 from typing import Any
 
@@ -60,6 +60,52 @@ def check_offset(offset: int, size: int) -> None:
         )
 
 
+LAST_WORDS_SECONDS = 5.0
+"""How long the end of a stream may take to reach a peer."""
+LEAST_PROGRESS_BYTES = 64 << 10
+"""What a transfer must move on by within the time a stall may take."""
+
+
+class Stall:
+    """Notices a transfer that does not move on."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._moved = 0
+        self._until = time.monotonic() + seconds
+
+    def moved(self, nbytes: int) -> None:
+        """Some bytes arrived, or were taken by the peer."""
+        self._moved += nbytes
+        if self._moved >= LEAST_PROGRESS_BYTES:
+            self._moved = 0
+            self._until = time.monotonic() + self._seconds
+
+    @property
+    def remaining(self) -> float:
+        """Seconds left to move on in."""
+        return max(0.0, self._until - time.monotonic())
+
+    def fault(self) -> ClientFault:
+        """What to end the call with."""
+        return ClientFault(
+            Reason.STALLED,
+            f"the transfer moved on by less than {LEAST_PROGRESS_BYTES >> 10} KiB in {self._seconds:g} s; come again",
+        )
+
+
+async def send(context: Context, message: Any, stall: Stall) -> None:
+    """Write to a peer that may not be reading.
+
+    Raises:
+        ClientFault: reason stalled.
+    """
+    try:
+        await asyncio.wait_for(context.write(message), stall.remaining)
+    except TimeoutError:
+        raise stall.fault() from None
+
+
 async def read(
     context: Context, ends: Collection[asyncio.Future[Any]] = (), timeout: float | None = None
 ) -> tuple[bool, Any]:
@@ -93,15 +139,23 @@ def session_of(driver: Driver, identity: Identity, context: Context) -> Session:
 
 
 async def refuse(metrics: CoordinatorMetrics, context: Context, call: str, fault: ClientFault) -> None:
-    """Count and log a refusal, then end the call with its status; the reason travels in trailing metadata."""
+    """Count and log a refusal, then end the call with its status; the reason travels in trailing metadata.
+
+    Raises:
+        asyncio.CancelledError: the peer does not take the status; its stream is reset.
+    """
     metrics.refused(call, fault.reason)
     log_event(log, logging.INFO, "refused", call=call, reason=fault.reason.value, detail=fault.detail)
-    with contextlib.suppress(asyncio.InvalidStateError):
-        await context.abort(
-            TABLE[fault.reason].code,
-            fault.detail,
-            trailing_metadata=((REASON_KEY, fault.reason.value),),
-        )
+    status = context.abort(
+        TABLE[fault.reason].code, fault.detail, trailing_metadata=((REASON_KEY, fault.reason.value),)
+    )
+    try:
+        await asyncio.wait_for(status, LAST_WORDS_SECONDS)
+    except asyncio.InvalidStateError:
+        return
+    except TimeoutError:
+        # It waits behind what the peer does not read. A handler that is cancelled resets its stream.
+        raise asyncio.CancelledError from None
 
 
 async def finished(work: Awaitable[None]) -> None:

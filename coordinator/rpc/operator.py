@@ -21,7 +21,7 @@ from coordinator.messages import StatusView
 from coordinator.ports import AttemptRecord, Identity
 from coordinator.rpc import convert
 from coordinator.rpc.auth import call_name
-from coordinator.rpc.calls import Context, Handler, check_offset, refuse, well_formed
+from coordinator.rpc.calls import Context, Handler, Stall, check_offset, refuse, send, well_formed
 from coordinator.rpc.wire import serialise, tolerant
 from coordinator.trust import Holder
 from ssd.digest import CHUNK_BYTES, canonical_json
@@ -38,9 +38,10 @@ WATCH_INTERVAL_SECONDS = 0.1
 class OperatorServicer:
     """Reads the driver's views and hands it the operator's wishes."""
 
-    def __init__(self, driver: Driver, identity: Identity) -> None:
+    def __init__(self, driver: Driver, identity: Identity, stall_seconds: float) -> None:
         self._driver = driver
         self._identity = identity
+        self._stall_seconds = stall_seconds
 
     def handler(self) -> Handler:
         """The service's handlers."""
@@ -120,11 +121,12 @@ class OperatorServicer:
     async def _watch(self, request: Any, context: Context) -> None:
         async with self._refusing("watch", context):
             well_formed(request)
+            await context.send_initial_metadata(())
             while True:
                 self._check_still_good(context)
                 changed = asyncio.ensure_future(self._driver.changed())
                 try:
-                    await context.write(status_message(self._driver.status()))
+                    await send(context, status_message(self._driver.status()), Stall(self._stall_seconds))
                     await asyncio.sleep(WATCH_INTERVAL_SECONDS)
                     await changed
                 finally:
@@ -137,10 +139,13 @@ class OperatorServicer:
             try:
                 size, offset = reader.info.size, wanted.offset
                 check_offset(offset, size)
+                stall = Stall(self._stall_seconds)
+                await context.send_initial_metadata(())
                 while offset < size:
                     self._check_still_good(context)
                     data = await asyncio.to_thread(reader.read, offset, min(CHUNK_BYTES, size - offset))
-                    await context.write(pb.DownloadPart(size=size, offset=offset, data=data))
+                    await send(context, pb.DownloadPart(size=size, offset=offset, data=data), stall)
+                    stall.moved(len(data))
                     offset += len(data)
             finally:
                 reader.close()

@@ -5,18 +5,32 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc
 
+from coordinator.config import LimitsSection
 from coordinator.driver import Driver
 from coordinator.errors import BlobCorrupt, BlobMissing, ClientFault, Reason, StorageFailed
 from coordinator.logs import event as log_event
 from coordinator.messages import Evaluated
+from coordinator.pace import Pace
 from coordinator.ports import Identity
 from coordinator.rpc import convert
-from coordinator.rpc.calls import Context, Handler, check_offset, read, refuse, session_of, well_formed
+from coordinator.rpc.calls import (
+    LAST_WORDS_SECONDS,
+    Context,
+    Handler,
+    Stall,
+    check_offset,
+    refuse,
+    send,
+    session_of,
+    well_formed,
+)
+from coordinator.rpc.hello import HelloDesk
 from coordinator.rpc.upload_call import UploadCalls
 from coordinator.rpc.wire import Malformed, blob_part, serialise, tolerant, upload_part
 from coordinator.sessions import Session
@@ -26,12 +40,12 @@ from ssd_proto.v1 import federation_pb2 as pb
 log = logging.getLogger(__name__)
 
 SERVICE = "ssd_proto.v1.Federation"
-LAST_WORDS_SECONDS = 5.0
-"""How long a closed stream may take to deliver what is queued for it."""
-MAX_FETCHES = 8
-"""Blobs a session may be reading at once."""
-MAX_HELLO_BYTES = 16 << 20
-"""A worker may host 100,000 clients and hold an update for each."""
+MAX_REQUEST_BYTES = 4 << 10
+"""A digest and an offset take a hundred."""
+BURST_SECONDS = 20.0
+"""What a worker may say at once, in seconds of its steady pace: a thousand clients whose data is missing, for example."""
+UNIT_BYTES = 16 << 10
+"""A message counts once for every so many bytes it has begun."""
 MAX_REASON = 64
 """Characters of a stranger's reason that are kept."""
 
@@ -39,25 +53,27 @@ MAX_REASON = 64
 class FederationServicer:
     """Translates calls into driver calls and faults into statuses; decides nothing itself."""
 
-    def __init__(self, driver: Driver, identity: Identity, max_message_bytes: int) -> None:
+    def __init__(self, driver: Driver, identity: Identity, limits: LimitsSection) -> None:
         self._driver = driver
         self._identity = identity
-        self._limit = max_message_bytes
-        self._uploads = UploadCalls(driver, identity)
+        self._limits = limits
+        self._hellos = HelloDesk()
+        self._uploads = UploadCalls(driver, identity, limits)
 
     def handler(self) -> Handler:
         """The service's handlers, with deserialisers that never raise."""
+        limit = self._limits.max_message_bytes
         return grpc.method_handlers_generic_handler(
             SERVICE,
             {
                 "Attend": grpc.stream_stream_rpc_method_handler(
-                    self.attend, tolerant(pb.WorkerMessage, MAX_HELLO_BYTES), serialise
+                    self.attend, tolerant(pb.WorkerMessage, limit), serialise
                 ),
                 "FetchBlob": grpc.unary_stream_rpc_method_handler(
-                    self.fetch_blob, tolerant(pb.FetchBlobRequest, self._limit), serialise
+                    self.fetch_blob, tolerant(pb.FetchBlobRequest, MAX_REQUEST_BYTES), serialise
                 ),
                 "SubmitUpdate": grpc.stream_stream_rpc_method_handler(
-                    self._uploads.submit_update, upload_part(self._limit), serialise
+                    self._uploads.submit_update, upload_part(limit), serialise
                 ),
             },
         )
@@ -92,20 +108,15 @@ class FederationServicer:
             await self._refuse(context, "attend", session.closing)
 
     async def _open_session(self, context: Context) -> Session:
-        patience = self._driver.attendance.silence_seconds
-        came, hello = await read(context, timeout=patience)
-        if not came:
-            raise ClientFault(Reason.SILENT, f"no hello came within {patience:g} s")
-        if hello is None or hello.WhichOneof("kind") != "hello":
-            raise ClientFault(Reason.WRONG_ORDER, "the first message of a stream is the hello")
-        claim = convert.claim_of(hello.hello)
+        hello = await self._hellos.read(context, self._driver.attendance.silence_seconds)
+        claim = convert.claim_of(hello)
         caller = self._identity.subject(context.auth_context())
         if caller is not None and caller.name != claim.worker:
             raise ClientFault(
                 Reason.IDENTITY_MISMATCH, f"the certificate says {caller.name}, the hello another name"
             )
-        protocol = (hello.hello.protocol_min, hello.hello.protocol_max)
-        capabilities = convert.capabilities_of(hello.hello)
+        protocol = (hello.protocol_min, hello.protocol_max)
+        capabilities = convert.capabilities_of(hello)
         return await self._driver.attendance.attach(claim, protocol, capabilities, caller)
 
     async def _write(self, session: Session, context: Context) -> None:
@@ -114,10 +125,16 @@ class FederationServicer:
 
     async def _read(self, session: Session, context: Context) -> ClientFault | None:
         """Read until the stream ends; a fault of the worker ends it."""
+        pace = Pace(self._limits.messages_per_second, BURST_SECONDS)
         try:
             while (message := well_formed(await context.read())) is not None:
                 self._driver.attendance.heard(session)
                 await self._dispatch(session, message)
+                units = 1 + message.ByteSize() // UNIT_BYTES
+                wait = pace.seconds_to_wait(units, time.monotonic())
+                if wait > 0:
+                    self._driver.metrics.throttled()
+                    await asyncio.sleep(wait)
         except ClientFault as fault:
             return fault
         except StorageFailed as error:
@@ -171,20 +188,23 @@ class FederationServicer:
             checked = well_formed(request)
             task = asyncio.current_task()
             assert task is not None
-            if len(session.fetches) >= MAX_FETCHES:
-                raise ClientFault(Reason.NO_ROOM, f"{MAX_FETCHES} fetches of this session are under way")
+            if len(session.fetches) >= (most := self._limits.fetches_per_worker):
+                raise ClientFault(Reason.NO_ROOM, f"{most} fetches of this session are under way")
             reader = self._driver.open_blob(checked.digest)
             # A reader that never reads is cut off with its session.
             session.fetches.add(task)
             try:
                 offset, size = checked.offset, reader.info.size
                 check_offset(offset, size)
-                await context.write(
-                    pb.BlobPart(chunk_digests=b"".join(reader.chunk_digests), size=size, offset=offset)
-                )
+                stall = Stall(self._limits.stall_seconds)
+                # Alone, so that the status never has to bring it a second time.
+                await context.send_initial_metadata(())
+                head = pb.BlobPart(chunk_digests=b"".join(reader.chunk_digests), size=size, offset=offset)
+                await send(context, head, stall)
                 while offset < size:
                     data = await asyncio.to_thread(reader.read, offset, min(CHUNK_BYTES, size - offset))
-                    await context.write(blob_part(offset, data))
+                    await send(context, blob_part(offset, data), stall)
+                    stall.moved(len(data))
                     offset += len(data)
                     self._driver.sent(len(data))
             finally:

@@ -36,6 +36,7 @@ TABLE: dict[Reason, WireStatus] = {
     Reason.CLIENT_NOT_INVITED: WireStatus(Code.FAILED_PRECONDITION, retry=False),
     Reason.FENCED: WireStatus(Code.ABORTED, retry=False),
     Reason.SILENT: WireStatus(Code.DEADLINE_EXCEEDED, retry=True),
+    Reason.STALLED: WireStatus(Code.DEADLINE_EXCEEDED, retry=True),
     Reason.NO_SESSION: WireStatus(Code.UNAUTHENTICATED, retry=True),
     Reason.TLS_VERSION: WireStatus(Code.UNAUTHENTICATED, retry=False),
     Reason.NO_IDENTITY: WireStatus(Code.UNAUTHENTICATED, retry=False),

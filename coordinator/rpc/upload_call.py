@@ -9,13 +9,14 @@ from typing import Any
 
 import grpc
 
+from coordinator.config import LimitsSection
 from coordinator.core.state import Fate
 from coordinator.driver import Driver
 from coordinator.errors import ClientFault, Reason, StorageFailed
 from coordinator.messages import Envelope, Verdict
 from coordinator.ports import Identity
 from coordinator.rpc import convert
-from coordinator.rpc.calls import Context, finished, read, refuse, session_of
+from coordinator.rpc.calls import Context, Stall, finished, read, refuse, session_of
 from coordinator.rpc.wire import ChunkPart
 from coordinator.sessions import Session
 from coordinator.uploads import RETRYING, Upload
@@ -27,19 +28,32 @@ HOLD_POLL_SECONDS = 0.25
 class UploadCalls:
     """Takes uploads in and answers them; the driver decides."""
 
-    def __init__(self, driver: Driver, identity: Identity) -> None:
+    def __init__(self, driver: Driver, identity: Identity, limits: LimitsSection) -> None:
         self._driver = driver
         self._identity = identity
+        self._limits = limits
 
     async def submit_update(self, _requests: AsyncIterator[Any], context: Context) -> None:
         """Take an upload in, judge it, answer."""
-        session: Session | None = None
-        envelope: Envelope | None = None
         try:
             session = session_of(self._driver, self._identity, context)
+            if session.uploads >= (most := self._limits.uploads_per_worker):
+                raise ClientFault(Reason.NO_ROOM, f"{most} uploads of this session are under way")
+        except ClientFault as fault:
+            await self._refuse(context, fault)
+            return
+        session.uploads += 1
+        try:
+            await self._submit(session, context)
+        finally:
+            session.uploads -= 1
+
+    async def _submit(self, session: Session, context: Context) -> None:
+        envelope: Envelope | None = None
+        try:
             ends = (asyncio.ensure_future(session.closed.wait()),)
             try:
-                first = await self._next(context, ends, session)
+                first = await self._next(context, ends, session, Stall(self._limits.stall_seconds))
             finally:
                 ends[0].cancel()
             if not isinstance(first, pb.UploadPart) or first.WhichOneof("kind") != "envelope":
@@ -49,7 +63,7 @@ class UploadCalls:
             upload = await self._room(session, envelope, context)
             verdict = await self._take_in(session, upload, context)
         except ClientFault as fault:
-            if session is not None and envelope is not None:
+            if envelope is not None:
                 verdict = self._driver.reject(session, envelope, fault)
                 if fault.reason not in RETRYING:
                     await self._answer(context, verdict)
@@ -80,12 +94,13 @@ class UploadCalls:
 
     async def _take_in(self, session: Session, upload: Upload, context: Context) -> Verdict:
         judged = False
+        stall = Stall(self._limits.stall_seconds)
         closed = asyncio.ensure_future(session.closed.wait())
         interrupted = asyncio.ensure_future(upload.interrupted.wait())
         try:
             await context.write(pb.UploadReply(proceed=pb.Continue(offset=upload.body.received)))
             while not upload.complete:
-                part = await self._next(context, (closed, interrupted), session, upload)
+                part = await self._next(context, (closed, interrupted), session, stall, upload)
                 if part is None:
                     raise ClientFault(
                         Reason.TRUNCATED,
@@ -97,6 +112,7 @@ class UploadCalls:
                     raise ClientFault(Reason.WRONG_ORDER, "after the envelope come chunks")
                 await finished(asyncio.to_thread(upload.take, chunk.offset, chunk.data))
                 self._driver.received(len(chunk.data))
+                stall.moved(len(chunk.data))
                 # Not kept while the next one is on its way.
                 del part, chunk
                 self._driver.attendance.heard(session)
@@ -119,14 +135,21 @@ class UploadCalls:
         context: Context,
         ends: Collection[asyncio.Future[Any]],
         session: Session,
+        stall: Stall,
         upload: Upload | None = None,
     ) -> Any:
-        """The next message of an upload; it is not waited for longer than the session and the claim last."""
-        came, part = await read(context, ends)
+        """The next message of an upload; it is not waited for longer than the session, the claim and patience last."""
+        came, part = await read(context, ends, stall.remaining)
         if came:
             return part
         if session.open and upload is not None and upload.interruption is not None:
             raise upload.interruption
+        if session.open:
+            fault = stall.fault()
+            if upload is not None:
+                # Its room goes to others, which a body that broke off keeps.
+                upload.interrupt(fault)
+            raise fault
         raise ClientFault(
             Reason.NO_SESSION, "the session ended during the upload; attend again, then go on with it"
         )

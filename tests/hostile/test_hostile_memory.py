@@ -56,6 +56,8 @@ def peak_with(root: Path, count: int, *, senders: int) -> int:
         "run.when_done": "serve",
         "round.cohort_size": count,
         "limits.heartbeat_seconds": 5.0,
+        "limits.uploads_per_worker": count,
+        "limits.staging_bytes_per_worker": 8 << 30,
         "method.config": {"parameters": PARAMETERS},
     }
     with Federation(root, **settings) as federation:

@@ -22,7 +22,8 @@ INSTANCE = "a" * 32
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    with Site(tmp_path_factory.mktemp("sessions")) as site:
+    # One of its workers falls behind by thousands of messages, which at the usual pace takes a while.
+    with Site(tmp_path_factory.mktemp("sessions"), **{"limits.messages_per_second": 10_000.0}) as site:
         yield site
 
 
@@ -113,6 +114,36 @@ def test_a_hello_full_of_absurd_records_is_taken_at_no_more_than_its_word(site: 
         assert {each.fate for each in mallory.welcome.held_fates} == {pb.HeldFate.FATE_DISCARDED}
         assert not mallory.welcome.reinitialise
     gone(site, "mallory")
+
+
+def crowd(count: int, *, more: bool = True) -> pb.WorkerMessage:
+    held = [pb.HeldUpdate(client=f"c{index}", round=1) for index in range(count)]
+    return pb.WorkerMessage(hello=pb.Hello(held_updates=held, more=more))
+
+
+def test_a_hello_in_parts_is_one_hello(site: Site) -> None:
+    with RawWorker(site.address, "mallory", []) as mallory:
+        impostor = crowd(3)
+        impostor.hello.worker = "alpha"
+        for part in (hello(more=True, held_updates=crowd(1).hello.held_updates), impostor):
+            mallory.up.put(part)
+        mallory.attend(crowd(4, more=False))
+        assert mallory.welcome is not None
+        assert len(mallory.welcome.held_fates) == 8
+        assert "mallory" in {each.worker for each in site.federation.status().workers}
+    gone(site, "mallory")
+
+
+def test_a_hello_that_does_not_end(site: Site) -> None:
+    other = pb.WorkerMessage(heartbeat=pb.Heartbeat())
+    first = hello(more=True)
+    site.refuses("attend", attending(site, first, other), Code.FAILED_PRECONDITION, "wrong_order")
+    site.refuses("attend", attending(site, first, crowd(10)), Code.DEADLINE_EXCEEDED, "silent")
+    clients = hosting(*(f"client-{index:06d}" for index in range(60_000)))
+    part = pb.WorkerMessage(hello=pb.Hello(clients=clients, more=True))
+    site.refuses("attend", attending(site, first, part, part), Code.INVALID_ARGUMENT, "bad_name")
+    many = [crowd(70_000)] * 3
+    site.refuses("attend", attending(site, first, *many), Code.RESOURCE_EXHAUSTED, "message_too_large")
 
 
 def test_no_hello_at_all(site: Site) -> None:

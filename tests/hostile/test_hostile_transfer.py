@@ -159,7 +159,7 @@ def test_a_message_that_is_garbage_or_too_large(site: Site) -> None:
     site.refuses_upload(large, Code.RESOURCE_EXHAUSTED, "message_too_large")
     # Over gRPC's own limit our code sees the end of the stream; the sender hears either of the two.
     before = site.counts()
-    outcome = after_the_envelope(chunk(0, bytes(18 << 20)).SerializeToString())()
+    outcome = after_the_envelope(chunk(0, bytes(6 << 20)).SerializeToString())()
     assert outcome.code in (Code.RESOURCE_EXHAUSTED, Code.DATA_LOSS), outcome
     truncated = ("updates", "rejected", "truncated")
     site.federation.until(
@@ -251,6 +251,28 @@ def test_without_room_an_upload_is_held_and_never_refused(tmp_path: Path, kind: 
             lambda: site.federation.metric("ssd_coordinator_staging_bytes", kind=kind) == 0,
             "the room is free",
         )
+        site.ends_cleanly()
+
+
+def test_a_worker_has_its_share_of_the_room_and_is_held_beyond_it(tmp_path: Path) -> None:
+    with Site(tmp_path, **{"limits.staging_bytes_per_worker": 60_000}) as site:
+        first, second, third = site.cohort
+        filling = Upload(site.alpha, site.envelope(first))
+        assert filling.proceeded()
+        waiting = Upload(site.alpha, site.envelope(second))
+        held = waiting.reply()
+        assert held is not None
+        assert held.WhichOneof("kind") == "hold"
+        # Another worker's room is its own.
+        site.contribute(site.beta, third)
+        filling.send_body(site.honest[first][0])
+        assert filling.outcome().verdict.fate == pb.Verdict.FATE_ACCEPTED
+        assert waiting.proceeded()
+        # What it broke off itself makes room for what it sends now.
+        waiting.call.cancel()
+        site.contribute(site.alpha, second)
+        site.contributed.update(site.cohort)
+        assert site.finish() == reference(site.settings)
         site.ends_cleanly()
 
 

@@ -80,6 +80,7 @@ PROMISED = {
     "cohort_clients": ("gauge", {"state"}),
     "updates": ("counter", {"fate", "reason"}),
     "messages_refused": ("counter", {"call", "reason"}),
+    "messages_throttled": ("counter", set()),
     "transfer_bytes": ("counter", {"direction"}),
     "fold_duration_seconds": ("histogram", set()),
     "journal_write_duration_seconds": ("histogram", set()),

@@ -192,7 +192,7 @@ def test_the_hello_says_what_the_session_decided() -> None:
         versions_held=(3, 4),
         held=(UpdateKey(client="a", round=1, base_digest="x", task_digest="y"),),
     )
-    raw = convert.hello(
+    (raw,) = convert.hello(
         hello, worker="w", instance="i", build="v", evaluates=True, labels=True, client_tests=True,
         device="cuda", memory=7,
     )  # fmt: skip
@@ -204,6 +204,25 @@ def test_the_hello_says_what_the_session_decided() -> None:
     assert got.capabilities == pb.Capabilities(
         evaluates=True, labels=True, client_tests=True, device="cuda", device_memory=7
     )
+
+
+def test_a_long_hello_comes_in_parts_that_lose_nothing_and_stay_small() -> None:
+    names = [f"{index:0128d}" for index in range(5000)]
+    held = tuple(
+        UpdateKey(client=name, round=2**63, base_digest="b" * 64, task_digest="t" * 64)
+        for name in names[:4500]
+    )
+    hello = messages.Hello(run_id="r", clients=dict.fromkeys(names, 2**63), versions_held=(1,), held=held)
+    parts = convert.hello(
+        hello, worker="w", instance="i", build="v", evaluates=False, labels=False, client_tests=False,
+        device="cpu", memory=0,
+    )  # fmt: skip
+    assert max(map(len, parts)) < 1 << 20
+    got = [pb.WorkerMessage.FromString(part).hello for part in parts]
+    assert [part.more for part in got] == [True, True, False]
+    assert [client.client for part in got for client in part.clients] == names
+    assert [each.client for part in got for each in part.held_updates] == names[:4500]
+    assert [part.worker for part in got] == ["w", "", ""]
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,7 @@ from worker.rpc.channels import Channels
 EOF = aio.EOF  # type: ignore[attr-defined]  # public, but missing in the stubs
 _SERVICE = "/ssd_proto.v1.Federation/"
 MAX_MESSAGE_BYTES = 64 << 20
-"""Room for the hello of a worker with 100,000 clients, and for the chunk list of any blob."""
+"""Room for the welcome of a worker with 100,000 clients, and for the chunk list of any blob."""
 _UNAVAILABLE = grpc.StatusCode.UNAVAILABLE.name.lower()
 _CHUNKS_IN_HAND = 8
 """Received chunks that may wait for the hashing thread."""
@@ -48,7 +48,9 @@ _DISCARD_REASONS = frozenset(
         "draining",
     }
 )
-_RETRY_REASONS = frozenset({"truncated", "corrupt_chunk", "bad_offset", "no_room", "storage", "internal"})
+_RETRY_REASONS = frozenset(
+    {"truncated", "corrupt_chunk", "bad_offset", "stalled", "no_room", "storage", "internal"}
+)
 _RETRY_CODES = frozenset(
     {
         grpc.StatusCode.UNAVAILABLE,
@@ -97,7 +99,7 @@ class GrpcTransport:
     async def attend(self, hello: Hello) -> AsyncIterator[GrpcStream]:
         """Open the control stream and say hello; leaving the context ends the stream."""
         device, memory = self._greeting.device()
-        first = convert.hello(
+        greeting = convert.hello(
             hello,
             worker=self._greeting.worker,
             instance=self._greeting.instance,
@@ -113,7 +115,8 @@ class GrpcTransport:
         call = channel.stream_stream(_SERVICE + "Attend")()
         stream = GrpcStream(call)
         try:
-            await stream.write(first)
+            for part in greeting:
+                await stream.write(part)
             yield stream
         except LinkBroken as error:
             if stream.answered or error.reason != _UNAVAILABLE:

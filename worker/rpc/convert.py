@@ -33,6 +33,10 @@ _VERDICTS = {
 }
 
 
+HELLO_ENTRIES = 2048
+"""Clients and held updates one message of a hello has at most, so that the longest names stay under a mebibyte."""
+
+
 def hello(
     message: messages.Hello,
     *,
@@ -44,41 +48,44 @@ def hello(
     client_tests: bool,
     device: str,
     memory: int,
-) -> bytes:
-    """The first message up."""
-    return pb.WorkerMessage(
-        hello=pb.Hello(
-            protocol_min=1,
-            protocol_max=1,
-            build=build,
-            worker=worker,
-            instance=instance,
-            clients=[
-                pb.HostedClient(client=client, last_committed_round=number)
-                for client, number in sorted(message.clients.items())
-            ],
-            run_id=message.run_id,
-            versions_held=message.versions_held,
-            newest_version=message.newest[0],
-            newest_digest=message.newest[1],
-            held_updates=[
-                pb.HeldUpdate(
-                    client=key.client,
-                    round=key.round,
-                    base_digest=key.base_digest,
-                    task_digest=key.task_digest,
-                )
-                for key in message.held
-            ],
-            capabilities=pb.Capabilities(
-                evaluates=evaluates,
-                device=device,
-                device_memory=memory,
-                labels=labels,
-                client_tests=client_tests,
-            ),
+) -> list[bytes]:
+    """The first message up, in as many parts as it takes."""
+    clients = sorted(message.clients.items())
+    first = pb.Hello(
+        protocol_min=1,
+        protocol_max=1,
+        build=build,
+        worker=worker,
+        instance=instance,
+        run_id=message.run_id,
+        versions_held=message.versions_held,
+        newest_version=message.newest[0],
+        newest_digest=message.newest[1],
+        capabilities=pb.Capabilities(
+            evaluates=evaluates,
+            device=device,
+            device_memory=memory,
+            labels=labels,
+            client_tests=client_tests,
+        ),
+    )
+    count = max(1, -(-max(len(clients), len(message.held)) // HELLO_ENTRIES))
+    parts = []
+    for number in range(count):
+        here = slice(number * HELLO_ENTRIES, (number + 1) * HELLO_ENTRIES)
+        part = pb.Hello() if number else first
+        part.clients.extend(
+            pb.HostedClient(client=client, last_committed_round=record) for client, record in clients[here]
         )
-    ).SerializeToString()
+        part.held_updates.extend(
+            pb.HeldUpdate(
+                client=key.client, round=key.round, base_digest=key.base_digest, task_digest=key.task_digest
+            )
+            for key in message.held[here]
+        )
+        part.more = number + 1 < count
+        parts.append(pb.WorkerMessage(hello=part).SerializeToString())
+    return parts
 
 
 def up(message: messages.Up) -> bytes:

@@ -27,7 +27,7 @@ class WorkerMessage(_message.Message):
     def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ..., task_failed: _Optional[_Union[TaskFailed, _Mapping]] = ..., version_held: _Optional[_Union[VersionHeld, _Mapping]] = ..., evaluation_done: _Optional[_Union[EvaluationDone, _Mapping]] = ..., clients_changed: _Optional[_Union[ClientsChanged, _Mapping]] = ...) -> None: ...
 
 class Hello(_message.Message):
-    __slots__ = ("protocol_min", "protocol_max", "build", "worker", "instance", "clients", "run_id", "versions_held", "held_updates", "capabilities", "newest_version", "newest_digest")
+    __slots__ = ("protocol_min", "protocol_max", "build", "worker", "instance", "clients", "run_id", "versions_held", "held_updates", "capabilities", "newest_version", "newest_digest", "more")
     PROTOCOL_MIN_FIELD_NUMBER: _ClassVar[int]
     PROTOCOL_MAX_FIELD_NUMBER: _ClassVar[int]
     BUILD_FIELD_NUMBER: _ClassVar[int]
@@ -40,6 +40,7 @@ class Hello(_message.Message):
     CAPABILITIES_FIELD_NUMBER: _ClassVar[int]
     NEWEST_VERSION_FIELD_NUMBER: _ClassVar[int]
     NEWEST_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    MORE_FIELD_NUMBER: _ClassVar[int]
     protocol_min: int
     protocol_max: int
     build: str
@@ -52,7 +53,8 @@ class Hello(_message.Message):
     capabilities: Capabilities
     newest_version: int
     newest_digest: str
-    def __init__(self, protocol_min: _Optional[int] = ..., protocol_max: _Optional[int] = ..., build: _Optional[str] = ..., worker: _Optional[str] = ..., instance: _Optional[str] = ..., clients: _Optional[_Iterable[_Union[HostedClient, _Mapping]]] = ..., run_id: _Optional[str] = ..., versions_held: _Optional[_Iterable[int]] = ..., held_updates: _Optional[_Iterable[_Union[HeldUpdate, _Mapping]]] = ..., capabilities: _Optional[_Union[Capabilities, _Mapping]] = ..., newest_version: _Optional[int] = ..., newest_digest: _Optional[str] = ...) -> None: ...
+    more: bool
+    def __init__(self, protocol_min: _Optional[int] = ..., protocol_max: _Optional[int] = ..., build: _Optional[str] = ..., worker: _Optional[str] = ..., instance: _Optional[str] = ..., clients: _Optional[_Iterable[_Union[HostedClient, _Mapping]]] = ..., run_id: _Optional[str] = ..., versions_held: _Optional[_Iterable[int]] = ..., held_updates: _Optional[_Iterable[_Union[HeldUpdate, _Mapping]]] = ..., capabilities: _Optional[_Union[Capabilities, _Mapping]] = ..., newest_version: _Optional[int] = ..., newest_digest: _Optional[str] = ..., more: bool = ...) -> None: ...
 
 class HostedClient(_message.Message):
     __slots__ = ("client", "last_committed_round")
