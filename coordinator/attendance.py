@@ -112,8 +112,8 @@ class Attendance:
         async def admit() -> Session:
             if subject is not None and self._revocations.is_revoked(subject):
                 raise NotPermitted(Reason.REVOKED, f"{subject.uri} was revoked by the operator")
-            registry.check_claim(self._state(), claim)
             _check_role(subject, claim.clients)
+            registry.check_claim(self._state(), claim)
             _check_labels(self._terms, claim.worker, claim.clients, capabilities)
             self._sessions.check_name(claim.worker, claim.instance)
             session = Session(

@@ -239,12 +239,46 @@ def evaluations(config_path: Path | None, address: str | None, pki: Path, insecu
         _show(client.evaluations(), form, console.evaluations)
 
 
-@cli.command()
+@cli.group(invoke_without_command=True)
 @_verb
-def clients(config_path: Path | None, address: str | None, pki: Path, insecure: bool, form: str) -> None:
+@click.pass_context
+def clients(
+    context: click.Context,
+    config_path: Path | None,
+    address: str | None,
+    pki: Path,
+    insecure: bool,
+    form: str,
+) -> None:
     """Registered clients: who hosts them, what they contributed, which dimensions are theirs."""
+    if context.invoked_subcommand is not None:
+        return
     with _client(config_path, address, pki, insecure) as client:
         _show(client.clients(), form, console.clients)
+
+
+@clients.command("move")
+@click.argument("client_id", metavar="CLIENT")
+@click.option("--to", "worker", required=True, metavar="WORKER", help="The worker it belongs to from now on.")
+@_verb
+def clients_move(
+    client_id: str,
+    worker: str,
+    config_path: Path | None,
+    address: str | None,
+    pki: Path,
+    insecure: bool,
+    form: str,
+) -> None:
+    """Give CLIENT to another worker. Take it out of the old one's configuration first."""
+    with _client(config_path, address, pki, insecure) as client:
+        before = client.move_client(client_id, worker)
+        value = {"done": "move", "client": client_id, "worker": worker, "before": before}
+        _show(
+            value,
+            form,
+            lambda _: f"{client_id} belongs to {worker} now" + (f", before to {before}" if before else ""),
+        )
 
 
 def _wish(name: str, done: str, text: str) -> None:
@@ -266,15 +300,40 @@ _wish("drain", "draining: the coordinator finishes the attempt under way and sto
 
 
 @cli.command()
-@click.argument("client_id", metavar="CLIENT")
+@click.argument("client_id", metavar="CLIENT", required=False)
+@click.option("--worker", metavar="NAME", help="Cut off the worker of this name.")
+@click.option("--evaluator", metavar="NAME", help="Cut off the evaluator of this name.")
+@click.option("--operator", metavar="NAME", help="Cut off the operator of this name.")
+@click.option("--observer", metavar="NAME", help="Cut off the observer of this name.")
 @_verb
 def revoke(
-    client_id: str, config_path: Path | None, address: str | None, pki: Path, insecure: bool, form: str
+    client_id: str | None,
+    config_path: Path | None,
+    address: str | None,
+    pki: Path,
+    insecure: bool,
+    form: str,
+    **holders: str | None,
 ) -> None:
-    """Never sample CLIENT again and refuse its uploads. This cannot be undone."""
+    """Never sample CLIENT again and refuse its uploads; or cut off, at once, the holder of a certificate.
+
+    The clients of a worker that is cut off are not revoked: they wait until they are moved to another. Neither can be
+    undone.
+    """
+    named = [(role, name) for role, name in holders.items() if name is not None]
+    if len(named) + (client_id is not None) != 1:
+        raise click.UsageError("name one CLIENT, or one of --worker, --evaluator, --operator and --observer")
     with _client(config_path, address, pki, insecure) as client:
-        client.revoke(client_id)
-        _show({"done": "revoke", "client": client_id}, form, lambda _: f"revoked {client_id}")
+        if client_id is not None:
+            client.revoke(client_id)
+            _show({"done": "revoke", "client": client_id}, form, lambda _: f"revoked {client_id}")
+            return
+        ((role, name),) = named
+        connected = client.revoke_identity(role, name)
+        value = {"done": "revoke", "role": role, "name": name, "connected": connected}
+        _show(
+            value, form, lambda _: f"revoked {role} {name}" + (", which was connected" if connected else "")
+        )
 
 
 @cli.command()

@@ -109,11 +109,18 @@ class ScriptedOperator(OperatorServicer):
         return pb.DrainReply()
 
     def Revoke(self, request: Any, context: Any) -> pb.RevokeReply:  # noqa: N802  # the RPC's name
+        if request.WhichOneof("what") == "identity":
+            self.told.append(f"revoke {request.identity.role} {request.identity.name}")
+            return pb.RevokeReply(connected=request.identity.name == "w1")
         if request.client != "a":
             context.set_trailing_metadata((("ssd-reason", "not_found"),))
             context.abort(grpc.StatusCode.NOT_FOUND, f"no client is called {request.client}")
         self.told.append("revoke a")
         return pb.RevokeReply()
+
+    def MoveClient(self, request: Any, context: Any) -> pb.MoveClientReply:  # noqa: N802  # the RPC's name
+        self.told.append(f"move {request.client} {request.worker}")
+        return pb.MoveClientReply(before="w1" if request.client == "a" else "")
 
     def Version(self, request: Any, context: Any) -> pb.VersionReply:  # noqa: N802  # the RPC's name
         self.told.append("version newest" if request.newest else f"version {request.number}")
@@ -268,6 +275,28 @@ class TestVerbs:
         code, out, err = run("revoke", "zz", "--address", address)
         assert (code, out) == (3, "")
         assert "refused (not_found): no client is called zz" in err
+
+    def test_revoking_the_holder_of_a_certificate(
+        self, run: Run, address: str, operator: ScriptedOperator
+    ) -> None:
+        there = run("revoke", "--worker", "w1", "--address", address)
+        assert there[:2] == (0, "revoked worker w1, which was connected\n")
+        away = run("revoke", "--observer", "olga", "--address", address, "--format", "json")[1]
+        assert json.loads(away) == {"done": "revoke", "role": "observer", "name": "olga", "connected": False}
+        assert operator.told == ["revoke worker w1", "revoke observer olga"]
+
+    @pytest.mark.parametrize("what", [[], ["a", "--worker", "w"], ["--worker", "w", "--operator", "o"]])
+    def test_one_thing_is_revoked_at_a_time(self, run: Run, address: str, what: list[str]) -> None:
+        code, _, err = run("revoke", *what, "--address", address)
+        assert code == 2
+        assert "name one CLIENT" in err
+
+    def test_moving_a_client(self, run: Run, address: str, operator: ScriptedOperator) -> None:
+        moved = run("clients", "move", "a", "--to", "w2", "--address", address)
+        assert moved[:2] == (0, "a belongs to w2 now, before to w1\n")
+        assert run("clients", "move", "b", "--to", "w2", "--address", address)[1] == "b belongs to w2 now\n"
+        assert operator.told == ["move a w2", "move b w2"]
+        assert run("clients", "move", "a", "--address", address)[0] == 2
 
     def test_the_address_may_come_from_the_configuration_or_the_environment(
         self,

@@ -94,6 +94,7 @@ PROMISED = {
     "certificate_reloads": ("counter", {"outcome"}),
     "certificate_expiry_timestamp_seconds": ("gauge", set()),
     "history_contradictions": ("counter", set()),
+    "certificate_requests": ("counter", set()),
     "client_failures": ("counter", {"reason"}),
     "loss": ("gauge", {"term"}),
     "step_norm": ("gauge", set()),

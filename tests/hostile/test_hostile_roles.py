@@ -1,0 +1,231 @@
+"""Certificates that are good, and not good for this: every role at every method, other people's clients, the revoked.
+
+Over real TLS. Which methods there are, the coordinator itself is asked.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import grpc
+import pytest
+from google.protobuf import descriptor_pb2
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+
+from coordinator.rpc.auth import TABLE, allowed, call_name
+from hostile import CLIENTS, Site
+from raw_worker import RawWorker
+from ssd.trust.names import Role
+from ssd_proto.v1 import federation_pb2 as pb
+from ssd_proto.v1 import operator_pb2 as operator_pb
+from wire_calls import FEDERATION, OPERATOR, Outcome, ask, outcome_of, stream
+
+pytestmark = pytest.mark.e2e
+Code = grpc.StatusCode
+CALLERS = [role for role in Role if role is not Role.COORDINATOR]
+"""TLS lets no server's certificate call at all: see the tests of TLS."""
+
+NOT_SERVED = {"/ssd_proto.v1.Renewal/Renew"}
+"""Only a coordinator that has the authority's key renews certificates."""
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    with Site(tmp_path_factory.mktemp("roles"), insecure=False) as site:
+        yield site
+
+
+def reflected(channel: grpc.Channel) -> set[str]:
+    """Full names of all methods of all services the coordinator says it has."""
+
+    def asked(
+        *requests: reflection_pb2.ServerReflectionRequest,
+    ) -> list[reflection_pb2.ServerReflectionResponse]:
+        return list(
+            reflection_pb2_grpc.ServerReflectionStub(channel).ServerReflectionInfo(iter(requests), timeout=20)
+        )
+
+    (listed,) = asked(reflection_pb2.ServerReflectionRequest(list_services=""))
+    methods = set()
+    for service in listed.list_services_response.service:
+        (found,) = asked(reflection_pb2.ServerReflectionRequest(file_containing_symbol=service.name))
+        for content in found.file_descriptor_response.file_descriptor_proto:
+            file = descriptor_pb2.FileDescriptorProto.FromString(content)
+            for declared in file.service:
+                if f"{file.package}.{declared.name}" == service.name:
+                    methods |= {f"/{service.name}/{method.name}" for method in declared.method}
+    return methods
+
+
+def test_every_method_there_is_has_a_row_and_every_row_a_method(site: Site) -> None:
+    with site.federation.channel() as channel:
+        assert reflected(channel) == set(TABLE) - NOT_SERVED
+
+
+def harmless(channel: grpc.Channel, method: str) -> Outcome:
+    """A call that changes nothing: no handler of ours accepts such a message, and those of libraries only read."""
+    over = threading.Event()
+
+    def up() -> Iterator[bytes]:
+        yield b"\xff\xff\xff" if method.startswith("/ssd_proto") else b""
+        over.wait(5)
+
+    call = channel.stream_stream(method, lambda message: message, lambda message: message)(up(), timeout=5)
+    replies: list[Any] = []
+    with contextlib.suppress(grpc.RpcError):
+        replies.extend(call)
+    over.set()
+    return outcome_of(call, replies)
+
+
+@pytest.mark.parametrize("role", CALLERS)
+@pytest.mark.parametrize("method", sorted(set(TABLE) - NOT_SERVED))
+def test_each_cell_of_the_table_over_tls(site: Site, role: Role, method: str) -> None:
+    with site.federation.channel(role, "somebody") as channel:
+        if allowed(method, role):
+            outcome = harmless(channel, method)
+            assert outcome.code is not Code.PERMISSION_DENIED, outcome
+        else:
+            # A unary request is parsed before anybody is asked, so it must be one; the empty message always is.
+            call = channel.unary_stream(method, lambda message: message, lambda message: message)(
+                b"", timeout=20
+            )
+            with pytest.raises(grpc.RpcError):
+                list(call)
+            outcome = outcome_of(call, [])
+            assert (outcome.code, outcome.reason) == (Code.PERMISSION_DENIED, "role"), outcome
+            assert call_name(method) in outcome.detail
+
+
+def hello(worker: str, *clients: str) -> pb.WorkerMessage:
+    hosted = [pb.HostedClient(client=client) for client in clients]
+    fields = {"protocol_min": 1, "protocol_max": 1, "instance": "a" * 32, "build": "x", "clients": hosted}
+    return pb.WorkerMessage(hello=pb.Hello(worker=worker, **fields))
+
+
+def attending(site: Site, name: str, *clients: str, role: Role = Role.WORKER, said: str = "") -> Outcome:
+    with site.federation.channel(role, name) as channel:
+        return stream(
+            channel,
+            f"{FEDERATION}/Attend",
+            [hello(said or name, *clients)],
+            pb.CoordinatorMessage,
+            keep_open=True,
+        )
+
+
+def test_a_worker_is_who_its_certificate_says(site: Site) -> None:
+    outcome = attending(site, "mallory", said="alpha")
+    assert (outcome.code, outcome.reason) == (Code.PERMISSION_DENIED, "identity_mismatch")
+    site.well()
+
+
+def test_other_workers_clients_are_not_to_be_had_neither_while_they_are_connected_nor_after(
+    site: Site,
+) -> None:
+    outcome = attending(site, "mallory", site.cohort[0])
+    assert (outcome.code, outcome.reason) == (Code.PERMISSION_DENIED, "client_bound")
+    theirs = site.cohort[2:]
+    site.beta.close()
+    site.federation.until(
+        lambda: "beta" not in {each.worker for each in site.federation.status().workers}, "beta is gone"
+    )
+    outcome = attending(site, "mallory", *theirs)
+    assert (outcome.code, outcome.reason) == (Code.PERMISSION_DENIED, "client_bound")
+    site.beta = site.worker("beta", theirs)
+    site.beta.expect("train")
+    site.well()
+
+
+def test_an_evaluator_hosts_nobody(site: Site) -> None:
+    outcome = attending(site, "eva", site.outsider, role=Role.EVALUATOR)
+    assert (outcome.code, outcome.reason) == (Code.PERMISSION_DENIED, "role")
+
+
+def test_a_stolen_session_token_opens_nothing(site: Site) -> None:
+    with site.federation.channel(Role.WORKER, "mallory") as channel:
+        request = pb.FetchBlobRequest(digest=site.task.base.full.digest)
+        path = f"{FEDERATION}/FetchBlob"
+        outcome = ask(channel, path, request, pb.BlobPart, metadata=site.alpha.metadata())
+        assert (outcome.code, outcome.reason) == (Code.PERMISSION_DENIED, "identity_mismatch")
+        upload = pb.UploadPart(envelope=site.envelope(site.cohort[0]))
+        path = f"{FEDERATION}/SubmitUpdate"
+        outcome = stream(channel, path, [upload], pb.UploadReply, metadata=site.alpha.metadata())
+        assert (outcome.code, outcome.reason) == (Code.PERMISSION_DENIED, "identity_mismatch")
+    site.well()
+
+
+def test_a_client_is_moved_by_the_operator_and_by_nobody_else(site: Site) -> None:
+    wish = operator_pb.MoveClientRequest(client=site.cohort[0], worker="mallory")
+    for role, name in ((Role.WORKER, "mallory"), (Role.OBSERVER, "o")):
+        with site.federation.channel(role, name) as channel:
+            outcome = ask(channel, f"{OPERATOR}/MoveClient", wish, operator_pb.MoveClientReply)
+            assert (outcome.code, outcome.reason) == (Code.PERMISSION_DENIED, "role")
+    with site.federation.channel() as channel:
+        outcome = ask(channel, f"{OPERATOR}/MoveClient", wish, operator_pb.MoveClientReply)
+        assert (outcome.code, outcome.reason) == (Code.FAILED_PRECONDITION, "conflict")
+        assert "alpha" in outcome.detail
+
+
+def revoke(site: Site, role: Role, name: str) -> operator_pb.RevokeReply:
+    wish = operator_pb.RevokeRequest(identity=operator_pb.Identity(role=role.value, name=name))
+    return site.federation.operator("Revoke", wish, operator_pb.RevokeReply)
+
+
+def test_a_revoked_worker_is_gone_within_a_second_and_stays_out_after_a_restart(site: Site) -> None:
+    gamma = site.worker("gamma", [])
+    over = threading.Event()
+
+    def wait_for_the_end() -> None:
+        while gamma.next() is not None:
+            pass
+        over.set()
+
+    threading.Thread(target=wait_for_the_end, daemon=True).start()
+    started = time.monotonic()
+    assert revoke(site, Role.WORKER, "gamma").connected
+    assert over.wait(10)
+    took = time.monotonic() - started
+    assert took < 1, took
+    assert gamma.status is not None
+    assert gamma.status.code() is Code.PERMISSION_DENIED
+    assert dict(gamma.status.trailing_metadata())["ssd-reason"] == "revoked"
+    with pytest.raises(grpc.RpcError) as refused:
+        gamma.fetch(site.task.base.full.digest)
+    assert dict(refused.value.trailing_metadata())["ssd-reason"] == "revoked"
+    assert attending(site, "gamma").reason == "revoked"
+    (line,) = [each for each in site.federation.coordinator.events("audit") if each["action"] == "revoke"]
+    assert (line["by"], line["role"], line["name"]) == ("ssd://test/operator/operator", "worker", "gamma")
+
+
+def test_a_revoked_observer_stops_watching(site: Site) -> None:
+    with site.federation.channel(Role.OBSERVER, "olga") as channel:
+        watching = channel.unary_stream(
+            f"{OPERATOR}/Watch",
+            operator_pb.WatchRequest.SerializeToString,
+            operator_pb.StatusReply.FromString,
+        )(operator_pb.WatchRequest(), timeout=30)
+        next(watching)
+        revoke(site, Role.OBSERVER, "olga")
+        with pytest.raises(grpc.RpcError) as refused:
+            for _ in watching:
+                pass
+        assert dict(refused.value.trailing_metadata())["ssd-reason"] == "revoked"
+    site.well()
+
+
+def test_the_round_commits_as_if_nothing_had_happened(site: Site) -> None:
+    site.check_end()
+
+
+def test_what_was_bound_and_revoked_is_so_after_a_restart(site: Site) -> None:
+    site.federation.start_coordinator(**{"run.rounds": 3})
+    assert attending(site, "gamma").reason == "revoked"
+    assert attending(site, "mallory", CLIENTS[0]).reason == "client_bound"
+    with RawWorker(site.address, "beta", site.cohort[2:], pki=site.federation.pki) as beta:
+        beta.attend()
+        assert beta.welcome is not None
