@@ -227,15 +227,6 @@ def is_signed_by(certificate: bytes, authority: bytes) -> bool:
     return True
 
 
-def key_fits(key: bytes, certificate: bytes) -> bool:
-    """Whether a PEM private key is the one a PEM certificate speaks of.
-
-    Raises:
-        CertificateRefused: one of them is something else.
-    """
-    return Credential(certificate, key).matches()
-
-
 def _certificate(pem: bytes) -> x509.Certificate:
     try:
         return x509.load_pem_x509_certificate(pem)

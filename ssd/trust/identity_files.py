@@ -16,7 +16,6 @@ from ssd.trust.authority import (
     Credential,
     federation_of,
     is_signed_by,
-    key_fits,
     subject_of_certificate,
     validity,
 )
@@ -75,7 +74,7 @@ def read_identity(files: IdentityFiles, now: dt.datetime) -> Identity:
             raise CertificateRefused(f"the authority in {files.authority} did not sign it")
         _check_dates(certificate, now)
     with _naming(files.key):
-        if not key_fits(key, certificate):
+        if not Credential(certificate, key).matches():
             raise CertificateRefused(f"it is not the key of {files.certificate}")
     return Identity(
         subject=subject,

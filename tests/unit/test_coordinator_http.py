@@ -8,14 +8,17 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TypeVar
+from unittest.mock import Mock
 
 import aiohttp
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import make_mocked_request
 
 from coordinator.address import Address
 from coordinator.errors import PortUnavailable
 from coordinator.metrics import CoordinatorMetrics
-from coordinator.web.http import HttpServer, create_app
+from coordinator.web.http import HttpServer, create_app, refuse_shown_tokens
 
 T = TypeVar("T")
 ANY_PORT = Address(host="127.0.0.1")
@@ -148,3 +151,43 @@ def test_what_is_no_socket_is_left_alone(tmp_path: Path) -> None:
         assert path.read_text() == "precious"
 
     run(work)
+
+
+@pytest.mark.parametrize("header", ["Authorization", "Cookie", "authorization"])
+@pytest.mark.parametrize(
+    ("peer", "secure", "status"),
+    [
+        (("192.0.2.7", 5000), False, 403),
+        (("::ffff:192.0.2.7", 5000, 0, 0), False, 403),
+        (("fe80::1%eth0", 5000, 0, 2), False, 403),
+        (("192.0.2.7", 5000), True, 200),
+        (("127.0.0.1", 5000), False, 200),
+        (("::1", 5000, 0, 0), False, 200),
+        (("::ffff:127.0.0.1", 5000, 0, 0), False, 200),
+        ("", False, 200),
+    ],
+)
+def test_a_token_in_the_clear_from_another_machine_is_refused(
+    header: str, peer: object, secure: bool, status: int
+) -> None:
+    async def work() -> None:
+        for headers, expected in (({header: "Bearer x"}, status), ({}, 200)):
+            transport = Mock()
+            transport.get_extra_info.side_effect = {"peername": peer}.get
+            request = make_mocked_request("GET", "/livez", headers=headers, transport=transport)
+            request = request.clone(scheme="https" if secure else "http")
+            try:
+                reply = await refuse_shown_tokens(request, answer)
+            except web.HTTPException as refusal:
+                reply = refusal
+            assert reply.status == expected
+            assert reply.status == 200 or "consider it known" in (reply.text or "")
+
+    async def answer(_: web.Request) -> web.StreamResponse:
+        return web.Response()
+
+    run(work)
+
+
+def test_every_page_is_behind_the_guard() -> None:
+    assert refuse_shown_tokens in create_app(CoordinatorMetrics().render, list).middlewares

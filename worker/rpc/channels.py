@@ -72,6 +72,15 @@ class Channels:
         except CertificateRefused as error:
             raise IdentityUnusable(f"{error}. Have a new one made: run `ssd-worker enroll` again") from error
 
+    def stamp(self) -> object:
+        """Changes when the certificate on disk does."""
+        files = self._files()
+        try:
+            found = None if files is None else files.certificate.stat()
+        except OSError:
+            return None
+        return None if found is None else (found.st_mtime_ns, found.st_ino)
+
     def open(self, target: str) -> Any:
         """A channel of its own to a target.
 

@@ -92,7 +92,7 @@ class GrpcTransport:
         self._channels = channels
         self._greeting = greeting
         self._count = count
-        self._data: dict[str, Any] = {}
+        self._data: dict[tuple[str, object], Any] = {}
         self._turn = 0
 
     @asynccontextmanager
@@ -175,9 +175,11 @@ class GrpcTransport:
         targets = access.endpoints or (self._target,)
         self._turn += 1
         target = targets[self._turn % len(targets)]
-        if target not in self._data:
-            self._data[target] = self._channels.open(target)
-        return self._data[target]
+        # A connection that stands outlives the certificate it was made with; a new one is made with the new.
+        key = (target, self._channels.stamp())
+        if key not in self._data:
+            self._data[key] = self._channels.open(target)
+        return self._data[key]
 
 
 class GrpcStream:
