@@ -16,6 +16,7 @@ from coordinator.driver import Driver
 from coordinator.errors import ConfigInvalid, StorageFailed
 from coordinator.heap import share_arenas
 from coordinator.host_client import SubprocessMethodHost
+from coordinator.issuing import certificate_desk
 from coordinator.logs import configure as configure_logs
 from coordinator.logs import event as log_event
 from coordinator.metrics import CoordinatorMetrics
@@ -24,6 +25,7 @@ from coordinator.ports import RunRecord
 from coordinator.quality import newest as newest_quality
 from coordinator.revocations import NobodyRevoked, Revocations
 from coordinator.rpc.convert import BUILD
+from coordinator.rpc.enrolment import EnrolmentServer, RenewalServicer
 from coordinator.rpc.server import RpcServer
 from coordinator.runs import SCRATCH_PREFIX, create_run, plan_of, restore, settings_of
 from coordinator.server_hook import SCRATCH_PREFIX as HOOK_PREFIX
@@ -127,9 +129,15 @@ async def _serve(config: CoordinatorConfig) -> int:
             disk_used=lambda: staging.disk_used,
             free_bytes=blobs.free_bytes,
         )
-        server = RpcServer(driver, transport.identity, config.limits)
+        desk = certificate_desk(config, trust, driver.membership.bind, clock, metrics)
+        renewal = RenewalServicer(desk, transport.identity, clock, metrics)
+        server = RpcServer(driver, transport.identity, renewal, config.limits)
         port = await server.start(str(config.listen), transport.credentials())
         stack.push_async_callback(server.stop, STOP_GRACE_SECONDS)
+        if config.enrolment_listen is not None and desk is not None:
+            enrolment = EnrolmentServer(desk, clock, metrics)
+            await enrolment.start(config.enrolment_listen, transport.enrolment_credentials())
+            stack.push_async_callback(enrolment.stop, STOP_GRACE_SECONDS)
         http_address = ""
         if config.http_listen is not None:
             http = HttpServer(create_app(metrics.render, lambda: not_ready(driver)), transport.http)

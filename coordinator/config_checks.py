@@ -39,6 +39,11 @@ def _transport(tree: Mapping[str, Json]) -> Iterator[tuple[tuple[Key, ...], str]
                 "make certificates with `ssd-coordinator ca init`, or listen on 127.0.0.1, [::1] or unix:/path"
             ),
         )
+    if tree["transport"]["insecure"] and tree["enrolment"]["listen"]:
+        yield (
+            (("enrolment", "listen"), insecure),
+            "without TLS there are no certificates to enrol for: leave insecure out, or this",
+        )
     certificate, key = ("coordinator", "http_certificate"), ("coordinator", "http_key")
     if (own["http_certificate"] is None) != (own["http_key"] is None):
         yield (certificate, key), "HTTPS takes both http_certificate and http_key"

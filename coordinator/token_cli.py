@@ -62,7 +62,7 @@ _role = click.option(
 def _trust(config_path: Path | None, state_dir: Path | None) -> Iterator[SqliteTrust]:
     from coordinator.store.trust import SqliteTrust
 
-    store = SqliteTrust(state_dir or load(config_path, {"transport.insecure": True}).coordinator.state_dir)
+    store = SqliteTrust(state_dir or load(config_path).coordinator.state_dir)
     try:
         yield store
     finally:
@@ -80,10 +80,8 @@ def _trust(config_path: Path | None, state_dir: Path | None) -> Iterator[SqliteT
 @click.option(
     "--pki",
     type=click.Path(path_type=Path, file_okay=False),
-    default="pki",
     envvar="SSD_PKI",
-    show_default=True,
-    help="Folder with ca.pem.",
+    help="Folder with ca.pem.  [default: from --config, else pki]",
 )
 @_stored
 def token(
@@ -92,7 +90,7 @@ def token(
     clients: str,
     ttl: float,
     address: str | None,
-    pki: Path,
+    pki: Path | None,
     config_path: Path | None,
     state_dir: Path | None,
 ) -> None:
@@ -100,13 +98,14 @@ def token(
     from coordinator.tokens import enrolment_address, make_token
     from ssd.trust.names import Role
 
-    where = _address(address) or enrolment_address(
-        load(config_path, {"transport.insecure": True}).enrolment.listen, pki / "coordinator.pem"
-    )
+    said = load(config_path)
+    authority = pki / "ca.pem" if pki else said.transport.authority
+    own = pki / "coordinator.pem" if pki else said.transport.certificate
+    where = _address(address) or enrolment_address(said.enrolment.listen, own)
     with _trust(config_path, state_dir) as store:
         made = make_token(
             store,
-            pki,
+            authority,
             Holder(Role(role), name),
             [client for client in clients.split(",") if client],
             address=where,

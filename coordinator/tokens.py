@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from coordinator.address import parse_address
-from coordinator.authority import AUTHORITY, read_file
+from coordinator.authority import read_file
 from coordinator.core.registry import CLIENT_NAME
 from coordinator.errors import AuthorityRefused
 from coordinator.trust import Holder, TokenRecord, TrustStore
@@ -22,7 +22,7 @@ SHOWN = 12
 
 def make_token(
     store: TrustStore,
-    pki: Path,
+    authority: Path,
     holder: Holder,
     clients: Sequence[str],
     *,
@@ -34,7 +34,7 @@ def make_token(
 
     Args:
         store: where.
-        pki: folder of the authority's certificate; its key is not needed.
+        authority: file of the authority's certificate; its key is not needed.
         holder: whom the certificate will name.
         clients: the clients the holder will be bound to.
         address: where to enrol, or empty.
@@ -44,8 +44,7 @@ def make_token(
     Raises:
         AuthorityRefused: a name cannot stand in a certificate, the holder is revoked, or there is no authority.
     """
-    path = pki / f"{AUTHORITY}.pem"
-    certificate = read_file(path)
+    certificate = read_file(authority)
     wrong = [client for client in clients if CLIENT_NAME.fullmatch(client) is None]
     if wrong:
         raise AuthorityRefused(f"{wrong[0]!r} is no client id: use 1 to 128 of A-Z a-z 0-9 . _ -")
@@ -60,7 +59,7 @@ def make_token(
         pin = bytes.fromhex(fingerprint(certificate))
         token = JoinToken(subject, address, pin, new_secret())
     except CertificateRefused as error:
-        raise AuthorityRefused(f"{path}: {error}") from error
+        raise AuthorityRefused(f"{authority}: {error}") from error
     except (NameRefused, TokenRefused) as error:
         raise AuthorityRefused(str(error)) from error
     record = TokenRecord(

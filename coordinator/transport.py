@@ -64,6 +64,11 @@ class Transport:
         """For one port; None: no TLS."""
         return None if self._own is None else self._own.credentials()
 
+    def enrolment_credentials(self) -> grpc.ServerCredentials:
+        """For the enrolment port, which exists under TLS only."""
+        assert self._own is not None
+        return self._own.enrolment_credentials()
+
     def reload(self) -> None:
         """Take up new files for new connections. Where they cannot be used, the old ones stay, and the log says why."""
         if self._own is not None:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import datetime as dt
 import logging
 import os
 import random
 import signal
 import time
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from importlib import metadata
 
+from ssd.trust.identity_store import IdentityStore
+from ssd.trust.names import Subject
 from worker.config import WorkerConfig
 from worker.core.state import Session
 from worker.driver import Driver
@@ -19,8 +22,10 @@ from worker.errors import ConfigInvalid
 from worker.hosting import data_fields, has_client_tests, has_labels, hosted_clients
 from worker.logs import configure_logging, fields
 from worker.metrics import Metrics
+from worker.renewal import Renewal
 from worker.rpc.channels import Channels
 from worker.rpc.client import MAX_MESSAGE_BYTES, Greeting, GrpcTransport
+from worker.rpc.renewal import RenewalCall
 from worker.store import SqliteStore
 from worker.trainer import ProcessTrainer, TrainerSettings
 from worker.web import serve_http
@@ -69,7 +74,6 @@ def run(config: WorkerConfig) -> None:
 
 
 async def _run(config: WorkerConfig, clients: tuple[str, ...]) -> None:
-    settings = config.worker
     channels = Channels(
         folder=None if config.transport.insecure else config.identity_dir,
         server_name=config.transport.server_name,
@@ -79,10 +83,9 @@ async def _run(config: WorkerConfig, clients: tuple[str, ...]) -> None:
     own = channels.identity()
     if own is None:
         _log.warning("insecure", extra=fields(detail="no TLS: the coordinator must be on this machine"))
-    elif own.subject.name != settings.name:
-        raise ConfigInvalid(
-            f"[worker] name: {settings.name!r}, but the certificate in {config.identity_dir} is {own.subject.name!r}'s"
-        )
+    else:
+        config = _named(config, own.subject)
+    settings = config.worker
     store = await asyncio.to_thread(SqliteStore, settings.state_dir)
     try:
         metrics = Metrics(build_name())
@@ -95,11 +98,50 @@ async def _run(config: WorkerConfig, clients: tuple[str, ...]) -> None:
             state=settings.state_dir,
         )
         _log.info("started", extra=extra)
-        async with serve_http(settings.http_listen, metrics, driver):
+        async with serve_http(settings.http_listen, metrics, driver), _renewing(config, channels, metrics):
             await driver.run()
         _log.info("stopped")
     finally:
         store.close()
+
+
+def _named(config: WorkerConfig, subject: Subject) -> WorkerConfig:
+    """The configuration under the certificate's name, which it may leave out but not contradict."""
+    own = config.worker
+    if own.name == subject.name:
+        return config
+    if "name" in own.model_fields_set:
+        raise ConfigInvalid(
+            f"[worker] name: {own.name!r}, but the certificate in {config.identity_dir} is {subject.name!r}'s"
+        )
+    return config.model_copy(update={"worker": own.model_copy(update={"name": subject.name})})
+
+
+@contextlib.asynccontextmanager
+async def _renewing(config: WorkerConfig, channels: Channels, metrics: Metrics) -> AsyncIterator[None]:
+    """Keeps the certificate valid meanwhile."""
+    if config.transport.insecure:
+        yield
+        return
+    renewal = Renewal(
+        store=IdentityStore(config.identity_dir),
+        ask=RenewalCall(channels, config.worker.coordinator),
+        clock=SystemClock(),
+        now=channels.now,
+        metrics=metrics,
+    )
+    keeping = asyncio.create_task(renewal.keep())
+    keeping.add_done_callback(_complain_of_defect)
+    try:
+        yield
+    finally:
+        keeping.cancel()
+
+
+def _complain_of_defect(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        # The present certificate goes on working; the operator has until its end.
+        _log.error("renewal_stopped", exc_info=error)
 
 
 def _driver(

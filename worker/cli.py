@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
@@ -143,6 +143,60 @@ def _shared_arguments(options: Mapping[str, Any]) -> list[str]:
     for assignment in options["assignments"]:
         shared += ["--set", assignment]
     return shared
+
+
+@cli.command()
+@click.option(
+    "--token",
+    envvar="SSD_JOIN_TOKEN",
+    show_envvar=True,
+    help="What `ssd-coordinator ca token` printed. Others on this host may see it; it works once.",
+)
+@click.option("--token-file", type=click.File(), help="A file that holds it instead; -: standard input.")
+@click.option("--coordinator", help="Enrolment port, host:port.  [default: from the token]")
+@click.option("--server-name", help="The name its certificate carries.  [default: from the configuration]")
+@click.option("--replace", is_flag=True, help="Take the place of another identity that is there.")
+@click.option("--state-dir", help="Where finished updates and client states are kept.")
+@click.option("--identity-dir", help="Where the identity goes.  [default: identity in the state directory]")
+@click.option("--config", "path", type=click.Path(path_type=Path, dir_okay=False), help="TOML file.")
+def enroll(
+    token: str | None,
+    token_file: TextIO | None,
+    coordinator: str | None,
+    server_name: str | None,
+    replace: bool,
+    state_dir: str | None,
+    identity_dir: str | None,
+    path: Path | None,
+) -> None:
+    """Join a federation: make a key here and get a certificate for a join token. Again is no error."""
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+    from worker.enrolment import enrol, for_this_host
+    from worker.rpc.enrolment import enroll as ask
+
+    if (token is None) == (token_file is None):
+        raise click.UsageError("give the join token with --token, --token-file or SSD_JOIN_TOKEN")
+    flags = {
+        "worker.state_dir": state_dir,
+        "transport.identity_dir": identity_dir,
+        "transport.server_name": server_name,
+    }
+    settings = load(path, {key: value for key, value in flags.items() if value is not None})
+    text = token if token_file is None else token_file.read(4096)
+    joining, address = for_this_host(text or "", coordinator, settings)
+    done = enrol(
+        joining,
+        address,
+        settings.identity_dir,
+        ask,
+        server_name=settings.transport.server_name,
+        replace=replace,
+    )
+    is_was = "is now" if done.fresh else "was already"
+    click.echo(
+        f"this host {is_was} {done.subject.role.value} {done.subject.name} of {done.subject.federation}, until"
+        f" {done.not_after:%Y-%m-%d %H:%M} UTC: {done.folder}"
+    )
 
 
 @cli.group()

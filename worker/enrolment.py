@@ -21,10 +21,12 @@ from typing import Protocol
 from ssd.trust.authority import CertificateRefused, fingerprint, subject_of_certificate, validity
 from ssd.trust.first_contact import ContactFailed, OtherNameMet, StrangerMet, meet
 from ssd.trust.identity_store import IdentityStore
-from ssd.trust.join_token import JoinToken
+from ssd.trust.join_token import JoinToken, TokenRefused, parse
 from ssd.trust.names import Subject
 from ssd.trust.requests import check_issued, make_request
 from worker.address import Address
+from worker.address import parse as parse_address
+from worker.config import WorkerConfig
 from worker.errors import EnrolmentRefused, LinkBroken, StorageFailed
 
 WAITS_SECONDS = (1.0, 2.0, 4.0, 8.0, 16.0)
@@ -55,6 +57,40 @@ class Enrolled:
     not_after: dt.datetime
     fresh: bool
     """False if the identity was there already."""
+
+
+def for_this_host(text: str, coordinator: str | None, config: WorkerConfig) -> tuple[JoinToken, Address]:
+    """A token as it was handed over, and where to go with it.
+
+    Args:
+        text: the token.
+        coordinator: where to go instead of the address in the token.
+        config: the host's; a name it gives the worker must be the token's.
+
+    Raises:
+        EnrolmentRefused: it is none, not for this host, or nobody knows where to go.
+    """
+    try:
+        token = parse(text)
+    except TokenRefused as error:
+        raise EnrolmentRefused(str(error)) from error
+    own = config.worker
+    if "name" in own.model_fields_set and own.name != token.subject.name:
+        raise EnrolmentRefused(
+            f"[worker] name is {own.name!r}, but the token is for {token.subject.name!r}: change one of them"
+        )
+    where = coordinator or token.address
+    if not where:
+        raise EnrolmentRefused(
+            "the token does not say where to enrol: add --coordinator HOST:PORT, the enrolment port"
+        )
+    try:
+        address = parse_address(where)
+    except ValueError as error:
+        raise EnrolmentRefused(f"--coordinator: {error}") from error
+    if address.path:
+        raise EnrolmentRefused("--coordinator: the enrolment port is host:port")
+    return token, address
 
 
 def enrol(

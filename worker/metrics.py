@@ -41,6 +41,17 @@ class Metrics:
             "Coordinators refused because they offered an older or another history",
             registry=registry,
         )
+        self.renewals = Counter(
+            f"{prefix}certificate_renewals_total",
+            "Tries to renew the certificate",
+            ["outcome"],
+            registry=registry,
+        )
+        self.certificate_end = Gauge(
+            f"{prefix}certificate_expiry_timestamp_seconds",
+            "When the certificate in use ends",
+            registry=registry,
+        )
         self.held_updates = Gauge(
             f"{prefix}held_updates", "Finished updates whose fate is open", registry=registry
         )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import grpc
@@ -58,6 +59,20 @@ class ServerIdentity:
 
     def credentials(self) -> grpc.ServerCredentials:
         """Credentials for one port; every port needs its own."""
+        return self._credentials(_configuration, callers_are_known=True)
+
+    def enrolment_credentials(self) -> grpc.ServerCredentials:
+        """The same for the port of those who have no certificate yet: they are asked for none, and are shown the
+        authority's, which is all they know the coordinator by.
+        """
+        return self._credentials(_enrolment_configuration, callers_are_known=False)
+
+    def _credentials(
+        self,
+        configuration: Callable[[Identity], grpc.ServerCertificateConfiguration],
+        *,
+        callers_are_known: bool,
+    ) -> grpc.ServerCredentials:
         seen = self._generation
 
         def news() -> Any:  # None: nothing new, which the stubs do not know
@@ -66,16 +81,21 @@ class ServerIdentity:
                 if seen == self._generation:
                     return None
                 seen = self._generation
-                return _configuration(self._identity)
+                return configuration(self._identity)
 
         with self._lock:
-            now = _configuration(self._identity)
-        return grpc.dynamic_ssl_server_credentials(now, news, True)
+            now = configuration(self._identity)
+        return grpc.dynamic_ssl_server_credentials(now, news, callers_are_known)
 
 
 def _configuration(identity: Identity) -> grpc.ServerCertificateConfiguration:
     own = identity.credential
     return grpc.ssl_server_certificate_configuration([(own.key, own.certificate)], identity.authority)
+
+
+def _enrolment_configuration(identity: Identity) -> grpc.ServerCertificateConfiguration:
+    own = identity.credential
+    return grpc.ssl_server_certificate_configuration([(own.key, own.certificate + identity.authority)])
 
 
 def _read(files: IdentityFiles, clock: Clock) -> Identity:

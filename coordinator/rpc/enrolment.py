@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 import grpc
 
+from coordinator.address import Address
 from coordinator.admission import Admission, Allowance, host_of
 from coordinator.enrolment import CertificateDesk, Outcome
 from coordinator.errors import ClientFault, NotPermitted, PortUnavailable, Reason, StorageFailed
@@ -23,6 +24,7 @@ from coordinator.logs import event as log_event
 from coordinator.metrics import CoordinatorMetrics
 from coordinator.ports import Clock, Identity
 from coordinator.rpc.calls import Context, Handler, refuse, well_formed
+from coordinator.rpc.first_message import FirstMessage
 from coordinator.rpc.status import REASON_KEY, TABLE
 from coordinator.rpc.wire import serialise, tolerant
 from ssd.trust.requests import MAX_REQUEST_BYTES
@@ -65,7 +67,11 @@ class EnrolmentServer:
         self._clock = clock
         self._metrics = metrics
         self._admission = Admission(PER_HOST, OVERALL)
-        self._server = grpc.aio.server(options=list(_OPTIONS), maximum_concurrent_rpcs=MAX_CALLS)
+        self._server = grpc.aio.server(
+            interceptors=(FirstMessage(metrics, CALL_SECONDS),),
+            options=list(_OPTIONS),
+            maximum_concurrent_rpcs=MAX_CALLS,
+        )
         self._server.add_generic_rpc_handlers((self._handler(),))
 
     def _handler(self) -> Handler:
@@ -74,8 +80,8 @@ class EnrolmentServer:
         )
         return grpc.method_handlers_generic_handler(ENROLMENT, {"Enroll": enroll})
 
-    async def start(self, address: str, credentials: grpc.ServerCredentials) -> int:
-        """Listen on `host:port` (port 0: any); the port.
+    async def start(self, address: Address, credentials: grpc.ServerCredentials) -> int:
+        """Listen; the port.
 
         Args:
             address: where.
@@ -87,12 +93,13 @@ class EnrolmentServer:
         """
         advice = "set enrolment.listen to a free address of this host"
         try:
-            port = self._server.add_secure_port(address, credentials)
+            port = self._server.add_secure_port(str(address), credentials)
         except RuntimeError as error:
             raise PortUnavailable(f"cannot listen on {address}: {advice}") from error
         if port == 0:
             raise PortUnavailable(f"cannot listen on {address}: {advice}")
         await self._server.start()
+        log_event(log, logging.INFO, "enrolling", address=str(Address(host=address.host, port=port)))
         return port
 
     async def stop(self, grace: float) -> None:

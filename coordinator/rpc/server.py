@@ -13,19 +13,22 @@ from coordinator.driver import Driver
 from coordinator.errors import PortUnavailable
 from coordinator.ports import Identity
 from coordinator.rpc import operator, servicer
+from coordinator.rpc.enrolment import RENEWAL, RenewalServicer
 from coordinator.rpc.first_message import FirstMessage
 from coordinator.rpc.gate import Gate
 from coordinator.rpc.limits import server_options
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
-SERVICES = (servicer.SERVICE, operator.SERVICE)
+SERVICES = (servicer.SERVICE, RENEWAL, operator.SERVICE)
 
 
 class RpcServer:
     """One server for control, data and operator calls."""
 
-    def __init__(self, driver: Driver, identity: Identity, limits: LimitsSection) -> None:
+    def __init__(
+        self, driver: Driver, identity: Identity, renewal: RenewalServicer, limits: LimitsSection
+    ) -> None:
         # The gate comes first: who may not call is not waited for either.
         interceptors = (
             Gate(identity, driver.revocations.is_revoked, driver.metrics),
@@ -37,6 +40,7 @@ class RpcServer:
         self._server.add_generic_rpc_handlers(
             (
                 federation.handler(),
+                renewal.handler(),
                 operator.OperatorServicer(driver, identity, limits.stall_seconds).handler(),
             )
         )

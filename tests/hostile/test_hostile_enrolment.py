@@ -216,7 +216,7 @@ class TestStrangersWithoutAToken:
         looked_at = place.outcome("unknown_token")
         assert looked_at == codes.count(grpc.StatusCode.PERMISSION_DENIED)
         assert looked_at <= PER_HOST.burst + PER_HOST.per_second * (seconds + 1)
-        assert place.outcome("too_often") >= calls / 2
+        assert place.outcome("too_often") == codes.count(grpc.StatusCode.UNAVAILABLE) > 0
 
         # An honest host, from the same address, waits its turn and gets in.
         pauses: list[float] = []
@@ -266,9 +266,10 @@ class TestImpostors:
 
     def test_the_right_coordinator_by_another_name_is_told_apart(self, tmp_path: Path) -> None:
         place = EnrolmentPlace(tmp_path, hosts=("fed.example.org",))
+        token = place.token()
         with pytest.raises(EnrolmentRefused, match="--server-name"):
-            join(place, place.token(), tmp_path / "identity")
-        enrol(place.token(), place.address, tmp_path / "identity", enroll, server_name="fed.example.org")
+            enrol(token, place.address, tmp_path / "identity", enroll, server_name="other.example.org")
+        enrol(token, place.address, tmp_path / "identity", enroll, server_name="fed.example.org")
         assert IdentityStore(tmp_path / "identity").certificate.exists()
         place.close()
 

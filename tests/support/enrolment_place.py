@@ -15,6 +15,7 @@ from typing import Any
 
 import grpc
 
+from coordinator.address import Address as ListenAddress
 from coordinator.clock import SystemClock
 from coordinator.enrolment import CertificateDesk, Issuer
 from coordinator.metrics import CoordinatorMetrics
@@ -96,7 +97,7 @@ class EnrolmentPlace:
         issuer = Issuer(authority=self.authority, days=1.0)
         desk = CertificateDesk(issuer, self.trust, self._bind, clock, self.metrics)
         server = EnrolmentServer(desk, clock, self.metrics)
-        return server, await server.start("127.0.0.1:0", self._credentials)
+        return server, await server.start(ListenAddress(host="127.0.0.1"), self._credentials)
 
     async def _bind(self, worker: str, clients: Sequence[str]) -> None:
         self.bound.append((worker, tuple(clients)))

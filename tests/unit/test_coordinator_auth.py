@@ -9,12 +9,13 @@ from coordinator.rpc.auth import TABLE, allowed, call_name, check
 from ssd.trust.names import Role, Subject
 
 FEDERATION, OPERATOR = "/ssd_proto.v1.Federation/", "/ssd_proto.v1.Operator/"
+RENEW = "/ssd_proto.v1.Renewal/Renew"
 HEALTH, REFLECTION = "/grpc.health.v1.Health/", "/grpc.reflection.v1alpha.ServerReflection/"
 
 MAY = {
     Role.COORDINATOR: set(),
-    Role.WORKER: {FEDERATION + name for name in ("Attend", "FetchBlob", "SubmitUpdate")},
-    Role.EVALUATOR: {FEDERATION + name for name in ("Attend", "FetchBlob")},
+    Role.WORKER: {RENEW, *(FEDERATION + name for name in ("Attend", "FetchBlob", "SubmitUpdate"))},
+    Role.EVALUATOR: {RENEW, *(FEDERATION + name for name in ("Attend", "FetchBlob"))},
     Role.OBSERVER: {
         *(OPERATOR + name for name in ("Status", "Rounds", "Evaluations", "Clients", "Watch")),
         *(HEALTH + name for name in ("Check", "List", "Watch")),

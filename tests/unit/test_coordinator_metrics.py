@@ -68,6 +68,7 @@ def exercise(metrics: CoordinatorMetrics) -> None:
     )
     metrics.quality({"quality_version": 2.0, "quality_h_uniformity_inter": 3.5})
     metrics.round_abandoned(4.0)
+    metrics.certificate_request("enroll", "issued")
     metrics.evaluation(3, {"knn_accuracy": 0.5, "train_uniformity": -2.0, "broken": math.nan})
     metrics.read_at_scrape(ram_used=lambda: 11, disk_used=lambda: 12, free_bytes=lambda: 13)
 
@@ -81,6 +82,7 @@ PROMISED = {
     "updates": ("counter", {"fate", "reason"}),
     "messages_refused": ("counter", {"call", "reason"}),
     "messages_throttled": ("counter", set()),
+    "certificate_requests": ("counter", {"call", "outcome"}),
     "transfer_bytes": ("counter", {"direction"}),
     "fold_duration_seconds": ("histogram", set()),
     "journal_write_duration_seconds": ("histogram", set()),
@@ -94,7 +96,6 @@ PROMISED = {
     "certificate_reloads": ("counter", {"outcome"}),
     "certificate_expiry_timestamp_seconds": ("gauge", set()),
     "history_contradictions": ("counter", set()),
-    "certificate_requests": ("counter", set()),
     "client_failures": ("counter", {"reason"}),
     "loss": ("gauge", {"term"}),
     "step_norm": ("gauge", set()),

@@ -135,9 +135,8 @@ class TestToken:
         config = tmp_path / "coordinator.toml"
         config.write_text(
             f'[coordinator]\nstate_dir = "{place.state}"\n[enrolment]\nlisten = "0.0.0.0:7444"\n'
-            "[transport]\ninsecure = true\n"
         )
-        code, out, _ = place.run("token", "--worker", "w", "--pki", place.pki, "--config", config)
+        code, out, _ = place.run("token", "--worker", "w", "--config", config)
         assert code == 0
         assert parse(out).address == "fed.example.org:7444"
         assert len(place.listed("tokens")) == 1

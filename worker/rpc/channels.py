@@ -19,6 +19,7 @@ from grpc import aio
 from ssd.trust.authority import LOCAL_NAME, CertificateRefused
 from ssd.trust.diagnosis import Peer, diagnose
 from ssd.trust.identity_files import Identity, IdentityFiles, IdentityMissing, read_identity
+from ssd.trust.identity_store import IdentityStore
 from worker.address import Address, parse
 from worker.errors import IdentityUnusable, LinkBroken
 
@@ -63,12 +64,15 @@ class Channels:
         if files is None:
             return None
         try:
+            IdentityStore(files.certificate.parent).recover()
             return read_identity(files, self.now())
         except IdentityMissing as error:
             raise IdentityUnusable(
                 f"{error}. This worker has no identity yet: run `ssd-worker enroll` with the token of the federation's"
                 " operator, or say in [transport] identity_dir where it is"
             ) from error
+        except OSError as error:
+            raise IdentityUnusable(f"{error}: let this worker's user read and write {self.folder}") from error
         except CertificateRefused as error:
             raise IdentityUnusable(f"{error}. Have a new one made: run `ssd-worker enroll` again") from error
 

@@ -92,8 +92,9 @@ class GrpcTransport:
         self._channels = channels
         self._greeting = greeting
         self._count = count
-        self._data: dict[tuple[str, object], Any] = {}
+        self._data: dict[str, _DataChannel] = {}
         self._turn = 0
+        self._stamp = channels.stamp()
 
     @asynccontextmanager
     async def attend(self, hello: Hello) -> AsyncIterator[GrpcStream]:
@@ -128,9 +129,15 @@ class GrpcTransport:
 
     async def fetch(self, access: DataAccess, blob: Blob, sink: BlobSink) -> None:
         """Fill the sink from where it stands."""
-        call = self._channel(access).unary_stream(_SERVICE + "FetchBlob")(
-            convert.fetch_request(blob.digest, sink.received), metadata=_metadata(access)
-        )
+        async with self._channel(access) as channel:
+            call = channel.unary_stream(_SERVICE + "FetchBlob")(
+                convert.fetch_request(blob.digest, sink.received), metadata=_metadata(access)
+            )
+            await self._receive(call, sink)
+        if sink.received < blob.size:
+            raise LinkBroken("truncated", f"{sink.received} of {blob.size} bytes of a blob arrived")
+
+    async def _receive(self, call: Any, sink: BlobSink) -> None:
         loop = asyncio.get_running_loop()
         pending: deque[asyncio.Future[None]] = deque()
         with ThreadPoolExecutor(1, thread_name_prefix="fetch") as pool:
@@ -151,35 +158,62 @@ class GrpcTransport:
                 for future in pending:
                     future.cancel()
                 call.cancel()
-        if sink.received < blob.size:
-            raise LinkBroken("truncated", f"{sink.received} of {blob.size} bytes of a blob arrived")
 
     async def submit(
         self, access: DataAccess, source: UploadSource, on_hold: Callable[[bool], None]
     ) -> Verdict:
         """One upload call, to the verdict."""
-        call = self._channel(access).stream_stream(_SERVICE + "SubmitUpdate")(metadata=_metadata(access))
-        upload = _Upload(call, source, on_hold, self._count)
-        try:
-            return await upload.run()
-        finally:
-            call.cancel()
+        async with self._channel(access) as channel:
+            call = channel.stream_stream(_SERVICE + "SubmitUpdate")(metadata=_metadata(access))
+            upload = _Upload(call, source, on_hold, self._count)
+            try:
+                return await upload.run()
+            finally:
+                call.cancel()
 
     async def close(self) -> None:
         """Close the data connections."""
-        for channel in self._data.values():
-            await channel.close()
+        for held in self._data.values():
+            await held.channel.close()
         self._data.clear()
 
-    def _channel(self, access: DataAccess) -> Any:  # its stubs demand what is optional
+    @asynccontextmanager
+    async def _channel(self, access: DataAccess) -> AsyncIterator[Any]:  # its stubs demand what is optional
         targets = access.endpoints or (self._target,)
         self._turn += 1
         target = targets[self._turn % len(targets)]
-        # A connection that stands outlives the certificate it was made with; a new one is made with the new.
-        key = (target, self._channels.stamp())
-        if key not in self._data:
-            self._data[key] = self._channels.open(target)
-        return self._data[key]
+        await self._retire_old()
+        if target not in self._data:
+            self._data[target] = _DataChannel(self._channels.open(target))
+        held = self._data[target]
+        held.calls += 1
+        try:
+            yield held.channel
+        finally:
+            held.calls -= 1
+            if held.retired and held.calls == 0:
+                await held.channel.close()
+
+    async def _retire_old(self) -> None:
+        """After a renewal calls open connections of their own; those under way end on the connections they have."""
+        stamp = self._channels.stamp()
+        if stamp == self._stamp:
+            return
+        self._stamp = stamp
+        retired, self._data = list(self._data.values()), {}
+        for held in retired:
+            held.retired = True
+            if held.calls == 0:
+                await held.channel.close()
+
+
+@dataclass(slots=True)
+class _DataChannel:
+    """A connection for data, and who is using it."""
+
+    channel: Any
+    calls: int = 0
+    retired: bool = False
 
 
 class GrpcStream:
