@@ -31,6 +31,7 @@ from coordinator.errors import (
     RunConfigChanged,
     StorageFailed,
 )
+from coordinator.registry_cli import registry
 
 if TYPE_CHECKING:
     from coordinator.rpc.operator_client import OperatorClient
@@ -100,6 +101,7 @@ def cli() -> None:
 
 
 cli.add_command(ca)
+cli.add_command(registry)
 
 _config_option = click.option(
     "--config", "config_path", type=click.Path(path_type=Path), help="TOML file; see deploy/config."

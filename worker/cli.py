@@ -19,6 +19,7 @@ import click
 
 from worker.config import WorkerConfig, load
 from worker.errors import EXIT_FAILED, OperatorFault, WorkerError
+from worker.identity_cli import identity_group
 
 if TYPE_CHECKING:
     from worker.store import SqliteStore
@@ -197,6 +198,9 @@ def enroll(
         f"this host {is_was} {done.subject.role.value} {done.subject.name} of {done.subject.federation}, until"
         f" {done.not_after:%Y-%m-%d %H:%M} UTC: {done.folder}"
     )
+
+
+cli.add_command(identity_group(_load, _settings), "identity")
 
 
 @cli.group()

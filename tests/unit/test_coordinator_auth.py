@@ -22,6 +22,8 @@ MAY = {
         REFLECTION + "ServerReflectionInfo",
     },
 }
+for role in (Role.WORKER, Role.EVALUATOR):
+    MAY[role].add("/ssd_proto.v1.Renewal/Renew")
 MAY[Role.OPERATOR] = MAY[Role.OBSERVER] | {
     OPERATOR + name for name in ("Pause", "Resume", "Drain", "Revoke", "MoveClient", "Version", "Download")
 }

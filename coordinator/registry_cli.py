@@ -1,0 +1,160 @@
+"""`ssd-coordinator registry keygen|add|sign|verify|show`: the registry of participants, made away from the coordinator.
+
+All work on files alone. The signing key belongs on a machine of whoever answers for the participants; the coordinator
+never needs it.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from coordinator import console
+from coordinator.errors import AuthorityRefused
+from ssd.digest import canonical_json
+from ssd.trust.participants import (
+    FORMAT,
+    MAX_BYTES,
+    Registry,
+    decode,
+    encode,
+    parse_canonical,
+    registry_of,
+)
+from ssd.trust.private_files import replace_private
+from ssd.trust.signing import SigningRefused, create_key_file, public_hex, read_key_file
+
+Json = Any
+T = TypeVar("T")
+_FILE = click.Path(path_type=Path, dir_okay=False)
+
+
+@click.group()
+def registry() -> None:
+    """The registry of participants: who signs with which key, for which clients. Works on files, not on a coordinator."""
+
+
+@registry.command()
+@click.option("--out", type=_FILE, required=True, help="The new key file, mode 0600.")
+def keygen(out: Path) -> None:
+    """Make the key that signs the registry, and print its public part, which workers pin."""
+    try:
+        click.echo(public_hex(create_key_file(out)))
+    except OSError as error:
+        raise AuthorityRefused(f"{out} cannot be made: {error.strerror}; choose another name") from error
+
+
+@registry.command()
+@click.argument("draft", type=_FILE)
+@click.argument("introduction", type=_FILE)
+@click.option("--clients", required=True, help="The clients it may fold, separated by commas.")
+@click.option("--max-weight", type=click.IntRange(min=1), required=True, help="The most they weigh together.")
+def add(draft: Path, introduction: Path, clients: str, max_weight: int) -> None:
+    """Enter a worker in the file DRAFT, by what `ssd-worker identity init` printed; a worker of that name is replaced."""
+    told = _refusing(lambda: parse_canonical(_read(introduction).strip()))
+    if not isinstance(told, dict) or set(told) != {"federation", "worker", "key", "proof"}:
+        raise AuthorityRefused(f"{introduction} is not what `ssd-worker identity init` prints")
+    body = _draft(draft, told["federation"]) if draft.exists() else _empty(told["federation"])
+    others = [each for each in body["participants"] if each["worker"] != told["worker"]]
+    entry = {
+        "worker": told["worker"],
+        "key": told["key"],
+        "proof": told["proof"],
+        "clients": sorted(filter(None, clients.split(","))),
+        "max_weight": max_weight,
+    }
+    body["participants"] = sorted([*others, entry], key=lambda each: str(each["worker"]))
+    _refusing(lambda: registry_of(body))
+    replace_private(draft, canonical_json(body))
+    click.echo(f"{told['worker']} is entered; sign it with `ssd-coordinator registry sign`")
+
+
+@registry.command("sign")
+@click.argument("draft", type=_FILE)
+@click.option("--key", "key_file", type=_FILE, required=True, help="What `registry keygen` made.")
+@click.option("--out", type=_FILE, required=True, help="The signed file; one that is there is continued.")
+def sign_registry(draft: Path, key_file: Path, out: Path) -> None:
+    """Sign DRAFT as the next version of the file OUT."""
+    key = _refusing(lambda: read_key_file(key_file))
+    drafted = _refusing(lambda: registry_of(_json(draft)))
+    version = 1
+    if out.exists():
+        version = _refusing(lambda: decode(_read(out), public_hex(key), drafted.federation)).version + 1
+    signed = Registry(
+        federation=drafted.federation,
+        version=version,
+        issued_at=int(time.time()),
+        participants=drafted.participants,
+    )
+    replace_private(out, encode(signed, key))
+    click.echo(
+        f"{out}: version {version}, {len(signed.participants)} participants, signed by {public_hex(key)}"
+    )
+
+
+@registry.command()
+@click.argument("file", type=_FILE)
+@click.option("--signer", required=True, help="The signer's public key, 64 hex digits.")
+@click.option("--federation", required=True, help="Whose registry it has to be.")
+def verify(file: Path, signer: str, federation: str) -> None:
+    """Check signature and content of a signed FILE."""
+    found = _refusing(lambda: decode(_read(file), signer, federation))
+    click.echo(f"good: version {found.version}, {len(found.participants)} participants")
+
+
+@registry.command()
+@click.argument("file", type=_FILE)
+@click.option("--format", "form", type=click.Choice(["human", "json"]), default="human", show_default=True)
+def show(file: Path, form: str) -> None:
+    """Print a FILE, signed or a draft. Does not check the signature: that is what `verify` does."""
+    value = _json(file)
+    body = value["registry"] if isinstance(value, dict) and "registry" in value else value
+    found = _refusing(lambda: registry_of(body))
+    if form == "json":
+        click.echo(json.dumps(body, ensure_ascii=False))
+        return
+    rows = [
+        (each.worker, each.key[:16], each.max_weight, ",".join(each.clients) or "-")
+        for each in found.participants
+    ]
+    click.echo(f"federation {found.federation}, version {found.version} (signature not checked)")
+    click.echo(console.table(("worker", "key", "weight", "clients"), rows))
+
+
+def _empty(federation: Json) -> dict[str, Json]:
+    return {"format": FORMAT, "federation": federation, "version": 1, "issued_at": 1, "participants": []}
+
+
+def _draft(path: Path, federation: Json) -> dict[str, Json]:
+    body = _json(path)
+    found = _refusing(lambda: registry_of(body))
+    if found.federation != federation:
+        raise AuthorityRefused(
+            f"{path} is of the federation {found.federation}, the introduction of {federation}"
+        )
+    return dict(body)
+
+
+def _json(path: Path) -> Json:
+    return _refusing(lambda: parse_canonical(_read(path)))
+
+
+def _read(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise AuthorityRefused(f"{path} cannot be read: {error.strerror}") from error
+
+
+def _refusing(work: Callable[[], T]) -> T:
+    """What `work` gives; what it refuses, as the operator's fault."""
+    try:
+        return work()
+    except SigningRefused as error:
+        raise AuthorityRefused(str(error)) from error
