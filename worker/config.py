@@ -124,7 +124,8 @@ class TransportSection(_Section):
     """Folder with ca.pem, worker.pem and worker.key; without it, `identity` in the state directory. New files are taken
     up on the next connection."""
     server_name: str = ""
-    """The name the coordinator's certificate must carry; empty: the host part of its address."""
+    """The name the coordinator's certificate must carry; empty: the host part of its address, `localhost` for a
+    Unix socket."""
 
 
 class DataSection(_Section):
