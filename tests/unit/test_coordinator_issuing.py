@@ -1,0 +1,82 @@
+"""Whether a coordinator issues certificates: whether it can read the authority's key, and when that must be said."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from coordinator.authority import initialise
+from coordinator.clock import SystemClock
+from coordinator.config import CoordinatorConfig, load
+from coordinator.enrolment import CertificateDesk
+from coordinator.errors import AuthorityRefused, ConfigInvalid
+from coordinator.issuing import certificate_desk
+from coordinator.metrics import CoordinatorMetrics
+from coordinator.store.memory_trust import MemoryTrust
+
+
+@pytest.fixture
+def config_file(tmp_path: Path) -> Path:
+    initialise(
+        tmp_path / "pki",
+        ["h"],
+        federation="f",
+        authority_days=10,
+        certificate_days=1,
+        now=dt.datetime.now(dt.UTC),
+    )
+    path = tmp_path / "coordinator.toml"
+    path.write_text("")
+    return path
+
+
+async def bind(worker: str, clients: Sequence[str]) -> None:
+    """Nobody is bound here."""
+
+
+def desk(config: CoordinatorConfig) -> CertificateDesk | None:
+    return certificate_desk(config, MemoryTrust(), bind, SystemClock(), CoordinatorMetrics())
+
+
+def configured(path: Path, **changes: Any) -> CoordinatorConfig:
+    return load(path, {key.replace("__", "."): value for key, value in changes.items()}, {})
+
+
+def test_the_key_is_looked_for_beside_the_configuration_and_renewing_needs_no_open_port(
+    config_file: Path,
+) -> None:
+    found = desk(configured(config_file))
+    assert found is not None
+    assert found.authority == (config_file.parent / "pki" / "ca.pem").read_bytes()
+
+
+def test_without_the_key_nothing_is_issued_and_that_is_no_error_unless_hosts_are_to_enrol(
+    config_file: Path,
+) -> None:
+    (config_file.parent / "pki" / "ca.key").unlink()
+    assert desk(configured(config_file)) is None
+    with pytest.raises(AuthorityRefused, match=r"ca\.key does not exist.*ca init"):
+        desk(configured(config_file, enrolment__listen="127.0.0.1:0"))
+
+
+def test_a_key_that_is_not_the_authoritys_is_refused(config_file: Path) -> None:
+    pki = config_file.parent / "pki"
+    (pki / "ca.key").write_bytes((pki / "operator.key").read_bytes())
+    with pytest.raises(AuthorityRefused, match="not the key of"):
+        desk(configured(config_file))
+
+
+def test_without_tls_nobody_enrols(config_file: Path) -> None:
+    assert desk(configured(config_file, transport__insecure=True)) is None
+    with pytest.raises(ConfigInvalid, match=r"\[enrolment\] listen: without TLS"):
+        configured(config_file, transport__insecure=True, enrolment__listen="127.0.0.1:7444")
+
+
+@pytest.mark.parametrize("listen", ["unix:/run/x", "7444", "host"])
+def test_the_enrolment_port_is_reached_over_the_network(config_file: Path, listen: str) -> None:
+    with pytest.raises(ConfigInvalid, match=r"\[enrolment\] listen"):
+        configured(config_file, enrolment__listen=listen)
