@@ -68,6 +68,10 @@ class Reason(StrEnum):
     INTERNAL = "internal"
 
 
+MAX_DETAIL = 1000
+"""Characters of a detail that are kept."""
+
+
 class CoordinatorError(Exception):
     """Root of the tree. `code` is stable and snake_case."""
 
@@ -78,6 +82,8 @@ class ClientFault(CoordinatorError):
     """The peer's message is bad, late or not allowed."""
 
     def __init__(self, reason: Reason, detail: str) -> None:
+        # It may quote a stranger, travels in a header and stands in the log.
+        detail = detail if len(detail) <= MAX_DETAIL else f"{detail[:MAX_DETAIL]}..."
         super().__init__(detail)
         self.reason = reason
         self.detail = detail

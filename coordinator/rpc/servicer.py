@@ -13,7 +13,7 @@ import grpc
 
 from coordinator.config import LimitsSection
 from coordinator.driver import Driver
-from coordinator.errors import BlobCorrupt, BlobMissing, ClientFault, Reason, StorageFailed
+from coordinator.errors import MAX_DETAIL, BlobCorrupt, BlobMissing, ClientFault, Reason, StorageFailed
 from coordinator.logs import event as log_event
 from coordinator.messages import Evaluated
 from coordinator.pace import Pace
@@ -46,6 +46,7 @@ BURST_SECONDS = 20.0
 """What a worker may say at once, in seconds of its steady pace: a thousand clients whose data is missing, for example."""
 UNIT_BYTES = 16 << 10
 """A message counts once for every so many bytes it has begun."""
+MAX_NAME = 128
 MAX_REASON = 64
 """Characters of a stranger's reason that are kept."""
 
@@ -154,10 +155,10 @@ class FederationServicer:
                     logging.WARNING,
                     "task_failed",
                     worker=session.worker,
-                    client=failed.client,
+                    client=failed.client[:MAX_NAME],
                     round=failed.round,
-                    reason=failed.reason,
-                    detail=failed.detail,
+                    reason=failed.reason[:MAX_REASON],
+                    detail=failed.detail[:MAX_DETAIL],
                 )
                 await self._driver.attendance.client_failed(
                     session, failed.round, failed.attempt, failed.client, failed.reason[:MAX_REASON]

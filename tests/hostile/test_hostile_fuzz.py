@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import struct
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -14,6 +16,7 @@ from google.protobuf.message import Message
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import fuzzing
 from hostile import Site
 from raw_worker import RawWorker
 from ssd_proto.v1 import federation_pb2 as pb
@@ -53,7 +56,7 @@ patient = settings(
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    with Site(tmp_path_factory.mktemp("fuzz")) as site:
+    with Site(tmp_path_factory.mktemp("fuzz"), **{"limits.uploads_per_worker": 64}) as site:
         yield site
 
 
@@ -219,6 +222,34 @@ def test_mutations_of_proper_calls(site: Site, data: st.DataObject) -> None:
         name, parts = data.draw(st.sampled_from(proper))
         inputs.append((name, [mutated(data.draw, part.SerializeToString()) for part in parts]))
     fire(site, site.alpha, inputs)
+
+
+def test_ten_thousand_inputs_of_all_kinds(site: Site) -> None:
+    """Structure-aware and mutated real traffic, in every state of every call; memory does not grow with them."""
+    fuzzer = fuzzing.Fuzzer(seed=0, recorded=fuzzing.recorded(site))
+    stream = fuzzer.inputs(10_000)
+    before, count = 0.0, 0
+    while batch := list(itertools.islice(stream, 40)):
+        fuzzing.fire(site.alpha, batch)
+        count += len(batch)
+        if count == 2_000:
+            before = site.federation.metric("ssd_coordinator_memory_peak_bytes")
+    assert count == 10_000
+    assert before
+    assert site.federation.metric("ssd_coordinator_memory_peak_bytes") - before < 48 << 20
+    site.federation.until(
+        lambda: {each.worker for each in site.federation.status().workers} == {"alpha", "beta"},
+        "every worker of the fuzzer is seen out",
+    )
+
+
+KEPT = fuzzing.corpus(Path(__file__).with_name("corpus"))
+
+
+@pytest.mark.parametrize("kept", KEPT, ids=range(len(KEPT)))
+def test_inputs_that_once_hurt_or_might_have(site: Site, kept: fuzzing.Input) -> None:
+    fuzzing.fire(site.alpha, [kept])
+    site.well()
 
 
 def test_the_round_commits_as_if_nothing_had_happened(site: Site) -> None:
