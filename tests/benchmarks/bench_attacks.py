@@ -153,6 +153,7 @@ def measure(options: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         federation = Federation(
             Path(scratch),
+            insecure=True,
             **{
                 "run.clients": clients,
                 "run.rounds": 1_000_000,

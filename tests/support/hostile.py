@@ -7,7 +7,7 @@ import functools
 import json
 import tempfile
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,10 +42,19 @@ class Site:
     """A federation in the middle of its last round; `alpha` hosts two clients of the cohort, `beta` the third.
 
     Calls are made by hand and without TLS unless it is `insecure=False`.
-    With `open_round=False` it is at its very beginning and `alpha` hosts everybody.
+    With `open_round=False` it is at its very beginning and `alpha` hosts everybody. `fault` is for `faulty.py`.
     """
 
-    def __init__(self, root: Path, *, open_round: bool = True, insecure: bool = True, **changes: Any) -> None:
+    def __init__(
+        self,
+        root: Path,
+        *,
+        open_round: bool = True,
+        insecure: bool = True,
+        fault: Sequence[str] = (),
+        **changes: Any,
+    ) -> None:
+        self._fault = fault
         self.settings = {**SETTINGS, **changes}
         self.federation = Federation(root, insecure=insecure, **self.settings)
         self.address = self.federation.address
@@ -55,7 +64,9 @@ class Site:
         self.workers: list[RawWorker] = []
 
     def __enter__(self) -> Site:
-        self.federation.start_coordinator()
+        self.federation.start_coordinator(fault=self._fault)
+        if self._fault:
+            self.federation.until(self._listens, "the coordinator listens")
         if not self.open_round:
             self.alpha = self.worker("alpha", CLIENTS)
             return self
@@ -74,6 +85,10 @@ class Site:
         self.task = self.alpha.expect("train")
         self.beta.expect("train")
         return self
+
+    def _listens(self) -> bool:
+        assert self.federation.coordinator is not None
+        return bool(self.federation.coordinator.events("listening"))
 
     def __exit__(self, *_: object) -> None:
         for worker in self.workers:
