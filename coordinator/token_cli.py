@@ -105,6 +105,7 @@ def token(
     with _trust(config_path, state_dir) as store:
         made = make_token(
             store,
+            _bindings(store.path.parent),
             authority,
             Holder(Role(role), name),
             [client for client in clients.split(",") if client],
@@ -123,6 +124,16 @@ def token(
             "the token does not say where to enrol: set [enrolment] listen, or give enroll --coordinator HOST:PORT",
             err=True,
         )
+
+
+def _bindings(state_dir: Path) -> Mapping[str, str]:
+    from coordinator.store.bindings import SqliteBindings
+
+    store = SqliteBindings(state_dir)
+    try:
+        return store.bindings()
+    finally:
+        store.close()
 
 
 def _address(text: str | None) -> str:

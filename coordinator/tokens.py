@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from coordinator.address import parse_address
@@ -22,6 +22,7 @@ SHOWN = 12
 
 def make_token(
     store: TrustStore,
+    bindings: Mapping[str, str],
     authority: Path,
     holder: Holder,
     clients: Sequence[str],
@@ -34,6 +35,7 @@ def make_token(
 
     Args:
         store: where.
+        bindings: client -> the worker it belongs to already.
         authority: file of the authority's certificate; its key is not needed.
         holder: whom the certificate will name.
         clients: the clients the holder will be bound to.
@@ -42,12 +44,19 @@ def make_token(
         now: Unix seconds.
 
     Raises:
-        AuthorityRefused: a name cannot stand in a certificate, the holder is revoked, or there is no authority.
+        AuthorityRefused: a name cannot stand in a certificate, the holder is revoked, a client is another worker's, or there is no
+            authority.
     """
     certificate = read_file(authority)
     wrong = [client for client in clients if CLIENT_NAME.fullmatch(client) is None]
     if wrong:
         raise AuthorityRefused(f"{wrong[0]!r} is no client id: use 1 to 128 of A-Z a-z 0-9 . _ -")
+    taken = [client for client in clients if bindings.get(client, holder.name) != holder.name]
+    if taken:
+        raise AuthorityRefused(
+            f"client {taken[0]} belongs to worker {bindings[taken[0]]}: leave it out, and move it once the new worker has"
+            " joined (`ssd-coordinator clients move`)"
+        )
     if clients and holder.role is not Role.WORKER:
         raise AuthorityRefused(f"an {holder.role.value} hosts no clients: leave them out")
     if holder in store.revoked():

@@ -121,6 +121,15 @@ class TestToken:
         assert said in err
         assert place.listed("tokens") == []
 
+    def test_a_client_that_belongs_to_another_worker_is_refused(self, place: Place) -> None:
+        journal = SqliteStore(place.state)
+        journal.bind_clients("edge-1", ["a"], 1.0)
+        journal.close()
+        assert place.token("--worker", "edge-1", "--clients", "a")[0] == 0
+        code, out, err = place.token("--worker", "edge-2", "--clients", "b,a")
+        assert (code, out) == (3, "")
+        assert "belongs to worker edge-1" in err
+
     def test_without_an_authority_it_says_how_to_make_one(self, place: Place, tmp_path: Path) -> None:
         code, _, err = place.run(
             "token", "--worker", "w", "--pki", tmp_path / "no", "--state-dir", place.state
