@@ -20,6 +20,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from ssd.files import write_atomically
+from ssd.safetensors_header import HeaderRefused, check_header
 from ssd.spec import ParameterSpec
 
 if TYPE_CHECKING:
@@ -63,6 +64,7 @@ def read_encoder(path: Path) -> tuple[dict[str, NDArray[np.float32]], dict[str, 
     """
     tensors: dict[str, NDArray[np.float32]] = {}
     try:
+        check_header(path)
         with safe_open(path, framework="numpy") as file:
             metadata = dict(file.metadata() or {})
             for name in file.keys():  # noqa: SIM118  # not a mapping
@@ -74,7 +76,7 @@ def read_encoder(path: Path) -> tuple[dict[str, NDArray[np.float32]], dict[str, 
                         f"{path}: tensor {name!r} is not finite floating point ({tensor.dtype})"
                     )
                 tensors[name] = tensor.astype(np.float32)
-    except (OSError, SafetensorError, TypeError) as error:
+    except (OSError, HeaderRefused, SafetensorError, TypeError) as error:
         raise EncoderFileError(f"{path} cannot be read as a safetensors file: {error}") from error
     return tensors, metadata
 

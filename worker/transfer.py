@@ -6,6 +6,7 @@ state anew. What is not safe to copy is a finished update whose fate is open, so
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,11 +14,13 @@ from pathlib import Path
 import safetensors
 import safetensors.numpy
 
+from ssd.safetensors_header import check_header
 from worker.errors import TransferRefused
 from worker.files import storage_faults, sync_directory, sync_file
 from worker.store import SqliteStore
 
 FORMAT = "ssd-client-1"
+_NAME = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -114,6 +117,7 @@ def import_client(store: SqliteStore, source: Path) -> ClientSummary:
 
 def _facts(source: Path) -> Mapping[str, str]:
     try:
+        check_header(source)
         with safetensors.safe_open(source, framework="numpy") as file:
             facts = file.metadata() or {}
     except Exception as error:
@@ -121,4 +125,6 @@ def _facts(source: Path) -> Mapping[str, str]:
         raise TransferRefused(f"{source} cannot be read: {error}") from error
     if facts.get("format") != FORMAT or not facts.get("round", "").isdigit() or not facts.get("client"):
         raise TransferRefused(f"{source} is no client export of this program")
+    if not _NAME.fullmatch(facts["client"]) or not _NAME.fullmatch(facts.get("run", "")):
+        raise TransferRefused(f"{source} names a client or a run that cannot be")
     return dict(facts)
