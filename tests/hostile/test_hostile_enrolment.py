@@ -216,7 +216,8 @@ class TestStrangersWithoutAToken:
         looked_at = place.outcome("unknown_token")
         assert looked_at == codes.count(grpc.StatusCode.PERMISSION_DENIED)
         assert looked_at <= PER_HOST.burst + PER_HOST.per_second * (seconds + 1)
-        assert place.outcome("too_often") == codes.count(grpc.StatusCode.UNAVAILABLE) > 0
+        # The others were turned away: by us, or by gRPC's own limits before they came to us.
+        assert 0 < place.outcome("too_often") <= codes.count(grpc.StatusCode.UNAVAILABLE)
 
         # An honest host, from the same address, waits its turn and gets in.
         pauses: list[float] = []
