@@ -25,6 +25,7 @@ from coordinator.metrics import CoordinatorMetrics
 from coordinator.ports import Clock, Identity
 from coordinator.rpc.calls import Context, Handler, refuse, well_formed
 from coordinator.rpc.first_message import FirstMessage
+from coordinator.rpc.limits import IDENTITY_ONLY
 from coordinator.rpc.status import REASON_KEY, TABLE
 from coordinator.rpc.wire import serialise, tolerant
 from ssd.trust.requests import MAX_REQUEST_BYTES
@@ -43,6 +44,7 @@ PER_HOLDER = Allowance(burst=5, per_second=0.1)
 """Of renewals: each stores a certificate."""
 _OPTIONS = (
     ("grpc.max_receive_message_length", 2 * MAX_MESSAGE_BYTES),
+    ("grpc.compression_enabled_algorithms_bitset", IDENTITY_ONLY),
     ("grpc.max_metadata_size", 8192),
     ("grpc.so_reuseport", 0),
     ("grpc.max_concurrent_streams", 4),

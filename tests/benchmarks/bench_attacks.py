@@ -131,8 +131,15 @@ def resets(port: int) -> None:
                 peer.frames.clear()
 
 
+def burning_core(_port: int) -> None:
+    """No attack at all: a process that keeps one core busy, to tell the attackers' own appetite from their effect."""
+    while True:
+        pass
+
+
 ATTACKS: dict[str, Callable[[int], None]] = {
-    each.__name__: each for each in (slow_reader, slow_writer, half_open, reconnects, hellos, resets)
+    each.__name__: each
+    for each in (burning_core, slow_reader, slow_writer, half_open, reconnects, hellos, resets)
 }
 
 
