@@ -166,6 +166,7 @@ def test_a_client_that_moves_takes_its_head_along(
         client("import", str(moved), "--state-dir", str(home / "worker-c"))
         coordinator = federation.start_coordinator()
         start_worker(federation, "worker-b", CLIENTS[1], partition)
+        federation.move([CLIENTS[0]], to="worker-c")
         start_worker(federation, "worker-c", CLIENTS[0], partition)
         assert federation.finish() == 0
         assert not coordinator.events("client_reinitialised")
