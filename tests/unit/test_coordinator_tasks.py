@@ -11,7 +11,10 @@ from coordinator.core.effects import SendTrain
 from coordinator.core.policy import Mode, RoundPolicy
 from coordinator.messages import VersionOffer
 from coordinator.ports import ArtefactRecord, BlobInfo, RunRecord
+from coordinator.quality import QualityRounds
 from coordinator.tasks import Tasks
+from ssd.codec import Encoding
+from ssd.fold_plan import FoldPlan
 from ssd.methods.registry import load
 from ssd.scaling import ScalingVector, assign
 
@@ -32,8 +35,15 @@ def tasks(assignment: str, seed: int = 3) -> Tasks:
         declaration_blob=BLOB,
         declaration_digest=declaration.digest,
     )
+    plan = FoldPlan.create(declaration, Encoding.FLOAT32, COHORT, 1)
     made = Tasks(
-        run=run, declaration=declaration, seed=seed, threads=1, expected_clients=len(CLIENTS), scaling={}
+        run=run,
+        declaration=declaration,
+        seed=seed,
+        threads=1,
+        expected_clients=len(CLIENTS),
+        scaling={},
+        quality=QualityRounds(plan, Encoding.FLOAT32, 0, dict),
     )
     made.assigned(made.vectors([(client, index) for index, client in enumerate(CLIENTS)]))
     return made
