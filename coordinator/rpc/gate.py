@@ -87,11 +87,6 @@ def _behind(behaviour: Callable[[Any, Context], Any], admit: Admit) -> Callable[
         return replies
 
     async def answer(request: Any, context: Context) -> Any:
-        if not await admit(context):
-            return None
-        if not inspect.iscoroutinefunction(behaviour):
-            # The placeholder of a method its library left out (the health service's List).
-            await context.abort(grpc.StatusCode.UNIMPLEMENTED, "this coordinator does not answer that call")
-        return await behaviour(request, context)
+        return await behaviour(request, context) if await admit(context) else None
 
     return answer
