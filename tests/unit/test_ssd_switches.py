@@ -8,7 +8,7 @@ of the declaration.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -79,6 +79,7 @@ SWITCHES: list[tuple[str, Any, frozenset[str]]] = [
     ("lr", {"kind": "cosine", "start": 0.1}, changes("schedules")),
     ("weighting", "images", changes("weight")),
     ("start", "own", changes("persists_client_state")),
+    ("quality", {"features": ["h"]}, changes("quality")),
     ("buffers", "local", changes("groups", "spec", "persists_client_state", "sent")),
     *((f"bounds.{name}", 7.0, changes("groups")) for name in (
         "parameter_max_abs", "parameter_norm", "buffer_max_abs", "buffer_norm",
@@ -113,6 +114,8 @@ def visit(config: Mapping[str, Any]) -> Visit:
                          allocation=asked.allocation, alpha=asked.alpha, seed=1)  # fmt: skip
     seen: list[Mapping[str, float]] = []
     task = task_for(method, scaling=scaling)
+    # Version 0, so that a client that starts from its own model starts from the same one.
+    task = replace(task, base=method.initial(task.run_seed, None))
     result = method.train(task, digits(0, 40), lambda step, steps, losses: seen.append(losses))
     return Visit(declaration, result, seen[0])
 
