@@ -66,6 +66,7 @@ def test_a_method_from_the_page_runs_where_both_operators_named_it_and_nowhere_e
         )
         assert federation.status().version.number == 0
         refusing.terminate()
+        federation.move(CLIENTS, to="willing")
         federation.start_worker("willing", CLIENTS, config={**data, "methods.held": files[1]})
         assert federation.finish() == 0
         store = federation.store()

@@ -51,12 +51,17 @@ def test_the_examples_train_on_folders_of_photographs_and_give_an_encoder(tmp_pa
     site(tmp_path)
     shutil.copytree(ROOT / "deploy", tmp_path / "deploy")
     with Federation(tmp_path) as federation:
+        # Certificates where the examples look for them; how hosts come by theirs is the enrolment test's matter.
+        assert federation.pki is not None
+        shutil.copytree(federation.pki.folder, tmp_path / "deploy/config/pki")
+        shutil.copytree(federation.pki.worker("site-north"), tmp_path / "state/worker/identity")
         address = f"127.0.0.1:{federation.port}"
         coordinator = Daemon(
             [
                 *("-m", "coordinator", "run", "--config", "deploy/config/coordinator.toml"),
                 *("--listen", address, "--rounds", "2"),
                 *("--set", f"coordinator.http_listen=127.0.0.1:{federation.http_port}"),
+                *("--set", "enrolment.listen="),
                 *(
                     "--set",
                     "evaluation.every=2",
@@ -101,6 +106,8 @@ def test_the_examples_train_on_folders_of_photographs_and_give_an_encoder(tmp_pa
                 "export",
                 "--address",
                 address,
+                "--pki",
+                "deploy/config/pki",
                 "--out",
                 "encoder.safetensors",
             ],
