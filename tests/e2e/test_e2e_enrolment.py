@@ -117,7 +117,7 @@ def test_init_token_enroll_run_trains_a_model(site: Site) -> None:
 
 
 def test_a_certificate_is_renewed_while_rounds_go_on_and_nothing_of_them_is_interrupted(site: Site) -> None:
-    site.federation.config["run"] |= {"rounds": 400}
+    site.federation.config["run"] |= {"rounds": 100_000}
     site.start(**{"enrolment.certificate_days": SHORT_DAYS})
     assert site.enroll("edge-1", site.token("edge-1")).returncode == 0
     path = site.identity("edge-1") / "worker.pem"
@@ -183,7 +183,7 @@ def test_a_kill_between_burning_the_token_and_the_answer_costs_nothing(site: Sit
 
 
 def test_a_revoked_worker_is_cut_off_and_neither_renews_nor_enrols(site: Site) -> None:
-    site.federation.config["run"] |= {"rounds": 400, "mode": "elastic", "clients": []}
+    site.federation.config["run"] |= {"rounds": 100_000, "mode": "elastic", "clients": []}
     site.federation.config["round"] |= {"cohort_size": 1}
     site.start()
     assert site.enroll("edge-1", site.token("edge-1")).returncode == 0
