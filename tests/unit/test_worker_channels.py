@@ -14,8 +14,8 @@ import grpc
 import pytest
 
 from pki import Pki
-from ssd.trust.authority import Credential
-from ssd.trust.names import Role
+from ssd.trust.authority import Credential, issue
+from ssd.trust.names import Role, Subject
 from worker.errors import IdentityUnusable, LinkBroken
 from worker.rpc.channels import UNUSABLE, Channels
 
@@ -112,6 +112,30 @@ def test_a_workers_certificate_does_not_make_a_coordinator(pki: Pki, serve: Serv
         "wrong_authority",
         "name_mismatch",
     }
+
+
+@pytest.mark.parametrize("server_name", ["", "localhost", "w2"])
+def test_nothing_is_sent_to_a_worker_that_serves_with_its_own_certificate(
+    pki: Pki, serve: Serve, server_name: str
+) -> None:
+    """Its certificate is of the right authority; the channel itself must refuse it, even one with the right host."""
+    subject = Subject("test", Role.WORKER, "w2")
+    hosts = ("127.0.0.1", "localhost", "w2")
+    named = issue(pki._authority, subject, days=1, now=NOW, hosts=hosts)
+
+    async def answer(target: str) -> grpc.StatusCode:
+        async with channels(pki.worker("w"), server_name).open(target) as channel:
+            try:
+                await channel.unary_unary("/x")(b"", timeout=20)
+            except grpc.aio.AioRpcError as error:
+                return error.code()
+        raise AssertionError("the call was answered")
+
+    for own in (pki.issued(Role.WORKER, "w2"), named):
+        assert asyncio.run(answer(serve(serving(pki, own)))) is grpc.StatusCode.UNAVAILABLE
+    if server_name != "w2":
+        # Otherwise the lines above would show no more than that the call cannot be made.
+        assert asyncio.run(answer(serve(pki.server_credentials()))) is grpc.StatusCode.UNIMPLEMENTED
 
 
 @pytest.mark.parametrize(
