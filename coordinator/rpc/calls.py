@@ -142,7 +142,7 @@ async def refuse(metrics: CoordinatorMetrics, context: Context, call: str, fault
     """Count and log a refusal, then end the call with its status; the reason travels in trailing metadata.
 
     Raises:
-        asyncio.CancelledError: the peer does not take the status; its stream is reset.
+        asyncio.CancelledError: the peer is gone or does not take the status; its stream is reset.
     """
     metrics.refused(call, fault.reason)
     log_event(log, logging.INFO, "refused", call=call, reason=fault.reason.value, detail=fault.detail)
@@ -153,6 +153,9 @@ async def refuse(metrics: CoordinatorMetrics, context: Context, call: str, fault
         await asyncio.wait_for(status, LAST_WORDS_SECONDS)
     except asyncio.InvalidStateError:
         return
+    except grpc.aio.InternalError:
+        # The peer went away in the meantime: nobody is left to tell.
+        raise asyncio.CancelledError from None
     except TimeoutError:
         # It waits behind what the peer does not read. A handler that is cancelled resets its stream.
         raise asyncio.CancelledError from None
