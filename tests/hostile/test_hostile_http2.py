@@ -148,9 +148,13 @@ def test_a_connection_has_so_many_calls_and_no_more(site: Site) -> None:
     with raw(site) as peer:
         peer.pump(0.5)
         calls = [peer.call(f"{FEDERATION}/Attend") for _ in range(100)]
-        peer.pump(0.5)
-        reset = {each.stream for each in peer.frames if each.kind == RST_STREAM}
-        assert len(reset & set(calls)) >= 60
+        reset: set[int] = set()
+        for _ in range(40):  # a busy machine takes longer
+            peer.pump(0.5)
+            reset = {each.stream for each in peer.frames if each.kind == RST_STREAM} & set(calls)
+            if len(reset) >= 60:
+                break
+        assert len(reset) >= 60
     site.well()
 
 
