@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -79,9 +81,12 @@ def test_a_changed_or_truncated_request_never_gives_another_key(data: st.DataObj
     bit = data.draw(st.integers(0, 7))
     flipped = bytearray(REQUEST)
     flipped[place] ^= 1 << bit
-    for changed in (bytes(flipped), REQUEST[:place], REQUEST + b"\0"):
+    for changed in (REQUEST[:place], REQUEST + b"\0"):
         with pytest.raises(CertificateRefused):
             requested_key(changed)
+    # What is not signed (the name of the signature's algorithm has a spare parameter) may change unnoticed; the key not.
+    with contextlib.suppress(CertificateRefused):
+        assert requested_key(bytes(flipped)) == KEY.public_key()
 
 
 @given(st.binary(max_size=600))
