@@ -152,7 +152,7 @@ def test_any_bytes_are_a_message_or_the_coordinators_fault(raw: bytes) -> None:
 
 
 def test_a_message_of_a_later_protocol_is_ignored() -> None:
-    assert convert.down(b"\x82\x01\x00") is None
+    assert convert.down(b"\xfa\x01\x00") is None
 
 
 def test_small_messages_down() -> None:

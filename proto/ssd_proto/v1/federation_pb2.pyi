@@ -9,7 +9,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class WorkerMessage(_message.Message):
-    __slots__ = ("hello", "heartbeat", "progress", "task_failed", "version_held", "evaluation_done", "clients_changed")
+    __slots__ = ("hello", "heartbeat", "progress", "task_failed", "version_held", "evaluation_done", "clients_changed", "secure_aggregation")
     HELLO_FIELD_NUMBER: _ClassVar[int]
     HEARTBEAT_FIELD_NUMBER: _ClassVar[int]
     PROGRESS_FIELD_NUMBER: _ClassVar[int]
@@ -17,6 +17,7 @@ class WorkerMessage(_message.Message):
     VERSION_HELD_FIELD_NUMBER: _ClassVar[int]
     EVALUATION_DONE_FIELD_NUMBER: _ClassVar[int]
     CLIENTS_CHANGED_FIELD_NUMBER: _ClassVar[int]
+    SECURE_AGGREGATION_FIELD_NUMBER: _ClassVar[int]
     hello: Hello
     heartbeat: Heartbeat
     progress: Progress
@@ -24,7 +25,8 @@ class WorkerMessage(_message.Message):
     version_held: VersionHeld
     evaluation_done: EvaluationDone
     clients_changed: ClientsChanged
-    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ..., task_failed: _Optional[_Union[TaskFailed, _Mapping]] = ..., version_held: _Optional[_Union[VersionHeld, _Mapping]] = ..., evaluation_done: _Optional[_Union[EvaluationDone, _Mapping]] = ..., clients_changed: _Optional[_Union[ClientsChanged, _Mapping]] = ...) -> None: ...
+    secure_aggregation: SecureAggregation
+    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ..., task_failed: _Optional[_Union[TaskFailed, _Mapping]] = ..., version_held: _Optional[_Union[VersionHeld, _Mapping]] = ..., evaluation_done: _Optional[_Union[EvaluationDone, _Mapping]] = ..., clients_changed: _Optional[_Union[ClientsChanged, _Mapping]] = ..., secure_aggregation: _Optional[_Union[SecureAggregation, _Mapping]] = ...) -> None: ...
 
 class Hello(_message.Message):
     __slots__ = ("protocol_min", "protocol_max", "build", "worker", "instance", "clients", "run_id", "versions_held", "held_updates", "capabilities", "newest_version", "newest_digest", "more")
@@ -166,7 +168,7 @@ class ClientsChanged(_message.Message):
     def __init__(self, clients: _Optional[_Iterable[_Union[HostedClient, _Mapping]]] = ...) -> None: ...
 
 class CoordinatorMessage(_message.Message):
-    __slots__ = ("welcome", "train", "flush", "evaluate", "cancel", "drain", "committed", "run_changed")
+    __slots__ = ("welcome", "train", "flush", "evaluate", "cancel", "drain", "committed", "run_changed", "secure_aggregation")
     WELCOME_FIELD_NUMBER: _ClassVar[int]
     TRAIN_FIELD_NUMBER: _ClassVar[int]
     FLUSH_FIELD_NUMBER: _ClassVar[int]
@@ -175,6 +177,7 @@ class CoordinatorMessage(_message.Message):
     DRAIN_FIELD_NUMBER: _ClassVar[int]
     COMMITTED_FIELD_NUMBER: _ClassVar[int]
     RUN_CHANGED_FIELD_NUMBER: _ClassVar[int]
+    SECURE_AGGREGATION_FIELD_NUMBER: _ClassVar[int]
     welcome: Welcome
     train: Train
     flush: Flush
@@ -183,10 +186,21 @@ class CoordinatorMessage(_message.Message):
     drain: Drain
     committed: Committed
     run_changed: RunChanged
-    def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., train: _Optional[_Union[Train, _Mapping]] = ..., flush: _Optional[_Union[Flush, _Mapping]] = ..., evaluate: _Optional[_Union[Evaluate, _Mapping]] = ..., cancel: _Optional[_Union[Cancel, _Mapping]] = ..., drain: _Optional[_Union[Drain, _Mapping]] = ..., committed: _Optional[_Union[Committed, _Mapping]] = ..., run_changed: _Optional[_Union[RunChanged, _Mapping]] = ...) -> None: ...
+    secure_aggregation: SecureAggregation
+    def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., train: _Optional[_Union[Train, _Mapping]] = ..., flush: _Optional[_Union[Flush, _Mapping]] = ..., evaluate: _Optional[_Union[Evaluate, _Mapping]] = ..., cancel: _Optional[_Union[Cancel, _Mapping]] = ..., drain: _Optional[_Union[Drain, _Mapping]] = ..., committed: _Optional[_Union[Committed, _Mapping]] = ..., run_changed: _Optional[_Union[RunChanged, _Mapping]] = ..., secure_aggregation: _Optional[_Union[SecureAggregation, _Mapping]] = ...) -> None: ...
+
+class SecureAggregation(_message.Message):
+    __slots__ = ("round_id", "message", "blob")
+    ROUND_ID_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    BLOB_FIELD_NUMBER: _ClassVar[int]
+    round_id: bytes
+    message: bytes
+    blob: _tensor_pb2.BlobRef
+    def __init__(self, round_id: _Optional[bytes] = ..., message: _Optional[bytes] = ..., blob: _Optional[_Union[_tensor_pb2.BlobRef, _Mapping]] = ...) -> None: ...
 
 class Welcome(_message.Message):
-    __slots__ = ("protocol", "session", "run_id", "declaration", "declaration_digest", "held_fates", "reinitialise", "data_endpoints", "heartbeat_seconds", "update_encoding", "delta_encoding", "max_cohort", "max_client_weight", "max_upload_bytes", "build", "version", "individual_updates")
+    __slots__ = ("protocol", "session", "run_id", "declaration", "declaration_digest", "held_fates", "reinitialise", "data_endpoints", "heartbeat_seconds", "update_encoding", "delta_encoding", "max_cohort", "max_client_weight", "max_upload_bytes", "build", "version", "individual_updates", "secure_aggregation_level", "masking")
     PROTOCOL_FIELD_NUMBER: _ClassVar[int]
     SESSION_FIELD_NUMBER: _ClassVar[int]
     RUN_ID_FIELD_NUMBER: _ClassVar[int]
@@ -204,6 +218,8 @@ class Welcome(_message.Message):
     BUILD_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     INDIVIDUAL_UPDATES_FIELD_NUMBER: _ClassVar[int]
+    SECURE_AGGREGATION_LEVEL_FIELD_NUMBER: _ClassVar[int]
+    MASKING_FIELD_NUMBER: _ClassVar[int]
     protocol: int
     session: str
     run_id: str
@@ -221,7 +237,19 @@ class Welcome(_message.Message):
     build: str
     version: _tensor_pb2.ModelVersion
     individual_updates: bool
-    def __init__(self, protocol: _Optional[int] = ..., session: _Optional[str] = ..., run_id: _Optional[str] = ..., declaration: _Optional[_Union[_tensor_pb2.BlobRef, _Mapping]] = ..., declaration_digest: _Optional[str] = ..., held_fates: _Optional[_Iterable[_Union[HeldFate, _Mapping]]] = ..., reinitialise: _Optional[_Iterable[_Union[HostedClient, _Mapping]]] = ..., data_endpoints: _Optional[_Iterable[str]] = ..., heartbeat_seconds: _Optional[float] = ..., update_encoding: _Optional[str] = ..., delta_encoding: _Optional[str] = ..., max_cohort: _Optional[int] = ..., max_client_weight: _Optional[int] = ..., max_upload_bytes: _Optional[int] = ..., build: _Optional[str] = ..., version: _Optional[_Union[_tensor_pb2.ModelVersion, _Mapping]] = ..., individual_updates: bool = ...) -> None: ...
+    secure_aggregation_level: str
+    masking: Masking
+    def __init__(self, protocol: _Optional[int] = ..., session: _Optional[str] = ..., run_id: _Optional[str] = ..., declaration: _Optional[_Union[_tensor_pb2.BlobRef, _Mapping]] = ..., declaration_digest: _Optional[str] = ..., held_fates: _Optional[_Iterable[_Union[HeldFate, _Mapping]]] = ..., reinitialise: _Optional[_Iterable[_Union[HostedClient, _Mapping]]] = ..., data_endpoints: _Optional[_Iterable[str]] = ..., heartbeat_seconds: _Optional[float] = ..., update_encoding: _Optional[str] = ..., delta_encoding: _Optional[str] = ..., max_cohort: _Optional[int] = ..., max_client_weight: _Optional[int] = ..., max_upload_bytes: _Optional[int] = ..., build: _Optional[str] = ..., version: _Optional[_Union[_tensor_pb2.ModelVersion, _Mapping]] = ..., individual_updates: bool = ..., secure_aggregation_level: _Optional[str] = ..., masking: _Optional[_Union[Masking, _Mapping]] = ...) -> None: ...
+
+class Masking(_message.Message):
+    __slots__ = ("ring_bits", "clip", "max_client_weight")
+    RING_BITS_FIELD_NUMBER: _ClassVar[int]
+    CLIP_FIELD_NUMBER: _ClassVar[int]
+    MAX_CLIENT_WEIGHT_FIELD_NUMBER: _ClassVar[int]
+    ring_bits: int
+    clip: float
+    max_client_weight: int
+    def __init__(self, ring_bits: _Optional[int] = ..., clip: _Optional[float] = ..., max_client_weight: _Optional[int] = ...) -> None: ...
 
 class HeldFate(_message.Message):
     __slots__ = ("fate",)
@@ -379,15 +407,17 @@ class UploadPart(_message.Message):
     def __init__(self, envelope: _Optional[_Union[Envelope, _Mapping]] = ..., chunk: _Optional[_Union[Chunk, _Mapping]] = ...) -> None: ...
 
 class Envelope(_message.Message):
-    __slots__ = ("run_id", "round", "attempt", "base_digest", "spec_digest", "task_digest", "kind", "clients", "body_size", "chunk_digests")
+    __slots__ = ("run_id", "round", "attempt", "base_digest", "spec_digest", "task_digest", "kind", "clients", "body_size", "chunk_digests", "secure_round", "sharers_digest")
     class Kind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         KIND_UNSPECIFIED: _ClassVar[Envelope.Kind]
         KIND_UPDATE: _ClassVar[Envelope.Kind]
         KIND_FOLD: _ClassVar[Envelope.Kind]
+        KIND_MASKED: _ClassVar[Envelope.Kind]
     KIND_UNSPECIFIED: Envelope.Kind
     KIND_UPDATE: Envelope.Kind
     KIND_FOLD: Envelope.Kind
+    KIND_MASKED: Envelope.Kind
     RUN_ID_FIELD_NUMBER: _ClassVar[int]
     ROUND_FIELD_NUMBER: _ClassVar[int]
     ATTEMPT_FIELD_NUMBER: _ClassVar[int]
@@ -398,6 +428,8 @@ class Envelope(_message.Message):
     CLIENTS_FIELD_NUMBER: _ClassVar[int]
     BODY_SIZE_FIELD_NUMBER: _ClassVar[int]
     CHUNK_DIGESTS_FIELD_NUMBER: _ClassVar[int]
+    SECURE_ROUND_FIELD_NUMBER: _ClassVar[int]
+    SHARERS_DIGEST_FIELD_NUMBER: _ClassVar[int]
     run_id: str
     round: int
     attempt: int
@@ -408,7 +440,9 @@ class Envelope(_message.Message):
     clients: _containers.RepeatedCompositeFieldContainer[WeightedClient]
     body_size: int
     chunk_digests: bytes
-    def __init__(self, run_id: _Optional[str] = ..., round: _Optional[int] = ..., attempt: _Optional[int] = ..., base_digest: _Optional[str] = ..., spec_digest: _Optional[str] = ..., task_digest: _Optional[str] = ..., kind: _Optional[_Union[Envelope.Kind, str]] = ..., clients: _Optional[_Iterable[_Union[WeightedClient, _Mapping]]] = ..., body_size: _Optional[int] = ..., chunk_digests: _Optional[bytes] = ...) -> None: ...
+    secure_round: bytes
+    sharers_digest: bytes
+    def __init__(self, run_id: _Optional[str] = ..., round: _Optional[int] = ..., attempt: _Optional[int] = ..., base_digest: _Optional[str] = ..., spec_digest: _Optional[str] = ..., task_digest: _Optional[str] = ..., kind: _Optional[_Union[Envelope.Kind, str]] = ..., clients: _Optional[_Iterable[_Union[WeightedClient, _Mapping]]] = ..., body_size: _Optional[int] = ..., chunk_digests: _Optional[bytes] = ..., secure_round: _Optional[bytes] = ..., sharers_digest: _Optional[bytes] = ...) -> None: ...
 
 class WeightedClient(_message.Message):
     __slots__ = ("client", "weight", "training_seconds")

@@ -1,0 +1,1 @@
+"""Secure aggregation: the pure pieces both sides need."""
