@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 from fractions import Fraction
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,7 @@ from ssd.digest import Buffer
 from ssd.packing import pack_int64, unpack_int64
 
 FloatArray = NDArray[np.float32] | NDArray[np.float64]
+Element = TypeVar("Element", bound=np.integer)
 
 MAX_SCALE_BITS = 960
 MAX_TOTAL_WEIGHT = 1 << 53
@@ -75,37 +76,37 @@ def _ceil_log2(value: Fraction) -> int:
     return estimate if value <= Fraction(2) ** estimate else estimate + 1
 
 
-class SumRing(Protocol):
-    """Integers modulo something, in which clients' values are added exactly.
+class SumRing(Protocol[Element]):
+    """Integers modulo something, as an integer dtype, in which clients' values are added exactly.
 
     Behaviour:
         quantise, add and open work in bounded extra memory and never change their inputs, except
         the accumulator of `add` and an `out` that was passed in.
     """
 
-    def zeros(self, n: int) -> NDArray[np.int64]:
+    def zeros(self, n: int) -> NDArray[Element]:
         """The neutral element, [n]."""
         ...
 
     def quantise(
-        self, values: FloatArray, weight: int, scale_bits: int, out: NDArray[np.int64] | None = None
-    ) -> NDArray[np.int64]:
-        """rint(weight * values * 2**scale_bits) of finite values within the caps `scale_bits` was made from."""
+        self, values: FloatArray, weight: int, scale_bits: int, out: NDArray[Element] | None = None
+    ) -> NDArray[Element]:
+        """Round weight * values * 2**scale_bits, of finite values within the caps `scale_bits` was made from."""
         ...
 
-    def add(self, accumulator: NDArray[np.int64], addend: NDArray[np.int64]) -> None:
+    def add(self, accumulator: NDArray[Element], addend: NDArray[Element]) -> None:
         """Add in place: accumulator += addend."""
         ...
 
-    def pack(self, accumulator: NDArray[np.int64]) -> bytes:
+    def pack(self, accumulator: NDArray[Element]) -> bytes:
         """The ring elements as bytes, without loss."""
         ...
 
-    def unpack(self, packed: Buffer, n: int) -> NDArray[np.int64]:
+    def unpack(self, packed: Buffer, n: int) -> NDArray[Element]:
         """The inverse of `pack`; raises `ssd.codec.MalformedUpdate` for anything `pack` does not produce."""
         ...
 
-    def open(self, accumulator: NDArray[np.int64], scale_bits: int, total_weight: int) -> NDArray[np.float32]:
+    def open(self, accumulator: NDArray[Element], scale_bits: int, total_weight: int) -> NDArray[np.float32]:
         """float32(float64(accumulator) / (2**scale_bits * total_weight))."""
         ...
 
