@@ -14,7 +14,7 @@ from google.protobuf.message import Message
 from coordinator.core import events
 from coordinator.core.registry import WORKER_NAME
 from coordinator.driver import Driver
-from coordinator.errors import BlobCorrupt, BlobMissing, ClientFault, NotPermitted, Reason, StorageFailed
+from coordinator.errors import BlobCorrupt, BlobMissing, ClientFault, Reason, StorageFailed
 from coordinator.logs import event as log_event
 from coordinator.membership import log_audit
 from coordinator.messages import StatusView
@@ -91,16 +91,6 @@ class OperatorServicer:
     def _caller(self, context: Context) -> Subject | None:
         return self._identity.subject(context.auth_context())
 
-    def _check_still_good(self, context: Context) -> None:
-        """A stream outlives the check at its beginning.
-
-        Raises:
-            NotPermitted: reason revoked.
-        """
-        caller = self._caller(context)
-        if caller is not None and self._driver.revocations.is_revoked(caller):
-            raise NotPermitted(Reason.REVOKED, f"{caller.uri} was revoked by the operator")
-
     @contextlib.asynccontextmanager
     async def _refusing(self, name: str, context: Context) -> AsyncIterator[None]:
         """Turn faults into statuses."""
@@ -123,7 +113,6 @@ class OperatorServicer:
             well_formed(request)
             await context.send_initial_metadata(())
             while True:
-                self._check_still_good(context)
                 changed = asyncio.ensure_future(self._driver.changed())
                 try:
                     await send(context, status_message(self._driver.status()), Stall(self._stall_seconds))
@@ -142,7 +131,6 @@ class OperatorServicer:
                 stall = Stall(self._stall_seconds)
                 await context.send_initial_metadata(())
                 while offset < size:
-                    self._check_still_good(context)
                     data = await asyncio.to_thread(reader.read, offset, min(CHUNK_BYTES, size - offset))
                     await send(context, pb.DownloadPart(size=size, offset=offset, data=data), stall)
                     stall.moved(len(data))

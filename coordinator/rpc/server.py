@@ -40,7 +40,7 @@ class RpcServer:
     ) -> None:
         # The gate comes first: who may not call is not waited for either.
         interceptors = (
-            Gate(identity, driver.revocations.is_revoked, driver.metrics),
+            Gate(identity, driver.revocations, driver.metrics),
             FirstMessage(driver.metrics, limits.handshake_seconds),
         )
         self._server = grpc.aio.server(interceptors=interceptors, options=server_options(limits))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import ssl
 import stat
 import threading
 import time
@@ -15,6 +16,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
+import bare_http2
 from coordinator.rpc.enrolment import MAX_MESSAGE_BYTES, PER_HOST
 from enrolment_place import EnrolmentPlace, RecordingServer, credential, new_authority
 from ssd.trust.authority import Credential, issue, new_key, subject_of_certificate
@@ -195,6 +197,37 @@ class TestStrangersWithoutAToken:
             "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
         ):
             assert reason(ask(place, b"", method)) == "UNIMPLEMENTED"
+
+    def test_a_caller_that_speaks_tls_1_2_is_refused_before_its_token_is_looked_at(
+        self, place: EnrolmentPlace, tmp_path: Path
+    ) -> None:
+        token = place.token()
+        message = request(token.secret, token.subject.uri)
+        path = "/ssd_proto.v1.Enrolment/Enroll"
+
+        def answer(version: ssl.TLSVersion) -> bytes:
+            return bare_http2.call(
+                place.port, place.authority.certificate, None, tmp_path, path, message, version
+            )
+
+        refused = answer(ssl.TLSVersion.TLSv1_2)
+        assert b"tls_version" in refused
+        assert b"grpc-status\x0216" in refused, "UNAUTHENTICATED"
+        assert place.refusals("tls_version") == 1
+        assert place.trust.tokens()[0].used_at is None
+        assert not place.trust.certificates()
+        # Otherwise this would show no more than that the caller is broken.
+        served = answer(ssl.TLSVersion.TLSv1_3)
+        assert b"grpc-status\x010" in served
+        assert b"BEGIN CERTIFICATE" in served
+
+    @pytest.mark.filterwarnings("ignore:ssl.TLSVersion:DeprecationWarning")
+    @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1])
+    def test_older_versions_do_not_even_shake_hands(
+        self, place: EnrolmentPlace, tmp_path: Path, version: ssl.TLSVersion
+    ) -> None:
+        with pytest.raises((ssl.SSLError, ConnectionError)):
+            bare_http2.call(place.port, place.authority.certificate, None, tmp_path, "/x", b"", version)
 
     def test_a_flood_is_turned_away_and_leaves_the_port_usable(
         self, place: EnrolmentPlace, tmp_path: Path

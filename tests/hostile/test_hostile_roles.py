@@ -23,7 +23,7 @@ from raw_worker import RawWorker
 from ssd.trust.names import Role
 from ssd_proto.v1 import federation_pb2 as pb
 from ssd_proto.v1 import operator_pb2 as operator_pb
-from wire_calls import FEDERATION, OPERATOR, Outcome, ask, outcome_of, stream
+from wire_calls import FEDERATION, OPERATOR, Outcome, as_bytes, ask, outcome_of, stream
 
 pytestmark = pytest.mark.e2e
 Code = grpc.StatusCode
@@ -80,7 +80,10 @@ def harmless(channel: grpc.Channel, method: str) -> Outcome:
     call = channel.stream_stream(method, lambda message: message, lambda message: message)(up(), timeout=5)
     replies: list[Any] = []
     with contextlib.suppress(grpc.RpcError):
-        replies.extend(call)
+        for reply in call:
+            # Reached; some go on for as long as they are listened to.
+            replies.append(reply)
+            call.cancel()
     over.set()
     return outcome_of(call, replies)
 
@@ -207,18 +210,42 @@ def test_a_revoked_worker_is_gone_within_a_second_and_stays_out_after_a_restart(
     assert (line["by"], line["role"], line["name"]) == ("ssd://test/operator/operator", "worker", "gamma")
 
 
-def test_a_revoked_observer_stops_watching(site: Site) -> None:
-    with site.federation.channel(Role.OBSERVER, "olga") as channel:
-        watching = channel.unary_stream(
-            f"{OPERATOR}/Watch",
-            operator_pb.WatchRequest.SerializeToString,
-            operator_pb.StatusReply.FromString,
-        )(operator_pb.WatchRequest(), timeout=30)
-        next(watching)
-        revoke(site, Role.OBSERVER, "olga")
-        with pytest.raises(grpc.RpcError) as refused:
-            for _ in watching:
-                pass
+STREAMS = {
+    f"{OPERATOR}/Watch": operator_pb.WatchRequest(),
+    "/grpc.health.v1.Health/Watch": health_pb2.HealthCheckRequest(),
+    "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo": (
+        reflection_pb2.ServerReflectionRequest(list_services="")
+    ),
+}
+"""Calls of a reader that go on for as long as the reader likes, of every service that has one."""
+
+
+@pytest.mark.parametrize("path", STREAMS)
+def test_a_revoked_reader_sees_nothing_more_after_a_second(site: Site, path: str) -> None:
+    """Also when nothing happens that a watcher would be told."""
+    name, over = f"olga-{list(STREAMS).index(path)}", threading.Event()
+
+    def requests() -> Iterator[bytes]:
+        yield STREAMS[path].SerializeToString()
+        over.wait(30)
+
+    with site.federation.channel(Role.OBSERVER, name) as channel:
+        call = channel.stream_stream(path, as_bytes, bytes)(requests(), timeout=30)
+        next(call)
+        # The others of the same reader and those of other readers are told apart.
+        with site.federation.channel(Role.OBSERVER, "oscar") as other:
+            unharmed = other.stream_stream(path, as_bytes, bytes)(requests(), timeout=30)
+            next(unharmed)
+            started = time.monotonic()
+            revoke(site, Role.OBSERVER, name)
+            with pytest.raises(grpc.RpcError) as refused:
+                for _ in call:
+                    pass
+            took = time.monotonic() - started
+            assert unharmed.is_active()
+            over.set()
+        assert took < 1, took
+        assert refused.value.code() is Code.PERMISSION_DENIED
         assert dict(refused.value.trailing_metadata())["ssd-reason"] == "revoked"
     site.well()
 

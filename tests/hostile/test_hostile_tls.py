@@ -131,7 +131,9 @@ def test_a_downgraded_call_reaches_no_handler(site: Site, pki: Pki, tmp_path: Pa
     method, role, holder, message = CALLS[name]
     own = pki.issued(role, holder)
     with site.counting({("refused", name, "tls_version"): 1}):
-        answer = call(site.federation.port, pki, own, tmp_path, method, message, ssl.TLSVersion.TLSv1_2)
+        answer = call(
+            site.federation.port, pki.authority, own, tmp_path, method, message, ssl.TLSVersion.TLSv1_2
+        )
     assert b"tls_version" in answer
     assert b"grpc-status\x0216" in answer, "UNAUTHENTICATED"
 
@@ -143,7 +145,9 @@ def test_older_versions_do_not_even_shake_hands(
 ) -> None:
     method, role, holder, message = CALLS["pause"]
     with site.counting({}), pytest.raises((ssl.SSLError, ConnectionError)):
-        call(site.federation.port, pki, pki.issued(role, holder), tmp_path, method, message, version)
+        call(
+            site.federation.port, pki.authority, pki.issued(role, holder), tmp_path, method, message, version
+        )
 
 
 def test_the_same_client_is_served_when_it_speaks_tls_1_3(site: Site, pki: Pki, tmp_path: Path) -> None:
@@ -151,7 +155,9 @@ def test_the_same_client_is_served_when_it_speaks_tls_1_3(site: Site, pki: Pki, 
     method, role, holder, message = CALLS["check"]
     own = pki.issued(role, holder)
     with site.counting({}):
-        answer = call(site.federation.port, pki, own, tmp_path, method, message, ssl.TLSVersion.TLSv1_3)
+        answer = call(
+            site.federation.port, pki.authority, own, tmp_path, method, message, ssl.TLSVersion.TLSv1_3
+        )
     assert b"grpc-status\x010" in answer
     assert health_pb2.HealthCheckResponse(status=1).SerializeToString() in answer
 

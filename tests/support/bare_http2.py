@@ -7,7 +7,6 @@ import ssl
 import struct
 from pathlib import Path
 
-from pki import Pki
 from ssd.trust.authority import Credential
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
@@ -18,15 +17,25 @@ PATIENCE = 20.0
 
 
 def call(
-    port: int, pki: Pki, own: Credential, scratch: Path, method: str, message: bytes, version: ssl.TLSVersion
+    port: int,
+    authority: bytes,
+    own: Credential | None,
+    scratch: Path,
+    method: str,
+    message: bytes,
+    version: ssl.TLSVersion,
 ) -> bytes:
-    """Everything the server answered on the stream, headers undecoded: gRPC writes them without compression."""
+    """Everything the server answered on the stream, headers undecoded: gRPC writes them without compression.
+
+    `authority` (PEM) is whom the caller trusts, `own` what it shows, if anything.
+    """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = context.maximum_version = version
-    context.load_verify_locations(cadata=pki.authority.decode())
-    file = scratch / "own.pem"
-    file.write_bytes(own.certificate + own.key)
-    context.load_cert_chain(file)
+    context.load_verify_locations(cadata=authority.decode())
+    if own is not None:
+        file = scratch / "own.pem"
+        file.write_bytes(own.certificate + own.key)
+        context.load_cert_chain(file)
     context.set_alpn_protocols(["h2"])
     with (
         socket.create_connection(("127.0.0.1", port), PATIENCE) as plain,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
+import shutil
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -15,6 +16,7 @@ import pytest
 
 from pki import Pki
 from ssd.trust.authority import Credential, issue
+from ssd.trust.identity_store import IdentityStore
 from ssd.trust.names import Role, Subject
 from worker.errors import IdentityUnusable, LinkBroken
 from worker.rpc.channels import UNUSABLE, Channels
@@ -203,3 +205,36 @@ def test_a_renewed_certificate_is_noticed(pki: Pki) -> None:
     assert used.stamp() == before
     pki.worker("renewed")
     assert used.stamp() != before
+
+
+def test_a_renewal_that_died_between_certificate_and_key_is_finished_at_the_next_start(
+    pki: Pki, serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The new certificate lies beside the old key; the new key waits."""
+
+    class Death(BaseException):
+        """Stands for the end of the process."""
+
+    def die(_: IdentityStore) -> None:
+        raise Death
+
+    folder = shutil.copytree(pki.worker("w"), tmp_path / "identity")
+    store = IdentityStore(folder)
+    key = store.key_to_be()
+    renewed = issue(
+        pki._authority, Subject("test", Role.WORKER, "w"), days=1, now=NOW, public_key=key.public_key()
+    )
+    monkeypatch.setattr(IdentityStore, "recover", die)
+    with pytest.raises(Death):
+        store.install(renewed.certificate)
+    monkeypatch.undo()
+    assert not Credential(store.certificate.read_bytes(), store.key.read_bytes()).matches()
+
+    restarted = channels(folder)
+    found = restarted.identity()
+    assert found is not None
+    assert found.credential.certificate == renewed.certificate
+    assert found.credential.matches()
+    assert not store.waiting_key.exists()
+    target = serve(pki.server_credentials())
+    assert explained(restarted, target) is UNAVAILABLE, "it connects with the new pair"
