@@ -17,7 +17,7 @@ KEY_NBYTES = 32
 CHUNK_NBYTES = 1 << 18
 """Bytes made at a time: with what they are added to they stay in a core's cache."""
 BLOCK_NBYTES = 16
-_COUNTER_END = 1 << 64
+_STREAM_NBYTES = BLOCK_NBYTES << 128
 _ZEROS = memoryview(bytes(CHUNK_NBYTES))
 
 Words = NDArray[np.uint32] | NDArray[np.uint64]
@@ -29,7 +29,7 @@ class Keystream:
     def __init__(self, key: bytes, start_byte: int = 0) -> None:
         if len(key) != KEY_NBYTES:
             raise ValueError(f"a key of {len(key)} bytes, not {KEY_NBYTES}")
-        if not 0 <= start_byte < _COUNTER_END:
+        if not 0 <= start_byte < _STREAM_NBYTES:
             raise ValueError(f"a stream has no byte {start_byte}")
         counter = (start_byte // BLOCK_NBYTES).to_bytes(BLOCK_NBYTES, "big")
         self._encryptor = Cipher(algorithms.AES256(key), modes.CTR(counter)).encryptor()
