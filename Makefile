@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help demo test lint format proto bench clean
+.PHONY: help demo test lint format proto docs bench clean
 .DEFAULT_GOAL := help
 
 help:
@@ -13,6 +13,7 @@ help:
 	@echo "make lint    ruff, mypy --strict, import rules, generated code is current"
 	@echo "make format  let ruff rewrite what it can"
 	@echo "make proto   regenerate the protobuf modules"
+	@echo "make docs    write docs/metrics.md from the code"
 	@echo "make bench   round engine benchmarks against the wire floor of this machine"
 	@echo "make clean   remove .venv, caches and runs/"
 
@@ -42,6 +43,10 @@ format: $(READY)
 
 proto: $(READY)
 	PYTHON=$(abspath $(BIN)/python) proto/generate.sh
+
+docs: $(READY)
+	PYTHONPATH=.:proto $(BIN)/python tests/support/metrics_page.py > docs/metrics.md.new
+	mv docs/metrics.md.new docs/metrics.md
 
 bench: $(READY)
 	$(BIN)/python tests/benchmarks/bench_rounds.py

@@ -135,6 +135,9 @@ class CoordinatorMetrics:
         )
         for fate in Fate:
             self._updates.labels(fate.value, "")
+        for reason in (Reason.TOO_LATE, Reason.STALE_ATTEMPT):
+            # Alerts watch these: a rate does not see the sample that a series begins with.
+            self._updates.labels(Fate.DISCARDED.value, reason.value)
         self._refused = self._counter(
             "messages_refused", "Calls and messages refused, by reason.", ("call", "reason")
         )
