@@ -27,7 +27,6 @@ from ssd.secagg.layout import Layout
 from ssd.secagg.masking import MaskKey
 from ssd.secagg.messages import (
     Advert,
-    Kind,
     Message,
     Offer,
     Opened,
@@ -43,14 +42,12 @@ from ssd.secagg.messages import (
     digest,
     encode,
 )
+from ssd.secagg.opening import Opening
 from ssd.secagg.policy import AggregatorPolicy
-from ssd.secagg.rebuilding import rebuild
 from ssd.secagg.signatures import advert_is_signed, keys_of, survivors_are_signed
 from ssd.trust.participants import Registry
 
 Taken = TypeVar("Taken", bound=Message)
-Secret = tuple[str, Kind]
-"""Whose, and which of its two."""
 
 
 class Phase(StrEnum):
@@ -99,8 +96,6 @@ class Aggregator:
         self.survivors: Survivors | None = None
         self.proof: SetProof | None = None
         self.opened: Opened | None = None
-        self.wrong: set[str] = set()
-        """Holders whose revealed shares did not fit, or who were given such."""
         self._invited = frozenset(names)
         self._policy = policy
         self._keys = keys_of(registry)
@@ -111,8 +106,7 @@ class Aggregator:
         self._deliveries: dict[str, ShareDelivery] = {}
         self._uploads: set[str] = set()
         self._signatures: dict[str, SetSignature] = {}
-        self._reveals: dict[str, Reveal] = {}
-        self._rebuilt: dict[Secret, bytes] = {}
+        self._revealed: Opening | None = None
         self._lost: set[str] = set()
         self._expelled: set[str] = set()
 
@@ -133,9 +127,9 @@ class Aggregator:
             case Phase.ROSTERED:
                 everybody = self._adverts
             case Phase.UPLOADING:
-                everybody = () if self.sharers is None else self.sharers.names
+                everybody = self._sharers
             case _:
-                everybody = () if self.survivors is None else self.survivors.names
+                everybody = self._survivors
         return frozenset(everybody) - self._expelled
 
     def missing(self) -> frozenset[str]:
@@ -157,7 +151,7 @@ class Aggregator:
             case Phase.SIGNING:
                 return len(heard) >= self._layout.quorum
             case Phase.REVEALING:
-                return not self._unknown()
+                return not self._opening.unknown()
             case Phase.READY:
                 return True
             case Phase.ABORTED:
@@ -170,21 +164,7 @@ class Aggregator:
     def abort(self, reason: AbortReason) -> None:
         """Give the attempt up; every secret goes."""
         self.phase, self._reason = Phase.ABORTED, reason
-        self._bundles, self._deliveries, self._reveals, self._rebuilt = {}, {}, {}, {}
-
-    def due(self, name: str) -> list[Message]:
-        """What a member needs to have for its part in the present phase: to say again when it is back."""
-        match self.phase:
-            case Phase.OFFERED:
-                return [self.offer]
-            case Phase.ROSTERED if self.roster is not None:
-                return [self.roster]
-            case Phase.UPLOADING:
-                return [self._deliveries[name]] if name in self._deliveries else []
-            case Phase.SIGNING | Phase.REVEALING if name in self.members:
-                return [each for each in (self.survivors, self.proof) if each is not None]
-            case _:
-                return []
+        self._bundles, self._deliveries, self._revealed = {}, {}, None
 
     # ---------------------------------------------------------------------------------------------- messages
 
@@ -288,6 +268,7 @@ class Aggregator:
         names = sorted(self._uploads - self._expelled)
         self._check_survival(names, AbortReason.TOO_FEW_SURVIVORS)
         self.survivors = Survivors(sharers_digest=self.sharers_digest, names=tuple(names))
+        self._revealed = Opening(self._layout, self._sharers, names)
         self._deliveries = {}
         self.phase = Phase.SIGNING if self.offer.level is Level.ACTIVE else Phase.REVEALING
         return self.survivors
@@ -319,11 +300,10 @@ class Aggregator:
 
     def reveal(self, sender: str, reveal: Reveal) -> None:
         """Take a participant's shares. Keep `state` before `unmask`."""
-        if self._take(Phase.REVEALING, sender, reveal.name, self._reveals.get(sender), reveal):
+        if self._take(Phase.REVEALING, sender, reveal.name, self._opening.reveals.get(sender), reveal):
             return
         self._reject_unless(
-            {(entry.about, entry.kind) for entry in reveal.entries} == self._due_from(sender)
-            and len(reveal.entries) == len(self._due_from(sender)),
+            [(entry.about, entry.kind) for entry in reveal.entries] == self._opening.due_from(sender),
             AbortReason.WRONG_REVEAL,
             "not the one share due for each of its neighbours",
             sender,
@@ -334,26 +314,24 @@ class Aggregator:
             "a share is out of range",
             sender,
         )
-        self._reveals[sender] = reveal
-        self._rebuild()
+        self._opening.add(reveal)
 
     def unmask(self) -> list[MaskKey]:
         """The masks that are in the sum of the survivors' vectors, with the sign they have there: to be subtracted."""
         self._expect(Phase.REVEALING, Phase.READY)
-        unknown = self._unknown()
-        short = [
-            name for name, kind in unknown if len(self._shares_of((name, kind))) < self._layout.threshold
-        ]
         self._abort_unless(
-            not short, AbortReason.TOO_FEW_REVEALS, f"{len(self._reveals)} revealed, that is too few"
+            not self._opening.short(),
+            AbortReason.TOO_FEW_REVEALS,
+            f"only {len(self._opening.reveals)} revealed",
         )
+        unknown = self._opening.unknown()
         self._abort_unless(
             not unknown,
             AbortReason.UNVERIFIABLE_SECRET,
             "no choice of shares fits what was advertised by " + ", ".join(name for name, _ in unknown[:8]),
         )
         self.phase = Phase.READY
-        return self._masks()
+        return self._opening.masks()
 
     def finish(self, opened_digest: bytes, next_model_digest: bytes) -> Opened:
         """The end, for everybody and for the transcript; every secret goes.
@@ -368,7 +346,7 @@ class Aggregator:
             survivors=len(self._survivors),
             next_model_digest=next_model_digest,
         )
-        self._reveals, self._rebuilt = {}, {}
+        self._revealed = None
         return self.opened
 
     # -------------------------------------------------------------------------------------------- what is kept
@@ -389,7 +367,7 @@ class Aggregator:
     def state(self) -> bytes:
         """What `restore` needs, from the survivor set on. Secret as soon as there are reveals in it."""
         self._expect(Phase.SIGNING, Phase.REVEALING, Phase.READY)
-        received: tuple[Message, ...] = (*self._signatures.values(), *self._reveals.values())
+        received: tuple[Message, ...] = (*self._signatures.values(), *self._opening.reveals.values())
         return journal.write([*self.transcript, *(encode(each) for each in received)])
 
     @classmethod
@@ -429,6 +407,20 @@ class Aggregator:
         return max(self._policy.min_participants, self._layout.fewest)
 
     @property
+    def wrong(self) -> frozenset[str]:
+        """Holders whose revealed shares did not fit: they lied, or were given such by the secrets' owners."""
+        return frozenset() if self._revealed is None else self._revealed.wrong
+
+    @property
+    def _opening(self) -> Opening:
+        assert self._revealed is not None  # made with the survivor set, dropped with the attempt
+        return self._revealed
+
+    @property
+    def _sharers(self) -> tuple[str, ...]:
+        return () if self.sharers is None else self.sharers.names
+
+    @property
     def _survivors(self) -> tuple[str, ...]:
         return () if self.survivors is None else self.survivors.names
 
@@ -438,7 +430,7 @@ class Aggregator:
             Phase.ROSTERED: self._bundles,
             Phase.UPLOADING: self._uploads,
             Phase.SIGNING: self._signatures,
-            Phase.REVEALING: self._reveals,
+            Phase.REVEALING: () if self._revealed is None else self._revealed.reveals,
         }
         return frozenset(heard.get(self.phase, self.members))
 
@@ -456,56 +448,6 @@ class Aggregator:
         self._abort_unless(len(names) >= self._least, reason, f"{len(names)} of at least {self._least}")
         short = self._layout.short_of_holders(names)
         self._abort_unless(not short, reason, f"too few neighbours of {len(short)} participants are left")
-
-    def _due_from(self, sender: str) -> set[Secret]:
-        assert self.sharers is not None  # the phase says so
-        alive = frozenset(self._survivors)
-        near = frozenset(self.sharers.names).intersection(self._layout.holders(sender))
-        return {(each, Kind.SELF if each in alive else Kind.MASK) for each in near}
-
-    def _wanted(self) -> list[Secret]:
-        """Every survivor's self-mask secret, and the mask seed of each that dropped out beside a survivor."""
-        assert self.sharers is not None  # the phase says so
-        alive = frozenset(self._survivors)
-        dropped = [each for each in self.sharers.names if each not in alive]
-        beside = [each for each in dropped if not alive.isdisjoint(self._layout.neighbours(each))]
-        return [(each, Kind.SELF) for each in self._survivors] + [(each, Kind.MASK) for each in beside]
-
-    def _unknown(self) -> list[Secret]:
-        return [secret for secret in self._wanted() if secret not in self._rebuilt]
-
-    def _shares_of(self, secret: Secret) -> dict[str, bytes]:
-        return {
-            holder: entry.share
-            for holder, reveal in self._reveals.items()
-            for entry in reveal.entries
-            if (entry.about, entry.kind) == secret
-        }
-
-    def _rebuild(self) -> None:
-        """Rebuild what can be, once there are enough shares of everything."""
-        shares = {secret: self._shares_of(secret) for secret in self._unknown()}
-        if any(len(each) < self._layout.threshold for each in shares.values()):
-            return
-        for (owner, kind), among in shares.items():
-            rebuilt = rebuild(self._layout, owner, kind, among, self.wrong)
-            if rebuilt is not None:
-                self._rebuilt[owner, kind] = rebuilt.secret
-                self.wrong |= rebuilt.wrong
-
-    def _masks(self) -> list[MaskKey]:
-        sharers, alive = self.sharers_digest, frozenset(self._survivors)
-        masks = []
-        for (owner, kind), secret in self._rebuilt.items():
-            if kind is Kind.SELF:
-                masks.append(MaskKey(keys.self_key(secret, sharers, owner), 1))
-                continue
-            private = keys.mask_private(secret)
-            for peer in self._layout.neighbours(owner):
-                if peer in alive:
-                    key = keys.pair_key(private, self._adverts[peer].mask_key, sharers, owner, peer)
-                    masks.append(MaskKey(key, keys.pair_sign(peer, owner)))
-        return masks
 
     def _take(self, phase: Phase, sender: str, name: str, before: Taken | None, message: Taken) -> bool:
         """Whether the very same message was taken before; a rejection unless it is this sender's turn."""
