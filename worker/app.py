@@ -13,10 +13,12 @@ import time
 from collections.abc import AsyncIterator, Mapping
 from importlib import metadata
 
+from ssd.secagg.graph import PPM, Level
+from ssd.secagg.policy import ParticipantPolicy
 from ssd.trust.identity_store import IdentityStore
 from ssd.trust.names import Subject
 from worker.config import WorkerConfig
-from worker.core.state import Session
+from worker.core.state import SecureTerms, Session
 from worker.driver import Driver
 from worker.errors import ConfigInvalid
 from worker.hosting import data_fields, has_client_tests, has_labels, hosted_clients
@@ -26,6 +28,8 @@ from worker.renewal import Renewal
 from worker.rpc.channels import Channels
 from worker.rpc.client import MAX_MESSAGE_BYTES, Greeting, GrpcTransport
 from worker.rpc.renewal import RenewalCall
+from worker.secure_identity import SecureIdentity
+from worker.secure_rounds import SecureSettings
 from worker.store import SqliteStore
 from worker.trainer import ProcessTrainer, TrainerSettings
 from worker.web import serve_http
@@ -173,6 +177,7 @@ def _driver(
         trainer.append(ProcessTrainer(trainer_settings, store, driver.post, driver.progress))
         return trainer[0]
 
+    secure = secure_settings(config)
     session = Session(
         clients={client: stored.rounds.get(client, 0) for client in clients},
         run_id=stored.run_id,
@@ -181,9 +186,28 @@ def _driver(
         max_versions=settings.max_cached_versions,
         newest=stored.newest,
         accepts_rollback=settings.accept_rollback,
+        terms=SecureTerms(least=config.secure_aggregation.level, cannot_sign=secure.identity.missing()),
     )
     transport = GrpcTransport(settings.coordinator, channels, greeting, metrics.moved)
-    return Driver(session, store, transport, make_trainer, SystemClock(), metrics)
+    return Driver(session, store, transport, make_trainer, SystemClock(), metrics, secure)
+
+
+def secure_settings(config: WorkerConfig) -> SecureSettings:
+    """What this worker is under secure aggregation."""
+    own = config.secure_aggregation
+    return SecureSettings(
+        policy=ParticipantPolicy(
+            # A worker that asks for nothing still takes part in what a run demands.
+            level=Level.ACTIVE if own.level == "active" else Level.PASSIVE,
+            min_participants=own.min_participants,
+            min_gamma_ppm=round(own.min_assumed_corrupt * PPM),
+            max_delta_ppm=round(own.max_tolerated_dropout * PPM),
+            ring_bits=frozenset(own.ring_bits),
+            allow_ring=own.allow_sparse_graph,
+        ),
+        identity=SecureIdentity(name=config.worker.name, folder=config.identity_dir, registry=own.registry),
+        mask_threads=own.mask_threads,
+    )
 
 
 def _stop_on_signals(driver: Driver) -> None:

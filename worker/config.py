@@ -166,6 +166,33 @@ class DataSection(_Section):
     """For `folder`: images with more pixels are left out."""
 
 
+class SecureAggregationSection(_Section):
+    """`[secure_aggregation]`: what this worker asks of a run before it takes part (docs/secure-aggregation.md)."""
+
+    level: Literal["off", "passive", "active"] = "off"
+    """The least it works under. With `off` it works for every run, and takes part in whatever the run demands."""
+    min_participants: Annotated[int, Field(ge=2, le=10_000)] = 2
+    """Its updates are only ever part of a sum over at least so many workers, itself among them."""
+    min_assumed_corrupt: Annotated[float, Field(ge=0, lt=0.5)] = 0.0
+    """The least share of corrupt participants that the run's thresholds must withstand."""
+    max_tolerated_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.5
+    """The largest share of participants that may be missing from a sum: whoever picks the missing ones makes the sum
+    smaller."""
+    ring_bits: Annotated[tuple[Literal[16, 24, 32], ...], BeforeValidator(_to_tuple), Field(min_length=1)] = (
+        16,
+        24,
+        32,
+    )
+    """Widths of the ring it masks in: with fewer bits an update is rounded more coarsely."""
+    allow_sparse_graph: bool = True
+    """Take part when, above 200 participants or so, everybody shares keys with some of the others only."""
+    registry: ConfigPath | None = None
+    """For `active`: the signed registry of participants; without it, `participants.json` in the identity folder. A
+    newer one is taken up in the next round."""
+    mask_threads: Annotated[int, Field(ge=1, le=64)] = 1
+    """Threads that make the masks of an upload."""
+
+
 class LogSection(_Section):
     """`[log]`."""
 
@@ -183,6 +210,7 @@ class WorkerConfig(_Section):
     data: DataSection = DataSection()
     methods: Annotated[Mapping[str, Path], BeforeValidator(_to_paths)] = Field(default_factory=dict)
     """`[methods]`: name of a method that is not built in -> this operator's own Python file of it."""
+    secure_aggregation: SecureAggregationSection = SecureAggregationSection()
     log: LogSection = LogSection()
 
     def resolved(self) -> dict[str, Json]:

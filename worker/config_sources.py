@@ -67,8 +67,11 @@ def read(
     """
     raw = _read_file(path) if path is not None else RawConfig()
     for name in sorted(environ):
-        table, _, key = name.removeprefix(PREFIX).lower().partition("_")
-        if name.startswith(PREFIX) and key and table in text_keys:
+        rest = name.removeprefix(PREFIX).lower()
+        # A table's name may have an underscore too.
+        table = next((table for table in text_keys if rest.startswith(f"{table}_")), "")
+        key = rest.removeprefix(f"{table}_")
+        if name.startswith(PREFIX) and key and table:
             raw.put(table, key, _value(environ[name], is_text=key in text_keys[table]), name)
     for dotted, value in flags.items():
         table, _, key = dotted.partition(".")

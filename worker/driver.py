@@ -12,8 +12,6 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ssd.codec import Encoding
-from ssd.folding import FoldPlan
 from worker.core import effects, events, messages
 from worker.core.messages import Down, UpdateKey, Welcome
 from worker.core.session import step
@@ -30,15 +28,17 @@ from worker.errors import (
 from worker.link import ControlLink, FromLink, lost
 from worker.logs import fields
 from worker.metrics import Metrics, bounded
+from worker.plans import Plans
 from worker.ports import Clock, DataAccess, Store, Trainer, Transport
 from worker.preparation import Preparation
 from worker.recorder import Recorder
+from worker.secure_rounds import SecureRounds, SecureSettings
 from worker.tasks import NamedTasks
-from worker.uploads import UploadBody, Uploads
+from worker.uploader import Uploader
+from worker.uploads import Uploads
 
 _log = logging.getLogger(__name__)
 _STOP_SECONDS = 10.0
-_STORAGE_RETRY_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +59,7 @@ class Driver:
         trainer: Callable[[Driver], Trainer],
         clock: Clock,
         metrics: Metrics,
+        secure: SecureSettings,
     ) -> None:
         self.session = session
         self._store = store
@@ -68,23 +69,43 @@ class Driver:
         self._queue: asyncio.Queue[events.Event | FromLink | _Defect] = asyncio.Queue()
         self._trainer = trainer(self)
         self._preparation = Preparation(store, transport, clock)
-        self._uploads = Uploads(store, transport, clock)
         self._tasks = NamedTasks(lambda error: self._queue.put_nowait(_Defect(error)))
         self._link = ControlLink(transport, clock, self._tasks, self._queue.put_nowait)
         self._busy_before = 0.0
         self._welcome: Welcome | None = None
-        self._plan: tuple[object, FoldPlan] | None = None
         self._task: Any = None
         self._failure: Exception | None = None
         self._stop_wanted = asyncio.Event()
         self._started = clock.monotonic()
         metrics.hosted_clients.set(len(session.clients))
         recorder = Recorder(store, metrics, self._stop_wanted)
+        plans = Plans(self._preparation)
+        self._secure = SecureRounds(
+            settings=secure,
+            access=self._access,
+            plans=plans,
+            store=store,
+            transport=transport,
+            clock=clock,
+            metrics=metrics,
+            tasks=self._tasks,
+            post=self.post,
+        )
+        self._uploader = Uploader(
+            access=self._access,
+            plans=plans,
+            uploads=Uploads(store, transport, clock),
+            secure=self._secure,
+            clock=clock,
+            metrics=metrics,
+            post=self.post,
+        )
         self._performers: dict[type, Callable[[Any], Coroutine[Any, Any, None]]] = {
             effects.OpenLink: self._open_link,
             effects.CloseLink: self._close_link,
             effects.Redial: self._redial,
             effects.GiveUp: self._give_up,
+            effects.Decline: self._decline,
             effects.OpenSession: self._open_session,
             effects.EnterRun: recorder.enter_run,
             effects.KeepUpdate: recorder.keep_update,
@@ -105,6 +126,7 @@ class Driver:
             effects.ArmUploadTimer: self._arm_upload_timer,
             effects.Send: self._send,
             effects.Note: self._note,
+            **self._secure.performers,
         }
 
     # ------------------------------------------------------------------------------------------------- the loop
@@ -131,6 +153,7 @@ class Driver:
                 await self._handle(await self._next_event())
         finally:
             await self._tasks.close()
+            await self._secure.close()
             await self._trainer.close()
             await self._transport.close()
         if self._failure is not None:
@@ -220,6 +243,9 @@ class Driver:
         self._failure = RefusedForGood(
             f"the coordinator refuses this worker ({effect.reason}): {effect.detail or 'no further explanation'}"
         )
+
+    async def _decline(self, effect: effects.Decline) -> None:
+        self._failure = RefusedForGood(f"this worker takes no part in the run: {effect.detail}")
 
     async def _distrust(self, effect: effects.Distrust) -> None:
         self._metrics.rollbacks_refused.inc()
@@ -322,72 +348,10 @@ class Driver:
     # ------------------------------------------------------------------------------------------------- uploads
 
     async def _start_upload(self, effect: effects.StartUpload) -> None:
-        self._tasks.spawn("upload", self._upload(effect))
+        self._tasks.spawn("upload", self._uploader.run(effect))
 
     async def _stop_upload(self, _: effects.StopUpload) -> None:
         self._tasks.cancel("upload")
-
-    async def _upload(self, effect: effects.StartUpload) -> None:
-        try:
-            welcome, access = self._access()
-            plan = await self._fold_plan(welcome, access, quality=effect.train.quality)
-            body, failures = await self._uploads.build(welcome.run_id, plan, effect.train, effect.updates)
-            if failures:
-                self.post(events.UploadLeftOut(upload=effect.upload, failures=failures))
-            if body is None:
-                return
-            verdict = await self._judge(welcome, access, body)
-        except StorageFailed as error:
-            # Nothing is lost: what is to be uploaded is kept, and the disk may have room again soon.
-            _log.error("storage_failed", extra=fields(detail=str(error)))
-            await self._clock.sleep(_STORAGE_RETRY_SECONDS)
-            await self._upload(effect)
-            return
-        except (SessionEnded, TaskFault) as error:
-            _log.warning("upload_suspended", extra=fields(detail=str(error)))
-            self.post(events.UploadBroken(upload=effect.upload))
-            return
-        self._metrics.uploads.labels(verdict.fate.value, bounded(verdict.reason)).inc()
-        self.post(events.UploadEnded(upload=effect.upload, verdict=verdict))
-
-    async def _judge(self, welcome: Welcome, access: DataAccess, body: UploadBody) -> messages.Verdict:
-        size = body.envelope.body_size
-        if welcome.max_upload_bytes and size > welcome.max_upload_bytes:
-            return messages.Verdict(
-                fate=messages.UploadFate.REJECTED,
-                reason="message_too_large",
-                detail=f"{size} bytes, the coordinator takes {welcome.max_upload_bytes}",
-            )
-        return await self._uploads.send(access, body, self._on_hold)
-
-    async def _fold_plan(self, welcome: Welcome, access: DataAccess, *, quality: bool) -> FoldPlan:
-        key = (
-            welcome.declaration_digest,
-            welcome.update_encoding,
-            welcome.max_cohort,
-            welcome.max_client_weight,
-            quality,
-        )
-        if self._plan is None or self._plan[0] != key:
-            declaration = await self._preparation.declaration(welcome, access)
-            encoding = Encoding(welcome.update_encoding)
-            try:
-                plan = FoldPlan.create(
-                    declaration,
-                    encoding,
-                    welcome.max_cohort,
-                    welcome.max_client_weight,
-                    quality=quality,
-                )
-            except ValueError as error:
-                raise TaskFault("declaration_unreadable", str(error), whole_task=True) from error
-            self._plan = (key, plan)
-        return self._plan[1]
-
-    def _on_hold(self, held: bool) -> None:  # the port's callback
-        if held:
-            self._metrics.holds.inc()
-        _log.debug("upload_hold" if held else "upload_go")
 
     async def _arm_upload_timer(self, effect: effects.ArmUploadTimer) -> None:
         due = events.UploadDue(round=effect.round, attempt=effect.attempt)
@@ -403,3 +367,5 @@ class Driver:
             self._metrics.reconnects.labels(bounded(str(effect.fields["reason"]))).inc()
         elif effect.event == "client_failed":
             self._metrics.client_tasks.labels("failed").inc()
+        else:
+            self._secure.count(effect)

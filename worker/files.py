@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import hashlib
+import mmap
 import os
 import threading
 from collections.abc import Iterator
@@ -75,6 +76,19 @@ sync_directory = sync_file
 def remove(path: Path) -> None:
     """Remove a file; an absent one is no error."""
     path.unlink(missing_ok=True)
+
+
+def map_file(path: Path) -> memoryview:
+    """A file's bytes, mapped; the file may be removed meanwhile.
+
+    Raises:
+        StorageFailed: it is gone or empty.
+    """
+    try:
+        with path.open("rb") as file:
+            return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+    except (OSError, ValueError) as error:
+        raise StorageFailed(f"the file {path} cannot be read: {error}") from error
 
 
 def write_file(path: Path, content: memoryview) -> None:

@@ -14,8 +14,6 @@ from worker.errors import IdentityUnusable
 if TYPE_CHECKING:
     from worker.config import WorkerConfig
 
-KEY_FILE = "signing.key"
-PIN_FILE = "participants.pin"
 Load = Callable[..., "WorkerConfig"]
 
 
@@ -31,6 +29,8 @@ def identity_group(load: Load, settings: Callable[..., Any]) -> click.Group:
     @click.option("--signer", help="Public key that signs the registry of participants; it is pinned.")
     def init(signer: str | None, **options: Any) -> None:
         """Make the signing key, if there is none, and print what `ssd-coordinator registry add` takes."""
+        from worker.secure_identity import KEY_FILE
+
         config = load(**options)
         folder = config.identity_dir
         path = folder / KEY_FILE
@@ -51,6 +51,7 @@ def _introduce(folder: Path, *, make: bool) -> None:
     from ssd.trust.participants import introduce
     from ssd.trust.private_files import make_private_folder
     from ssd.trust.signing import SigningRefused, create_key_file, read_key_file
+    from worker.secure_identity import KEY_FILE
 
     federation, worker = _holder(folder)
     try:
@@ -66,6 +67,7 @@ def _introduce(folder: Path, *, make: bool) -> None:
 def _pin(folder: Path, signer: str) -> None:
     from ssd.trust.registry_pin import Pin, create_pin
     from ssd.trust.signing import SigningRefused
+    from worker.secure_identity import PIN_FILE
 
     try:
         create_pin(folder / PIN_FILE, Pin(federation=_holder(folder)[0], signer=signer))

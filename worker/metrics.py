@@ -83,6 +83,26 @@ class Metrics:
             registry=registry,
         )
 
+        self.secure_rounds = Counter(
+            f"{prefix}secure_aggregation_rounds_total",
+            "Tries at opening a sum that ended, by how",
+            ["outcome"],
+            registry=registry,
+        )
+        self.secure_aborts = Counter(
+            f"{prefix}secure_aggregation_aborts_total",
+            "Tries refused here or aborted by the coordinator",
+            ["outcome", "reason"],
+            registry=registry,
+        )
+        self.secure_step_seconds = Histogram(
+            f"{prefix}secure_aggregation_step_seconds",
+            "Time a step of secure aggregation took this worker",
+            ["step"],
+            buckets=(0.001, 0.005, 0.025, 0.1, 0.5, 2.5, 10, 60),
+            registry=registry,
+        )
+
     def moved(self, direction: str, count: int) -> None:
         """Count body bytes: `up` or `down`."""
         self.bytes.labels(direction).inc(count)
@@ -100,7 +120,7 @@ KNOWN_REASONS = frozenset(
         "client_unknown", "client_revoked", "no_session", "protocol_version", "bad_name", "identity_mismatch",
         "tls_version", "no_identity", "wrong_federation", "role", "revoked", "client_bound",
         "identity_unusable", "speaks_tls", "speaks_no_tls", "wrong_authority", "name_mismatch", "certificate_expired",
-        "certificate_not_yet_valid", "certificate_not_accepted",
+        "certificate_not_yet_valid", "certificate_not_accepted", "secure_aggregation_required", "wrong_sharers",
     }
 )  # fmt: skip
 

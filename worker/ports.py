@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+from ssd.secagg.participant import RoundMemory
 from worker.core.events import Event, StoredRun
 from worker.core.messages import (
     Blob,
@@ -126,6 +127,19 @@ class Store(Protocol):
         """Behaviour: moves a file with content of no use to `path`, to be overwritten; False if there is none.
         Purposes: `version`, `delta`, `body`.
         """
+        ...
+
+    def masked_path(self, name: str) -> Path:
+        """Behaviour: where a masked upload is, or will be; whatever is there at a start is removed."""
+        ...
+
+    def rounding_secret(self) -> bytes:
+        """Behaviour: 32 random bytes, made when first asked for, the same ever after; readable for the owner alone."""
+        ...
+
+    @property
+    def secure(self) -> RoundMemory:
+        """Rounds of secure aggregation: survives power loss."""
         ...
 
     def close(self) -> None: ...

@@ -7,6 +7,7 @@
     blobs/          declarations and artefacts by blob digest
     partial/        blobs on their way in
     spare/          files to be overwritten, see `worker.files.SpareFiles`
+    masked/         masked uploads, of the process that made them only: its keys are in its memory
 
 Rules it keeps:
 
@@ -29,6 +30,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ssd.digest import CHUNK_BYTES
+from worker import secure_memory
 from worker.core.events import StoredRun
 from worker.core.messages import Finished, UpdateKey
 from worker.errors import StorageFailed
@@ -47,7 +49,7 @@ from worker.files import (
 _log = logging.getLogger(__name__)
 
 FORMAT = "1"
-FOLDERS = ("updates", "states", "versions", "blobs", "partial", "spare")
+FOLDERS = ("updates", "states", "versions", "blobs", "partial", "spare", "masked")
 MAX_SPARE_BYTES = 256 << 20
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
@@ -89,6 +91,7 @@ class SqliteStore:
             with self._faults():
                 self._db = _connect(directory / "store.sqlite3")
             self._run = ""
+            self.secure = secure_memory.SecureMemory(self._read, self._write)
             self._open()
         except BaseException:
             self._lock.release()
@@ -108,6 +111,9 @@ class SqliteStore:
             self._run = _fact(db, "run")
             rebooted = _fact(db, "boot") != boot_id()
             _set_fact(db, "boot", boot_id())
+        with storage_faults(self._directory):
+            for path in (self._directory / "masked").iterdir():
+                remove(path)
         self._drop_damaged(thorough=rebooted)
         self._sweep()
 
@@ -301,6 +307,14 @@ class SqliteStore:
             for path in (self._directory / "partial").iterdir():
                 remove(path)
 
+    def masked_path(self, name: str) -> Path:
+        """Where a masked upload is, or will be; gone after a restart."""
+        return self._directory / "masked" / name
+
+    def rounding_secret(self) -> bytes:
+        """The 32 bytes that the rounding of this worker's updates is drawn from."""
+        return secure_memory.rounding_secret(self._directory, secrets.token_bytes)
+
     def discard_file(self, purpose: str, path: Path) -> None:
         """Remove a file of the store that no record names; an absent one is no error."""
         with storage_faults(self._directory):
@@ -397,7 +411,7 @@ class SqliteStore:
 def _connect(path: Path) -> sqlite3.Connection:
     db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=5.0)
     db.execute("PRAGMA journal_mode=WAL")
-    db.executescript(_SCHEMA)
+    db.executescript(_SCHEMA + secure_memory.SCHEMA)
     return db
 
 

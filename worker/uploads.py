@@ -9,15 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import mmap
 from collections.abc import Callable, Mapping
-from pathlib import Path
 
 from ssd.digest import chunk_digests
 from ssd.folding import Fold, FoldPlan, UpdateRefused, check_update
 from worker.core.backoff import Backoff
 from worker.core.messages import Envelope, Finished, Train, UpdateKey, UploadFate, Verdict
 from worker.errors import CoordinatorFault, LinkBroken, SessionEnded, StorageFailed
+from worker.files import map_file
 from worker.logs import fields
 from worker.ports import Buffer, Clock, DataAccess, Store, Transport
 
@@ -61,7 +60,7 @@ class Uploads:
             self._last = None
             only = updates[0]
             try:
-                body = await asyncio.to_thread(_map, self._store.body_path(only.key))
+                body = await asyncio.to_thread(map_file, self._store.body_path(only.key))
             except StorageFailed as error:
                 return None, {only.key: ("storage", str(error))}
             envelope = _envelope(run_id, plan, task, updates, len(body), only.chunk_digests)
@@ -86,7 +85,7 @@ class Uploads:
         failures: dict[UpdateKey, tuple[str, str]] = {}
         for finished in updates:
             try:
-                body = _map(self._store.body_path(finished.key))
+                body = map_file(self._store.body_path(finished.key))
                 check_update(plan, body, finished.weight)
             except UpdateRefused as refused:
                 failures[finished.key] = (refused.reason.value, refused.detail)
@@ -144,12 +143,3 @@ def _envelope(
         body_size=size,
         chunk_digests=chunks,
     )
-
-
-def _map(path: Path) -> Buffer:
-    """A file's bytes, mapped; the file may be removed meanwhile."""
-    try:
-        with path.open("rb") as file:
-            return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
-    except (OSError, ValueError) as error:
-        raise StorageFailed(f"the finished update {path} cannot be read: {error}") from error

@@ -7,14 +7,19 @@ import datetime as dt
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 from fake_coordinator import FakeCoordinator
+from ssd.secagg.graph import Level
+from ssd.secagg.policy import ParticipantPolicy
 from worker.core.backoff import Backoff
-from worker.core.state import Session
+from worker.core.state import SecureTerms, Session
 from worker.driver import Driver
 from worker.metrics import Metrics
 from worker.rpc.channels import Channels
 from worker.rpc.client import MAX_MESSAGE_BYTES, Greeting, GrpcTransport
+from worker.secure_identity import SecureIdentity
+from worker.secure_rounds import SecureSettings
 from worker.store import SqliteStore
 from worker.trainer import ProcessTrainer, TrainerSettings
 
@@ -39,7 +44,7 @@ class QuickClock:
 class Worker:
     """A running worker; `crash` ends it like kill -9 would: nothing is finished, nothing is said."""
 
-    def __init__(self, driver: Driver, store: SqliteStore, trainer: ProcessTrainer, metrics: Metrics) -> None:
+    def __init__(self, driver: Driver, store: SqliteStore, trainer: Any, metrics: Metrics) -> None:
         self.driver = driver
         self.store = store
         self.trainer = trainer
@@ -67,19 +72,32 @@ class Worker:
                 await asyncio.sleep(0.01)
 
 
-def start_worker(target: str, state_dir: Path, clients: Sequence[str], *, max_versions: int = 2) -> Worker:
+def start_worker(
+    target: str,
+    state_dir: Path,
+    clients: Sequence[str],
+    *,
+    max_versions: int = 2,
+    name: str = "w1",
+    terms: SecureTerms | None = None,
+    secure: SecureSettings | None = None,
+    trainer: Callable[[SqliteStore, Driver], Any] | None = None,
+) -> Worker:
     store = SqliteStore(state_dir)
     stored = store.load_run(store.current_run())
     metrics = Metrics("test")
-    trainers: list[ProcessTrainer] = []
+    trainers: list[Any] = []
 
-    def make_trainer(driver: Driver) -> ProcessTrainer:
+    def make_trainer(driver: Driver) -> Any:
+        if trainer is not None:
+            trainers.append(trainer(store, driver))
+            return trainers[0]
         settings = TrainerSettings(device="cpu", stop_seconds=1.0, log_level="warning")
         trainers.append(ProcessTrainer(settings, store, driver.post, driver.progress))
         return trainers[0]
 
     greeting = Greeting(
-        worker="w1",
+        worker=name,
         instance=store.instance_id(),
         build="test",
         evaluates=True,
@@ -94,10 +112,15 @@ def start_worker(target: str, state_dir: Path, clients: Sequence[str], *, max_ve
         versions=dict(stored.versions),
         max_versions=max_versions,
         backoff=Backoff(first=0.1, cap=0.4),
+        terms=terms or SecureTerms(),
     )
     channels = Channels(folder=None, max_message_bytes=MAX_MESSAGE_BYTES, now=lambda: dt.datetime.now(dt.UTC))
     transport = GrpcTransport(target, channels, greeting, metrics.moved)
-    driver = Driver(session, store, transport, make_trainer, QuickClock(), metrics)
+    secure = secure or SecureSettings(
+        policy=ParticipantPolicy(level=Level.PASSIVE),
+        identity=SecureIdentity(name=name, folder=state_dir / "identity"),
+    )
+    driver = Driver(session, store, transport, make_trainer, QuickClock(), metrics, secure)
     return Worker(driver, store, trainers[0], metrics)
 
 

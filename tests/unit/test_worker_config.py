@@ -125,7 +125,7 @@ def test_contradictions_are_refused(tmp_path: Path, text: str, expected: str) ->
 
 def test_the_resolved_tree_is_json_and_holds_every_setting() -> None:
     tree = json.loads(json.dumps(load(None, INSECURE, {}).resolved()))
-    assert set(tree) == {"worker", "transport", "data", "methods", "log"}
+    assert set(tree) == {"worker", "transport", "data", "methods", "secure_aggregation", "log"}
     assert tree["worker"]["state_dir"] == "state/worker"
 
 
@@ -202,3 +202,28 @@ def test_addresses(text: str, local: bool) -> None:
 def test_what_is_no_address_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"write|needs a path"):
         address.parse(text)
+
+
+def test_a_table_with_an_underscore_is_set_by_the_environment_too() -> None:
+    environ = {"SSD_SECURE_AGGREGATION_LEVEL": "active", "SSD_SECURE_AGGREGATION_MIN_PARTICIPANTS": "5"}
+    secure = load(None, INSECURE, environ).secure_aggregation
+    assert (secure.level, secure.min_participants) == ("active", 5)
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ('level = "secure"', "'off', 'passive' or 'active'"),
+        ("min_participants = 1", "greater than or equal to 2"),
+        ("min_assumed_corrupt = 0.5", "less than 0.5"),
+        ("max_tolerated_dropout = 1.0", "less than 1"),
+        ("ring_bits = [20]", "16, 24 or 32"),
+        ("ring_bits = []", "at least 1"),
+        ("mask_threads = 0", "greater than or equal to 1"),
+        ("min_participant = 3", "did you mean min_participants?"),
+    ],
+)
+def test_what_secure_aggregation_cannot_mean_is_refused(tmp_path: Path, line: str, says: str) -> None:
+    told = complaint(tmp_path, f"[transport]\ninsecure = true\n[secure_aggregation]\n{line}\n")
+    assert "worker.toml:4: [secure_aggregation]" in told
+    assert says in told

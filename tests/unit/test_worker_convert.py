@@ -288,3 +288,107 @@ def test_upload_replies() -> None:
     assert convert.upload_reply(b"") is None
     with pytest.raises(CoordinatorFault):
         reply(verdict=pb.Verdict())
+
+
+def masked_welcome(**changes: object) -> pb.Welcome:
+    fields = {
+        "update_encoding": "float32",
+        "secure_aggregation_level": "passive",
+        "masking": pb.Masking(ring_bits=24, clip=0.5, max_client_weight=7),
+    }
+    return welcome(**(fields | changes))
+
+
+def test_a_welcome_says_how_updates_are_masked() -> None:
+    told = convert.down(pb.CoordinatorMessage(welcome=masked_welcome()).SerializeToString())
+    assert isinstance(told, messages.Welcome)
+    assert told.level == "passive"
+    assert told.masking == messages.Masking(ring_bits=24, clip=0.5, max_client_weight=7)
+
+
+def test_a_welcome_that_says_nothing_of_secure_aggregation_means_off() -> None:
+    told = convert.down(pb.CoordinatorMessage(welcome=welcome()).SerializeToString())
+    assert isinstance(told, messages.Welcome)
+    assert (told.level, told.masking) == ("off", None)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"secure_aggregation_level": "secure"},
+        {"masking": None},
+        {"masking": pb.Masking(ring_bits=20, clip=0.5, max_client_weight=7)},
+        {"masking": pb.Masking(ring_bits=24, clip=0.0, max_client_weight=7)},
+        {"masking": pb.Masking(ring_bits=24, clip=float("nan"), max_client_weight=7)},
+        {"masking": pb.Masking(ring_bits=24, clip=float("inf"), max_client_weight=7)},
+        {"masking": pb.Masking(ring_bits=24, clip=0.5)},
+        {"update_encoding": "float16"},
+        {"individual_updates": True},
+    ],
+)
+def test_a_welcome_that_contradicts_secure_aggregation_is_the_coordinators_fault(
+    changes: dict[str, object],
+) -> None:
+    raw = pb.CoordinatorMessage(welcome=masked_welcome(**changes)).SerializeToString()
+    with pytest.raises(CoordinatorFault):
+        convert.down(raw)
+
+
+def secure(**fields: object) -> bytes:
+    return pb.CoordinatorMessage(secure_aggregation=pb.SecureAggregation(**fields)).SerializeToString()
+
+
+def test_a_message_of_secure_aggregation_is_passed_on_as_it_is() -> None:
+    told = convert.down(secure(round_id=b"r" * 16, message=b"\1\2"))
+    assert told == messages.SecureMessage(round_id=b"r" * 16, content=b"\1\2")
+    blob = tensor.BlobRef(digest=DIGEST, size=300_000)
+    told = convert.down(secure(round_id=b"r" * 16, blob=blob))
+    assert told == messages.SecureMessage(round_id=b"r" * 16, blob=messages.Blob(digest=DIGEST, size=300_000))
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"round_id": b"r" * 16},
+        {"round_id": b"r" * 15, "message": b"m"},
+        {"round_id": b"r" * 17, "message": b"m"},
+        {"round_id": b"r" * 16, "message": b"m" * ((256 << 10) + 1)},
+        {"round_id": b"r" * 16, "message": b"m", "blob": tensor.BlobRef(digest=DIGEST, size=1)},
+        {"round_id": b"r" * 16, "blob": tensor.BlobRef(digest=DIGEST, size=0)},
+        {"round_id": b"r" * 16, "blob": tensor.BlobRef(digest=DIGEST, size=(4 << 20) + 1)},
+        {"round_id": b"r" * 16, "blob": tensor.BlobRef(digest="../x", size=1)},
+    ],
+)
+def test_a_message_of_secure_aggregation_that_cannot_be_is_the_coordinators_fault(
+    fields: dict[str, object],
+) -> None:
+    with pytest.raises(CoordinatorFault):
+        convert.down(secure(**fields))
+
+
+def test_an_answer_goes_up_inline() -> None:
+    raw = convert.up(messages.SecureMessage(round_id=b"r" * 16, content=b"answer"))
+    told = pb.WorkerMessage.FromString(raw).secure_aggregation
+    assert (told.round_id, told.message, told.HasField("blob")) == (b"r" * 16, b"answer", False)
+
+
+def test_a_masked_upload_says_whose_masks_it_wears_and_no_weight() -> None:
+    envelope = messages.Envelope(
+        run_id="r",
+        round=1,
+        attempt=2,
+        base_digest=DIGEST,
+        spec_digest=DIGEST,
+        task_digest=DIGEST,
+        fold=False,
+        clients=(("a", 0, 1.5),),
+        body_size=3,
+        chunk_digests=b"d" * 32,
+        secure_round=b"r" * 16,
+        sharers_digest=b"s" * 32,
+    )
+    told = pb.UploadPart.FromString(convert.envelope(envelope)).envelope
+    assert told.kind == pb.Envelope.KIND_MASKED
+    assert (told.secure_round, told.sharers_digest) == (b"r" * 16, b"s" * 32)
+    assert [(each.client, each.weight) for each in told.clients] == [("a", 0)]

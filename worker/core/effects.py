@@ -5,7 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from worker.core.messages import Evaluate, Finished, Hello, TaskClient, Train, Up, UpdateKey, Welcome
+from ssd.secagg.messages import Message, Offer
+from worker.core.messages import (
+    Blob,
+    Evaluate,
+    Finished,
+    Hello,
+    TaskClient,
+    Train,
+    Up,
+    UpdateKey,
+    Welcome,
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -32,6 +43,13 @@ class GiveUp:
     """The coordinator will never take this worker as it is: stop with a clear sentence."""
 
     reason: str
+    detail: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Decline:
+    """Never work for the coordinator's run, as both are configured: stop with a clear sentence."""
+
     detail: str
 
 
@@ -147,6 +165,9 @@ class StartUpload:
     upload: int
     train: Train
     updates: tuple[Finished, ...]
+    secure_round: bytes = b""
+    """Mask the fold with the keys of this round id; empty: upload in the clear, in a run without secure
+    aggregation."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -171,6 +192,49 @@ class Send:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class FetchSecure:
+    """Fetch a message of secure aggregation, in the order they came. Answered by `SecureHeard` or
+    `SecureUnreadable`.
+    """
+
+    round_id: bytes
+    blob: Blob
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class JoinSecure:
+    """Make the participant of a round id and give it the offer. Answered by `SecureAnswered`, `SecureRefused` or
+    `SecureNotBegun`.
+    """
+
+    round_id: bytes
+    offer: Offer
+    train: Train
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TellSecure:
+    """Give the participant a message. Answered by `SecureAnswered` or `SecureRefused`."""
+
+    round_id: bytes
+    message: Message
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AcknowledgeSecure:
+    """Tell the participant that the coordinator has its masked upload."""
+
+    round_id: bytes
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CloseSecure:
+    """Drop the participant's keys and its masked upload."""
+
+    round_id: bytes
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Note:
     """Log and count what was decided."""
 
@@ -182,5 +246,6 @@ class Note:
 Effect = (
     OpenLink | CloseLink | Redial | GiveUp | OpenSession | EnterRun | KeepUpdate | ForgetFiles | Promote | DropUpdates
     | Reinitialise | DropVersions | Prepare | StopPreparing | TrainClient | StopTraining | RunEvaluation | StartUpload
-    | StopUpload | ArmUploadTimer | Send | Note | RememberVersion | Distrust
+    | StopUpload | ArmUploadTimer | Send | Note | RememberVersion | Distrust | Decline
+    | FetchSecure | JoinSecure | TellSecure | AcknowledgeSecure | CloseSecure
 )  # fmt: skip

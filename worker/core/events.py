@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from ssd.secagg.errors import AbortReason
+from ssd.secagg.messages import Message
 from worker.core.messages import (
     Cancel,
     Committed,
@@ -13,6 +15,7 @@ from worker.core.messages import (
     Finished,
     Flush,
     RunChanged,
+    SecureMessage,
     Train,
     UpdateKey,
     Verdict,
@@ -147,6 +150,49 @@ class EvaluationEnded:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class SecureHeard:
+    """A message of secure aggregation was fetched."""
+
+    round_id: bytes
+    message: Message
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SecureUnreadable:
+    """What was sent for a round id is no message of secure aggregation, or cannot be had."""
+
+    round_id: bytes
+    detail: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SecureAnswered:
+    """The participant took a message and has written down what it must not forget."""
+
+    round_id: bytes
+    answer: bytes = b""
+    """What it says to it, encoded; empty: nothing."""
+    ready: bool = False
+    """Its masks are fixed: it may upload."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SecureRefused:
+    """The participant takes no further part in this round id; its keys are gone."""
+
+    round_id: bytes
+    reason: AbortReason
+    detail: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SecureNotBegun:
+    """The session ended before the participant was made: the offer counts as not received."""
+
+    round_id: bytes
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class StopRequested:
     """The operator wants the worker to end."""
 
@@ -154,5 +200,6 @@ class StopRequested:
 Event = (
     DialDue | LinkLost | Welcomed | Prepared | PrepareFailed | ClientTrained | ClientFailed | TrainingStopped
     | UploadEnded | UploadLeftOut | UploadBroken | UploadDue | EvaluationEnded | StopRequested
-    | Train | Flush | Evaluate | Cancel | Drain | Committed | RunChanged
+    | SecureHeard | SecureUnreadable | SecureAnswered | SecureRefused | SecureNotBegun
+    | Train | Flush | Evaluate | Cancel | Drain | Committed | RunChanged | SecureMessage
 )  # fmt: skip

@@ -89,6 +89,18 @@ class Fate(StrEnum):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Masking:
+    """How updates are quantised before they are masked."""
+
+    ring_bits: int
+    """16, 24 or 32."""
+    clip: float
+    """Every element of a compressed group is clipped to -clip..clip."""
+    max_client_weight: int
+    """A client's weight counts at most this much."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Welcome:
     """The first message of a session."""
 
@@ -112,6 +124,10 @@ class Welcome:
     build: str = ""
     individual_updates: bool = False
     """The method looks at single updates: every client is uploaded alone."""
+    level: str = "off"
+    """Of secure aggregation: `off`, `passive` or `active`."""
+    masking: Masking | None = None
+    """None if the level is `off`."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -210,7 +226,19 @@ class RunChanged:
     finished: bool
 
 
-Down = Welcome | Train | Flush | Evaluate | Cancel | Drain | Committed | RunChanged
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SecureMessage:
+    """One message of secure aggregation, in either direction; what it says is `ssd.secagg.messages`' business."""
+
+    round_id: bytes
+    """16 bytes."""
+    content: bytes = b""
+    """The canonical encoding; empty if it is in `blob`."""
+    blob: Blob | None = None
+    """Downwards only: where the content is."""
+
+
+Down = Welcome | Train | Flush | Evaluate | Cancel | Drain | Committed | RunChanged | SecureMessage
 
 
 # -------------------------------------------------------------------------------------------------------- up
@@ -280,7 +308,7 @@ class Heartbeat:
     busy_share: float
 
 
-Up = Progress | TaskFailed | VersionHeld | EvaluationDone | Heartbeat
+Up = Progress | TaskFailed | VersionHeld | EvaluationDone | Heartbeat | SecureMessage
 
 
 # ------------------------------------------------------------------------------------------------------- data
@@ -318,3 +346,7 @@ class Envelope:
     """(client, weight, training seconds)."""
     body_size: int
     chunk_digests: bytes
+    secure_round: bytes = b""
+    """Of a masked upload: the round id of its keys. Its clients' weights are 0: they are inside the masked vector."""
+    sharers_digest: bytes = b""
+    """Of a masked upload: the set the masks are made for."""

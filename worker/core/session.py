@@ -14,6 +14,7 @@ Rules it keeps:
   evaluation on probe data.
 - The history of a run only grows: a coordinator that contradicts what was seen is not worked for (`worker.core.history`).
 - Clients are measured in a state that no commit after the measured version made.
+- Under secure aggregation an update leaves the host masked or not at all (`worker.core.secagg_client`).
 
 It deliberately does not know files, sockets, model bytes, time or how training works.
 """
@@ -24,7 +25,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from worker.core import effects, events, messages, uploading, work
+from worker.core import effects, events, messages, secagg_client, uploading, work
 from worker.core.commits import apply_commit, apply_fates, drop
 from worker.core.effects import Effect
 from worker.core.history import contradiction
@@ -59,7 +60,7 @@ def step(session: Session, event: events.Event) -> Step:
     """
     out: list[Effect] = []
     session = _HANDLERS[type(event)](session, event, out)
-    session = work.dispatch(session, out)
+    session = work.dispatch(secagg_client.tidy(session, out), out)
     return session, tuple(out)
 
 
@@ -112,6 +113,7 @@ def _offline(session: Session, out: list[Effect]) -> Session:
             out.append(effects.StopUpload())
             current = replace(current, upload=replace(current.upload, active=False))
         current = replace(current, live=False)
+    session = secagg_client.offline(session)
     # Who asked for clients asks again.
     on_probe = tuple(each for each in session.evaluations if not each.clients)
     return replace(session, link=Link.OFFLINE, work=current, evaluations=on_probe)
@@ -141,6 +143,10 @@ def _welcomed(session: Session, event: events.Welcomed, out: list[Effect]) -> Se
         return replace(_offline(session, out), stopped=True)
     if wrong:
         out.append(effects.Note(event="rollback_accepted", level="warning", fields={"detail": wrong}))
+    objection = secagg_client.objection(session, welcome)
+    if objection:
+        out.extend((effects.Decline(detail=objection), effects.CloseLink()))
+        return replace(_offline(session, out), stopped=True)
     out.append(effects.OpenSession(welcome=welcome))
     session = replace(
         session,
@@ -149,6 +155,7 @@ def _welcomed(session: Session, event: events.Welcomed, out: list[Effect]) -> Se
         newest=welcome.version.name,
         accepts_rollback=False,
         individual_updates=welcome.individual_updates,
+        level=welcome.level,
     )
     if welcome.run_id != session.run_id:
         return _enter_run(session, event, out)
@@ -314,4 +321,10 @@ _HANDLERS: dict[type, Callable[[Session, Any, list[Effect]], Session]] = {
     messages.Drain: _drain,
     messages.Committed: _committed,
     messages.RunChanged: _run_changed,
+    messages.SecureMessage: secagg_client.received,
+    events.SecureHeard: secagg_client.heard,
+    events.SecureUnreadable: secagg_client.unreadable,
+    events.SecureAnswered: secagg_client.answered,
+    events.SecureRefused: secagg_client.refused,
+    events.SecureNotBegun: secagg_client.not_begun,
 }

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from worker.core.backoff import Backoff
+from worker.core.events import SecureHeard
 from worker.core.messages import Evaluate, EvaluationDone, Finished, Train, UpdateKey
 
 
@@ -73,6 +74,33 @@ class Work:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class SecureRound:
+    """A part in one try at opening one sum."""
+
+    round_id: bytes
+    round: int
+    attempt: int
+    ready: bool = False
+    """The masks are fixed."""
+    sent: tuple[UpdateKey, ...] | None = None
+    """What the one masked upload is made of; None: none was begun."""
+    waiting: SecureHeard | None = None
+    """Came while the masked upload was under way."""
+    over: bool = False
+    """Refused, aborted or opened: there are no keys any more."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SecureTerms:
+    """Which levels of secure aggregation this worker takes part in."""
+
+    least: str = "off"
+    """It works for no run with less."""
+    cannot_sign: str = "this worker has no signing key"
+    """Why it cannot take part in `active`, and what to do about it; empty: it can."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Session:
     """Everything the machine knows."""
 
@@ -104,4 +132,8 @@ class Session:
     """Waiting for the training process, oldest first."""
     unsent: tuple[EvaluationDone, ...] = ()
     """Results that came while offline."""
+    terms: SecureTerms = SecureTerms()
+    level: str = "off"
+    """Of secure aggregation in the current run. Under another than `off` nothing is uploaded in the clear."""
+    secure: SecureRound | None = None
     stopped: bool = False

@@ -2,14 +2,15 @@
 
 One client is uploaded as it is, several as one fold. A fold that is refused for what some client in it did is
 followed by single uploads, so that each client gets its own verdict. A run whose method looks at single updates
-takes no folds at all.
+takes no folds at all. Under secure aggregation all that is finished goes into one masked upload, once in an attempt;
+its verdict is about the masked bytes, so the updates stay whatever it says.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
 
-from worker.core import effects, events
+from worker.core import effects, events, secagg_client
 from worker.core.commits import drop
 from worker.core.effects import Effect
 from worker.core.messages import Finished, UploadFate
@@ -37,12 +38,23 @@ def upload_next(session: Session, out: list[Effect]) -> Session:
         wanted = set(current.upload.keys)
         chosen = [finished for finished in ready if finished.key in wanted]
     singly = current.singly or session.individual_updates
-    if not chosen and ready and (current.eager or session.individual_updates or not untrained(session)):
+    masked = session.level != secagg_client.OFF
+    if masked:
+        due = current.upload is not None or current.eager or not untrained(session)
+        chosen = secagg_client.may_upload(session, ready) if ready and due else []
+    elif not chosen and ready and (current.eager or session.individual_updates or not untrained(session)):
         chosen = ready[:1] if singly else ready
     if not chosen:
         return replace(session, work=replace(current, upload=None)) if current.upload else session
     number = session.uploads + 1
-    out.append(effects.StartUpload(upload=number, train=current.train, updates=tuple(chosen)))
+    round_id = b""
+    if masked:
+        session = secagg_client.upload_begun(session, chosen)
+        assert session.secure is not None  # its masks are what may be uploaded with
+        round_id = session.secure.round_id
+    out.append(
+        effects.StartUpload(upload=number, train=current.train, updates=tuple(chosen), secure_round=round_id)
+    )
     upload = Upload(number=number, keys=tuple(finished.key for finished in chosen))
     return replace(session, uploads=number, work=replace(current, upload=upload))
 
@@ -58,6 +70,13 @@ def upload_ended(session: Session, event: events.UploadEnded, out: list[Effect])
     fields = {"fate": fate.value, "reason": reason, "detail": event.verdict.detail, "clients": len(clients)}
     out.append(effects.Note(event="upload_judged", level=level, fields=fields))
     current = replace(current, upload=None)
+    if session.level != secagg_client.OFF:
+        accepted = fate is UploadFate.ACCEPTED or reason == DUPLICATE
+        if accepted:
+            current = replace(current, delivered=current.delivered | clients)
+        else:
+            current = replace(current, settled=current.settled | clients)
+        return secagg_client.upload_judged(replace(session, work=current), accepted=accepted, out=out)
     if fate is UploadFate.ACCEPTED or (reason == DUPLICATE and len(clients) == 1):
         current = replace(current, delivered=current.delivered | clients)
     elif len(clients) > 1 and (fate is UploadFate.REJECTED or reason == DUPLICATE):
@@ -76,6 +95,7 @@ def upload_left_out(session: Session, event: events.UploadLeftOut, out: list[Eff
     if current is None or upload is None:
         return session
     failures = event.failures
+    session = secagg_client.left_out(session, frozenset(key.client for key in failures))
     session = drop(session, tuple(failures), "failed_check", out)
     for key, (reason, detail) in failures.items():
         session = fail(session, key.client, reason, detail, out)

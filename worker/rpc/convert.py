@@ -14,12 +14,17 @@ from google.protobuf.message import DecodeError
 
 from ssd.codec import Encoding
 from ssd.scaling import ScalingVector
+from ssd.secagg.messages import MAX_MESSAGE_BYTES
 from ssd_proto.v1 import federation_pb2 as pb
 from ssd_proto.v1 import tensor_pb2 as tensor
 from worker.core import messages
 from worker.errors import CoordinatorFault
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
+_LEVELS = frozenset({"off", "passive", "active"})
+ROUND_ID_BYTES = 16
+MAX_SECURE_INLINE_BYTES = 256 << 10
+"""Of a message of secure aggregation within a control message."""
 _ENCODINGS = frozenset(encoding.value for encoding in Encoding)
 _FATES = {
     pb.HeldFate.FATE_KEEP: messages.Fate.KEEP,
@@ -132,6 +137,9 @@ def up(message: messages.Up) -> bytes:
                 on_clients=message.clients is not None,
             )
             out = pb.WorkerMessage(evaluation_done=done)
+        case messages.SecureMessage():
+            said = pb.SecureAggregation(round_id=message.round_id, message=message.content)
+            out = pb.WorkerMessage(secure_aggregation=said)
     return out.SerializeToString()
 
 
@@ -161,6 +169,12 @@ def _welcome(m: pb.Welcome) -> messages.Welcome:
     _require(m.HasField("version"), "a welcome without version")
     _require({m.update_encoding, m.delta_encoding} <= _ENCODINGS, "an encoding this worker does not know")
     _require(all(fate.fate in _FATES for fate in m.held_fates), "an unknown fate of a held update")
+    level = m.secure_aggregation_level or "off"
+    _require(level in _LEVELS, "a level of secure aggregation this worker does not know")
+    if level != "off":
+        _require(m.HasField("masking"), "a level of secure aggregation, but not how to quantise")
+        _require(m.update_encoding == Encoding.FLOAT32.value, "secure aggregation of rounded updates")
+        _require(not m.individual_updates, "secure aggregation for a method that looks at single updates")
     return messages.Welcome(
         protocol=m.protocol,
         session=m.session,
@@ -179,7 +193,31 @@ def _welcome(m: pb.Welcome) -> messages.Welcome:
         version=_version(m.version),
         build=m.build,
         individual_updates=m.individual_updates,
+        level=level,
+        masking=None if level == "off" else _masking(m.masking),
     )
+
+
+def _masking(m: pb.Masking) -> messages.Masking:
+    _require(
+        m.ring_bits in {16, 24, 32} and 0 < m.clip < math.inf and m.max_client_weight > 0,
+        "a masking without a ring of 16, 24 or 32 bits, a clip or a weight",
+    )
+    return messages.Masking(ring_bits=m.ring_bits, clip=m.clip, max_client_weight=m.max_client_weight)
+
+
+def _secure(m: pb.SecureAggregation) -> messages.SecureMessage:
+    _require(len(m.round_id) == ROUND_ID_BYTES, "a round id that is not 16 bytes long")
+    _require(
+        bool(m.message) != m.HasField("blob"), "secure aggregation without a message, or with two of them"
+    )
+    if m.message:
+        _require(
+            len(m.message) <= MAX_SECURE_INLINE_BYTES, "a message of secure aggregation that is too long"
+        )
+        return messages.SecureMessage(round_id=m.round_id, content=m.message)
+    _require(0 < m.blob.size <= MAX_MESSAGE_BYTES, "a message of secure aggregation that is too long")
+    return messages.SecureMessage(round_id=m.round_id, blob=_blob(m.blob))
 
 
 def _train(m: pb.Train) -> messages.Train:
@@ -267,6 +305,7 @@ _DOWN: dict[str, Callable[[Any], messages.Down]] = {
     "evaluate": _evaluate,
     "cancel": lambda m: messages.Cancel(round=m.round, attempt=m.attempt, reason=m.reason),
     "drain": lambda m: messages.Drain(reason=m.reason, reconnect_after_seconds=m.reconnect_after_seconds),
+    "secure_aggregation": _secure,
     "run_changed": lambda m: messages.RunChanged(reason=m.reason, finished=m.finished),
 }
 
@@ -279,6 +318,8 @@ def fetch_request(digest: str, offset: int) -> bytes:
 def envelope(message: messages.Envelope) -> bytes:
     """The first message of an upload; equal envelopes have equal bytes."""
     kind = pb.Envelope.KIND_FOLD if message.fold else pb.Envelope.KIND_UPDATE
+    if message.secure_round:
+        kind = pb.Envelope.KIND_MASKED
     clients = [
         pb.WeightedClient(client=client, weight=weight, training_seconds=seconds)
         for client, weight, seconds in message.clients
@@ -295,6 +336,8 @@ def envelope(message: messages.Envelope) -> bytes:
             clients=clients,
             body_size=message.body_size,
             chunk_digests=message.chunk_digests,
+            secure_round=message.secure_round,
+            sharers_digest=message.sharers_digest,
         )
     ).SerializeToString(deterministic=True)
 

@@ -1,0 +1,182 @@
+"""What a participant must not forget: `ssd.secagg`'s `RoundMemory` as the worker's store keeps it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+import stat
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from worker import secure_memory
+from worker.errors import StorageFailed
+from worker.store import SqliteStore
+
+ROOT = Path(__file__).resolve().parents[2]
+Open = Callable[[], SqliteStore]
+BASE, OTHER = b"b" * 32, b"c" * 32
+
+
+@pytest.fixture
+def reopen(tmp_path: Path) -> Iterator[Open]:
+    """Opens the store of one directory; what was open before is closed first."""
+    opened: list[SqliteStore] = []
+
+    def open_store() -> SqliteStore:
+        if opened:
+            opened.pop().close()
+        opened.append(SqliteStore(tmp_path / "state"))
+        return opened[-1]
+
+    yield open_store
+    for store in opened:
+        store.close()
+
+
+def round_id(number: int) -> bytes:
+    return number.to_bytes(16, "big")
+
+
+def test_a_round_id_is_known_for_good(reopen: Open) -> None:
+    memory = reopen().secure
+    assert not memory.seen(round_id(1))
+    memory.remember_round(round_id(1))
+    memory.remember_round(round_id(1))
+    assert memory.seen(round_id(1))
+    again = reopen().secure
+    assert again.seen(round_id(1))
+    assert not again.seen(round_id(2))
+
+
+def test_a_base_that_was_opened_keeps_its_survivor_set(reopen: Open) -> None:
+    memory = reopen().secure
+    assert memory.opened(BASE) is None
+    memory.remember_opened(BASE, round_id(1), b"s" * 32)
+    memory.remember_opened(BASE, round_id(1), b"s" * 32)
+    again = reopen().secure
+    assert again.opened(BASE) == b"s" * 32
+    assert again.opened(OTHER) is None
+
+
+def test_a_base_is_never_opened_for_another_set(reopen: Open) -> None:
+    memory = reopen().secure
+    memory.remember_opened(BASE, round_id(1), b"s" * 32)
+    with pytest.raises(ValueError, match="another survivor set"):
+        memory.remember_opened(BASE, round_id(2), b"t" * 32)
+    assert memory.opened(BASE) == b"s" * 32
+
+
+def test_it_is_remembered_across_runs(reopen: Open) -> None:
+    store = reopen()
+    store.enter_run("run-1")
+    store.secure.remember_round(round_id(1))
+    store.secure.remember_opened(BASE, round_id(1), b"s" * 32)
+    store.enter_run("run-2")
+    assert store.secure.seen(round_id(1))
+    assert store.secure.opened(BASE) == b"s" * 32
+
+
+def test_it_stays_small_and_forgets_the_oldest_first(reopen: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(secure_memory, "MAX_ROUNDS", 5)
+    monkeypatch.setattr(secure_memory, "MAX_OPENED", 3)
+    memory = reopen().secure
+    for number in range(20):
+        memory.remember_round(round_id(number))
+        memory.remember_opened(number.to_bytes(32, "big"), round_id(number), b"s" * 32)
+    assert [number for number in range(20) if memory.seen(round_id(number))] == [15, 16, 17, 18, 19]
+    kept = [number for number in range(20) if memory.opened(number.to_bytes(32, "big")) is not None]
+    assert kept == [17, 18, 19]
+
+
+def test_what_it_was_told_survives_sigkill_right_after(tmp_path: Path) -> None:
+    script = """
+        import os, signal, sys
+        from pathlib import Path
+        from worker.store import SqliteStore
+        memory = SqliteStore(Path(sys.argv[1])).secure
+        memory.remember_round(b"r" * 16)
+        memory.remember_opened(b"b" * 32, b"r" * 16, b"s" * 32)
+        os.kill(os.getpid(), signal.SIGKILL)
+    """
+    path = os.pathsep.join((str(ROOT), str(ROOT / "proto")))
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script), str(tmp_path)],
+        env={**os.environ, "PYTHONPATH": path},
+        check=False,
+    )
+    assert done.returncode == -signal.SIGKILL
+    store = SqliteStore(tmp_path)
+    assert store.secure.seen(b"r" * 16)
+    assert store.secure.opened(BASE) == b"s" * 32
+    store.close()
+
+
+def test_both_are_written_through_a_power_cut(reopen: Open) -> None:
+    store = reopen()
+    levels: list[int] = []
+
+    def trace(statement: str) -> None:
+        if statement.startswith("INSERT"):
+            levels.append(store._db.execute("PRAGMA synchronous").fetchone()[0])
+
+    store._db.set_trace_callback(trace)
+    store.secure.remember_round(round_id(1))
+    store.secure.remember_opened(BASE, round_id(1), b"s" * 32)
+    store._db.set_trace_callback(None)
+    assert levels == [2, 2]  # FULL
+
+
+def test_a_store_that_cannot_write_says_so_and_remembers_nothing(reopen: Open) -> None:
+    store = reopen()
+    store._db.execute("PRAGMA query_only = 1")
+    with pytest.raises(StorageFailed):
+        store.secure.remember_round(round_id(1))
+    with pytest.raises(StorageFailed):
+        store.secure.remember_opened(BASE, round_id(1), b"s" * 32)
+    store._db.execute("PRAGMA query_only = 0")
+    assert not store.secure.seen(round_id(1))
+    assert store.secure.opened(BASE) is None
+
+
+def test_a_store_of_an_older_program_gets_the_tables(tmp_path: Path) -> None:
+    SqliteStore(tmp_path).close()
+    with sqlite3.connect(tmp_path / "store.sqlite3") as db:
+        db.executescript("DROP TABLE secure_rounds; DROP TABLE secure_opened")
+    store = SqliteStore(tmp_path)
+    assert not store.secure.seen(round_id(1))
+    store.close()
+
+
+def test_the_rounding_secret_is_made_once_and_private(reopen: Open, tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        secret = reopen().rounding_secret()
+    finally:
+        os.umask(before)
+    assert len(secret) == 32
+    assert reopen().rounding_secret() == secret
+    path = tmp_path / "state" / "rounding.secret"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    other = SqliteStore(tmp_path / "other")
+    assert other.rounding_secret() != secret
+    other.close()
+
+
+def test_a_damaged_rounding_secret_is_not_used(reopen: Open, tmp_path: Path) -> None:
+    store = reopen()
+    store.rounding_secret()
+    (tmp_path / "state" / "rounding.secret").write_bytes(b"short")
+    with pytest.raises(StorageFailed, match="32 bytes"):
+        store.rounding_secret()
+
+
+def test_masked_uploads_of_an_earlier_process_are_gone(reopen: Open) -> None:
+    path = reopen().masked_path("x.body")
+    path.write_bytes(b"masked")
+    assert not reopen().masked_path("x.body").exists()

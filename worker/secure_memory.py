@@ -1,0 +1,120 @@
+"""What a participant of secure aggregation must not forget. `ssd.secagg`'s `RoundMemory`, in the worker's store.
+
+- Every round id it took an offer of: a process started again has no keys of it and must not make new ones for it.
+- Every base it revealed shares for, with the survivor set: two sums opened over one base, of sets that differ by one
+  participant, give that one away.
+
+Both are on disk, through a power cut, before the call returns, because what follows from them is told right after.
+The oldest are forgotten beyond `MAX_ROUNDS` and `MAX_OPENED`: an attempt on a base that old is not worked at anyway
+(`worker.core.history`), and keys are fresh in every round id.
+
+The secret that rounding is drawn from is a file of its own, made once and readable for its owner alone.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Protocol
+
+from ssd.trust.private_files import replace_private
+from worker.errors import StorageFailed
+from worker.files import storage_faults
+
+MAX_ROUNDS = 100_000
+MAX_OPENED = 100_000
+SECRET_BYTES = 32
+SECRET_FILE = "rounding.secret"  # noqa: S105  # a name
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS secure_rounds (
+    number INTEGER PRIMARY KEY AUTOINCREMENT, round_id BLOB NOT NULL UNIQUE
+) STRICT;
+CREATE TABLE IF NOT EXISTS secure_opened (
+    number INTEGER PRIMARY KEY AUTOINCREMENT, base BLOB NOT NULL UNIQUE, round_id BLOB NOT NULL, survivors BLOB NOT NULL
+) STRICT;
+"""
+
+
+class Write(Protocol):
+    """A transaction of the store."""
+
+    def __call__(self, *, durable: bool) -> AbstractContextManager[sqlite3.Connection]:
+        """Begin one; `durable`: on disk when it ends."""
+        ...
+
+
+class SecureMemory:
+    """Reads and writes through the store's own transactions; safe to call from any thread.
+
+    Raises (all methods):
+        StorageFailed: nothing was written, and nothing may be told that depends on it.
+    """
+
+    def __init__(self, read: Callable[[], AbstractContextManager[sqlite3.Connection]], write: Write) -> None:
+        self._read = read
+        self._write = write
+
+    def seen(self, round_id: bytes) -> bool:
+        """Whether an offer of that id was ever taken."""
+        with self._read() as db:
+            found = db.execute("SELECT 1 FROM secure_rounds WHERE round_id = ?", (round_id,)).fetchone()
+        return found is not None
+
+    def remember_round(self, round_id: bytes) -> None:
+        """Never take an offer of that id again."""
+        with self._write(durable=True) as db:
+            db.execute("INSERT OR IGNORE INTO secure_rounds (round_id) VALUES (?)", (round_id,))
+            db.execute(
+                "DELETE FROM secure_rounds WHERE number <= (SELECT max(number) FROM secure_rounds) - ?",
+                (MAX_ROUNDS,),
+            )
+
+    def opened(self, base_digest: bytes) -> bytes | None:
+        """Hash of the survivor set this worker revealed shares for over that base; None: it revealed none."""
+        with self._read() as db:
+            row = db.execute("SELECT survivors FROM secure_opened WHERE base = ?", (base_digest,)).fetchone()
+        return None if row is None else bytes(row[0])
+
+    def remember_opened(self, base_digest: bytes, round_id: bytes, survivor_hash: bytes) -> None:
+        """Reveal for no other set over that base. The first one stands: it is never replaced.
+
+        Raises:
+            ValueError: another set was remembered for that base.
+        """
+        with self._write(durable=True) as db:
+            row = db.execute("SELECT survivors FROM secure_opened WHERE base = ?", (base_digest,)).fetchone()
+            if row is not None:
+                if bytes(row[0]) != survivor_hash:
+                    raise ValueError("shares were revealed over this base for another survivor set")
+                return
+            db.execute(
+                "INSERT INTO secure_opened (base, round_id, survivors) VALUES (?, ?, ?)",
+                (base_digest, round_id, survivor_hash),
+            )
+            db.execute(
+                "DELETE FROM secure_opened WHERE number <= (SELECT max(number) FROM secure_opened) - ?",
+                (MAX_OPENED,),
+            )
+
+
+def rounding_secret(directory: Path, entropy: Callable[[int], bytes]) -> bytes:
+    """The 32 bytes that the rounding of this worker's updates is drawn from; made when first asked for.
+
+    Raises:
+        StorageFailed: the file cannot be made, or does not hold 32 bytes.
+    """
+    path = directory / SECRET_FILE
+    with storage_faults(directory):
+        try:
+            secret = path.read_bytes()
+        except FileNotFoundError:
+            secret = entropy(SECRET_BYTES)
+            replace_private(path, secret)
+    if len(secret) != SECRET_BYTES:
+        raise StorageFailed(
+            f"{path} does not hold {SECRET_BYTES} bytes: it was damaged. Remove it while no round is under way, and a"
+            " new one is made"
+        )
+    return secret
