@@ -7,7 +7,7 @@ vectors with one coordinate for each participant, so any opened value but 0 or 1
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any
@@ -16,7 +16,8 @@ import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from numpy.typing import NDArray
 
-from ssd.secagg.aggregator import Aggregator
+from ssd.secagg.aggregator import Aggregator, Phase
+from ssd.secagg.errors import AbortReason, Refused
 from ssd.secagg.graph import Level
 from ssd.secagg.masking import MaskKey, apply_masks, negated
 from ssd.secagg.messages import (
@@ -141,6 +142,10 @@ class Federation:
         }
         return Participant(**(arguments | changes))
 
+    def model_of(self, name: str) -> bytes:
+        """The model a participant holds."""
+        return MODEL
+
     def __getitem__(self, name: str) -> Participant:
         return self.participants[name]
 
@@ -225,3 +230,70 @@ def masked(vector: Words, keys: list[MaskKey]) -> Words:
 def wire(message: Any) -> Any:
     """The message as it arrives: through its bytes."""
     return decode(encode(message))
+
+
+class Liar(Aggregator):
+    """The real aggregator, with its checks switched off and a chance to change whatever anybody is told."""
+
+    def tell(self, name: str, message: Any) -> Any:
+        """What `name` is told instead of `message`; None: nothing."""
+        return message
+
+    def more(self, name: str) -> list[Any]:
+        """What `name` is told after it revealed."""
+        return []
+
+    def _reject_unless(self, *_: object) -> None:
+        pass
+
+    def _abort_unless(self, *_: object) -> None:
+        pass
+
+
+def outcomes(f: Federation, gone_before_upload: Collection[str] = ()) -> dict[str, AbortReason | Reveal]:
+    """Drive everybody as far as it goes; for each why it refused, or what it revealed.
+
+    With a lying aggregator a reveal is what the lie was after.
+    """
+    liar = f.aggregator
+    assert isinstance(liar, Liar)
+    ended: dict[str, AbortReason | Reveal] = {}
+
+    def each(step: Callable[[str], Any]) -> dict[str, Any]:
+        said = {}
+        for name in f.names:
+            if name in ended or (name in gone_before_upload and f.aggregator.phase is Phase.UPLOADING):
+                continue
+            try:
+                said[name] = step(name)
+            except Refused as refused:
+                ended[name] = refused.reason
+        return said
+
+    def adverts(name: str) -> Advert:
+        offer = liar.tell(name, f.offer)
+        return f[name].offer(offer, model_digest=f.model_of(name), config_digest=CONFIG)
+
+    for name, advert in each(adverts).items():
+        liar.advert(name, advert)
+    if len(ended) == len(f.names):
+        return ended
+    roster = liar.close_adverts()
+    for name, bundle in each(lambda name: f[name].roster(liar.tell(name, roster))).items():
+        liar.shares(name, bundle)
+    if len(ended) == len(f.names):
+        return ended
+    deliveries = liar.close_shares()
+    each(lambda name: f[name].delivery(liar.tell(name, deliveries.get(name))))
+    each(lambda name: f.upload([name]))
+    survivors = liar.close_uploads()
+    answers = each(lambda name: f[name].survivors(liar.tell(name, survivors)))
+    if f.offer.level is Level.ACTIVE:
+        for name, signature in answers.items():
+            liar.signature(name, signature)
+        proof = liar.close_signatures()
+        answers = each(lambda name: f[name].proof(liar.tell(name, proof)))
+    each(lambda name: [f[name].survivors(message) for message in liar.more(name)])
+    for name, reveal in answers.items():
+        ended.setdefault(name, reveal)
+    return ended
