@@ -3,18 +3,46 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
+import logging
+import secrets
+from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from secure_scene import Scene, secure_federation
-from ssd.secagg.messages import Opened
+import pytest
+
+from fake_coordinator import Attended, FakeCoordinator, Upload
+from secure_identities import SecureIdentities
+from secure_scene import OWN, Scene, secure_federation, secure_worker
+from ssd.secagg.errors import AbortReason
+from ssd.secagg.graph import Level
+from ssd.secagg.messages import (
+    AbortNotice,
+    Advert,
+    Message,
+    Opened,
+    Refusal,
+    Roster,
+    ShareBundle,
+    Survivors,
+    encode,
+)
+from ssd.secagg.policy import ParticipantPolicy
+from ssd_proto.v1 import federation_pb2 as pb
+from worker.core.state import SecureTerms
+from worker.errors import RefusedForGood
+from worker.secure_identity import SecureIdentity
+from worker.secure_rounds import SecureSettings
 from worker_harness import Worker
 
+ENDED = "ssd_worker_secure_aggregation_rounds_total"
 
-def play(scene: Awaitable[None]) -> None:
+
+def play(scene: Callable[[], Coroutine[Any, Any, None]]) -> None:
     async def bounded() -> None:
-        async with asyncio.timeout(30):
-            await scene
+        async with asyncio.timeout(40):
+            await scene()
 
     asyncio.run(bounded())
 
@@ -22,17 +50,47 @@ def play(scene: Awaitable[None]) -> None:
 async def whole_round(scene: Scene, worker: Worker, clients: list[str]) -> None:
     scene.begin()
     await scene.share_keys()
+    await finish_round(scene, worker, clients)
+
+
+async def finish_round(scene: Scene, worker: Worker, clients: list[str]) -> None:
+    """From the masked uploads on."""
     upload = await scene.take_upload()
     assert upload.clients == clients
     bodies = [upload.body, *map(scene.peer_body, scene.peers)]
     await scene.reveal()
     opened, digest = scene.open(bodies)
-    secret = worker.store.rounding_secret()
-    assert digest == scene.expected(secret, clients, tuple(scene.peers))
+    assert digest == scene.expected(worker.store.rounding_secret(), clients, tuple(scene.peers))
     assert opened.clients == len(clients) + len(scene.peers)
     scene.say(Opened(opened_digest=digest, survivors=3, next_model_digest=bytes(32)))
     scene.coordinator.step(opened.delta)
     scene.attended.send(committed=scene.coordinator.committed(clients))
+
+
+def retry(coordinator: FakeCoordinator, attended: Attended, before: Scene) -> Scene:
+    """The next attempt of the same round."""
+    train = coordinator.train(["a", "b"], attempt=before.train.attempt + 1)
+    return Scene(coordinator, attended, train)
+
+
+async def refusal(scene: Scene) -> Refusal:
+    heard = await scene.hear()
+    assert isinstance(heard, Refusal)
+    return heard
+
+
+def contents(folder: Path) -> dict[Path, bytes]:
+    """Every file below a folder."""
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+async def silent(coordinator: FakeCoordinator) -> None:
+    """Nothing is uploaded, however long one waits."""
+    await asyncio.sleep(0.1)
+    assert coordinator.uploads.empty()
+
+
+# ----------------------------------------------------------------------------------------------------- honest
 
 
 def test_two_whole_rounds_open_to_the_sum_of_what_was_quantised(tmp_path: Path) -> None:
@@ -40,15 +98,489 @@ def test_two_whole_rounds_open_to_the_sum_of_what_was_quantised(tmp_path: Path) 
         async with secure_federation(tmp_path) as (coordinator, worker):
             attended = await coordinator.attended()
             for number in (1, 2):
-                train = coordinator.train(["a", "b"])
-                await whole_round(Scene(coordinator, attended, train), worker, ["a", "b"])
+                scene = Scene(coordinator, attended, coordinator.train(["a", "b"]))
+                await whole_round(scene, worker, ["a", "b"])
                 await worker.until(lambda number=number: worker.driver.session.clients["a"] == number)
             assert worker.driver.session.secure is None
             assert not worker.driver.session.held
-            assert not list((tmp_path / "masked").iterdir())
-            name = "ssd_worker_secure_aggregation_rounds_total"
-            assert worker.sample(name, outcome="opened") == 2
+            await worker.until(lambda: not list((tmp_path / "masked").iterdir()))
+            assert worker.sample(ENDED, outcome="opened") == 2
             assert worker.sample("ssd_worker_secure_aggregation_step_seconds_count", step="mask") == 2
             assert coordinator.uploads.empty()
 
-    play(scene())
+    play(scene)
+
+
+def test_an_active_round_with_a_signed_registry(tmp_path: Path) -> None:
+    identities = SecureIdentities(tmp_path / "identities", (OWN, "p1", "p2"))
+    settings = SecureSettings(
+        policy=ParticipantPolicy(level=Level.ACTIVE, min_participants=3), identity=identities.identity(OWN)
+    )
+    terms = SecureTerms(least="active", cannot_sign=settings.identity.missing())
+
+    async def scene() -> None:
+        async with secure_federation(tmp_path / "s", level="active", secure=settings, terms=terms) as (
+            coordinator,
+            worker,
+        ):
+            attended = await coordinator.attended()
+            scene = Scene(
+                coordinator,
+                attended,
+                coordinator.train(["a", "b"]),
+                level=Level.ACTIVE,
+                registry=identities.registry,
+                signers=identities.keys,
+            )
+            await whole_round(scene, worker, ["a", "b"])
+            await worker.until(lambda: worker.driver.session.clients["a"] == 1)
+
+    play(scene)
+
+
+def test_messages_too_long_for_the_stream_come_as_blobs_and_never_touch_the_disk(tmp_path: Path) -> None:
+    async def scene() -> None:
+        async with secure_federation(tmp_path) as (coordinator, worker):
+            attended = await coordinator.attended()
+            scene = Scene(coordinator, attended, coordinator.train(["a", "b"]))
+            scene.begin()
+            await scene.share_keys(blob=True)
+            assert scene.aggregator.roster is not None
+            roster = encode(scene.aggregator.roster)
+            await finish_round(scene, worker, ["a", "b"])
+            assert not any(roster in content for content in contents(tmp_path).values())
+
+    play(scene)
+
+
+def test_keys_are_shared_while_the_clients_train(tmp_path: Path) -> None:
+    async def scene() -> None:
+        async with secure_federation(tmp_path) as (coordinator, worker):
+            gate = worker.trainer.slow["b"] = asyncio.Event()
+            attended = await coordinator.attended()
+            scene = Scene(coordinator, attended, coordinator.train(["a", "b"]))
+            scene.begin()
+            await scene.share_keys()
+            await worker.until(lambda: bool(worker.driver.session.secure.ready))
+            await silent(coordinator)
+            gate.set()
+            await finish_round(scene, worker, ["a", "b"])
+
+    play(scene)
+
+
+def test_a_client_that_is_not_finite_is_left_out_of_the_masked_vector(tmp_path: Path) -> None:
+    async def scene() -> None:
+        async with secure_federation(tmp_path) as (coordinator, worker):
+            worker.trainer.broken.add("a")
+            attended = await coordinator.attended()
+            scene = Scene(coordinator, attended, coordinator.train(["a", "b"]))
+            scene.begin()
+            await scene.share_keys()
+            failed = await attended.receive("task_failed")
+            assert (failed.client, failed.reason) == ("a", "not_finite")
+            await finish_round(scene, worker, ["b"])
+
+    play(scene)
+
+
+# ------------------------------------------------------------------------------------------------- broken links
+
+
+def test_a_broken_upload_goes_on_with_the_very_same_bytes(tmp_path: Path) -> None:
+    async def scene() -> None:
+        async with secure_federation(tmp_path) as (coordinator, worker):
+            coordinator.break_upload_after = 1
+            attended = await coordinator.attended()
+            scene = Scene(coordinator, attended, coordinator.train(["a", "b"]))
+            await whole_round(scene, worker, ["a", "b"])
+            # One envelope, one body: had the bytes differed, the fake coordinator's digests would not fit.
+            assert len(coordinator.partial) == 1
+
+    play(scene)
+
+
+@pytest.mark.parametrize("when", ["before the roster", "before the upload", "before the reveal"])
+def test_a_worker_that_reconnects_within_the_attempt_goes_on(tmp_path: Path, when: str) -> None:
+    async def scene() -> None:
+        async with secure_federation(tmp_path) as (coordinator, worker):
+            attended = await coordinator.attended()
+            scene = Scene(coordinator, attended, coordinator.train(["a", "b"]))
+
+            async def redial() -> None:
+                scene.attended.hang_up()
+                scene.attended = await coordinator.attended()
+                scene.begin()
+
+            scene.begin()
+            if when == "before the roster":
+                first = await scene.ask(scene.offer)
+                await redial()
+                # What a coordinator says again gets the same answer again.
+                assert await scene.ask(scene.offer) == first
+            if when == "before the upload":
+                worker.trainer.slow["b"] = asyncio.Event()
+            await scene.share_keys()
+            if when == "before the upload":
+                await worker.until(lambda: bool(worker.driver.session.secure.ready))
+                await redial()
+                worker.trainer.slow["b"].set()
+            upload = await scene.take_upload()
+            if when == "before the reveal":
+                await redial()
+                # It is asked for again, so it sends the same again.
+                again = await coordinator.uploaded()
+                assert again.body == upload.body
+            bodies = [upload.body, *map(scene.peer_body, scene.peers)]
+            await scene.reveal()
+            _, digest = scene.open(bodies)
+            assert digest == scene.expected(worker.store.rounding_secret(), ["a", "b"], ("p1", "p2"))
+
+    play(scene)
+
+
+def test_a_restarted_worker_is_a_dropout_and_says_so_and_takes_part_in_the_next_attempt(
+    tmp_path: Path,
+) -> None:
+    async def scene() -> None:
+        async with secure_federation(tmp_path) as (coordinator, worker):
+            attended = await coordinator.attended()
+            scene = Scene(coordinator, attended, coordinator.train(["a", "b"]))
+            scene.begin()
+            await scene.share_keys()
+            before = await scene.take_upload()
+            await worker.crash()
+            # As SIGKILL leaves it.
+            (tmp_path / "masked" / "left.body").write_bytes(before.body)
+            again = secure_worker(coordinator, tmp_path)
+            scene.attended = await coordinator.attended()
+            assert not list((tmp_path / "masked").iterdir())
+            scene.begin()
+            scene.say(scene.offer)
+            assert (await refusal(scene)).reason == AbortReason.ROUND_SEEN
+            scene.say(Survivors(sharers_digest=scene.aggregator.sharers_digest, names=("p1", OWN)))
+            other = Scene(coordinator, scene.attended, scene.train)
+            other.say(Survivors(sharers_digest=bytes(32), names=("p1", OWN)))
+            assert "started again" in (await refusal(other)).detail
+            await silent(coordinator)
+            after = retry(coordinator, scene.attended, scene)
+            after.begin()
+            await after.share_keys()
+            upload = await after.take_upload()
+            assert upload.body != before.body
+            bodies = [upload.body, *map(after.peer_body, after.peers)]
+            await after.reveal()
+            # Rounded as before: only the masks are new.
+            secret = again.store.rounding_secret()
+            expected = after.expected(secret, ["a", "b"], ("p1", "p2"))
+            assert expected == scene.expected(secret, ["a", "b"], ("p1", "p2"))
+            assert after.open(bodies)[1] == expected
+            await again.crash()
+
+    play(scene)
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+def test_after_its_shares_no_other_set_is_opened_on_that_base(tmp_path: Path, restarted: bool) -> None:
+    async def scene() -> None:
+        async with secure_federation(tmp_path) as (coordinator, worker):
+            attended = await coordinator.attended()
+            scene = Scene(coordinator, attended, coordinator.train(["a", "b"]))
+            scene.begin()
+            await scene.share_keys()
+            await scene.take_upload()
+            for name in scene.peers:
+                scene.peer_body(name)
+            await scene.reveal()
+            running = worker
+            if restarted:
+                await worker.crash()
+                running = secure_worker(coordinator, tmp_path)
+                attended = await coordinator.attended()
+            # The same base, without the victim p2.
+            train = coordinator.train(["a", "b"], attempt=2)
+            lying = Scene(coordinator, attended, train, peers=("p1", "p3"))
+            lying.begin()
+            lying.say(lying.offer)
+            assert (await refusal(lying)).reason == AbortReason.BASE_OPENED
+            await silent(coordinator)
+            await running.crash()
+
+    play(scene)
+
+
+def test_a_full_disk_while_the_offer_is_written_down_tells_nothing(tmp_path: Path) -> None:
+    async def scene() -> None:
+        async with secure_federation(tmp_path) as (coordinator, worker):
+            attended = await coordinator.attended()
+            scene = Scene(coordinator, attended, coordinator.train(["a", "b"]))
+            scene.begin()
+            await worker.until(lambda: len(worker.store.load_run(coordinator.run_id).held) == 2)
+            worker.store._db.execute("PRAGMA query_only = 1")
+            scene.say(scene.offer)
+            assert (await refusal(scene)).reason == AbortReason.ABANDONED
+            worker.store._db.execute("PRAGMA query_only = 0")
+            after = retry(coordinator, attended, scene)
+            await whole_round(after, worker, ["a", "b"])
+
+    play(scene)
+
+
+# ---------------------------------------------------------------------------------------------------- hostile
+
+
+def unknown_kind(_: Scene) -> bytes:
+    return b"\1\x63"
+
+
+def huge_list(_: Scene) -> bytes:
+    return encode(Roster(adverts=()))[:2] + (1 << 31).to_bytes(4, "big")
+
+
+def early_survivors(scene: Scene) -> bytes:
+    return encode(Survivors(sharers_digest=bytes(32), names=("p1", OWN)))
+
+
+def an_advert(scene: Scene) -> bytes:
+    return encode(
+        Advert(
+            name="p1",
+            channel_key=bytes(32),
+            mask_key=bytes(32),
+            nonce=bytes(32),
+            commitment=bytes(32),
+            signature=b"",
+        )
+    )
+
+
+def empty_roster(_: Scene) -> bytes:
+    return encode(Roster(adverts=()))
+
+
+def another_offer(scene: Scene) -> bytes:
+    return encode(replace(scene.offer, gamma_ppm=1))
+
+
+@pytest.mark.parametrize(
+    ("lie", "reason"),
+    [
+        (unknown_kind, "malformed_message"),
+        (huge_list, "malformed_message"),
+        (an_advert, "malformed_message"),
+        (early_survivors, "unexpected_message"),
+        (empty_roster, "roster_size"),
+        (another_offer, "unexpected_message"),
+    ],
+)
+@pytest.mark.parametrize("blob", [False, True])
+def test_a_lie_ends_the_round_here_and_the_next_attempt_goes_on(
+    tmp_path: Path, lie: Callable[[Scene], bytes], reason: str, blob: bool
+) -> None:
+    async def scene() -> None:
+        async with secure_federation(tmp_path) as (coordinator, worker):
+            attended = await coordinator.attended()
+            scene = Scene(coordinator, attended, coordinator.train(["a", "b"]))
+            scene.begin()
+            await scene.ask(scene.offer)
+            scene.say_bytes(lie(scene), blob=blob)
+            assert (await refusal(scene)).reason == reason
+            await worker.until(lambda: len(worker.driver.session.held) == 2)
+            # A roster that would have been right comes too late.
+            scene.say(empty_roster_message())
+            await silent(coordinator)
+            labels = {"outcome": "refused", "reason": reason}
+            assert worker.sample("ssd_worker_secure_aggregation_aborts_total", **labels) == 1
+            await whole_round(retry(coordinator, attended, scene), worker, ["a", "b"])
+
+    play(scene)
+
+
+def empty_roster_message() -> Message:
+    return Roster(adverts=())
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"model_digest": bytes(32)}, "model_differs"),
+        ({"config_digest": bytes(32)}, "config_differs"),
+        ({"ring_bits": 32}, "config_differs"),
+        ({"max_total_weight": 1}, "config_differs"),
+        ({"participants": 1}, "policy_participants"),
+        ({"delta_ppm": 900_000}, "policy_dropout"),
+    ],
+)
+def test_an_offer_that_is_not_what_this_host_was_told_is_refused(
+    tmp_path: Path, changes: dict[str, object], reason: str
+) -> None:
+    async def scene() -> None:
+        async with secure_federation(tmp_path) as (coordinator, worker):
+            attended = await coordinator.attended()
+            scene = Scene(coordinator, attended, coordinator.train(["a", "b"]))
+            scene.begin()
+            scene.say(replace(scene.offer, **changes))  # type: ignore[arg-type]
+            assert (await refusal(scene)).reason == reason
+            assert not worker.store.secure.seen(scene.offer.round_id)
+            await silent(coordinator)
+
+    play(scene)
+
+
+def test_a_passive_offer_in_an_active_run_is_refused(tmp_path: Path) -> None:
+    identities = SecureIdentities(tmp_path / "identities", (OWN, "p1", "p2"))
+    settings = SecureSettings(
+        policy=ParticipantPolicy(level=Level.PASSIVE), identity=identities.identity(OWN)
+    )
+
+    async def scene() -> None:
+        async with secure_federation(
+            tmp_path / "s", level="active", secure=settings, terms=SecureTerms(cannot_sign="")
+        ) as (coordinator, _):
+            attended = await coordinator.attended()
+            scene = Scene(coordinator, attended, coordinator.train(["a", "b"]))
+            scene.begin()
+            scene.say(scene.offer)
+            assert (await refusal(scene)).reason == AbortReason.CONFIG_DIFFERS
+
+    play(scene)
+
+
+def test_a_message_that_cannot_be_fetched_or_is_another_one_is_refused(tmp_path: Path) -> None:
+    async def scene() -> None:
+        async with secure_federation(tmp_path) as (coordinator, _):
+            attended = await coordinator.attended()
+            scene = Scene(coordinator, attended, coordinator.train(["a", "b"]))
+            scene.begin()
+            await scene.ask(scene.offer)
+            named = coordinator.keep_blob(b"what was named")
+            coordinator.blobs[named.digest] = b"what is served"
+            attended.send(secure_aggregation=pb.SecureAggregation(round_id=scene.offer.round_id, blob=named))
+            assert (await refusal(scene)).reason == AbortReason.MALFORMED_MESSAGE
+            after = retry(coordinator, attended, scene)
+            after.begin()
+            await after.ask(after.offer)
+            missing = coordinator.keep_blob(b"gone")
+            del coordinator.blobs[missing.digest]
+            attended.send(
+                secure_aggregation=pb.SecureAggregation(round_id=after.offer.round_id, blob=missing)
+            )
+            assert (await refusal(after)).reason == AbortReason.MALFORMED_MESSAGE
+
+    play(scene)
+
+
+def test_an_abort_drops_everything_and_is_counted(tmp_path: Path) -> None:
+    async def scene() -> None:
+        async with secure_federation(tmp_path) as (coordinator, worker):
+            gate = worker.trainer.slow["b"] = asyncio.Event()
+            attended = await coordinator.attended()
+            scene = Scene(coordinator, attended, coordinator.train(["a", "b"]))
+            scene.begin()
+            await scene.share_keys()
+            await worker.until(lambda: bool(worker.driver.session.secure.ready))
+            participant = worker.driver._secure._round.participant
+            scene.say(AbortNotice(reason="deadline", detail="too slow"))
+            scene.say(AbortNotice(reason="a_reason_of_its_own", detail=""), secrets.token_bytes(16))
+            await worker.until(lambda: worker.sample(ENDED, outcome="aborted") == 1)
+            await worker.until(lambda: "CLOSED" in repr(participant))
+            gate.set()
+            await worker.until(lambda: len(worker.driver.session.held) == 2)
+            await silent(coordinator)
+            labels = {"outcome": "aborted", "reason": "deadline"}
+            assert worker.sample("ssd_worker_secure_aggregation_aborts_total", **labels) == 1
+
+    play(scene)
+
+
+# ------------------------------------------------------------------------------------------------- terms, leaks
+
+
+@pytest.mark.parametrize(
+    ("level", "terms", "says"),
+    [
+        ("off", SecureTerms(least="passive"), r"\[secure_aggregation\] level"),
+        ("passive", SecureTerms(least="active", cannot_sign=""), r"\[secure_aggregation\] level"),
+        ("active", SecureTerms(cannot_sign="run `ssd-worker identity init`"), "identity init"),
+    ],
+)
+def test_a_worker_goes_away_for_good_with_what_to_change(
+    tmp_path: Path, level: str, terms: SecureTerms, says: str
+) -> None:
+    async def scene() -> None:
+        async with secure_federation(tmp_path, level=level, terms=terms) as (_, worker):
+            with pytest.raises(RefusedForGood, match=says):
+                await worker.task
+
+    play(scene)
+
+
+def test_no_secret_gets_into_logs_metrics_events_or_files(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    drawn: list[bytes] = []
+
+    def entropy(count: int) -> bytes:
+        drawn.append(secrets.token_bytes(count))
+        return drawn[-1]
+
+    settings = SecureSettings(
+        policy=ParticipantPolicy(level=Level.PASSIVE),
+        identity=SecureIdentity(name=OWN, folder=tmp_path / "identity"),
+        entropy=entropy,
+    )
+
+    async def scene() -> None:
+        async with secure_federation(tmp_path / "s", secure=settings) as (coordinator, worker):
+            attended = await coordinator.attended()
+            scene = Scene(coordinator, attended, coordinator.train(["a", "b"]))
+            scene.begin()
+            await scene.share_keys()
+            upload = await scene.take_upload()
+            masks = [mask.key for mask in worker.driver._secure._round.participant._masks]
+            for name in scene.peers:
+                scene.peer_body(name)
+            await scene.reveal()
+            scene.say_bytes(b"\1\x63")
+            assert upload.body
+            told = [caplog.text.encode(), worker.metrics.render()]
+            files = contents(tmp_path / "s")
+            told += files.values()
+            secret = worker.store.rounding_secret()
+            kept = [path.name for path, content in files.items() if secret in content]
+            assert kept == ["rounding.secret"]
+            planted = [value for value in (*drawn, *masks) if len(value) >= 12]
+            assert len(planted) > 4
+            for text in told:
+                for value in planted:
+                    assert value not in text
+                    assert value.hex().encode() not in text
+
+    with caplog.at_level(logging.DEBUG):
+        play(scene)
+
+
+def test_shares_and_uploads_have_one_taker(tmp_path: Path) -> None:
+    """What the worker sends up is one advert, one bundle, one masked upload and one reveal: nothing else of it."""
+
+    async def scene() -> None:
+        async with secure_federation(tmp_path) as (coordinator, worker):
+            attended = await coordinator.attended()
+            scene = Scene(coordinator, attended, coordinator.train(["a", "b"]))
+            heard: list[type] = []
+            hear = scene.hear
+
+            async def listening() -> Message:
+                message = await hear()
+                heard.append(type(message))
+                return message
+
+            scene.hear = listening  # type: ignore[method-assign]
+            uploads: list[Upload] = []
+            judge = coordinator.judge
+            coordinator.judge = lambda upload: (uploads.append(upload), judge(upload))[1]
+            await whole_round(scene, worker, ["a", "b"])
+            assert [kind.__name__ for kind in heard] == ["Advert", ShareBundle.__name__, "Reveal"]
+            assert [upload.envelope.kind for upload in uploads] == [pb.Envelope.KIND_MASKED]
+
+    play(scene)

@@ -1,0 +1,231 @@
+"""Bodies of masked uploads, messages in blobs, and who a worker is at level `active`."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+import tracemalloc
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from instant_trainer import update_of
+from secure_identities import SecureIdentities
+from ssd.codec import Encoding
+from ssd.digest import CHUNK_BYTES, chunk_digests, digest_bytes
+from ssd.folding import FoldPlan
+from ssd.methods.synthetic import create
+from ssd.secagg.masking import MaskKey
+from ssd.secagg.numbers import MaskedPlan, MaskedSettings
+from ssd.trust.signing import SigningRefused
+from worker.core.messages import Blob, Finished, UpdateKey
+from worker.errors import BlobUnavailable, LinkBroken, StorageFailed
+from worker.masked_uploads import make_body
+from worker.memory_blob import MemoryBlob
+from worker.secure_identity import KEY_FILE, PIN_FILE, REGISTRY_FILE
+
+MASKS = [MaskKey(bytes([7]) * 32, 1), MaskKey(bytes([8]) * 32, -1)]
+
+
+def plan_of(parameters: int = 512) -> MaskedPlan:
+    fold = FoldPlan.create(create({"parameters": parameters}).declare(), Encoding.FLOAT32, 16, 8)
+    return MaskedPlan.create(fold, MaskedSettings(clip=0.05, max_client_weight=8, max_cohort=16))
+
+
+def finished(folder: Path, plan: MaskedPlan, client: str) -> Finished:
+    body, weight = update_of(plan.fold, 1, client)
+    key = UpdateKey(client=client, round=1, base_digest="b" * 64, task_digest="t")
+    path_of(folder)(key).write_bytes(body)
+    return Finished(key=key, weight=weight, seconds=1.0, body_size=len(body), chunk_digests=b"")
+
+
+def path_of(folder: Path) -> Callable[[UpdateKey], Path]:
+    return lambda key: folder / f"{key.client}.update"
+
+
+def rounding(client: str) -> bytes:
+    return hashlib.sha256(client.encode()).digest()
+
+
+def test_a_body_is_the_masked_fold_of_its_updates_and_private(tmp_path: Path) -> None:
+    plan, target = plan_of(), tmp_path / "masked.body"
+    updates = [finished(tmp_path, plan, client) for client in "abc"]
+    before = os.umask(0)
+    try:
+        body, failures = make_body(plan, updates, path_of(tmp_path), rounding, lambda: MASKS, target)
+    finally:
+        os.umask(before)
+    assert body is not None
+    assert not failures
+    assert stat.S_IMODE(target.stat().st_mode) == 0o600
+    content = target.read_bytes()
+    assert (body.size, len(content)) == (plan.nbytes, plan.nbytes)
+    assert body.chunk_digests == b"".join(chunk_digests(content))
+    total, expected = plan.new_sum(), plan.new_fold()
+    total.add(content)
+    total.subtract(MASKS)
+    for client in "abc":
+        expected.add_client(*update_of(plan.fold, 1, client), rounding(client))
+    opened = total.open(1)
+    assert (opened.clients, opened.weight) == (3, expected.weight)
+
+
+def test_the_same_updates_make_the_same_bytes(tmp_path: Path) -> None:
+    plan = plan_of()
+    updates = [finished(tmp_path, plan, client) for client in "ab"]
+    made = []
+    for name in ("one", "two"):
+        make_body(plan, updates, path_of(tmp_path), rounding, lambda: MASKS, tmp_path / name, threads=2)
+        made.append((tmp_path / name).read_bytes())
+    assert made[0] == made[1]
+
+
+def test_bad_and_missing_updates_are_left_out_and_named(tmp_path: Path) -> None:
+    plan = plan_of()
+    updates = [finished(tmp_path, plan, client) for client in "abc"]
+    body = bytearray((tmp_path / "a.update").read_bytes())
+    body[:4] = np.float32(np.inf).tobytes()
+    (tmp_path / "a.update").write_bytes(body)
+    (tmp_path / "b.update").unlink()
+    made, failures = make_body(
+        plan, updates, path_of(tmp_path), rounding, lambda: MASKS, tmp_path / "masked.body"
+    )
+    assert {key.client: reason for key, (reason, _) in failures.items()} == {
+        "a": "not_finite",
+        "b": "storage",
+    }
+    assert made is not None
+    assert [each.key.client for each in made.updates] == ["c"]
+
+
+def test_with_nothing_to_mask_the_masks_are_not_even_asked_for(tmp_path: Path) -> None:
+    plan = plan_of()
+    updates = [finished(tmp_path, plan, "a")]
+    (tmp_path / "a.update").unlink()
+
+    def asked() -> list[MaskKey]:
+        raise AssertionError("no masks are needed")
+
+    made, failures = make_body(plan, updates, path_of(tmp_path), rounding, asked, tmp_path / "masked.body")
+    assert made is None
+    assert len(failures) == 1
+    assert not (tmp_path / "masked.body").exists()
+
+
+def test_a_body_that_could_not_be_written_is_made_again_whole(tmp_path: Path) -> None:
+    plan, target = plan_of(), tmp_path / "gone" / "masked.body"
+    updates = [finished(tmp_path, plan, "a")]
+    with pytest.raises(StorageFailed):
+        make_body(plan, updates, path_of(tmp_path), rounding, lambda: MASKS, target)
+    target.parent.mkdir()
+    target.write_bytes(b"what an earlier try left")
+    made, _ = make_body(plan, updates, path_of(tmp_path), rounding, lambda: MASKS, target)
+    assert made is not None
+    assert target.stat().st_size == plan.nbytes
+
+
+def test_memory_is_one_vector_whatever_the_number_of_clients(tmp_path: Path) -> None:
+    plan = plan_of(2_000_000)
+    updates = [finished(tmp_path, plan, client) for client in "abcd"]
+    tracemalloc.start()
+    try:
+        make_body(plan, updates, path_of(tmp_path), rounding, lambda: MASKS, tmp_path / "masked.body")
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < plan.words_nbytes + (16 << 20)
+
+
+# -------------------------------------------------------------------------------------------- messages in blobs
+
+
+def test_a_blob_in_memory_takes_its_chunks_in_order_and_checked() -> None:
+    content = os.urandom(CHUNK_BYTES + 5)
+    sink = MemoryBlob(Blob(digest=digest_bytes(content), size=len(content)))
+    sink.expect(len(content), b"".join(chunk_digests(content)))
+    with pytest.raises(LinkBroken, match="expected"):
+        sink.put(CHUNK_BYTES, content[CHUNK_BYTES:])
+    with pytest.raises(LinkBroken, match="damaged"):
+        sink.put(0, bytes(CHUNK_BYTES))
+    sink.put(0, content[:CHUNK_BYTES])
+    assert not sink.complete
+    sink.put(CHUNK_BYTES, content[CHUNK_BYTES:])
+    assert sink.complete
+    assert sink.content() == content
+    with pytest.raises(LinkBroken):
+        sink.put(len(content), b"more")
+
+
+@pytest.mark.parametrize("lie", ["size", "chunks", "torn"])
+def test_a_blob_in_memory_refuses_another_ones_chunk_list(lie: str) -> None:
+    content = b"what was named"
+    sink = MemoryBlob(Blob(digest=digest_bytes(content), size=len(content)))
+    chunks = b"".join(chunk_digests(b"what is served" if lie == "chunks" else content))
+    with pytest.raises(BlobUnavailable):
+        sink.expect(len(content) + (lie == "size"), chunks[:-1] if lie == "torn" else chunks)
+    with pytest.raises(LinkBroken):
+        sink.put(0, content)
+
+
+# ------------------------------------------------------------------------------------------------- level active
+
+
+@pytest.fixture
+def identities(tmp_path: Path) -> SecureIdentities:
+    return SecureIdentities(tmp_path, ("w1", "w2"))
+
+
+def test_key_and_registry_are_read_and_a_newer_registry_is_taken_up(identities: SecureIdentities) -> None:
+    own = identities.identity("w1")
+    registry, key = own.load()
+    assert registry.version == 1
+    assert key.public_key() == identities.keys["w1"].public_key()
+    assert own.missing() == ""
+    identities.publish(2, ("w1",))
+    assert own.load()[0].version == 2
+
+
+def test_an_older_registry_is_refused(identities: SecureIdentities) -> None:
+    own = identities.identity("w1")
+    identities.publish(2, ("w1", "w2"))
+    own.load()
+    identities.publish(1, ("w1", "w2"))
+    with pytest.raises(SigningRefused, match="older"):
+        own.load()
+
+
+@pytest.mark.parametrize(
+    ("file", "says"),
+    [
+        (KEY_FILE, "ssd-worker identity init"),
+        (PIN_FILE, "--signer"),
+        (REGISTRY_FILE, r"\[secure_aggregation\] registry"),
+    ],
+)
+def test_what_is_missing_is_said_with_what_to_do(identities: SecureIdentities, file: str, says: str) -> None:
+    identities.forget("w1", file)
+    own = identities.identity("w1")
+    with pytest.raises(SigningRefused, match=says):
+        own.load()
+    assert own.missing()
+
+
+def test_who_is_not_in_the_registry_is_told_how_to_get_there(identities: SecureIdentities) -> None:
+    identities.publish(2, ("w2",))
+    assert "identity show" in identities.identity("w1").missing()
+
+
+def test_a_registry_with_another_key_of_this_worker_is_refused(identities: SecureIdentities) -> None:
+    identities.keys["w1"] = Ed25519PrivateKey.generate()
+    identities.publish(2, ("w1", "w2"))
+    assert "signing key" in identities.identity("w1").missing()
+
+
+def test_a_forged_registry_is_refused(identities: SecureIdentities, tmp_path: Path) -> None:
+    path = tmp_path / "w1" / REGISTRY_FILE
+    path.write_bytes(path.read_bytes().replace(b'"version":1', b'"version":3'))
+    assert "not signed" in identities.identity("w1").missing()
