@@ -28,3 +28,13 @@ def test_a_workers_example_loads_and_finds_a_coordinators(path: Path) -> None:
     assert worker.worker.http_listen not in {
         load_coordinator(each, {}, {}).coordinator.http_listen for each in COORDINATORS
     }
+
+
+@pytest.mark.parametrize("folder", ["compose", "kubernetes"])
+def test_deployed_configurations_load_and_the_worker_finds_the_coordinator(folder: str) -> None:
+    place = CONFIG.parent / folder
+    coordinator = load_coordinator(place / "coordinator.toml", {}, {})
+    worker = load_worker(place / "worker.toml", {}, {})
+    assert worker.worker.coordinator.split(":")[1] == coordinator.coordinator.listen.split(":")[1]
+    assert not coordinator.transport.insecure
+    assert not worker.transport.insecure
