@@ -31,6 +31,7 @@ MODULES = [
     "ssd.random_stream",
     "ssd.scaling",
     "ssd.schedule",
+    "ssd.secagg.dp",
     "ssd.secagg.graph",
     "ssd.secagg.numbers",
     "ssd.secagg.shamir",

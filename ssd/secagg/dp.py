@@ -1,0 +1,268 @@
+"""Differential privacy for one client's whole update: clipping, Skellam noise on integers, and what it costs.
+
+Two places for the noise, one switch. `distributed`: every participant adds its part before masking, scaled so that the
+fewest honest survivors together add the target; the coordinator never sees a sum without it. `central`: the
+coordinator, which is trusted with the sum, adds it all. Either way every client counts the same (weight 1), and nothing
+may leave a client beside its clipped update: averaged BatchNorm buffers and statistics would be outside the noise.
+
+    query      the sum of integer vectors, one a client; with s scale bits and d values, one client's has an L2 norm of
+               at most D2 = C * 2**s + sqrt(d), as rounding moves each value by less than 1, and an L1 norm of at most
+               D1 = min(sqrt(d) * D2, D2**2)
+    noise      Skellam (the difference of two Poisson variables) of variance V = (z * D2)**2, in all
+    cost       Renyi divergence of order a (a = 2, 3, ...; Agarwal, Kairouz and Liu, NeurIPS 2021, arXiv 2110.04995):
+               a * D2**2 / (2 V) + min(((2 a - 1) * D2**2 + 6 * D1) / (4 V**2), 3 * D1 / (2 V))
+
+Reduction modulo 2**m comes after the noise and is post-processing: a sum that wraps is wrong, not less private.
+numpy's Poisson sampler works in floating point and its generator is no cryptographic one; it is seeded with 32 fresh
+secret bytes. The guarantee is one of exact sampling, so it is engineering grade, not proven to the last bit.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ssd.declaration import Declaration, Reducer
+
+ORDERS = tuple(range(2, 257))
+MAX_VARIANCE = 2.0**60
+"""Beyond it numpy's Poisson sampler leaves int64."""
+_SEED_NBYTES = 32
+_CLIP_SLACK = 1.0 - 1e-6
+"""float32 rounding of a scaled update must not bring it over the bound."""
+
+
+class PrivacyRefused(ValueError):
+    """No guarantee can be given; the text says why."""
+
+
+class NoisePlace(StrEnum):
+    """Who adds the noise."""
+
+    DISTRIBUTED = "distributed"
+    CENTRAL = "central"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PrivacySettings:
+    """The switch: part of the run's configuration and of the masked plan's digest."""
+
+    place: NoisePlace
+    clip_norm: float
+    """C: largest L2 norm of one client's update; longer ones are scaled down."""
+    noise_multiplier: float
+    """z: the noise's standard deviation over one client's largest influence."""
+    delta: float
+    """The probability with which the guarantee may fail; well below one over the number of clients."""
+
+    def __post_init__(self) -> None:
+        for name, value in (("clip_norm", self.clip_norm), ("noise_multiplier", self.noise_multiplier)):
+            if not (math.isfinite(value) and value > 0):
+                raise PrivacyRefused(f"{name} must be positive and finite, not {value!r}")
+        if not 0 < self.delta < 1:
+            raise PrivacyRefused(f"delta must lie between 0 and 1, not {self.delta!r}")
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object holding every field."""
+        return {
+            "place": self.place.value,
+            "clip_norm": self.clip_norm,
+            "noise_multiplier": self.noise_multiplier,
+            "delta": self.delta,
+        }
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> PrivacySettings:
+        """The inverse of `to_json`; raises `PrivacyRefused` for anything else."""
+        try:
+            return cls(**{**value, "place": NoisePlace(value["place"])})
+        except (KeyError, TypeError, ValueError) as error:
+            raise PrivacyRefused(f"not privacy settings: {error}") from error
+
+
+def obstacles(declaration: Declaration, max_client_weight: int) -> list[str]:
+    """Why this method cannot run under differential privacy as it is; empty if it can."""
+    found = []
+    for group in declaration.groups:
+        if not group.compress:
+            found.append(
+                f"group {group.name!r} is averaged exactly (BatchNorm buffers): it would leave clients without noise; "
+                "use group normalisation, or keep the buffers on the clients"
+            )
+        if group.reducer is Reducer.SUM:
+            found.append(f"group {group.name!r} is summed, not averaged over the clients")
+        if group.collect:
+            found.append(f"group {group.name!r} is collected from individual clients")
+    found += [f"statistic {each.name!r} would leave clients without noise" for each in declaration.statistics]
+    if declaration.quality is not None:
+        found.append("the representation-quality sums would leave clients without noise")
+    if max_client_weight != 1:
+        found.append(
+            f"clients count up to {max_client_weight} times; under differential privacy all count once"
+        )
+    return found
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NoisePlan:
+    """The integers' bounds and variances of one run."""
+
+    settings: PrivacySettings
+    dimension: int
+    scale_bits: int
+    fewest_honest: int
+    """The smallest number of honest participants whose noise may be in a sum; 1 where the coordinator adds it."""
+
+    def __post_init__(self) -> None:
+        if self.dimension < 1 or self.fewest_honest < 1:
+            raise PrivacyRefused(f"{self.dimension} values, {self.fewest_honest} honest participants")
+        if self.settings.place is NoisePlace.CENTRAL and self.fewest_honest != 1:
+            raise PrivacyRefused("the coordinator alone adds central noise")
+        if not self.variance <= MAX_VARIANCE:
+            raise PrivacyRefused(
+                f"a variance of {self.variance:.3g} units is beyond the sampler: lower the scale"
+            )
+
+    @property
+    def l2(self) -> float:
+        """D2, in units of 2**-scale_bits."""
+        return math.ldexp(self.settings.clip_norm, self.scale_bits) + math.sqrt(self.dimension)
+
+    @property
+    def l1(self) -> float:
+        """D1, in units of 2**-scale_bits; an integer's magnitude is at most its square."""
+        return min(math.sqrt(self.dimension) * self.l2, self.l2**2)
+
+    @property
+    def variance(self) -> float:
+        """V: of each value of the sum, at least."""
+        return (self.settings.noise_multiplier * self.l2) ** 2
+
+    @property
+    def local_variance(self) -> float:
+        """What every participant adds: the fewest honest ones reach V, more exceed it."""
+        return self.variance / self.fewest_honest
+
+    def headroom(self, participants: int, wrap_chance: float = 1e-4) -> int:
+        """How far noise may carry a sum of `participants`, but for `wrap_chance` over all values.
+
+        Bernstein's bound for a Skellam variable of variance v: P[|X| >= x] <= 2 exp(-x**2 / (2 (v + x / 3))).
+        """
+        v, log_tail = participants * self.local_variance, math.log(2 * self.dimension / wrap_chance)
+        return math.ceil(log_tail / 3 + math.sqrt((log_tail / 3) ** 2 + 2 * v * log_tail))
+
+    def renyi(self, order: int) -> float:
+        """The Renyi divergence one round costs at an integer order >= 2."""
+        v, l1, l2 = self.variance, self.l1, self.l2
+        correction = min(((2 * order - 1) * l2**2 + 6 * l1) / (4 * v**2), 3 * l1 / (2 * v))
+        return order * l2**2 / (2 * v) + correction
+
+
+def clip_update(delta: NDArray[np.float32], clip_norm: float) -> NDArray[np.float32]:
+    """The update, scaled down to an L2 norm of at most `clip_norm` if it is longer; float32 [n].
+
+    Raises:
+        PrivacyRefused: a value is not finite.
+    """
+    norm = math.sqrt(float(np.add.reduce(np.square(delta, dtype=np.float64))))
+    if not math.isfinite(norm):
+        raise PrivacyRefused("an update that is not finite cannot be clipped")
+    if norm <= clip_norm:
+        return delta
+    return (delta * np.float64(clip_norm / norm * _CLIP_SLACK)).astype(np.float32)
+
+
+def skellam(n: int, variance: float, entropy: Callable[[int], bytes]) -> NDArray[np.int64]:
+    """Skellam noise, int64 [n]; the generator is seeded from `entropy` anew on every call."""
+    seed = entropy(_SEED_NBYTES)
+    if len(seed) != _SEED_NBYTES:
+        raise PrivacyRefused(f"the entropy source gave {len(seed)} bytes, not {_SEED_NBYTES}")
+    generator = np.random.Generator(np.random.PCG64DXSM(int.from_bytes(seed, "big")))
+    half = variance / 2
+    noise = generator.poisson(half, n)
+    noise -= generator.poisson(half, n)
+    return noise
+
+
+def add_local_noise(
+    words: NDArray[np.uint32], plan: NoisePlan, entropy: Callable[[int], bytes], chunk: int = 1 << 16
+) -> None:
+    """Add one participant's part to its ring elements, in place, modulo 2**32; once a vector."""
+    for start in range(0, words.size, chunk):
+        piece = words[start : start + chunk]
+        np.add(piece, skellam(piece.size, plan.local_variance, entropy).astype(np.uint32), out=piece)
+
+
+def add_central_noise(
+    total: NDArray[np.float64], plan: NoisePlan, entropy: Callable[[int], bytes]
+) -> NDArray[np.float64]:
+    """The sum of clipped updates on the plan's grid with all the noise, float64 [n].
+
+    Rounding the sum moves it by less than a unit a value, as rounding each client's share would: D2 covers it.
+    """
+    integers = np.rint(np.ldexp(total, plan.scale_bits)) + skellam(total.size, plan.variance, entropy)
+    return np.ldexp(integers, -plan.scale_bits)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PrivacySpent:
+    """What rounds have cost so far, and under which assumptions."""
+
+    epsilon: float
+    delta: float
+    rounds: int
+    assumptions: tuple[str, ...]
+
+
+def spent(plan: NoisePlan, rounds: int, honest: int) -> PrivacySpent:
+    """(epsilon, delta) of so many opened rounds by Renyi composition, converted by `dp_accounting`.
+
+    No amplification by sampling is claimed: it counts as if every client took part in every round.
+
+    Args:
+        plan: the run's.
+        rounds: opened sums, those of abandoned attempts included.
+        honest: the smallest number of honest participants that any of these sums held.
+
+    Raises:
+        PrivacyRefused: a sum held fewer honest participants than the noise was made for; or dp-accounting is missing.
+    """
+    if honest < plan.fewest_honest:
+        raise PrivacyRefused(
+            f"a sum held {honest} honest participants, the noise is made for at least {plan.fewest_honest}: "
+            "no epsilon can be given"
+        )
+    if rounds < 0:
+        raise PrivacyRefused(f"{rounds} rounds")
+    try:
+        from dp_accounting.rdp import rdp_privacy_accountant
+    except ImportError as error:
+        raise PrivacyRefused("accounting needs the package dp-accounting: install the extra [dp]") from error
+    epsilon = 0.0
+    if rounds:
+        costs = [rounds * plan.renyi(order) for order in ORDERS]
+        epsilon = float(rdp_privacy_accountant.compute_epsilon(ORDERS, costs, plan.settings.delta)[0])
+    return PrivacySpent(
+        epsilon=epsilon, delta=plan.settings.delta, rounds=rounds, assumptions=_assumptions(plan)
+    )
+
+
+def _assumptions(plan: NoisePlan) -> tuple[str, ...]:
+    noise = (
+        f"at least {plan.fewest_honest} participants of every opened sum are honest and added their noise"
+        if plan.settings.place is NoisePlace.DISTRIBUTED
+        else "the coordinator is trusted with the sum and adds the noise"
+    )
+    return (
+        "neighbouring runs differ in one client's update, replaced by zero in every round; how many took part is public",
+        noise,
+        "participants clip their clients' updates as agreed",
+        "no amplification by sampling is claimed",
+        "the noise is sampled in floating point, from a generator seeded with secret random bytes",
+    )
