@@ -46,6 +46,7 @@ def culprit(site: FuzzSite, batch: list[Input]) -> Input | None:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--inputs", type=int, default=1_000_000)
+    parser.add_argument("--seconds", type=float, default=float("inf"), help="end sooner, and well")
     parser.add_argument("--batch", type=int, default=40)
     parser.add_argument("--seed", type=int, default=int(time.time()))
     options = parser.parse_args()
@@ -54,7 +55,9 @@ def main() -> int:
         fuzzer = Fuzzer(options.seed, recorded(site))
         stream = fuzzer.inputs(options.inputs)
         began, done, said = time.monotonic(), 0, 0.0
-        while batch := list(itertools.islice(stream, options.batch)):
+        while time.monotonic() - began < options.seconds and (
+            batch := list(itertools.islice(stream, options.batch))
+        ):
             try:
                 site.fire(batch)
             except AssertionError as error:

@@ -189,7 +189,7 @@ def test_ten_thousand_inputs_of_all_kinds(site: FuzzSite) -> None:
         if reached.total() == 2_000:
             before = site.federation.metric("ssd_coordinator_memory_peak_bytes")
     assert reached.total() == 10_000
-    assert min(reached[call] for call in METHODS) > 100, reached
+    assert min(reached[call] for call in METHODS) > 30, reached
     assert before
     assert site.federation.metric("ssd_coordinator_memory_peak_bytes") - before < 48 << 20
     site.federation.until(
