@@ -21,6 +21,7 @@ from coordinator.logs import configure as configure_logs
 from coordinator.logs import event as log_event
 from coordinator.metrics import CoordinatorMetrics
 from coordinator.open_files import raise_limit
+from coordinator.participants import participants_of
 from coordinator.ports import RunRecord
 from coordinator.quality import newest as newest_quality
 from coordinator.revocations import NobodyRevoked, Revocations
@@ -109,9 +110,9 @@ async def _serve(config: CoordinatorConfig) -> int:
             clock=clock,
             metrics=metrics,
             revocations=revocations,
+            participants=participants_of(config, transport),
         )
-        longest = driver.quality.largest
-        largest = max(longest.update_nbytes, longest.max_fold_nbytes)
+        largest = driver.max_upload_bytes
         if not staging.fits(largest):
             raise ConfigInvalid(
                 f"an upload of this run may have {largest} bytes, and neither staging budget holds one: raise"
@@ -140,11 +141,7 @@ async def _serve(config: CoordinatorConfig) -> int:
             stack.push_async_callback(enrolment.stop, STOP_GRACE_SECONDS)
         http_address = ""
         if config.http_listen is not None:
-            http = HttpServer(
-                create_app(metrics.render, lambda: not_ready(driver)),
-                transport.http,
-                lambda: metrics.connection_cut("http"),
-            )
+            http = HttpServer(create_app(metrics.render, lambda: not_ready(driver)), transport.http)
             http_address = str(await http.start(config.http_listen))
             stack.push_async_callback(http.stop)
         log_event(

@@ -18,6 +18,7 @@ from coordinator.messages import Capabilities, Evaluated, RunChanged
 from coordinator.metrics import CoordinatorMetrics
 from coordinator.ports import Clock
 from coordinator.revocations import RevocationList
+from coordinator.secure_rounds import SecureRounds
 from coordinator.sessions import Session, SessionTable
 from coordinator.welcoming import Terms, welcome
 from ssd.trust.names import Role, Subject
@@ -57,7 +58,9 @@ class Attendance:
         clock: Clock,
         metrics: CoordinatorMetrics,
         revocations: RevocationList,
+        secure: SecureRounds | None = None,
     ) -> None:
+        self._secure = secure
         self._revocations = revocations
         self._terms = terms
         self._state = state
@@ -244,6 +247,23 @@ class Attendance:
             self.heard(session)
 
         await self._inbox.call(count)
+
+    async def secure_message(self, session: Session, round_id: bytes, content: bytes) -> None:
+        """A worker's message of secure aggregation. Returns when it was looked at: a worker has no more than one waiting.
+
+        Raises:
+            ClientFault: the run has no secure aggregation, or this is no message.
+        """
+        secure = self._secure
+        if secure is None:
+            raise ClientFault(Reason.WRONG_ORDER, "this run has no secure aggregation")
+
+        async def hear() -> None:
+            if session.open:
+                await secure.heard(session, round_id, content)
+            self.heard(session)
+
+        await self._inbox.call(hear)
 
     async def evaluation_done(self, session: Session, answer: Evaluated) -> None:
         """A worker that was asked to measure a version answers."""

@@ -249,10 +249,35 @@ class MethodSection(_Section):
 
 
 class SecureAggregationSection(_Section):
-    """`[secure_aggregation]`."""
+    """`[secure_aggregation]`: what the coordinator can see of an update (docs/secure-aggregation.md)."""
 
     level: Literal["off", "passive", "active"] = "off"
-    """Whether the coordinator sees single updates (`off`) or only their sum. This version has `off` alone."""
+    """`off`: the coordinator sees every update. `passive`: only the sum of all workers' updates, as long as it keeps to
+    the protocol. `active`: also if it does not; needs a signed registry of participants."""
+    ring_bits: Literal[16, 24, 32] = 24
+    """Bits of a masked value on the wire. More bits round less; how much is lost depends on cohort and weights too."""
+    clip: Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)] = 1.0
+    """Each element of a client's update is clipped to this magnitude before it is masked."""
+    max_client_weight: Annotated[int, Field(ge=1, le=1 << 20)] = 1024
+    """A client weighs at most this much in the sum, or `limits.max_client_weight` if that is less. Less weight leaves
+    more bits to the values."""
+    min_participants: Annotated[int, Field(ge=2, le=10000)] = 2
+    """Fewest workers a sum may be over. Each worker insists on a number of its own as well."""
+    assumed_corrupt: Annotated[float, Field(ge=0, lt=0.5)] = 0.1
+    """Fraction of the participants that may collude with whoever is to learn nothing."""
+    tolerated_dropout: Annotated[float, Field(ge=0, lt=0.5)] = 0.2
+    """Fraction of the participants that may go away in the middle of a round without costing it."""
+    phase_seconds: Positive = 60.0
+    """Elastic: how long a phase of the key exchange waits for those that are late. May change."""
+    registry: ConfigPath | None = None
+    """`active`: the signed registry of participants. Relative paths begin at the configuration file's folder. May
+    change."""
+    registry_signer: str = ""
+    """`active`: public key of whoever signed it, 64 hex digits. May change."""
+    threads: Annotated[int, Field(ge=1, le=256)] = 2
+    """How many threads take the masks out of a sum. May change."""
+    transcript: bool = True
+    """Keep what an auditor needs to verify every opened round, in `transcripts` of the state directory. May change."""
 
 
 class LogSection(_Section):
@@ -326,6 +351,8 @@ MUTABLE = frozenset(
         "limits.fetches_per_worker", "limits.staging_bytes_per_worker", "limits.messages_per_second",
         "limits.handshake_seconds", "limits.idle_seconds", "limits.stall_seconds",
         "run.when_done", "run.warm_start",
+        "secure_aggregation.phase_seconds", "secure_aggregation.registry", "secure_aggregation.registry_signer",
+        "secure_aggregation.threads", "secure_aggregation.transcript",
         "round.deadline_seconds", "round.wait_for_clients_seconds", "round.retry_seconds",
     }
 )  # fmt: skip
@@ -382,10 +409,13 @@ def _beside(config: CoordinatorConfig, file: Path | None) -> CoordinatorConfig:
     own, enrolment = config.transport, config.enrolment
     paths = {name: file.parent / getattr(own, name) for name in ("authority", "certificate", "key")}
     signing = {"authority_key": file.parent / enrolment.authority_key}
-    changed = {
+    changed: dict[str, _Section] = {
         "transport": own.model_copy(update=paths),
         "enrolment": enrolment.model_copy(update=signing),
     }
+    if (registry := config.secure_aggregation.registry) is not None:
+        beside = {"registry": file.parent / registry}
+        changed["secure_aggregation"] = config.secure_aggregation.model_copy(update=beside)
     return config.model_copy(update=changed)
 
 

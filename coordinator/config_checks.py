@@ -22,6 +22,7 @@ def cross_checks(tree: Mapping[str, Json]) -> Iterator[tuple[tuple[Key, ...], st
     yield from _transport(tree)
     yield from _clients(tree["run"], tree["round"])
     yield from _rounds(tree["run"], tree["round"])
+    yield from _secure(tree)
     ram, disk = tree["limits"]["staging_ram_bytes"], tree["limits"]["staging_disk_bytes"]
     if ram + disk == 0:
         keys = (("limits", "staging_ram_bytes"), ("limits", "staging_disk_bytes"))
@@ -87,6 +88,37 @@ def _rounds(run: Mapping[str, Json], rounds: Mapping[str, Json]) -> Iterator[tup
         yield (
             (("round", "deadline_quantile"), mode),
             "a reproducible run has no deadline: remove deadline_quantile, or set mode = elastic",
+        )
+
+
+def _secure(tree: Mapping[str, Json]) -> Iterator[tuple[tuple[Key, ...], str]]:
+    own, rounds = tree["secure_aggregation"], tree["round"]
+    if own["level"] == "off":
+        return
+    level, least = ("secure_aggregation", "level"), ("secure_aggregation", "min_participants")
+    invited = math.ceil(rounds["cohort_size"] * rounds["over_selection"])
+    if own["min_participants"] > invited:
+        yield (
+            (least, ("round", "cohort_size"), level),
+            (
+                f"a sum over at least {own['min_participants']} workers cannot be had from a cohort of {invited}"
+                " clients: one participant alone would be laid open. Raise round.cohort_size"
+            ),
+        )
+    if own["level"] != "active":
+        return
+    if tree["transport"]["insecure"]:
+        yield (
+            (level, ("transport", "insecure")),
+            "level active stands on proven identities: leave insecure out, or set level = passive",
+        )
+    if own["registry"] is None or not own["registry_signer"]:
+        yield (
+            (("secure_aggregation", "registry"), ("secure_aggregation", "registry_signer"), level),
+            (
+                "level active needs the signed registry of participants and its signer's key: make them with"
+                " `ssd-coordinator registry`, or set level = passive"
+            ),
         )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -56,6 +57,7 @@ from coordinator.ports import (
 from coordinator.quality import QualityRounds, measured, stored_frequencies
 from coordinator.quality import newest as newest_quality
 from coordinator.revocations import RevocationList
+from coordinator.secure_rounds import SecureRounds, SecureSettings
 from coordinator.server_hook import Hooked, HookRunner
 from coordinator.sessions import Session, SessionTable
 from coordinator.tasks import Tasks
@@ -64,6 +66,7 @@ from coordinator.welcoming import Terms
 from ssd.codec import Encoding
 from ssd.declaration import Declaration
 from ssd.folding import Fold, FoldPlan, OpenedFold
+from ssd.trust.participants import Registry
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -91,6 +94,9 @@ class Settings:
     min_free_bytes: int = 0
     staging_bytes_per_worker: int | None = None
     data_endpoints: tuple[str, ...] = ()
+    secure: SecureSettings | None = None
+    """None: updates come in the clear."""
+    transcripts: bool = True
 
 
 class Driver:
@@ -113,6 +119,8 @@ class Driver:
         clock: Clock,
         metrics: CoordinatorMetrics,
         revocations: RevocationList,
+        participants: Callable[[], Registry | None] = lambda: None,
+        entropy: Callable[[int], bytes] = os.urandom,
     ) -> None:
         self.run_record = run
         self.revocations = revocations
@@ -174,6 +182,22 @@ class Driver:
                 durability=self._durability,
                 state_dir=state_dir,
             )
+        self._secure: SecureRounds | None = None
+        if settings.secure is not None:
+            self._secure = SecureRounds(
+                settings=settings.secure,
+                quality=self.quality,
+                registry=participants,
+                apply=self._apply,
+                store=store,
+                durability=self._durability,
+                sessions=self.sessions,
+                clock=clock,
+                metrics=metrics,
+                entropy=entropy,
+                state_dir=state_dir,
+                transcripts=settings.transcripts,
+            )
         self._unhooked: OpenedFold | None = None
         """The reduced updates of a journaled set whose server hook failed."""
         if state.attempt is not None:
@@ -189,6 +213,8 @@ class Driver:
             delta_encoding=settings.delta_encoding,
             heartbeat_seconds=settings.heartbeat_seconds,
             data_endpoints=settings.data_endpoints,
+            max_upload_bytes=self.max_upload_bytes,
+            masking=None if settings.secure is None else settings.secure.terms,
         )
         self.attendance = Attendance(
             terms=terms,
@@ -204,6 +230,7 @@ class Driver:
             clock=clock,
             metrics=metrics,
             revocations=revocations,
+            secure=self._secure,
         )
         self.membership = Membership(
             state=lambda: self._state,
@@ -215,7 +242,7 @@ class Driver:
             clock=clock,
             revocations=revocations,
         )
-        self._fold = Fold(self.plan)
+        self._fold = self._empty_fold()
         self._intake = Intake(
             desk=self._desk,
             plan=self.quality.plan,
@@ -259,6 +286,17 @@ class Driver:
         return self.quality.plan(self._state.round)
 
     @property
+    def max_upload_bytes(self) -> int:
+        """The longest body an upload of this run can have."""
+        largest = self.quality.largest
+        if self._secure is not None:
+            return self._secure.plan(largest).nbytes
+        return max(largest.update_nbytes, largest.max_fold_nbytes)
+
+    def _empty_fold(self) -> Fold | None:
+        return Fold(self.plan) if self._secure is None else None
+
+    @property
     def state(self) -> RunState:
         """The run's present state."""
         return self._state
@@ -272,6 +310,10 @@ class Driver:
         """Drive rounds until `stop` or the run's own end. Attempts under way stay journaled."""
         self._ready = True
         self._evaluations.begin(self._state.version, last=self._state.version >= self._state.policy.rounds)
+        if self._secure is not None and self._state.phase is Phase.UNMASKING:
+            attempt = self._state.attempt
+            assert attempt is not None
+            await self._secure.resume(attempt.round, attempt.number, tuple(sorted(attempt.accepted)))
         await self._apply(events.Tick(now=self._clock.monotonic()))
         try:
             while not self._inbox.stopping:
@@ -299,7 +341,8 @@ class Driver:
         await self._changed.wait()
 
     def _seconds_to_next_wakeup(self) -> float:
-        wakeup = next_wakeup(self._state)
+        times = [next_wakeup(self._state), None if self._secure is None else self._secure.wakeup]
+        wakeup = min((time for time in times if time is not None), default=None)
         beat = self.settings.heartbeat_seconds
         if wakeup is None:
             return beat
@@ -326,6 +369,8 @@ class Driver:
         self.metrics.phase(self._state.phase)
         for effect in todo:
             await self._execute(effect)
+        if self._secure is not None:
+            await self._secure.settle(self._state)
         if self._state.phase is not before:
             log_event(log, logging.INFO, "phase", phase=self._state.phase.value, round=self._state.round)
         self._say_waiting()
@@ -372,6 +417,9 @@ class Driver:
                     await self._fold_upload(upload)
             case effects.AnswerUpload():
                 self._intake.answer(effect)
+            case effects.OpenSum():
+                assert self._secure is not None
+                await self._secure.open_sum(effect)
             case effects.CloseAndCommit():
                 await self._commit(effect)
             case effects.AbandonAttempt():
@@ -407,6 +455,10 @@ class Driver:
         await self._durability.write(lambda: self._store.open_attempt(record))
         self._tasks.opened(effect.round, effect.cohort)
         await self._reset_sum()
+        if self._secure is not None:
+            newest, rounds = self._catalogue.newest, self._state.policy.rounds
+            digest = self._tasks.digest(effect.round, newest.model_digest, newest.artefacts, rounds)
+            self._secure.begin(effect, newest.model_digest, digest)
         log_event(
             log,
             logging.INFO,
@@ -425,7 +477,7 @@ class Driver:
             )
 
     async def _reset_sum(self) -> None:
-        self._fold = Fold(self.plan)
+        self._fold = self._empty_fold()
         self._unhooked = None
         if self._hook is not None:
             await self._hook.reset()
@@ -440,12 +492,15 @@ class Driver:
 
     async def _fold_upload(self, upload: Upload) -> None:
         envelope = upload.envelope
-        if self._hook is not None and not envelope.fold:
+        if self._hook is not None and not envelope.fold and not envelope.masked:
             (client,) = envelope.clients
             own = upload.body.view()[: self.quality.plain.update_nbytes]
             await self._hook.collect(client, envelope.weight, own)
         started = self._clock.monotonic()
-        if envelope.fold:
+        if self._secure is not None or self._fold is None:
+            assert self._secure is not None
+            await self._secure.fold(upload)
+        elif envelope.fold:
             await asyncio.to_thread(
                 self._fold.add_fold, upload.body.view(), envelope.weight, len(envelope.clients)
             )
@@ -459,10 +514,13 @@ class Driver:
         await self._committer.journal(effect.round, effect.attempt, effect.accepted)
         self._desk.forget()
         opened = self._unhooked
-        if opened is None:
+        if opened is None and self._secure is not None:
+            opened = self._secure.take()
+        elif opened is None:
+            assert self._fold is not None
             opened = await asyncio.to_thread(self._fold.open)
         # The accumulator is twice the model: gone before the next version is made.
-        self._fold = Fold(self.plan)
+        self._fold = self._empty_fold()
         hooked: Hooked | None = None
         if self._hook is not None:
             self._unhooked = opened
@@ -477,6 +535,8 @@ class Driver:
         self._committed_rounds.update(dict.fromkeys(effect.accepted, effect.round))
         self._accepted_sets[effect.round] = frozenset(effect.accepted)
         self._announce(version, frozenset(effect.accepted))
+        if self._secure is not None:
+            await self._secure.committed(version.model_digest)
         self._evaluations.committed(version.number, last=version.number >= self._state.policy.rounds)
         self._measured = measured(version.statistics) or self._measured
         seconds = version.statistics["seconds"]
@@ -547,6 +607,8 @@ class Driver:
             lambda: self._store.abandon_attempt(effect.round, effect.attempt, effect.reason, now)
         )
         self._desk.forget()
+        if self._secure is not None:
+            await self._secure.abandoned(effect.reason)
         self.metrics.round_abandoned(self._clock.monotonic() - self._tally.opened)
         for worker in effect.workers:
             session = self.sessions.worker(worker)
@@ -567,12 +629,16 @@ class Driver:
         """The open session of a data call; raises ClientFault (no_session)."""
         return self.sessions.by_token(token)
 
-    def open_blob(self, digest: str) -> BlobReader:
-        """A blob a worker may read.
+    def open_blob(self, digest: str, session: Session | None = None) -> BlobReader:
+        """A blob a worker may read: of versions, tasks and the declaration, or a message for this session's worker.
 
         Raises:
             ClientFault: reason unknown_blob.
         """
+        if self._secure is not None and session is not None:
+            message = self._secure.open_blob(digest, session.worker)
+            if message is not None:
+                return message
         if not self._catalogue.serves(digest):
             raise ClientFault(Reason.UNKNOWN_BLOB, "no message of this session names that blob")
         return self._blobs.open(digest)
@@ -602,7 +668,10 @@ class Driver:
                 self._state.round, base.model_digest, base.artefacts, self._state.policy.rounds
             ),
         )
-        check_envelope(self._state, addressing, self.plan, session, envelope)
+        masked = None if self._secure is None else self._secure.plan(self.plan).nbytes
+        check_envelope(self._state, addressing, self.plan, session, envelope, masked)
+        if self._secure is not None:
+            self._secure.check(session, envelope)
 
     def claim_upload(self, session: Session, envelope: Envelope) -> Upload | None:
         """Room for the upload, resumed where it broke off; None: hold."""
@@ -673,7 +742,7 @@ class Driver:
             method=self.declaration.method,
             mode=state.policy.mode.value,
             phase=state.phase.value,
-            waiting_for=self._durability.trouble or state.waiting_for()[1],
+            waiting_for=self._waiting_for(),
             version=self._catalogue.offer(),
             round=attempt.round if attempt else 0,
             attempt=attempt.number if attempt else 0,
@@ -687,6 +756,10 @@ class Driver:
             statistics={**self._measured, **newest.statistics},
             uptime_seconds=self._clock.monotonic() - self._started,
         )
+
+    def _waiting_for(self) -> str:
+        said = self._durability.trouble or self._state.waiting_for()[1]
+        return said or ("" if self._secure is None else self._secure.waiting_for())
 
     def _publish(self) -> None:
         """Bring gauges up to date and wake the watchers."""

@@ -36,6 +36,16 @@ class Down:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class MaskingTerms:
+    """What a worker must know before its first offer."""
+
+    level: str
+    ring_bits: int
+    clip: float
+    max_client_weight: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Welcome(Down):
     """The first message of a session."""
 
@@ -56,6 +66,8 @@ class Welcome(Down):
     version: VersionOffer
     individual_updates: bool = False
     """Every client's update is uploaded alone, no folds."""
+    masking: MaskingTerms | None = None
+    """How updates are masked; None: they are not."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -75,6 +87,15 @@ class Train(Down):
     upload_within: float
     quality: bool = False
     """Whether updates end with the declared quality sums."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Secure(Down):
+    """One message of secure aggregation, or where to fetch it."""
+
+    round_id: bytes
+    message: bytes = b""
+    blob: BlobInfo | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -165,6 +186,12 @@ class Envelope:
     """SHA-256 of the envelope's bytes: the key of a partial upload."""
     duplicate_clients: bool = False
     """A client is named twice."""
+    masked: bool = False
+    """A worker's fold under its masks; its weights are 0, for they are inside."""
+    secure_round: bytes = b""
+    """Masked: the round id of its keys."""
+    sharers_digest: bytes = b""
+    """Masked: the set of sharers its masks were made for."""
 
     @property
     def weight(self) -> int:

@@ -29,6 +29,7 @@ from prometheus_client import (
 
 from coordinator.core.state import Fate, Phase
 from coordinator.errors import CoordinatorError, Reason
+from coordinator.secure_metrics import SecureMetrics
 
 PREFIX = "ssd_coordinator_"
 CONTENT_TYPE = CONTENT_TYPE_LATEST
@@ -86,6 +87,7 @@ class CoordinatorMetrics:
         self._create_traffic()
         self._create_model()
         self._create_process(build)
+        self.secure = SecureMetrics(self._counter, self._gauge, self._histogram)
 
     def _counter(self, name: str, text: str, labels: tuple[str, ...] = ()) -> Counter:
         return Counter(PREFIX + name, text, labels, registry=self.registry)
@@ -148,11 +150,6 @@ class CoordinatorMetrics:
             "messages_throttled",
             "Times a worker's control stream was left unread for a while because it was too fast.",
         )
-        self._doors = self._counter(
-            "connections_cut", "Connections that made room for newer ones: too many at once.", ("port",)
-        )
-        for port in ("enrolment", "http"):
-            self._doors.labels(port)
         self._bytes = self._counter("transfer_bytes", "Model and update bytes.", ("direction",))
         for direction in ("up", "down"):
             self._bytes.labels(direction)
@@ -312,10 +309,6 @@ class CoordinatorMetrics:
     def throttled(self) -> None:
         """A worker sends faster than `limits.messages_per_second`."""
         self._throttled.inc()
-
-    def connection_cut(self, port: str) -> None:
-        """One too many. `port` is `enrolment` or `http`; of the main port gRPC counts nothing."""
-        self._doors.labels(port).inc()
 
     def client_failed(self, reason: str) -> None:
         """A worker reported a failure; its reason is a stranger's word."""

@@ -31,4 +31,3 @@ def obstacles(declaration: Declaration, mode: Mode, secure_aggregation: str) -> 
             f"method {declaration.method} looks at single clients' values ({', '.join(names)}), which secure"
             " aggregation never shows: set secure_aggregation.level = off, or choose another method"
         )
-    yield "this version has no secure aggregation yet: set secure_aggregation.level = off"

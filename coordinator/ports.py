@@ -184,8 +184,18 @@ class Store(Protocol):
         """Behaviour: refuses if another attempt is open or closed-but-uncommitted."""
         ...
 
-    def close_attempt(self, round_number: int, attempt: int, accepted: Sequence[str]) -> None:
-        """Behaviour: journals the accepted set. Refuses unless the attempt is open (or closed with the same set)."""
+    def close_attempt(
+        self, round_number: int, attempt: int, accepted: Sequence[str], secure_sum: bytes = b""
+    ) -> None:
+        """Behaviour: journals the accepted set. Refuses unless the attempt is open (or closed with the same set).
+
+        `secure_sum`, unless empty, is where the opening of a masked sum stands, journaled with the set; of a closed
+        attempt it replaces what was kept before.
+        """
+        ...
+
+    def secure_sum(self, round_number: int, attempt: int) -> bytes:
+        """What `close_attempt` last kept for an attempt in flight; empty if nothing. Gone with commit or abandon."""
         ...
 
     def abandon_attempt(self, round_number: int, attempt: int, reason: str, now: float) -> None: ...

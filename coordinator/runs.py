@@ -21,6 +21,7 @@ from coordinator.errors import ConfigInvalid, MethodRefused
 from coordinator.obstacles import obstacles
 from coordinator.ports import (
     ArtefactRecord,
+    AttemptRecord,
     BlobInfo,
     Blobs,
     Clock,
@@ -29,12 +30,15 @@ from coordinator.ports import (
     Store,
     VersionRecord,
 )
+from coordinator.secure_rounds import SecureSettings
 from ssd.codec import Encoding
 from ssd.declaration import Declaration, DeclarationError
 from ssd.digest import byte_view, canonical_json
 from ssd.fixed_point import OverflowRisk
 from ssd.folding import FoldConfigError, FoldPlan
 from ssd.scaling import block_size
+from ssd.secagg.graph import Level
+from ssd.secagg.numbers import MaskedPlan
 
 SCRATCH_PREFIX = "init-"
 """Directories in the state directory that hold what the method host makes for version 0; removed at start."""
@@ -57,13 +61,16 @@ def policy_of(config: CoordinatorConfig) -> RoundPolicy:
         max_client_failures=section.max_client_failures,
         expected_clients=None if config.run.clients else config.run.expected_clients,
         named_clients=config.run.clients,
+        min_participants=0
+        if config.secure_aggregation.level == "off"
+        else config.secure_aggregation.min_participants,
     )
 
 
 def settings_of(config: CoordinatorConfig) -> Settings:
     """The driver's settings."""
     return Settings(
-        update_encoding=config.wire.update_encoding,
+        update_encoding=update_encoding(config).value,
         delta_encoding=config.wire.delta_encoding,
         max_cohort=max_cohort(config),
         max_client_weight=config.limits.max_client_weight,
@@ -78,6 +85,35 @@ def settings_of(config: CoordinatorConfig) -> Settings:
         stop_when_finished=config.run.when_done == "exit",
         min_free_bytes=config.limits.min_free_bytes,
         staging_bytes_per_worker=config.limits.staging_bytes_per_worker,
+        secure=secure_settings(config),
+        transcripts=config.secure_aggregation.transcript,
+    )
+
+
+def update_encoding(config: CoordinatorConfig) -> Encoding:
+    """Of updates as they leave a client. Under secure aggregation they never leave their host: nothing is saved."""
+    if config.secure_aggregation.level != "off":
+        return Encoding.FLOAT32
+    return Encoding(config.wire.update_encoding)
+
+
+def secure_settings(config: CoordinatorConfig) -> SecureSettings | None:
+    """What the driver needs for secure aggregation; None: it is off."""
+    section = config.secure_aggregation
+    if section.level == "off":
+        return None
+    return SecureSettings(
+        level=Level(section.level),
+        ring_bits=section.ring_bits,
+        clip=section.clip,
+        max_client_weight=min(section.max_client_weight, config.limits.max_client_weight),
+        max_cohort=max_cohort(config),
+        min_participants=section.min_participants,
+        assumed_corrupt=section.assumed_corrupt,
+        tolerated_dropout=section.tolerated_dropout,
+        phase_seconds=section.phase_seconds,
+        threads=section.threads,
+        elastic=config.run.mode == "elastic",
     )
 
 
@@ -106,10 +142,10 @@ def plan_of(declaration: Declaration, config: CoordinatorConfig) -> FoldPlan:
         ConfigInvalid: the caps could overflow a sum.
     """
     try:
-        plan, _ = (
+        plan, measuring = (
             FoldPlan.create(
                 declaration,
-                Encoding(config.wire.update_encoding),
+                update_encoding(config),
                 max_cohort(config),
                 config.limits.max_client_weight,
                 quality=quality,
@@ -117,11 +153,20 @@ def plan_of(declaration: Declaration, config: CoordinatorConfig) -> FoldPlan:
             # Whether rounds measure quality may change with a restart: those must not overflow either.
             for quality in (False, True)
         )
-        return plan
     except (OverflowRisk, FoldConfigError) as error:
         raise ConfigInvalid(
             f"the sums of this run could overflow: {error}. Lower limits.max_client_weight or round.cohort_size."
         ) from error
+    secure = secure_settings(config)
+    if secure is not None:
+        try:
+            MaskedPlan.create(measuring, secure.numbers)
+        except (OverflowRisk, FoldConfigError) as error:
+            raise ConfigInvalid(
+                f"the masked sums of this run could wrap around: {error}. Lower secure_aggregation.max_client_weight or"
+                " round.cohort_size, or raise secure_aggregation.ring_bits."
+            ) from error
+    return plan
 
 
 async def create_run(
@@ -225,6 +270,8 @@ def restore(config: CoordinatorConfig, declaration: Declaration, store: Store, c
     now = clock.monotonic()
     after = deadline_after(policy, ())
     closed = newest.outcome == "closed"
+    if policy.secure:
+        return _restore_masked(replace(state, attempts_made=made), newest, now)
     members = newest.accepted if closed else [c for c in newest.cohort if c not in state.revoked]
     attempt = Attempt(
         round=newest.round,
@@ -236,3 +283,21 @@ def restore(config: CoordinatorConfig, declaration: Declaration, store: Store, c
         restored=closed,
     )
     return replace(state, attempts_made=made, attempt=attempt, phase=Phase.TRAINING)
+
+
+def _restore_masked(state: RunState, newest: AttemptRecord, now: float) -> RunState:
+    """With a journaled set the opening of its sum goes on; without, the attempt's keys were lost with the process."""
+    closed = newest.outcome == "closed"
+    members = tuple(sorted(newest.accepted if closed else newest.cohort))
+    attempt = Attempt(
+        round=newest.round,
+        number=newest.attempt,
+        cohort=members,
+        goal=len(members),
+        opened_at=now,
+        deadline_at=None,
+        accepted=frozenset(members) if closed else frozenset(),
+        closed=closed,
+        doomed="" if closed else "coordinator_restarted: its keys were lost with the process",
+    )
+    return replace(state, attempt=attempt, phase=Phase.UNMASKING if closed else Phase.TRAINING)

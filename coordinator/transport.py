@@ -60,6 +60,11 @@ class Transport:
             self.http = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             self._load_http()
 
+    @property
+    def federation(self) -> str | None:
+        """Whose certificates count; None: no TLS."""
+        return None if self._own is None else self._own.current.subject.federation
+
     def credentials(self) -> grpc.ServerCredentials | None:
         """For one port; None: no TLS."""
         return None if self._own is None else self._own.credentials()

@@ -70,9 +70,22 @@ class Addressing:
 
 
 def check_envelope(
-    state: RunState, addressing: Addressing, plan: FoldPlan, session: Session, envelope: Envelope
+    state: RunState,
+    addressing: Addressing,
+    plan: FoldPlan,
+    session: Session,
+    envelope: Envelope,
+    masked_nbytes: int | None = None,
 ) -> None:
     """Refuse an upload before a byte of its body is taken.
+
+    Args:
+        state: the run's.
+        addressing: what it must say.
+        plan: of the present round.
+        session: whose upload it is.
+        envelope: what it says.
+        masked_nbytes: the length of a masked upload; None: the run has no secure aggregation.
 
     Raises:
         ClientFault: the first thing that is wrong; nothing changed.
@@ -81,6 +94,14 @@ def check_envelope(
         raise ClientFault(Reason.WRONG_RUN, f"this coordinator works on run {addressing.run_id}")
     if envelope.spec_digest != addressing.spec_digest:
         raise ClientFault(Reason.WRONG_SPEC, "the body is laid out by another parameter spec than this run's")
+    if masked_nbytes is not None and not envelope.masked:
+        raise ClientFault(
+            Reason.SECURE_AGGREGATION_REQUIRED, "this run takes updates under masks only, none in the clear"
+        )
+    if masked_nbytes is None and envelope.masked:
+        raise ClientFault(
+            Reason.MALFORMED_MESSAGE, "this run has no secure aggregation, masks would not cancel"
+        )
     if envelope.round < 1 or envelope.round > state.round:
         raise ClientFault(
             Reason.WRONG_ROUND, f"round {envelope.round} has not begun; the run is at round {state.round}"
@@ -102,13 +123,13 @@ def check_envelope(
     if envelope.task_digest != addressing.task_digest:
         raise ClientFault(Reason.WRONG_TASK, "the update answers another task than this round's")
     _check_clients(state, plan, session, envelope)
-    _check_size(plan, envelope)
+    _check_size(plan, envelope, masked_nbytes)
 
 
 def _check_clients(state: RunState, plan: FoldPlan, session: Session, envelope: Envelope) -> None:
     attempt = state.attempt
     assert attempt is not None
-    if not envelope.clients or (len(envelope.clients) != 1 and not envelope.fold):
+    if not envelope.clients or (len(envelope.clients) != 1 and not (envelope.fold or envelope.masked)):
         raise ClientFault(Reason.MALFORMED_MESSAGE, "an update names exactly one client, a fold at least one")
     if envelope.fold and plan.declaration.collects:
         raise ClientFault(
@@ -129,15 +150,20 @@ def _check_clients(state: RunState, plan: FoldPlan, session: Session, envelope: 
             )
         if client in attempt.accepted:
             raise ClientFault(Reason.DUPLICATE, f"client {client} is in this round's sum already")
-        if not 1 <= weight <= plan.max_client_weight:
+        if not envelope.masked and not 1 <= weight <= plan.max_client_weight:
             raise ClientFault(
                 Reason.WEIGHT_OUT_OF_RANGE,
                 f"client {client} claims weight {weight}; 1 to {plan.max_client_weight} is allowed",
             )
 
 
-def _check_size(plan: FoldPlan, envelope: Envelope) -> None:
-    if envelope.fold:
+def _check_size(plan: FoldPlan, envelope: Envelope, masked_nbytes: int | None) -> None:
+    if envelope.masked:
+        if envelope.body_size != masked_nbytes:
+            raise ClientFault(
+                Reason.WRONG_LENGTH, f"a masked upload has {masked_nbytes} bytes, not {envelope.body_size}"
+            )
+    elif envelope.fold:
         if not 0 < envelope.body_size <= plan.max_fold_nbytes:
             raise ClientFault(
                 Reason.WRONG_LENGTH,
@@ -213,6 +239,8 @@ class Upload:
             ClientFault: with the content's fault as reason.
         """
         envelope = self.envelope
+        if envelope.masked:
+            return  # Nobody can see into it; its chunks fit their digests, and the opened sum is checked.
         try:
             if envelope.fold:
                 check_fold(plan, self.body.view(), envelope.weight, len(envelope.clients))

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from coordinator.catalogue import Catalogue
 from coordinator.core.registry import Claim, HeldFate, held_fate
 from coordinator.logs import event as log_event
-from coordinator.messages import Welcome
+from coordinator.messages import MaskingTerms, Welcome
 from coordinator.metrics import CoordinatorMetrics
 from coordinator.ports import RunRecord
 from ssd.declaration import Declaration
@@ -29,6 +29,8 @@ class Terms:
     delta_encoding: str
     heartbeat_seconds: float
     data_endpoints: tuple[str, ...]
+    max_upload_bytes: int
+    masking: MaskingTerms | None = None
 
 
 def welcome(
@@ -59,9 +61,10 @@ def welcome(
         delta_encoding=terms.delta_encoding,
         max_cohort=terms.plan.max_cohort,
         max_client_weight=terms.plan.max_client_weight,
-        max_upload_bytes=max(terms.plan.update_nbytes, terms.plan.max_fold_nbytes),
+        max_upload_bytes=terms.max_upload_bytes,
         version=catalogue.offer(),
         individual_updates=terms.declaration.collects,
+        masking=terms.masking,
     )
 
 

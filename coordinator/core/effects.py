@@ -73,6 +73,15 @@ class AnswerUpload(Effect):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class OpenSum(Effect):
+    """Secure aggregation. Persist: the accepted set and who uploaded. Then ask for what opens their sum."""
+
+    round: int
+    attempt: int
+    accepted: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class CloseAndCommit(Effect):
     """Persist: the accepted set. Then make, persist and announce the next version."""
 

@@ -73,6 +73,44 @@ class ClientFailed(Event):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class SharersFixed(Event):
+    """Secure aggregation: the participants have exchanged keys; only these clients' workers can still upload."""
+
+    round: int
+    attempt: int
+    clients: tuple[str, ...]
+    fewest_uploads: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SumAborted(Event):
+    """Secure aggregation: this attempt's sum will never be opened, and nobody revealed anything."""
+
+    round: int
+    attempt: int
+    reason: str
+    halt: bool = False
+    """Whether another attempt would fare no better before the operator has done something."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SumOpened(Event):
+    """Secure aggregation: the sum over the journaled set is open."""
+
+    round: int
+    attempt: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class UnmaskingStuck(Event):
+    """Secure aggregation: shares were asked for and the sum cannot be opened; no other set may be."""
+
+    round: int
+    attempt: int
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class VersionCommitted(Event):
     """The commit asked for is durable."""
 

@@ -40,6 +40,13 @@ class RoundPolicy:
     """More are refused: a disjoint allocation has no dimensions left for them."""
     named_clients: tuple[str, ...] = ()
     """Clients known at run creation; their index is their rank in the sorted list."""
+    min_participants: int = 0
+    """Secure aggregation: no sum is over fewer workers; 0: updates are not masked."""
+
+    @property
+    def secure(self) -> bool:
+        """Whether updates come masked, one upload a worker, and only their sum is opened."""
+        return self.min_participants > 0
 
 
 QUANTILE_MARGIN = 1.5

@@ -9,8 +9,11 @@ Rules it keeps:
 - Reproducible mode: a cohort is over all registered clients, closes when every one of them is accepted, never
   by time. Elastic mode: over connected clients, closes at the goal, or at the deadline with enough updates.
 - A restored attempt (its accepted set was journaled before a crash) closes with exactly that set or not at all.
+- Under secure aggregation a worker uploads once in an attempt, and from UNMASKING on the set never changes
+  (`coordinator.core.unmasking`).
 
     WAITING --enough clients--> TRAINING --all, goal or deadline--> COMMITTING --durable--> WAITING | PAUSED | ...
+                                    \--(secure aggregation)--> UNMASKING --sum open--^
        ^                           |  \--a client fails for good--> HALTED --resume--> TRAINING
        |                           |     COMMITTING --a commit fails--> HALTED --resume--> COMMITTING
        +----- abandoned -----------+
@@ -24,7 +27,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import replace
 
-from coordinator.core import cohort, effects, events
+from coordinator.core import cohort, effects, events, unmasking
 from coordinator.core.effects import Effect
 from coordinator.core.policy import QUANTILE_WINDOW, Mode
 from coordinator.core.state import Attempt, Fate, Phase, RunState
@@ -52,13 +55,21 @@ def step(state: RunState, event: events.Event) -> Step:
             hosts = {client: worker for client, worker in state.hosts.items() if worker != event.worker}
             state = replace(state, hosts=hosts)
         case events.ClientRevoked():
-            state = _revoke(state, event)
+            state = unmasking.revoked(state, _revoke(state, event), event)
         case events.ClientsGiven():
             state = _give(state, event)
         case events.UploadVerified():
             state = _take_upload(state, event, out)
         case events.ClientFailed():
             state = _count_failure(state, event)
+        case events.SharersFixed():
+            state = unmasking.sharers_fixed(state, event)
+        case events.SumAborted():
+            state = unmasking.aborted(state, event, out)
+        case events.SumOpened():
+            state = unmasking.opened(state, event, out)
+        case events.UnmaskingStuck():
+            state = unmasking.stuck(state, event, out)
         case events.VersionCommitted():
             state = _committed(state, event)
         case events.CommitFailed():
@@ -116,7 +127,7 @@ def _revoke(state: RunState, event: events.ClientRevoked) -> RunState:
     attempt = state.attempt
     # In the committing phase the set is journaled: the revoked client's update stays in this last sum.
     # A journaled set commits as it is or not at all: see `_close_if_due`.
-    if attempt is None or attempt.restored or state.phase is Phase.COMMITTING:
+    if attempt is None or attempt.restored or attempt.closed or state.phase is Phase.COMMITTING:
         return state
     if not attempt.wants(event.client):
         return state
@@ -145,9 +156,12 @@ def _take_upload(state: RunState, event: events.UploadVerified, out: list[Effect
     out.append(effects.FoldUpload(upload=event.upload))
     out.append(effects.AnswerUpload(upload=event.upload, fate=Fate.ACCEPTED))
     took = event.now - attempt.opened_at
+    attempt = replace(attempt, accepted=attempt.accepted | frozenset(event.clients))
+    if state.policy.secure:
+        attempt = unmasking.uploaded(state, attempt, event.worker)
     return replace(
         state,
-        attempt=replace(attempt, accepted=attempt.accepted | frozenset(event.clients)),
+        attempt=attempt,
         report_seconds=(*state.report_seconds, took)[-QUANTILE_WINDOW:],
     )
 
@@ -158,9 +172,9 @@ def _refusal(state: RunState, event: events.UploadVerified) -> tuple[Fate, Reaso
         return Fate.DISCARDED, Reason.TOO_LATE
     if attempt.number != event.attempt:
         return Fate.DISCARDED, Reason.STALE_ATTEMPT
-    if state.phase not in (Phase.TRAINING, Phase.HALTED):
+    if state.phase not in (Phase.TRAINING, Phase.HALTED) or attempt.closed or attempt.doomed:
         return Fate.DISCARDED, Reason.TOO_LATE
-    if any(client in attempt.accepted for client in event.clients):
+    if event.worker in attempt.uploaders or any(client in attempt.accepted for client in event.clients):
         return Fate.DISCARDED, Reason.DUPLICATE
     if any(client not in state.clients for client in event.clients):
         return Fate.REJECTED, Reason.CLIENT_REVOKED
@@ -241,9 +255,12 @@ def _resume(state: RunState, now: float, out: list[Effect]) -> RunState:
         attempt = state.attempt
         if attempt is None:
             return replace(state, phase=Phase.WAITING, waiting_since=now, retry_at=None)
+        if attempt.closed:
+            return unmasking.again(state, attempt, out)
         attempt = replace(attempt, failures={}, retry_at={})
         state = replace(state, phase=Phase.TRAINING, attempt=attempt)
-        _send_train(state, attempt, [c for c in attempt.cohort if attempt.wants(c)], now, out)
+        if not attempt.doomed:
+            _send_train(state, attempt, [c for c in attempt.cohort if attempt.wants(c)], now, out)
     return state
 
 
@@ -267,6 +284,8 @@ def _close_if_due(state: RunState, now: float, out: list[Effect]) -> RunState:
     if attempt is None:
         return state
     accepted = len(attempt.accepted)
+    if attempt.doomed:
+        return _abandon(state, attempt, attempt.doomed, now, out)
     if attempt.restored and not set(attempt.cohort) - attempt.accepted <= state.clients:
         return _abandon(state, attempt, "a client of the journaled set was revoked", now, out)
     if _insists(state, attempt):
@@ -277,7 +296,7 @@ def _close_if_due(state: RunState, now: float, out: list[Effect]) -> RunState:
         if attempt.deadline_at is not None and now >= attempt.deadline_at:
             return _abandon(state, attempt, "the journaled updates did not come back in time", now, out)
         return state
-    enough = accepted >= max(1, state.policy.min_updates)
+    enough = accepted >= max(1, state.policy.min_updates) and unmasking.openable(state, attempt)
     if enough and accepted >= attempt.goal:
         return _close(state, attempt, out)
     if not any(_to_train(attempt, client) for client in attempt.cohort):
@@ -295,6 +314,8 @@ def _close_if_due(state: RunState, now: float, out: list[Effect]) -> RunState:
 
 def _close(state: RunState, attempt: Attempt, out: list[Effect]) -> RunState:
     accepted = tuple(sorted(attempt.accepted))
+    if state.policy.secure:
+        return unmasking.close(state, attempt, out)
     out.append(effects.CloseAndCommit(round=attempt.round, attempt=attempt.number, accepted=accepted))
     return replace(state, phase=Phase.COMMITTING, halt_reason="")
 

@@ -16,6 +16,8 @@ class Phase(StrEnum):
     WAITING = "waiting"
     """For clients, or for the pause after an abandoned attempt."""
     TRAINING = "training"
+    UNMASKING = "unmasking"
+    """Secure aggregation: the set is journaled, its participants are asked for what opens their sum."""
     COMMITTING = "committing"
     PAUSED = "paused"
     HALTED = "halted"
@@ -51,6 +53,14 @@ class Attempt:
     """Client -> when to ask it again (reproducible mode)."""
     restored: bool = False
     """True: its accepted set was journaled before a crash; exactly these clients are collected again."""
+    closed: bool = False
+    """Secure aggregation: the accepted set is journaled and the masked uploads are on disk."""
+    uploaders: frozenset[str] = frozenset()
+    """Secure aggregation: workers whose masked upload was accepted. Each has one."""
+    fewest_uploads: int | None = None
+    """Secure aggregation: uploads a sum needs at least; None until the participants have exchanged their keys."""
+    doomed: str = ""
+    """Why it has to be abandoned; empty if it has not."""
 
     def wants(self, client: str) -> bool:
         """Whether an update of this client is still wanted."""
@@ -134,6 +144,12 @@ class RunState:
                 return short, (
                     f"round {self.round} needs {policy.cohort_size} connected clients, "
                     f"{len(self.connected())} are connected"
+                )
+            workers = len({self.hosts[client] for client in self.connected()})
+            if workers < policy.min_participants:
+                return policy.min_participants - workers, (
+                    f"secure aggregation needs {policy.min_participants} workers with clients, "
+                    f"{workers} connected"
                 )
             return 0, ""
         if policy.expected_clients is not None and not self.indexes:

@@ -16,12 +16,14 @@ from ssd_proto.v1 import tensor_pb2 as tensor_pb
 
 BUILD = "ssd-federated/0.1.0"
 DIGEST_BYTES = 32
+ROUND_ID_BYTES = 16
 
 _HELD = {
     HeldFate.KEEP: pb.HeldFate.FATE_KEEP,
     HeldFate.COMMITTED: pb.HeldFate.FATE_COMMITTED,
     HeldFate.DISCARDED: pb.HeldFate.FATE_DISCARDED,
 }
+_KINDS = (pb.Envelope.KIND_UPDATE, pb.Envelope.KIND_FOLD, pb.Envelope.KIND_MASKED)
 _FATE = {
     Fate.ACCEPTED: pb.Verdict.FATE_ACCEPTED,
     Fate.REJECTED: pb.Verdict.FATE_REJECTED,
@@ -80,8 +82,10 @@ def envelope_of(envelope: pb.Envelope) -> m.Envelope:
     Raises:
         ClientFault: malformed_message, if it cannot be one.
     """
-    if envelope.kind not in (pb.Envelope.KIND_UPDATE, pb.Envelope.KIND_FOLD):
+    if envelope.kind not in _KINDS:
         raise ClientFault(Reason.MALFORMED_MESSAGE, "the envelope names no kind of upload")
+    masked = envelope.kind == pb.Envelope.KIND_MASKED
+    _check_masked(envelope, masked)
     digests = envelope.chunk_digests
     if len(digests) % DIGEST_BYTES:
         raise ClientFault(Reason.MALFORMED_MESSAGE, "chunk digests are 32 bytes each")
@@ -102,7 +106,22 @@ def envelope_of(envelope: pb.Envelope) -> m.Envelope:
         ),
         digest=hashlib.sha256(envelope.SerializeToString(deterministic=True)).hexdigest(),
         duplicate_clients=len(weights) != len(envelope.clients),
+        masked=masked,
+        secure_round=envelope.secure_round,
+        sharers_digest=envelope.sharers_digest,
     )
+
+
+def _check_masked(envelope: pb.Envelope, masked: bool) -> None:
+    """What only masked uploads have, they have; raises ClientFault otherwise."""
+    lengths = (len(envelope.secure_round), len(envelope.sharers_digest))
+    if lengths != ((ROUND_ID_BYTES, DIGEST_BYTES) if masked else (0, 0)):
+        raise ClientFault(
+            Reason.MALFORMED_MESSAGE,
+            f"a masked upload names its round id ({ROUND_ID_BYTES} bytes) and its sharers ({DIGEST_BYTES}), others none",
+        )
+    if masked and any(each.weight for each in envelope.clients):
+        raise ClientFault(Reason.MALFORMED_MESSAGE, "weights of a masked upload are inside it, not in clear")
 
 
 def _seconds(claimed: float) -> float:
@@ -153,6 +172,13 @@ def down(message: m.Down) -> pb.CoordinatorMessage:
             return pb.CoordinatorMessage(
                 drain=pb.Drain(reason=message.reason, reconnect_after_seconds=message.reconnect_after)
             )
+        case m.Secure():
+            blob = None if message.blob is None else blob_ref(message.blob)
+            return pb.CoordinatorMessage(
+                secure_aggregation=pb.SecureAggregation(
+                    round_id=message.round_id, message=message.message, blob=blob
+                )
+            )
         case m.RunChanged():
             return pb.CoordinatorMessage(
                 run_changed=pb.RunChanged(reason=message.reason, finished=message.finished)
@@ -182,7 +208,13 @@ def _welcome(message: m.Welcome) -> pb.Welcome:
         build=BUILD,
         version=version_message(message.version),
         individual_updates=message.individual_updates,
+        secure_aggregation_level="off" if message.masking is None else message.masking.level,
+        masking=None if message.masking is None else _masking(message.masking),
     )
+
+
+def _masking(terms: m.MaskingTerms) -> pb.Masking:
+    return pb.Masking(ring_bits=terms.ring_bits, clip=terms.clip, max_client_weight=terms.max_client_weight)
 
 
 def _evaluate(message: m.Evaluate) -> pb.Evaluate:

@@ -175,6 +175,11 @@ class FederationServicer:
             case "clients_changed":
                 clients = convert.hosted_clients(message.clients_changed.clients)
                 await self._driver.attendance.change_clients(session, clients)
+            case "secure_aggregation":
+                secure = message.secure_aggregation
+                if secure.HasField("blob"):
+                    raise ClientFault(Reason.MALFORMED_MESSAGE, "blobs go down only")
+                await self._driver.attendance.secure_message(session, secure.round_id, secure.message)
             case None:
                 raise ClientFault(Reason.MALFORMED_MESSAGE, "an empty message")
             case _:
@@ -191,7 +196,7 @@ class FederationServicer:
             assert task is not None
             if len(session.fetches) >= (most := self._limits.fetches_per_worker):
                 raise ClientFault(Reason.NO_ROOM, f"{most} fetches of this session are under way")
-            reader = self._driver.open_blob(checked.digest)
+            reader = self._driver.open_blob(checked.digest, session)
             # A reader that never reads is cut off with its session.
             session.fetches.add(task)
             try:

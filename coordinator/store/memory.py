@@ -27,6 +27,7 @@ class _Run:
     attempts: dict[tuple[int, int], AttemptRecord] = field(default_factory=dict)
     """In the order they were opened."""
     evaluations: dict[int, Mapping[str, float]] = field(default_factory=dict)
+    secure_sums: dict[tuple[int, int], bytes] = field(default_factory=dict)
 
 
 class MemoryStore:
@@ -185,17 +186,28 @@ class MemoryStore:
                 self._changing("open_attempt")
                 run.attempts[attempt.round, attempt.attempt] = attempt
 
-    def close_attempt(self, round_number: int, attempt: int, accepted: Sequence[str]) -> None:
+    def close_attempt(
+        self, round_number: int, attempt: int, accepted: Sequence[str], secure_sum: bytes = b""
+    ) -> None:
         """See `coordinator.ports.Store`."""
         with self._lock:
             run = self._active()
             names = rules.accepted_set(accepted)
             found = run.attempts.get((round_number, attempt))
-            if not rules.check_close(found, round_number, attempt, names):
+            closed = rules.check_close(found, round_number, attempt, names)
+            if not closed or secure_sum:
                 self._changing("close_attempt")
+            if secure_sum and found is not None and found.outcome in rules.IN_FLIGHT:
+                run.secure_sums[round_number, attempt] = bytes(secure_sum)
+            if not closed:
                 run.attempts[round_number, attempt] = replace(
                     run.attempts[round_number, attempt], outcome="closed", accepted=names
                 )
+
+    def secure_sum(self, round_number: int, attempt: int) -> bytes:
+        """See `coordinator.ports.Store`."""
+        with self._lock:
+            return self._runs[-1].secure_sums.get((round_number, attempt), b"") if self._runs else b""
 
     def abandon_attempt(self, round_number: int, attempt: int, reason: str, now: float) -> None:
         """See `coordinator.ports.Store`."""
@@ -207,6 +219,7 @@ class MemoryStore:
                 run.attempts[round_number, attempt] = replace(
                     run.attempts[round_number, attempt], outcome="abandoned", reason=reason, closed_at=now
                 )
+                run.secure_sums.pop((round_number, attempt), None)
 
     def commit(self, version: VersionRecord, now: float) -> None:
         """See `coordinator.ports.Store`."""
@@ -221,6 +234,7 @@ class MemoryStore:
             run.versions.append(replace(version, committed_at=now, retained=True))
             run.chain.append(chain.link(run.chain[-1], version, closed.accepted))
             run.attempts[version.round, version.attempt] = replace(closed, outcome="committed", closed_at=now)
+            run.secure_sums.pop((version.round, version.attempt), None)
             for client in closed.accepted:
                 run.included[client] = (version.round, run.included.get(client, (0, 0))[1] + 1)
 

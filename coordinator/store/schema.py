@@ -106,7 +106,17 @@ CREATE TABLE chain (
     FOREIGN KEY (run_id, number) REFERENCES versions (run_id, number)
 ) WITHOUT ROWID;
 """
-_STEPS = (_JOURNAL, _TRUST, _BINDINGS, _CHAIN)
+_SECURE_SUMS = """
+CREATE TABLE secure_sums (
+    run_id TEXT NOT NULL,
+    round INTEGER NOT NULL,
+    attempt INTEGER NOT NULL,
+    state BLOB NOT NULL,
+    PRIMARY KEY (run_id, round, attempt),
+    FOREIGN KEY (run_id, round, attempt) REFERENCES attempts (run_id, round, attempt)
+) WITHOUT ROWID;
+"""
+_STEPS = (_JOURNAL, _TRUST, _BINDINGS, _CHAIN, _SECURE_SUMS)
 """What brings a database from each version to the next; an empty file takes them all."""
 
 SCHEMA_VERSION = len(_STEPS)

@@ -194,18 +194,44 @@ class SqliteStore(SqliteBindings):
                 (run_id, attempt.round, attempt.attempt, records.attempt_text(attempt)),
             )
 
-    def close_attempt(self, round_number: int, attempt: int, accepted: Sequence[str]) -> None:
+    def close_attempt(
+        self, round_number: int, attempt: int, accepted: Sequence[str], secure_sum: bytes = b""
+    ) -> None:
         """See `coordinator.ports.Store`."""
         with self._transaction("journaling the accepted set") as db:
             run_id = self._active_id()
             names = rules.accepted_set(accepted)
-            if rules.check_close(self._attempt(run_id, round_number, attempt), round_number, attempt, names):
+            found = self._attempt(run_id, round_number, attempt)
+            closed = rules.check_close(found, round_number, attempt, names)
+            if secure_sum and found is not None and found.outcome in rules.IN_FLIGHT:
+                db.execute(
+                    "INSERT OR REPLACE INTO secure_sums (run_id, round, attempt, state) VALUES (?, ?, ?, ?)",
+                    (run_id, round_number, attempt, secure_sum),
+                )
+            if closed:
                 return
             db.execute(
                 "UPDATE attempts SET outcome = 'closed', accepted = ? "
                 "WHERE run_id = ? AND round = ? AND attempt = ?",
                 (records.names_text(names), run_id, round_number, attempt),
             )
+
+    def secure_sum(self, round_number: int, attempt: int) -> bytes:
+        """See `coordinator.ports.Store`."""
+        rows = self._rows(
+            "SELECT state FROM secure_sums WHERE run_id = ? AND round = ? AND attempt = ?",
+            self._run_id(),
+            round_number,
+            attempt,
+        )
+        return bytes(rows[0][0]) if rows else b""
+
+    @staticmethod
+    def _drop_secure_sum(db: sqlite3.Connection, run_id: str, round_number: int, attempt: int) -> None:
+        db.execute(
+            "DELETE FROM secure_sums WHERE run_id = ? AND round = ? AND attempt = ?",
+            (run_id, round_number, attempt),
+        )
 
     def abandon_attempt(self, round_number: int, attempt: int, reason: str, now: float) -> None:
         """See `coordinator.ports.Store`."""
@@ -219,6 +245,7 @@ class SqliteStore(SqliteBindings):
                 "WHERE run_id = ? AND round = ? AND attempt = ?",
                 (reason, now, run_id, round_number, attempt),
             )
+            self._drop_secure_sum(db, run_id, round_number, attempt)
 
     def commit(self, version: VersionRecord, now: float) -> None:
         """See `coordinator.ports.Store`."""
@@ -236,6 +263,7 @@ class SqliteStore(SqliteBindings):
                 "WHERE run_id = ? AND round = ? AND attempt = ?",
                 (now, run_id, version.round, version.attempt),
             )
+            self._drop_secure_sum(db, run_id, version.round, version.attempt)
             db.executemany(
                 "INSERT INTO members (run_id, client, last_committed_round, rounds_included) VALUES (?, ?, ?, 1) "
                 "ON CONFLICT (run_id, client) DO UPDATE SET "

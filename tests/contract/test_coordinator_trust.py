@@ -200,7 +200,16 @@ class TestSqlite:
         journal.register_clients(["a"], 1.0)
         journal.close()
         db = sqlite3.connect(tmp_path / "state.sqlite3")
-        for table in ("join_tokens", "certificates", "revocations", "bindings", "granted_workers", "chain"):
+        later = (
+            "join_tokens",
+            "certificates",
+            "revocations",
+            "bindings",
+            "granted_workers",
+            "chain",
+            "secure_sums",
+        )
+        for table in later:
             db.execute(f"DROP TABLE {table}")
         db.execute("UPDATE schema_version SET version = 1")
         db.commit()

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from coordinator.aggregation import VersionMaker
 from coordinator.clock import SystemClock
@@ -28,6 +29,7 @@ from ssd.declaration import Declaration
 from ssd.digest import canonical_json
 from ssd.methods.registry import load
 from ssd.spec import model_digest
+from ssd.trust.participants import Registry
 
 
 def driver(
@@ -36,21 +38,38 @@ def driver(
     *,
     proven: bool = False,
     trust: TrustStore | None = None,
+    clients: tuple[str, ...] = ("a", "b"),
+    changes: Mapping[str, Mapping[str, Any]] | None = None,
+    blobs: MemoryBlobs | None = None,
+    participants: Registry | None = None,
     **evaluation: int,
 ) -> Driver:
-    """A driver of two clients; `proven`: as under TLS, where workers prove their names."""
-    config = CoordinatorConfig.model_validate(
-        {
-            "coordinator": {"state_dir": tmp_path},
-            "transport": {"insecure": True},
-            "run": {"mode": "reproducible", "rounds": 2, "clients": ("a", "b")},
-            "round": {"cohort_size": 2},
-            "limits": {"min_free_bytes": 0},
-            "evaluation": evaluation or {"every": 0},
-            "method": {"name": "synthetic", "config": {"parameters": 64}},
-        }
-    )
-    blobs, clock = MemoryBlobs(), SystemClock()
+    """A driver of two clients; `proven`: as under TLS, where workers prove their names.
+
+    Args:
+        tmp_path: the state directory.
+        store: of an earlier driver, to go on with.
+        proven: as said.
+        trust: who was revoked.
+        clients: of the run.
+        changes: tables of the configuration that differ.
+        blobs: of an earlier driver, to go on with.
+        participants: the registry of participants, if the level is active.
+        evaluation: the table of that name.
+    """
+    tables: dict[str, Any] = {
+        "coordinator": {"state_dir": tmp_path},
+        "transport": {"insecure": True},
+        "run": {"mode": "reproducible", "rounds": 2, "clients": clients},
+        "round": {"cohort_size": len(clients)},
+        "limits": {"min_free_bytes": 0},
+        "evaluation": evaluation or {"every": 0},
+        "method": {"name": "synthetic", "config": {"parameters": 64}},
+    }
+    for table, values in (changes or {}).items():
+        tables[table] = {**tables.get(table, {}), **values}
+    config = CoordinatorConfig.model_validate(tables)
+    blobs, clock = blobs or MemoryBlobs(), SystemClock()
     method = load("synthetic", {"parameters": 64})
     declaration = method.declare()
     vector = method.initial(0, None)
@@ -70,7 +89,7 @@ def driver(
             declaration_blob=blob(canonical_json(declaration.to_json())),
             declaration_digest=declaration.digest,
         )
-        store.register_clients(["a", "b"], 0.0)
+        store.register_clients(clients, 0.0)
         store.create_run(
             run,
             VersionRecord(
@@ -102,6 +121,7 @@ def driver(
         state_dir=tmp_path,
         clock=clock,
         metrics=CoordinatorMetrics(),
+        participants=lambda: participants,
     )
 
 

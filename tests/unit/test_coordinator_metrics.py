@@ -12,6 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from coordinator.core.state import Fate, Phase
 from coordinator.errors import Reason, StorageFailed
 from coordinator.metrics import CoordinatorMetrics, Vocabulary, peak_memory_bytes
+from ssd.secagg.errors import AbortReason
 
 
 class Clock:
@@ -68,6 +69,11 @@ def exercise(metrics: CoordinatorMetrics) -> None:
     )
     metrics.quality({"quality_version": 2.0, "quality_h_uniformity_inter": 3.5})
     metrics.round_abandoned(4.0)
+    metrics.secure.phase("offered", 0.5)
+    metrics.secure.stopped(AbortReason.PARTICIPANT_LOST)
+    metrics.secure.rejected(AbortReason.UNKNOWN_SENDER)
+    metrics.secure.participants(invited=3, uploaded=2)
+    metrics.secure.opened(dropped=1, seconds=0.25)
     metrics.certificate_request("enroll", "issued")
     metrics.evaluation(3, {"knn_accuracy": 0.5, "train_uniformity": -2.0, "broken": math.nan})
     metrics.read_at_scrape(ram_used=lambda: 11, disk_used=lambda: 12, free_bytes=lambda: 13)
@@ -82,7 +88,6 @@ PROMISED = {
     "updates": ("counter", {"fate", "reason"}),
     "messages_refused": ("counter", {"call", "reason"}),
     "messages_throttled": ("counter", set()),
-    "connections_cut": ("counter", {"port"}),
     "certificate_requests": ("counter", {"call", "outcome"}),
     "transfer_bytes": ("counter", {"direction"}),
     "fold_duration_seconds": ("histogram", set()),
@@ -112,6 +117,12 @@ PROMISED = {
     "committed_timestamp_seconds": ("gauge", set()),
     "memory_peak_bytes": ("gauge", set()),
     "build_info": ("gauge", {"build", "python"}),
+    "secure_phase_duration_seconds": ("histogram", {"phase"}),
+    "secure_attempts_stopped": ("counter", {"reason"}),
+    "secure_messages_rejected": ("counter", {"reason"}),
+    "secure_participants": ("gauge", {"state"}),
+    "secure_participants_dropped": ("counter", set()),
+    "secure_unmasking_seconds": ("histogram", set()),
 }
 
 

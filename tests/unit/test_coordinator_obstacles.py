@@ -43,15 +43,15 @@ def test_vectors_by_position_want_a_reproducible_run() -> None:
 
 @pytest.mark.parametrize("level", ["passive", "active"])
 def test_secure_aggregation_hides_what_a_method_collects(level: str) -> None:
-    first, second = obstacles(declaration(hook=True, collect=True), Mode.ELASTIC, level)
-    assert "group 'encoder', statistic 'loss_sum'" in first
-    assert "secure_aggregation.level = off" in first
-    assert "no secure aggregation yet" in second
+    (found,) = obstacles(declaration(hook=True, collect=True), Mode.ELASTIC, level)
+    assert "group 'encoder', statistic 'loss_sum'" in found
+    assert "secure_aggregation.level = off" in found
 
 
-def test_there_is_no_secure_aggregation_yet() -> None:
-    (found,) = obstacles(declaration(), Mode.ELASTIC, "passive")
-    assert "no secure aggregation yet" in found
+@pytest.mark.parametrize("level", ["passive", "active"])
+def test_secure_aggregation_takes_what_only_needs_sums(level: str) -> None:
+    assert list(obstacles(declaration(), Mode.ELASTIC, level)) == []
+    assert list(obstacles(declaration(hook=True), Mode.REPRODUCIBLE, level)) == []
 
 
 @pytest.mark.parametrize(
@@ -60,7 +60,7 @@ def test_there_is_no_secure_aggregation_yet() -> None:
         (
             {"secure_aggregation": {"level": "active"}},
             {"hook": True, "collect": True},
-            r"group 'encoder'.*no secure aggregation yet",
+            r"group 'encoder'.*never shows",
         ),
         ({"run": {"expected_clients": 4}}, {"scaling": POSITION}, r"run\.mode = reproducible"),
     ],

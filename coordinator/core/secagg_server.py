@@ -1,0 +1,433 @@
+"""One attempt at a masked sum: which messages go to whom, and when a phase is over. Pure, beside the round machine.
+
+    (hosts) offer -> adverts -> roster -> shares -> deliveries -> [uploads] -> survivors [-> signatures -> proof]
+    -> reveals -> masks to take out
+
+What a message may say is the business of `ssd.secagg.aggregator`; this module knows workers, clients and time.
+Rules it keeps:
+
+- The participants are fixed when the offer goes out: the workers that host the cohort's clients.
+- A worker that went away and came back gets what it has not answered once more, byte for byte; one whose keys are
+  gone says so and is a dropout of this attempt.
+- Reproducible mode waits for everybody and gives the attempt up as soon as somebody cannot upload any more. Elastic
+  mode goes on without those that are late, as long as the thresholds allow.
+- Nothing is due to anybody that depends on a state which `SecureAttempt.state` does not yet show to be journaled: the
+  caller persists what an outcome asks for before it looks at `due` again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from ssd.secagg.aggregator import Aggregator
+from ssd.secagg.aggregator import Phase as AggregatorPhase
+from ssd.secagg.errors import Aborted, AbortReason, Rejected
+from ssd.secagg.layout import Layout
+from ssd.secagg.messages import (
+    Advert,
+    Message,
+    Offer,
+    Refusal,
+    Reveal,
+    SetSignature,
+    ShareBundle,
+    ShareDelivery,
+    decode,
+    encode,
+)
+
+HOPELESS = frozenset(
+    {
+        AbortReason.LEVEL_TOO_LOW,
+        AbortReason.POLICY_PARTICIPANTS,
+        AbortReason.POLICY_CORRUPT,
+        AbortReason.POLICY_DROPOUT,
+        AbortReason.POLICY_RING_BITS,
+        AbortReason.POLICY_WEIGHT,
+        AbortReason.POLICY_GRAPH,
+        AbortReason.NO_HEADROOM,
+        AbortReason.NO_IDENTITY,
+        AbortReason.NOT_REGISTERED,
+        AbortReason.BASE_OPENED,
+        AbortReason.CONFIG_DIFFERS,
+        AbortReason.NO_THRESHOLD,
+    }
+)
+"""Refusals that the next attempt would meet again: somebody has to change a setting first."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Outcome:
+    """What follows from an input, beside the messages that are due."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Fixed(Outcome):
+    """Keys are exchanged: these clients' workers may upload, and a sum takes so many uploads."""
+
+    clients: tuple[str, ...]
+    fewest_uploads: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Persist(Outcome):
+    """Journal `SecureAttempt.state` before anything else is sent."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Ready(Outcome):
+    """Journal `SecureAttempt.state`, then take the masks out."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Lost(Outcome):
+    """Elastic: the worker's clients cannot be in this attempt."""
+
+    worker: str
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GivenUp(Outcome):
+    """Nobody revealed anything, and this sum will never be opened."""
+
+    reason: AbortReason
+    detail: str
+    hopeless: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Stuck(Outcome):
+    """Shares were asked for, and too few can still come."""
+
+    detail: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Rules:
+    """How attempts of this run are conducted."""
+
+    elastic: bool
+    min_participants: int
+    phase_seconds: float
+    """Elastic: how long the key exchange and the signatures wait for the late."""
+
+
+MakeOffer = Callable[[int], Offer]
+"""The offer for so many participants."""
+MakeAggregator = Callable[[Offer, Sequence[str]], Aggregator]
+
+
+class SecureAttempt:
+    """The state of one attempt.
+
+    Args:
+        rules: of the run.
+        cohort: the attempt's clients.
+        make_offer: called once, when the participants are known.
+        make_aggregator: likewise.
+        now: monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        rules: Rules,
+        cohort: Sequence[str],
+        make_offer: MakeOffer,
+        make_aggregator: MakeAggregator,
+        now: float,
+    ) -> None:
+        self._rules = rules
+        self._cohort = tuple(cohort)
+        self._make_offer = make_offer
+        self._make_aggregator = make_aggregator
+        self._since = now
+        self.participants: dict[str, tuple[str, ...]] = {}
+        """Worker -> its clients of the cohort; empty until the offer goes out."""
+        self.aggregator: Aggregator | None = None
+        self.over = False
+        self._answered: dict[type, set[str]] = {
+            Advert: set(),
+            ShareBundle: set(),
+            SetSignature: set(),
+            Reveal: set(),
+        }
+        self._uploaded: set[str] = set()
+        self._refused: dict[str, Refusal] = {}
+        self._deliveries: dict[str, ShareDelivery] = {}
+        self._encoded: dict[str, bytes] = {}
+        self._asked = False
+        """Whether somebody may have been asked to reveal."""
+
+    @classmethod
+    def restored(
+        cls, rules: Rules, aggregator: Aggregator, participants: Mapping[str, tuple[str, ...]], now: float
+    ) -> SecureAttempt:
+        """An attempt whose survivor set was journaled."""
+
+        def refuse(*_: object) -> Offer:
+            raise AssertionError("the offer went out before the restart")
+
+        attempt = cls(rules, (), refuse, lambda *_: aggregator, now)
+        attempt.aggregator = aggregator
+        attempt.participants = dict(participants)
+        attempt._uploaded = set(attempt.survivors)
+        attempt._asked = aggregator.phase is not AggregatorPhase.SIGNING
+        return attempt
+
+    # ----------------------------------------------------------------------------------------------- inputs
+
+    def hosted(self, hosts: Mapping[str, str], now: float) -> list[Outcome]:
+        """Who hosts which client has changed (or is said for the first time)."""
+        if self.over:
+            return []
+        if self.aggregator is not None:
+            return self._moved(hosts)
+        if not self._rules.elastic and any(client not in hosts for client in self._cohort):
+            return []
+        found: dict[str, list[str]] = {}
+        for client in self._cohort:
+            if client in hosts:
+                found.setdefault(hosts[client], []).append(client)
+        if len(found) < self._rules.min_participants:
+            detail = (
+                f"the cohort's clients are at {len(found)} worker{'s' * (len(found) != 1)}, a sum takes at least"
+                f" {self._rules.min_participants}: one participant alone would be laid open"
+            )
+            return self._give_up(AbortReason.TOO_FEW_ADVERTS, detail, hopeless=not self._rules.elastic)
+        self.participants = {worker: tuple(clients) for worker, clients in sorted(found.items())}
+        offer = self._make_offer(len(found))
+        try:
+            self.aggregator = self._make_aggregator(offer, tuple(self.participants))
+        except Aborted as error:
+            return self._give_up(error.reason, error.detail, hopeless=error.reason in HOPELESS)
+        self._since = now
+        return []
+
+    def heard(self, worker: str, content: bytes, now: float) -> list[Outcome]:
+        """A message of a participant.
+
+        Raises:
+            Rejected: it is not taken, and why; the attempt stands as it was.
+            MalformedMessage: it is none.
+        """
+        aggregator = self.aggregator
+        if self.over or aggregator is None or worker not in self.participants:
+            raise Rejected(AbortReason.UNKNOWN_SENDER, "no participant of this attempt")
+        message = decode(content)
+        if isinstance(message, Refusal):
+            return self._refuse(worker, message, now)
+        try:
+            self._take(aggregator, worker, message)
+        except Rejected as error:
+            if not error.expelled:
+                raise
+            why = Refusal.of(error.reason, "it broke the protocol")
+            return self._refuse(worker, why, now, told=False)
+        except Aborted as error:
+            return self._give_up(error.reason, error.detail)
+        self._answered[type(message)].add(worker)
+        return self.advance(now)
+
+    def uploaded(self, worker: str) -> None:
+        """A worker's masked upload is kept and in the sum."""
+        assert self.aggregator is not None
+        self.aggregator.uploaded(worker)
+        self._uploaded.add(worker)
+
+    def close(self, now: float) -> list[Outcome]:
+        """The uploads are over: fix the survivors."""
+        assert self.aggregator is not None
+        try:
+            self.aggregator.close_uploads()
+        except Aborted as error:
+            return self._give_up(error.reason, error.detail)
+        self._since = now
+        self._asked = self.aggregator.phase is not AggregatorPhase.SIGNING
+        return [Persist(), *self.advance(now)]
+
+    def advance(self, now: float) -> list[Outcome]:
+        """Close every phase that is over at `now`."""
+        out: list[Outcome] = []
+        while not self.over and self.aggregator is not None:
+            before = self.aggregator.phase
+            try:
+                out += self._step(self.aggregator, now)
+            except Aborted as error:
+                out += self._give_up(error.reason, error.detail)
+            if self.aggregator.phase is before:
+                break
+            self._since = now
+        return out
+
+    def _fewest(self, aggregator: Aggregator) -> int:
+        assert aggregator.roster is not None
+        return max(self._rules.min_participants, Layout.of(aggregator.offer, aggregator.roster).fewest)
+
+    def _step(self, aggregator: Aggregator, now: float) -> list[Outcome]:
+        late = self._rules.elastic and now >= self._since + self._rules.phase_seconds
+        due = aggregator.complete() or late
+        match aggregator.phase:
+            case AggregatorPhase.OFFERED if due:
+                aggregator.close_adverts()
+            case AggregatorPhase.ROSTERED if due:
+                self._deliveries = aggregator.close_shares()
+                clients = [c for worker in self._deliveries for c in self.participants[worker]]
+                return [Fixed(clients=tuple(sorted(clients)), fewest_uploads=self._fewest(aggregator))]
+            case AggregatorPhase.SIGNING if aggregator.may_close() or due:
+                # Raises Aborted if they are too few.
+                aggregator.close_signatures()
+                self._asked = True
+                return [Persist()]
+            case AggregatorPhase.REVEALING if aggregator.may_close():
+                self.over = True
+                return [Ready()]
+            case AggregatorPhase.REVEALING if aggregator.complete():
+                return self._stuck()
+        return []
+
+    # --------------------------------------------------------------------------------------------- messages
+
+    def due(self, worker: str) -> list[str]:
+        """What this worker has to hear now, oldest first, by name (`content`); an answered message is due no more."""
+        aggregator = self.aggregator
+        if self.over or aggregator is None or worker not in self.participants or worker in self._refused:
+            return []
+        answered = self._answered
+        match aggregator.phase:
+            case AggregatorPhase.OFFERED if worker not in answered[Advert]:
+                return ["offer"]
+            case AggregatorPhase.ROSTERED if worker in answered[Advert] - answered[ShareBundle]:
+                return ["roster"]
+            case AggregatorPhase.UPLOADING if worker in self._deliveries and worker not in self._uploaded:
+                return ["delivery"]
+            case AggregatorPhase.SIGNING if worker in self._uploaded - answered[SetSignature]:
+                return ["survivors"]
+            case AggregatorPhase.REVEALING if worker in self._uploaded - answered[Reveal]:
+                if aggregator.proof is None:
+                    return ["survivors"]
+                return ["proof"] if worker in answered[SetSignature] else ["survivors", "proof"]
+        return []
+
+    def content(self, name: str, worker: str) -> bytes:
+        """The encoded message of that name for that worker: the same bytes whenever it is asked for."""
+        aggregator = self.aggregator
+        assert aggregator is not None
+        if name == "delivery":
+            return encode(self._deliveries[worker])
+        if name not in self._encoded:
+            message = {
+                "offer": aggregator.offer,
+                "roster": aggregator.roster,
+                "survivors": aggregator.survivors,
+                "proof": aggregator.proof,
+            }[name]
+            assert message is not None  # it was said to be due
+            self._encoded[name] = encode(message)
+        return self._encoded[name]
+
+    def may_upload(self, worker: str) -> tuple[str, ...] | None:
+        """The clients a worker may have in its masked upload; None if it may not upload now."""
+        aggregator = self.aggregator
+        if self.over or aggregator is None or aggregator.phase is not AggregatorPhase.UPLOADING:
+            return None
+        if worker not in self._deliveries or worker in self._refused:
+            return None
+        return self.participants[worker]
+
+    @property
+    def sharers_digest(self) -> bytes:
+        """What masked uploads are bound to; only while they are awaited."""
+        assert self.aggregator is not None
+        return self.aggregator.sharers_digest
+
+    @property
+    def survivors(self) -> tuple[str, ...]:
+        """Whose uploads make the sum; empty before the uploads are over."""
+        survivors = None if self.aggregator is None else self.aggregator.survivors
+        return () if survivors is None else survivors.names
+
+    @property
+    def dropped(self) -> int:
+        """Participants whose masks have to be rebuilt."""
+        sharers = None if self.aggregator is None else self.aggregator.sharers
+        return 0 if sharers is None else len(sharers.names) - len(self.survivors)
+
+    @property
+    def uploaders(self) -> frozenset[str]:
+        """Workers whose masked upload is in the sum."""
+        return frozenset(self._uploaded)
+
+    def awaited(self) -> tuple[str, list[str]]:
+        """The phase and whom it waits for; no names if it waits for nobody, or for uploads."""
+        aggregator = self.aggregator
+        if aggregator is None or self.over:
+            return "", []
+        return aggregator.phase.value, [worker for worker in self.participants if self.due(worker)]
+
+    @property
+    def wakeup(self) -> float | None:
+        """When `advance` could do something by time alone."""
+        if self.over or not self._rules.elastic or self.aggregator is None:
+            return None
+        timed = (AggregatorPhase.OFFERED, AggregatorPhase.ROSTERED, AggregatorPhase.SIGNING)
+        return self._since + self._rules.phase_seconds if self.aggregator.phase in timed else None
+
+    # ------------------------------------------------------------------------------------------------ parts
+
+    def _moved(self, hosts: Mapping[str, str]) -> list[Outcome]:
+        """A client that another worker hosts now can only be trained under other keys."""
+        if self._rules.elastic:
+            return []
+        for worker, clients in self.participants.items():
+            elsewhere = [c for c in clients if hosts.get(c, worker) != worker]
+            if elsewhere and worker not in self._uploaded:
+                return self._give_up(
+                    AbortReason.PARTICIPANT_LOST, f"client {elsewhere[0]} moved to another worker"
+                )
+        return []
+
+    @staticmethod
+    def _take(aggregator: Aggregator, worker: str, message: Message) -> None:
+        match message:
+            case Advert():
+                aggregator.advert(worker, message)
+            case ShareBundle():
+                aggregator.shares(worker, message)
+            case SetSignature():
+                aggregator.signature(worker, message)
+            case Reveal():
+                aggregator.reveal(worker, message)
+            case _:
+                raise Rejected(AbortReason.UNEXPECTED_MESSAGE, "only a coordinator says that")
+
+    def _refuse(self, worker: str, said: Refusal, now: float, *, told: bool = True) -> list[Outcome]:
+        """The worker takes no part any more, because it said so or broke the protocol."""
+        assert self.aggregator is not None
+        if worker in self._refused:
+            return []
+        self._refused[worker] = said
+        if told:
+            self.aggregator.lost(worker)
+        if worker in self._uploaded:
+            return self.advance(now)
+        reason = AbortReason(said.reason) if said.reason in set(AbortReason) else AbortReason.PARTICIPANT_LOST
+        if self._rules.elastic:
+            return [Lost(worker=worker, reason=reason.value), *self.advance(now)]
+        return self._give_up(
+            reason, f"worker {worker} refused: {said.detail[:300]}", hopeless=reason in HOPELESS
+        )
+
+    def _give_up(self, reason: AbortReason, detail: str, *, hopeless: bool = False) -> list[Outcome]:
+        self.over = True
+        if self._asked:
+            return [Stuck(detail=f"{reason.value}: {detail}")]
+        return [GivenUp(reason=reason, detail=detail, hopeless=hopeless)]
+
+    def _stuck(self) -> list[Outcome]:
+        self.over = True
+        away = [worker for worker in sorted(self._uploaded) if worker in self._refused]
+        return [
+            Stuck(detail=f"the keys of {', '.join(away)} are gone, and the others' shares do not suffice")
+        ]

@@ -1,0 +1,527 @@
+"""Secure aggregation in the driver: messages in and out, uploads, and the sum, for one attempt at a time.
+
+The pure part is `coordinator.core.secagg_server`; this module is its shell. Everything here runs between two events
+of the driver's loop. Rules it keeps:
+
+- The journal has the accepted set and the state of the opening before a participant is asked for a signature or a
+  share, and the shares before they are used.
+- A sum that shares were asked for is opened over exactly that set or not at all; only the operator goes on from there.
+- After a restart an attempt whose set was journaled goes on; any other is abandoned, for its keys belong to it alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from coordinator.core import effects, events
+from coordinator.core.secagg_server import (
+    Fixed,
+    GivenUp,
+    Lost,
+    Outcome,
+    Persist,
+    Ready,
+    Rules,
+    SecureAttempt,
+    Stuck,
+)
+from coordinator.core.state import RunState
+from coordinator.durability import Durability
+from coordinator.errors import BlobCorrupt, BlobMissing, ClientFault, Reason
+from coordinator.logs import event as log_event
+from coordinator.messages import Envelope, MaskingTerms
+from coordinator.metrics import CoordinatorMetrics
+from coordinator.ports import BlobReader, Clock, Store
+from coordinator.quality import QualityRounds
+from coordinator.secure_delivery import SecureDelivery
+from coordinator.secure_sums import SecureSum
+from coordinator.secure_transcripts import Transcripts
+from coordinator.sessions import Session, SessionTable
+from coordinator.store.spool import MaskedSpool
+from coordinator.uploads import Upload
+from ssd.digest import canonical_json
+from ssd.folding import FoldPlan, OpenedFold
+from ssd.secagg.aggregator import Aggregator
+from ssd.secagg.config_digest import config_digest
+from ssd.secagg.errors import Aborted, AbortReason, MalformedMessage, Rejected
+from ssd.secagg.graph import Level
+from ssd.secagg.messages import AbortNotice, Graph, Message, Offer, encode
+from ssd.secagg.numbers import MaskedPlan, MaskedSettings, NotConsistent
+from ssd.secagg.policy import AggregatorPolicy
+from ssd.trust.participants import Registry, RegistryRefused
+
+log = logging.getLogger(__name__)
+
+COMPLETE_UP_TO = 200
+"""Participants beyond which everybody's neighbours are a few on a ring instead of all."""
+ROUND_ID_BYTES = 16
+MILLION = 1_000_000
+WHAT_TO_DO = (
+    " No other set of updates may be opened for this version, so this round cannot be tried again. Bring back workers"
+    " of the round whose process still runs, then resume; if they are gone for good, begin a new run in another state"
+    " directory with run.warm_start set to an exported encoder"
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SecureSettings:
+    """What of the configuration concerns secure aggregation."""
+
+    level: Level
+    ring_bits: int
+    clip: float
+    max_client_weight: int
+    max_cohort: int
+    min_participants: int
+    assumed_corrupt: float
+    tolerated_dropout: float
+    phase_seconds: float
+    threads: int
+    elastic: bool
+
+    @property
+    def terms(self) -> MaskingTerms:
+        """What a worker is told when it attends."""
+        return MaskingTerms(
+            level=self.level.value,
+            ring_bits=self.ring_bits,
+            clip=self.clip,
+            max_client_weight=self.max_client_weight,
+        )
+
+    @property
+    def numbers(self) -> MaskedSettings:
+        """How updates are quantised."""
+        return MaskedSettings(
+            ring_bits=self.ring_bits,
+            clip=self.clip,
+            max_client_weight=self.max_client_weight,
+            max_cohort=self.max_cohort,
+        )
+
+    @property
+    def rules(self) -> Rules:
+        """How attempts are conducted."""
+        return Rules(
+            elastic=self.elastic, min_participants=self.min_participants, phase_seconds=self.phase_seconds
+        )
+
+
+@dataclass(kw_only=True, slots=True)
+class _Present:
+    """One attempt under way."""
+
+    round: int
+    number: int
+    round_id: bytes
+    machine: SecureAttempt
+    delivery: SecureDelivery
+    sum: SecureSum
+    accepted: tuple[str, ...] = ()
+    opened: OpenedFold | None = None
+    opened_digest: bytes = b""
+    """Empty until the sum was opened."""
+    hosts: Mapping[str, str] | None = None
+    """As last looked at."""
+    phase: str = ""
+    since: float = 0.0
+
+
+class SecureRounds:
+    """The present attempt at a masked sum, if there is one.
+
+    Args:
+        settings: of the run.
+        quality: the run's fold plans.
+        registry: the participants' registry, read anew for every attempt; None in level passive.
+        apply: the driver's way to let an event happen.
+        entropy: random bytes; `os.urandom`.
+        state_dir: where masked uploads and transcripts go.
+        transcripts: whether they are kept.
+    """
+
+    def __init__(
+        self,
+        *,
+        settings: SecureSettings,
+        quality: QualityRounds,
+        registry: Callable[[], Registry | None],
+        apply: Callable[[events.Event], Awaitable[None]],
+        store: Store,
+        durability: Durability,
+        sessions: SessionTable,
+        clock: Clock,
+        metrics: CoordinatorMetrics,
+        entropy: Callable[[int], bytes],
+        state_dir: Path,
+        transcripts: bool,
+    ) -> None:
+        self._settings = settings
+        self._quality = quality
+        self._registry = registry
+        self._apply = apply
+        self._store = store
+        self._durability = durability
+        self._sessions = sessions
+        self._clock = clock
+        self._entropy = entropy
+        self._metrics = metrics.secure
+        self._spool = MaskedSpool(state_dir / "masked")
+        self._transcripts = Transcripts(state_dir / "transcripts") if transcripts else None
+        self._plans: dict[int, MaskedPlan] = {}
+        self._present: _Present | None = None
+
+    # ------------------------------------------------------------------------------------------------- plans
+
+    @property
+    def terms(self) -> MaskingTerms:
+        """What a worker is told when it attends."""
+        return self._settings.terms
+
+    def plan(self, fold: FoldPlan) -> MaskedPlan:
+        """The layout of a masked upload of a round with this fold plan."""
+        key = id(fold)
+        if key not in self._plans:
+            self._plans[key] = MaskedPlan.create(fold, self._settings.numbers)
+        return self._plans[key]
+
+    # ---------------------------------------------------------------------------------------------- attempts
+
+    def begin(self, effect: effects.OpenAttempt, base_digest: str, task_digest: str) -> None:
+        """An attempt is durable: give it a round id of its own. Its offer goes out when its workers are known."""
+        self._spool.drop_all_but(None)
+        round_id = self._entropy(ROUND_ID_BYTES)
+        plan = self.plan(self._quality.plan(effect.round))
+
+        def offer(participants: int) -> Offer:
+            return Offer(
+                round_id=round_id,
+                level=self._settings.level,
+                model_digest=bytes.fromhex(base_digest),
+                config_digest=config_digest(plan.digest, task_digest),
+                round=effect.round,
+                attempt=effect.attempt,
+                participants=participants,
+                gamma_ppm=round(self._settings.assumed_corrupt * MILLION),
+                delta_ppm=round(self._settings.tolerated_dropout * MILLION),
+                graph=Graph.COMPLETE if participants <= COMPLETE_UP_TO else Graph.RING,
+                ring_bits=self._settings.ring_bits,
+                max_total_weight=plan.max_total_weight,
+            )
+
+        machine = SecureAttempt(
+            self._settings.rules, effect.cohort, offer, self._aggregator, self._clock.monotonic()
+        )
+        self._present = self._attempt(effect.round, effect.attempt, round_id, machine)
+
+    def _aggregator(self, offer: Offer, names: Sequence[str]) -> Aggregator:
+        try:
+            registry = self._registry()
+        except (RegistryRefused, OSError) as error:
+            raise Aborted(AbortReason.NOT_REGISTERED, f"the registry of participants: {error}") from error
+        return Aggregator(offer, names, self._policy, registry)
+
+    @property
+    def _policy(self) -> AggregatorPolicy:
+        return AggregatorPolicy(min_participants=self._settings.min_participants)
+
+    def _attempt(self, round_number: int, number: int, round_id: bytes, machine: SecureAttempt) -> _Present:
+        plan = self.plan(self._quality.plan(round_number))
+        return _Present(
+            round=round_number,
+            number=number,
+            round_id=round_id,
+            machine=machine,
+            delivery=SecureDelivery(round_id, self._sessions),
+            sum=SecureSum(plan, round_id, self._spool, self._durability, self._settings.threads),
+            since=self._clock.monotonic(),
+        )
+
+    async def settle(self, state: RunState) -> None:
+        """After every event of the run: look at hosts and time, do what follows, send what is due."""
+        present = self._present
+        if present is None or state.attempt is None or state.attempt.number != present.number:
+            return
+        now = self._clock.monotonic()
+        outcomes: list[Outcome] = []
+        if present.hosts is not state.hosts:
+            present.hosts = state.hosts
+            outcomes += present.machine.hosted(state.hosts, now)
+        outcomes += present.machine.advance(now)
+        await self._follow(present, outcomes)
+
+    async def heard(self, session: Session, round_id: bytes, content: bytes) -> None:
+        """A message of a worker.
+
+        Raises:
+            ClientFault: reason malformed_message.
+        """
+        present = self._present
+        if present is None or round_id != present.round_id:
+            self._metrics.rejected(AbortReason.UNEXPECTED_MESSAGE)
+            return
+        try:
+            outcomes = present.machine.heard(session.worker, content, self._clock.monotonic())
+        except Rejected as error:
+            self._metrics.rejected(error.reason)
+            log_event(
+                log,
+                logging.WARNING,
+                "secure_message_rejected",
+                worker=session.worker,
+                reason=error.reason.value,
+                detail=error.detail,
+            )
+            return
+        except MalformedMessage as error:
+            self._metrics.rejected(error.reason)
+            raise ClientFault(Reason.MALFORMED_MESSAGE, error.detail) from error
+        await self._follow(present, outcomes)
+
+    async def _follow(self, present: _Present, outcomes: Sequence[Outcome]) -> None:
+        now, where = self._clock.monotonic(), {"round": present.round, "attempt": present.number}
+        for outcome in outcomes:
+            match outcome:
+                case Fixed():
+                    await self._apply(
+                        events.SharersFixed(
+                            now=now, clients=outcome.clients, fewest_uploads=outcome.fewest_uploads, **where
+                        )
+                    )
+                case Persist():
+                    await self._journal(present)
+                case Ready():
+                    await self._journal(present)
+                    await self._open(present)
+                case Lost():
+                    clients = present.machine.participants[outcome.worker]
+                    await self._apply(
+                        events.ClientFailed(
+                            now=now, worker=outcome.worker, clients=clients, reason=outcome.reason, **where
+                        )
+                    )
+                case GivenUp():
+                    self._metrics.stopped(outcome.reason)
+                    said = f"{outcome.reason.value}: {outcome.detail}"
+                    await self._apply(events.SumAborted(now=now, reason=said, halt=outcome.hopeless, **where))
+                case Stuck():
+                    await self._stuck(present, AbortReason.TOO_FEW_REVEALS, outcome.detail)
+        if self._present is present:
+            self._note_phase(present, now)
+            present.delivery.deliver(present.machine)
+
+    async def _stuck(self, present: _Present, reason: AbortReason, detail: str) -> None:
+        self._metrics.stopped(reason)
+        await self._apply(
+            events.UnmaskingStuck(
+                now=self._clock.monotonic(),
+                round=present.round,
+                attempt=present.number,
+                reason=f"{detail}.{WHAT_TO_DO}",
+            )
+        )
+
+    def _note_phase(self, present: _Present, now: float) -> None:
+        aggregator = present.machine.aggregator
+        phase = "" if aggregator is None else aggregator.phase.value
+        if phase == present.phase:
+            return
+        if present.phase:
+            self._metrics.phase(present.phase, now - present.since)
+        present.phase, present.since = phase, now
+        self._metrics.participants(
+            invited=len(present.machine.participants), uploaded=len(present.machine.uploaders)
+        )
+        log_event(
+            log,
+            logging.INFO,
+            "secure_phase",
+            round=present.round,
+            attempt=present.number,
+            phase=phase,
+            participants=len(present.machine.participants),
+        )
+
+    def waiting_for(self) -> str:
+        """One sentence for people; empty if nothing is awaited of a participant."""
+        if self._present is None:
+            return ""
+        phase, names = self._present.machine.awaited()
+        if not names or phase == "uploading":
+            return ""
+        shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+        return f"secure aggregation, {phase}: waiting for {shown}"
+
+    @property
+    def wakeup(self) -> float | None:
+        """When `settle` could do something by time alone."""
+        return None if self._present is None else self._present.machine.wakeup
+
+    # ----------------------------------------------------------------------------------------------- uploads
+
+    def check(self, session: Session, envelope: Envelope) -> None:
+        """Refuse a masked upload before a byte of its body is taken.
+
+        Raises:
+            ClientFault: it is of another try, set or sender than can be added now.
+        """
+        present = self._present
+        if present is None or envelope.secure_round != present.round_id:
+            raise ClientFault(Reason.STALE_ATTEMPT, "the masks belong to another try than the present one")
+        clients = present.machine.may_upload(session.worker)
+        if clients is None:
+            raise ClientFault(
+                Reason.NOT_A_PARTICIPANT,
+                "this worker's keys are not among those that this sum is masked with",
+            )
+        if envelope.sharers_digest != present.machine.sharers_digest:
+            raise ClientFault(Reason.WRONG_SHARERS, "the masks are not those that would cancel in this sum")
+        outside = sorted(set(envelope.clients) - set(clients))
+        if outside:
+            raise ClientFault(
+                Reason.CLIENT_NOT_INVITED, f"client {outside[0]} was not this worker's when the try began"
+            )
+        if not self._settings.elastic and set(envelope.clients) != set(clients):
+            raise ClientFault(
+                Reason.MALFORMED_MESSAGE,
+                f"a worker uploads once, with all its {len(clients)} clients of the cohort",
+            )
+
+    async def fold(self, upload: Upload) -> None:
+        """Keep a verified upload and add it."""
+        present = self._present
+        assert present is not None  # `check` let it in, and attempts end between events only
+        await present.sum.take(upload.worker, upload.body.view())
+        present.machine.uploaded(upload.worker)
+
+    # ----------------------------------------------------------------------------------------------- opening
+
+    async def open_sum(self, effect: effects.OpenSum) -> None:
+        """The uploads are over: journal the set, then ask for what opens it; or go on where that broke off."""
+        present = self._present
+        assert present is not None
+        if present.opened_digest:
+            await self._tell_opened(present)
+            return
+        if present.accepted:
+            await self.resume(effect.round, effect.attempt, effect.accepted)
+            return
+        present.accepted = effect.accepted
+        await self._follow(present, present.machine.close(self._clock.monotonic()))
+
+    async def _journal(self, present: _Present) -> None:
+        aggregator = present.machine.aggregator
+        assert aggregator is not None
+        kept = canonical_json(
+            {
+                "participants": {name: list(own) for name, own in present.machine.participants.items()},
+                "aggregator": aggregator.state().hex(),
+            }
+        )
+        await self._durability.write(
+            lambda: self._store.close_attempt(present.round, present.number, present.accepted, kept)
+        )
+
+    async def resume(self, round_number: int, number: int, accepted: Sequence[str]) -> None:
+        """Go on with the opening of a journaled set: after a restart, or because the operator resumed."""
+        kept = json.loads(self._store.secure_sum(round_number, number))
+        registry = self._registry()
+        aggregator = Aggregator.restore(bytes.fromhex(kept["aggregator"]), self._policy, registry)
+        participants = {name: tuple(own) for name, own in kept["participants"].items()}
+        now = self._clock.monotonic()
+        machine = SecureAttempt.restored(self._settings.rules, aggregator, participants, now)
+        round_id = aggregator.offer.round_id
+        self._present = present = self._attempt(round_number, number, round_id, machine)
+        present.accepted = tuple(accepted)
+        self._spool.drop_all_but(round_id)
+        log_event(
+            log, logging.INFO, "secure_sum_resumed", round=round_number, attempt=number,
+            survivors=len(machine.survivors),
+        )  # fmt: skip
+        try:
+            await present.sum.reload(machine.survivors)
+        except (BlobMissing, BlobCorrupt, OSError) as error:
+            await self._stuck(present, AbortReason.COORDINATOR_RESTARTED, str(error))
+            return
+        await self._follow(present, machine.advance(now))
+
+    async def _open(self, present: _Present) -> None:
+        aggregator = present.machine.aggregator
+        assert aggregator is not None
+        started, survivors = self._clock.monotonic(), len(present.machine.survivors)
+        try:
+            masks = await asyncio.to_thread(aggregator.unmask)
+            opened, digest = await present.sum.open(masks, survivors)
+            if opened.clients != len(present.accepted):
+                raise NotConsistent(
+                    f"{opened.clients} clients, {len(present.accepted)} were said to be in it"
+                )
+        except NotConsistent as error:
+            await self._stuck(present, AbortReason.NOT_CONSISTENT, f"the opened sum is none: {error}")
+            return
+        except Aborted as error:
+            await self._stuck(present, error.reason, error.detail)
+            return
+        present.opened, present.opened_digest = opened, digest
+        dropped = present.machine.dropped
+        self._metrics.opened(dropped=dropped, seconds=self._clock.monotonic() - started)
+        log_event(
+            log, logging.INFO, "secure_sum_opened", round=present.round, attempt=present.number,
+            participants=survivors, dropped=dropped, seconds=round(self._clock.monotonic() - started, 3),
+        )  # fmt: skip
+        await self._tell_opened(present)
+
+    async def _tell_opened(self, present: _Present) -> None:
+        await self._apply(
+            events.SumOpened(now=self._clock.monotonic(), round=present.round, attempt=present.number)
+        )
+
+    def take(self) -> OpenedFold:
+        """The opened sum, for its one commit."""
+        assert self._present is not None
+        assert self._present.opened is not None
+        opened, self._present.opened = self._present.opened, None
+        return opened
+
+    # --------------------------------------------------------------------------------------------------- end
+
+    async def committed(self, model_digest: str) -> None:
+        """The sum is in a version: tell the participants, keep the transcript, drop the masked uploads."""
+        present, self._present = self._present, None
+        if present is None:
+            return
+        aggregator = present.machine.aggregator
+        assert aggregator is not None
+        said = aggregator.finish(present.opened_digest, bytes.fromhex(model_digest))
+        self._tell(present, said)
+        transcripts = self._transcripts
+        if transcripts is not None:
+            content = aggregator.transcript
+            await self._durability.write(lambda: transcripts.keep(present.round, present.round_id, content))
+        self._metrics.participants(invited=0, uploaded=0)
+        await asyncio.to_thread(self._spool.drop_all_but, None)
+
+    async def abandoned(self, reason: str) -> None:
+        """The attempt came to nothing: its keys and uploads are of no use to anybody."""
+        present, self._present = self._present, None
+        if present is None:
+            return
+        self._tell(present, AbortNotice(reason=AbortReason.ABANDONED.value, detail=reason[:200]))
+        self._metrics.participants(invited=0, uploaded=0)
+        await asyncio.to_thread(self._spool.drop_all_but, None)
+
+    def _tell(self, present: _Present, message: Message) -> None:
+        content = encode(message)
+        for worker in present.machine.participants:
+            session = self._sessions.worker(worker)
+            if session is not None:
+                present.delivery.send(session, content)
+
+    def open_blob(self, digest: str, worker: str) -> BlobReader | None:
+        """A large message that this worker was told to fetch."""
+        return None if self._present is None else self._present.delivery.open(digest, worker)

@@ -1,0 +1,298 @@
+"""A worker of a run with secure aggregation, in the process of the driver: it says and uploads what a worker would."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import secrets
+from collections.abc import Callable, Mapping
+
+import numpy as np
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from coordinator.core.registry import Claim
+from coordinator.core.state import Fate
+from coordinator.driver import Driver
+from coordinator.errors import ClientFault
+from coordinator.messages import Cancel, Capabilities, Committed, Envelope, Secure, Train, Verdict
+from coordinator.sessions import Session
+from ssd.digest import CHUNK_BYTES, chunk_digests
+from ssd.folding import FoldPlan, encode_update
+from ssd.secagg.config_digest import config_digest
+from ssd.secagg.errors import Refused
+from ssd.secagg.graph import Level
+from ssd.secagg.messages import (
+    AbortNotice,
+    Offer,
+    Opened,
+    Refusal,
+    Roster,
+    SetProof,
+    ShareDelivery,
+    Survivors,
+    decode,
+    encode,
+)
+from ssd.secagg.numbers import MaskedPlan
+from ssd.secagg.participant import Participant
+from ssd.secagg.policy import ParticipantPolicy
+from ssd.trust.participants import Registry
+
+
+class Memory:
+    """A participant's memory, of one process or of several."""
+
+    def __init__(self) -> None:
+        self.rounds: set[bytes] = set()
+        self.bases: dict[bytes, bytes] = {}
+
+    def seen(self, round_id: bytes) -> bool:
+        return round_id in self.rounds
+
+    def remember_round(self, round_id: bytes) -> None:
+        self.rounds.add(round_id)
+
+    def opened(self, base_digest: bytes) -> bytes | None:
+        return self.bases.get(base_digest)
+
+    def remember_opened(self, base_digest: bytes, round_id: bytes, survivor_hash: bytes) -> None:
+        self.bases[base_digest] = survivor_hash
+
+
+def rounding_key(client: str, round_number: int) -> bytes:
+    """Of a client, whoever hosts it: so that federations cut in different ways can be compared."""
+    return hashlib.sha256(f"rounding {client} {round_number}".encode()).digest()
+
+
+def update(plan: FoldPlan, client: str, round_number: int) -> tuple[bytes, int]:
+    """A client's update body and weight: made up, and different for every client and round."""
+    seed = int.from_bytes(hashlib.sha256(f"{client} {round_number}".encode()).digest()[:8], "big")
+    random = np.random.default_rng(seed)
+    delta = random.normal(0, 0.01, plan.size).astype(np.float32)
+    statistics = {each.name: np.ones(each.shape) for each in plan.statistics}
+    return bytes(encode_update(plan, delta, statistics)), 1 + seed % 7
+
+
+class Gone(Exception):
+    """The worker's process ended here."""
+
+
+class MaskedWorker:
+    """One worker.
+
+    Args:
+        driver: asked again at every use, so that a coordinator may be restarted.
+        name: of the worker.
+        clients: it hosts.
+        level: the least it works under.
+        registry: of participants; with `signer` only in level active.
+        signer: its own key.
+        dies_before: name of a message class, "upload" or "verdict": what it does not live to answer or do.
+    """
+
+    def __init__(
+        self,
+        driver: Callable[[], Driver],
+        name: str,
+        clients: tuple[str, ...],
+        *,
+        registry: Registry | None = None,
+        signer: Ed25519PrivateKey | None = None,
+        dies_before: str = "",
+        policy: ParticipantPolicy | None = None,
+    ) -> None:
+        self._driver = driver
+        self.name = name
+        self.clients = dict.fromkeys(clients, 0)
+        self.instance = hashlib.md5(name.encode(), usedforsecurity=False).hexdigest()
+        self.memory = Memory()
+        self.policy = policy or ParticipantPolicy(level=Level.PASSIVE if signer is None else Level.ACTIVE)
+        self.registry, self.signer = registry, signer
+        self.dies_before = dies_before
+        self.session: Session | None = None
+        self.heard: list[object] = []
+        self.verdicts: list[Verdict] = []
+        self.refusals: list[ClientFault] = []
+        self._forget()
+
+    def _forget(self) -> None:
+        self.participant: Participant | None = None
+        self.round_id = b""
+        self.train: Train | None = None
+
+    @property
+    def driver(self) -> Driver:
+        return self._driver()
+
+    async def attend(self) -> Session:
+        """Open a session; a new process if the last one ended."""
+        claim = Claim(worker=self.name, instance=self.instance, clients=dict(self.clients), run_id="run")
+        self.session = await self.driver.attendance.attach(claim, (1, 1), Capabilities())
+        return self.session
+
+    async def live(self) -> None:
+        """Attend, and do what is asked until the session or the worker ends."""
+        session = await self.attend()
+        with contextlib.suppress(Gone):
+            while (message := await session.outbox.get()) is not None:
+                await self.take(message)
+            return
+        self._forget()
+        self.dies_before = ""
+        self.driver.attendance.detach(session)
+
+    async def take(self, message: object) -> None:
+        """One message."""
+        match message:
+            case Train():
+                self.train = message
+            case Committed():
+                self.clients.update(dict.fromkeys(message.included, message.round))
+            case Cancel():
+                self.train = None
+            case Secure():
+                await self._secure(message)
+
+    async def _secure(self, message: Secure) -> None:
+        said = decode(message.message)
+        self.heard.append(said)
+        if type(said).__name__ == self.dies_before:
+            raise Gone
+        if isinstance(said, Opened | AbortNotice):
+            self.participant = None
+            return
+        if isinstance(said, Offer) and message.round_id != self.round_id:
+            self.participant = Participant(
+                name=self.name,
+                policy=self.policy,
+                registry=self.registry,
+                signer=self.signer,
+                entropy=os.urandom,
+                memory=self.memory,
+            )
+            self.round_id = message.round_id
+        if self.participant is None or message.round_id != self.round_id:
+            await self.say(message.round_id, encode(Refusal(reason="unexpected_message", detail="no keys")))
+            return
+        try:
+            answer = self._answer(self.participant, said)
+        except Refused as error:
+            await self.say(message.round_id, encode(Refusal.of(error.reason, error.detail)))
+            return
+        if answer is not None:
+            await self.say(message.round_id, encode(answer))
+        else:
+            await self.upload()
+
+    def _answer(self, participant: Participant, said: object):
+        match said:
+            case Offer():
+                assert self.train is not None
+                plan = self.plan
+                return participant.offer(
+                    said,
+                    model_digest=bytes.fromhex(self.train.base.model_digest),
+                    config_digest=config_digest(plan.digest, self.train.task_digest),
+                )
+            case Roster():
+                return participant.roster(said)
+            case ShareDelivery():
+                participant.delivery(said)
+                return None
+            case Survivors():
+                return participant.survivors(said)
+            case SetProof():
+                return participant.proof(said)
+        raise AssertionError(said)
+
+    @property
+    def plan(self) -> MaskedPlan:
+        secure = self.driver._secure
+        assert secure is not None
+        assert self.train is not None
+        return secure.plan(self.driver.quality.plan(self.train.round))
+
+    async def say(self, round_id: bytes, content: bytes) -> None:
+        """A message up."""
+        assert self.session is not None
+        await self.driver.attendance.secure_message(self.session, round_id, content)
+
+    def body(self) -> bytes:
+        """The masked vector of all clients of the present task."""
+        assert self.train is not None
+        assert self.participant is not None
+        fold = self.plan.new_fold()
+        for client, _ in self.train.clients:
+            content, weight = update(self.plan.fold, client, self.train.round)
+            fold.add_client(content, weight, rounding_key(client, self.train.round))
+        fold.add_masks(self.participant.masks())
+        return b"".join(fold.pack_chunks())
+
+    def envelope(self, body: bytes, **changes: object) -> Envelope:
+        """Of that body."""
+        assert self.train is not None
+        assert self.participant is not None
+        fields: dict[str, object] = {
+            "run_id": self.driver.run_record.run_id,
+            "round": self.train.round,
+            "attempt": self.train.attempt,
+            "base_digest": self.train.base.model_digest,
+            "spec_digest": self.driver.declaration.spec.digest,
+            "task_digest": self.train.task_digest,
+            "fold": False,
+            "masked": True,
+            "clients": {client: 0 for client, _ in self.train.clients},
+            "training_seconds": {},
+            "body_size": len(body),
+            "chunk_digests": chunk_digests(body),
+            "digest": secrets.token_hex(32),
+            "secure_round": self.round_id,
+            "sharers_digest": self.participant.sharers_digest,
+        }
+        return Envelope(**{**fields, **changes})  # type: ignore[arg-type]
+
+    async def upload(self, **changes: object) -> None:
+        """Send the masked vector and hear the verdict."""
+        if self.dies_before == "upload":
+            raise Gone
+        body = self.body()
+        await self.send(self.envelope(body, **changes), body)
+        if self.dies_before == "verdict":
+            raise Gone
+        if self.verdicts and self.verdicts[-1].fate is Fate.ACCEPTED and self.participant is not None:
+            self.participant.uploaded()
+
+    async def send(self, envelope: Envelope, body: bytes) -> None:
+        """Send any body."""
+        assert self.session is not None
+        try:
+            self.driver.let_in(self.session, envelope)
+        except ClientFault as fault:
+            self.refusals.append(fault)
+            self.driver.reject(self.session, envelope, fault)
+            return
+        taken = self.driver.claim_upload(self.session, envelope)
+        assert taken is not None, "there is room for every upload of these tests"
+        for start in range(0, len(body), CHUNK_BYTES):
+            taken.take(start, body[start : start + CHUNK_BYTES])
+        self.verdicts.append(await self.driver.judge(self.session, taken))
+
+    def said(self, kind: type) -> list:
+        """What it heard of a kind."""
+        return [each for each in self.heard if isinstance(each, kind)]
+
+
+def expected_sum(plan: MaskedPlan, clients: Mapping[str, int] | tuple[str, ...], round_number: int):
+    """What these clients' quantised updates add up to, with nobody's keys involved but one throw-away mask."""
+    from ssd.secagg.masking import MaskKey
+
+    total, keys = plan.new_sum(), [MaskKey(bytes(32), 1)]
+    for client in clients:
+        fold = plan.new_fold()
+        content, weight = update(plan.fold, client, round_number)
+        fold.add_client(content, weight, rounding_key(client, round_number))
+        fold.add_masks(keys)
+        total.add(b"".join(fold.pack_chunks()))
+        total.subtract(keys)
+    return total
