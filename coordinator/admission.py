@@ -69,17 +69,14 @@ class _Bucket:
         return True
 
 
-def host_of(peer: str) -> str:
-    """The host of a peer as gRPC writes it: `ipv4:1.2.3.4:5678`, `ipv6:%5B::1%5D:5678`.
+def network_of(address: str) -> str:
+    """The host an IP address belongs to. Of IPv6, whose hosts have as many addresses as they like, it is the network
+    of 64 bits.
 
-    Of IPv6, whose hosts have as many addresses as they like, it is the network of 64 bits.
+    Raises:
+        ValueError: that is no IP address.
     """
-    kind, _, rest = peer.partition(":")
-    address = rest.rpartition(":")[0].replace("%5B", "").replace("%5D", "").strip("[]").partition("%")[0]
-    try:
-        found = ipaddress.ip_address(address)
-    except ValueError:
-        return kind
+    found = ipaddress.ip_address(address.partition("%")[0])
     if isinstance(found, ipaddress.IPv6Address):
         if found.ipv4_mapped is not None:
             return str(found.ipv4_mapped)

@@ -141,7 +141,11 @@ async def _serve(config: CoordinatorConfig) -> int:
             stack.push_async_callback(enrolment.stop, STOP_GRACE_SECONDS)
         http_address = ""
         if config.http_listen is not None:
-            http = HttpServer(create_app(metrics.render, lambda: not_ready(driver)), transport.http)
+            http = HttpServer(
+                create_app(metrics.render, lambda: not_ready(driver)),
+                transport.http,
+                lambda: metrics.connection_cut("http"),
+            )
             http_address = str(await http.start(config.http_listen))
             stack.push_async_callback(http.stop)
         log_event(

@@ -150,6 +150,11 @@ class CoordinatorMetrics:
             "messages_throttled",
             "Times a worker's control stream was left unread for a while because it was too fast.",
         )
+        self._doors = self._counter(
+            "connections_cut", "Connections that made room for newer ones: too many at once.", ("port",)
+        )
+        for port in ("enrolment", "http"):
+            self._doors.labels(port)
         self._bytes = self._counter("transfer_bytes", "Model and update bytes.", ("direction",))
         for direction in ("up", "down"):
             self._bytes.labels(direction)
@@ -309,6 +314,10 @@ class CoordinatorMetrics:
     def throttled(self) -> None:
         """A worker sends faster than `limits.messages_per_second`."""
         self._throttled.inc()
+
+    def connection_cut(self, port: str) -> None:
+        """One too many. `port` is `enrolment` or `http`; of the main port gRPC counts nothing."""
+        self._doors.labels(port).inc()
 
     def client_failed(self, reason: str) -> None:
         """A worker reported a failure; its reason is a stranger's word."""

@@ -3,6 +3,9 @@
 Whoever can reach the enrolment port is a stranger, so it offers one call, takes small messages from few at a time, ends
 connections that linger, and answers only as often as `coordinator.admission` lets it. Refusals of that kind are counted
 and not logged: a flood of calls must not become a flood of lines.
+
+gRPC bounds no handshakes, and a handshake is what a stranger can have us do most work with. So gRPC listens on a port
+of this machine that nobody is told of, and `coordinator.door` in front of it carries the bytes.
 """
 
 from __future__ import annotations
@@ -10,13 +13,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import socket
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 import grpc
 
 from coordinator.address import Address
-from coordinator.admission import Admission, Allowance, host_of
+from coordinator.admission import Admission, Allowance
+from coordinator.door import Bounds, Door, relay
 from coordinator.enrolment import CertificateDesk, Outcome
 from coordinator.errors import ClientFault, NotPermitted, PortUnavailable, Reason, StorageFailed
 from coordinator.identity import TLS_VERSION
@@ -42,6 +47,8 @@ PER_HOST = Allowance(burst=10, per_second=1.0)
 OVERALL = Allowance(burst=100, per_second=20.0)
 PER_HOLDER = Allowance(burst=5, per_second=0.1)
 """Of renewals: each stores a certificate."""
+CONNECTIONS = Bounds(at_once=64, at_once_per_host=16, per_second=50.0, seconds=30.0)
+LOOPBACK = "127.0.0.1"
 _OPTIONS = (
     ("grpc.max_receive_message_length", 2 * MAX_MESSAGE_BYTES),
     ("grpc.compression_enabled_algorithms_bitset", IDENTITY_ONLY),
@@ -75,6 +82,10 @@ class EnrolmentServer:
             maximum_concurrent_rpcs=MAX_CALLS,
         )
         self._server.add_generic_rpc_handlers((self._handler(),))
+        self._door = Door(CONNECTIONS, self._carry, lambda: metrics.connection_cut("enrolment"))
+        self._port = 0
+        self._hosts: dict[str, str] = {}
+        """Whose bytes come from which of the door's own ports."""
 
     def _handler(self) -> Handler:
         enroll = grpc.unary_unary_rpc_method_handler(
@@ -93,24 +104,40 @@ class EnrolmentServer:
         Raises:
             PortUnavailable: the address cannot be bound.
         """
-        advice = "set enrolment.listen to a free address of this host"
-        try:
-            port = self._server.add_secure_port(str(address), credentials)
-        except RuntimeError as error:
-            raise PortUnavailable(f"cannot listen on {address}: {advice}") from error
-        if port == 0:
-            raise PortUnavailable(f"cannot listen on {address}: {advice}")
+        self._port = self._server.add_secure_port(f"{LOOPBACK}:0", credentials)
         await self._server.start()
-        log_event(log, logging.INFO, "enrolling", address=str(Address(host=address.host, port=port)))
-        return port
+        try:
+            bound = await self._door.open(address)
+        except OSError as error:
+            await self._server.stop(0)
+            raise PortUnavailable(
+                f"cannot listen on {address}: set enrolment.listen to a free address of this host"
+            ) from error
+        log_event(log, logging.INFO, "enrolling", address=str(bound))
+        return bound.port
 
     async def stop(self, grace: float) -> None:
         """Take no new calls, give those under way `grace` seconds."""
+        await self._door.shut()
         with contextlib.suppress(Exception):
             await self._server.stop(grace)
+        await self._door.close()
+
+    async def _carry(self, caller: socket.socket, host: str) -> None:
+        with caller, socket.socket() as inner:
+            inner.setblocking(False)
+            await asyncio.get_running_loop().sock_connect(inner, (LOOPBACK, self._port))
+            own = f"ipv4:{LOOPBACK}:{inner.getsockname()[1]}"
+            self._hosts[own] = host
+            try:
+                await relay(caller, inner)
+            finally:
+                del self._hosts[own]
 
     async def _enroll(self, request: Any, context: Context) -> pb.EnrollReply | None:
-        if not self._admission.admit(host_of(context.peer()), self._clock.monotonic()):
+        # Who found the port behind the door is on this machine.
+        host = self._hosts.get(context.peer(), LOOPBACK)
+        if not self._admission.admit(host, self._clock.monotonic()):
             await _turn_away(self._metrics, context, "enroll")
             return None
 

@@ -6,8 +6,10 @@ import contextlib
 from typing import Any
 
 import grpc
+from google.protobuf.message import Message
+from google.protobuf.message_factory import GetMessageClass
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
+from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from coordinator.config import LimitsSection
 from coordinator.driver import Driver
@@ -17,11 +19,22 @@ from coordinator.rpc import operator, servicer
 from coordinator.rpc.enrolment import RENEWAL, RenewalServicer
 from coordinator.rpc.first_message import FirstMessage
 from coordinator.rpc.gate import Gate
+from coordinator.rpc.library_calls import LibraryCalls
 from coordinator.rpc.limits import server_options
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 SERVICES = (servicer.SERVICE, RENEWAL, operator.SERVICE)
+
+
+def _library_requests() -> dict[str, type[Message]]:
+    """Full method name -> its message, of every service that is not ours."""
+    return {
+        f"/{service.full_name}/{method.name}": GetMessageClass(method.input_type)
+        for file in (health_pb2.DESCRIPTOR, reflection_pb2.DESCRIPTOR)
+        for service in file.services_by_name.values()
+        for method in service.methods
+    }
 
 
 class _Health(health.aio.HealthServicer):  # type: ignore[misc,name-defined]  # not in the stubs
@@ -42,6 +55,7 @@ class RpcServer:
         interceptors = (
             Gate(identity, driver.revocations, driver.metrics),
             FirstMessage(driver.metrics, limits.handshake_seconds),
+            LibraryCalls(_library_requests(), driver.metrics),
         )
         self._server = grpc.aio.server(interceptors=interceptors, options=server_options(limits))
         self._health = _Health()

@@ -3,6 +3,8 @@
 `/livez` answers as long as the event loop runs. `/readyz` asks a function: an empty answer is ready (200), reasons
 are not (503). Nothing here asks for a token or changes anything, and a token that comes in the clear from another
 machine is answered with a refusal, because whoever sends one has just shown it to the network.
+
+A connection is for one request and has little time for all of it, so that nobody keeps one by being slow.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import os
+import socket
 import ssl
 import stat
 from collections.abc import Awaitable, Callable, Sequence
@@ -17,10 +20,13 @@ from collections.abc import Awaitable, Callable, Sequence
 from aiohttp import web
 
 from coordinator.address import Address
+from coordinator.door import Bounds, Door
 from coordinator.errors import PortUnavailable
 from coordinator.metrics import CONTENT_TYPE
 
 SHUTDOWN_SECONDS = 2.0
+CONNECTIONS = Bounds(at_once=64, at_once_per_host=32, per_second=100.0, seconds=15.0)
+HANDSHAKE_SECONDS = 10.0
 
 
 def create_app(render: Callable[[], bytes], not_ready: Callable[[], Sequence[str]]) -> web.Application:
@@ -43,6 +49,7 @@ def create_app(render: Callable[[], bytes], not_ready: Callable[[], Sequence[str
         return web.json_response({"ready": not reasons, "reasons": reasons}, status=503 if reasons else 200)
 
     app = web.Application(client_max_size=1024, middlewares=[refuse_shown_tokens])
+    app.on_response_prepare.append(_one_request)
     app.add_routes([web.get("/metrics", metrics), web.get("/livez", livez), web.get("/readyz", readyz)])
     return app
 
@@ -61,6 +68,11 @@ async def refuse_shown_tokens(
     return await handler(request)
 
 
+async def _one_request(_: web.Request, response: web.StreamResponse) -> None:
+    response.force_close()
+    response.headers["Connection"] = "close"
+
+
 def _is_this_machine(request: web.Request) -> bool:
     peer = None if request.transport is None else request.transport.get_extra_info("peername")
     if not isinstance(peer, tuple):
@@ -70,17 +82,45 @@ def _is_this_machine(request: web.Request) -> bool:
     return (mapped or address).is_loopback
 
 
+class _Noticing(asyncio.Protocol):
+    """Another protocol's events, and word of its end."""
+
+    def __init__(self, inner: asyncio.Protocol, ended: asyncio.Future[None]) -> None:
+        self._ended = ended
+        self.connection_made = inner.connection_made  # type: ignore[method-assign]
+        self.data_received = inner.data_received  # type: ignore[method-assign]
+        self.eof_received = inner.eof_received  # type: ignore[method-assign]
+        self.pause_writing = inner.pause_writing  # type: ignore[method-assign]
+        self.resume_writing = inner.resume_writing  # type: ignore[method-assign]
+        self._inner = inner
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The last event."""
+        self._inner.connection_lost(exc)
+        if not self._ended.done():
+            self._ended.set_result(None)
+
+
 class HttpServer:
     """Serves an application on one address.
 
     Args:
         app: what to serve.
         tls: None: plain HTTP.
+        on_cut: told of each connection that made room for a newer one.
+        bounds: what strangers may take together.
     """
 
-    def __init__(self, app: web.Application, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(
+        self,
+        app: web.Application,
+        tls: ssl.SSLContext | None = None,
+        on_cut: Callable[[], None] = lambda: None,
+        bounds: Bounds = CONNECTIONS,
+    ) -> None:
         self._tls = tls
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN_SECONDS)
+        self._door = Door(bounds, self._serve, on_cut)
 
     async def start(self, address: Address) -> Address:
         """Listen, and say where (the port, if any free one was asked for).
@@ -89,27 +129,39 @@ class HttpServer:
             PortUnavailable: the address cannot be bound.
         """
         await self._runner.setup()
-        site: web.BaseSite
         if address.path:
             _remove_stale_socket(address.path)
-            site = web.UnixSite(self._runner, address.path, ssl_context=self._tls)
-        else:
-            site = web.TCPSite(self._runner, address.host, address.port, ssl_context=self._tls)
         try:
-            await site.start()
+            return await self._door.open(address)
         except OSError as error:
             await self._runner.cleanup()
             raise PortUnavailable(
                 f"http_listen {address} cannot be bound ({error.strerror or error}): stop what uses it, choose "
                 'another address, or switch it off with http_listen = ""'
             ) from error
-        if address.path:
-            return address
-        return Address(host=address.host, port=self._runner.addresses[0][1])
 
     async def stop(self) -> None:
         """Stop listening and let running answers finish; idempotent."""
+        await self._door.shut()
         await self._runner.cleanup()
+        await self._door.close()
+
+    async def _serve(self, peer: socket.socket, _: str) -> None:
+        server, loop = self._runner.server, asyncio.get_running_loop()
+        if server is None:  # stopping
+            peer.close()
+            return
+        ended: asyncio.Future[None] = loop.create_future()
+        transport, _protocol = await loop.connect_accepted_socket(
+            lambda: _Noticing(server(), ended),
+            peer,
+            ssl=self._tls,
+            ssl_handshake_timeout=HANDSHAKE_SECONDS if self._tls else None,
+        )
+        try:
+            await ended
+        finally:
+            transport.abort()
 
 
 def _remove_stale_socket(path: str) -> None:

@@ -300,7 +300,8 @@ class Aggregator:
 
     def reveal(self, sender: str, reveal: Reveal) -> None:
         """Take a participant's shares. Keep `state` before `unmask`."""
-        if self._take(Phase.REVEALING, sender, reveal.name, self._opening.reveals.get(sender), reveal):
+        before = None if self._revealed is None else self._revealed.reveals.get(sender)
+        if self._take(Phase.REVEALING, sender, reveal.name, before, reveal):
             return
         self._reject_unless(
             [(entry.about, entry.kind) for entry in reveal.entries] == self._opening.due_from(sender),

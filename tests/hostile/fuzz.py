@@ -17,14 +17,14 @@ from pathlib import Path
 _ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(_ROOT), str(_ROOT / "proto"), str(_ROOT / "tests" / "support")]
 
-from fuzzing import Fuzzer, Input, fire, recorded
-from hostile import Site, reference
+from fuzz_firing import FuzzSite, recorded
+from fuzzing import Fuzzer, Input
+from hostile import reference
 
 CORPUS = Path(__file__).with_name("corpus")
-LIMITS = {"limits.uploads_per_worker": 64}
 
 
-def peak_bytes(site: Site) -> int:
+def peak_bytes(site: FuzzSite) -> int:
     """VmHWM of the coordinator."""
     assert site.federation.coordinator is not None
     status = Path(f"/proc/{site.federation.coordinator.process.pid}/status").read_text()
@@ -33,11 +33,11 @@ def peak_bytes(site: Site) -> int:
     return int(found[1]) * 1024
 
 
-def culprit(site: Site, batch: list[Input]) -> Input | None:
+def culprit(site: FuzzSite, batch: list[Input]) -> Input | None:
     """The first of a batch that hurts on its own."""
     for each in batch:
         try:
-            fire(site.alpha, [each])
+            site.fire([each])
         except AssertionError:
             return each
     return None
@@ -46,17 +46,20 @@ def culprit(site: Site, batch: list[Input]) -> Input | None:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--inputs", type=int, default=1_000_000)
+    parser.add_argument("--seconds", type=float, default=float("inf"), help="end sooner, and well")
     parser.add_argument("--batch", type=int, default=40)
     parser.add_argument("--seed", type=int, default=int(time.time()))
     options = parser.parse_args()
     print(f"seed {options.seed}", flush=True)
-    with tempfile.TemporaryDirectory() as root, Site(Path(root), **LIMITS) as site:
+    with tempfile.TemporaryDirectory() as root, FuzzSite(Path(root)) as site:
         fuzzer = Fuzzer(options.seed, recorded(site))
         stream = fuzzer.inputs(options.inputs)
         began, done, said = time.monotonic(), 0, 0.0
-        while batch := list(itertools.islice(stream, options.batch)):
+        while time.monotonic() - began < options.seconds and (
+            batch := list(itertools.islice(stream, options.batch))
+        ):
             try:
-                fire(site.alpha, batch)
+                site.fire(batch)
             except AssertionError as error:
                 alone = culprit(site, batch)
                 for number, each in enumerate([alone] if alone else batch):

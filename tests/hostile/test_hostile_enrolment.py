@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
+import socket
 import ssl
 import stat
 import threading
@@ -17,7 +19,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 import bare_http2
-from coordinator.rpc.enrolment import MAX_MESSAGE_BYTES, PER_HOST
+from coordinator.rpc.enrolment import CONNECTIONS, MAX_MESSAGE_BYTES, PER_HOST
 from enrolment_place import EnrolmentPlace, RecordingServer, credential, new_authority
 from ssd.trust.authority import Credential, issue, new_key, subject_of_certificate
 from ssd.trust.identity_store import IdentityStore
@@ -197,6 +199,47 @@ class TestStrangersWithoutAToken:
             "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
         ):
             assert reason(ask(place, b"", method)) == "UNIMPLEMENTED"
+
+    def test_connections_that_say_nothing_make_room_for_hosts_that_do(
+        self, place: EnrolmentPlace, tmp_path: Path
+    ) -> None:
+        """Half-open ones, more than there may be, that come again as soon as they are cut off."""
+        most = CONNECTIONS.at_once_per_host
+        silent = [socket.create_connection(("127.0.0.1", place.port)) for _ in range(2 * most)]
+        join(place, place.token(), tmp_path / "identity")
+        assert place.cut() >= most
+        ended = 0
+        for each in silent:
+            each.settimeout(0.05)
+            with contextlib.suppress(TimeoutError):
+                ended += each.recv(1) == b""
+            each.close()
+        assert ended >= most
+
+    def test_handshakes_wait_their_turn(self, place: EnrolmentPlace, tmp_path: Path) -> None:
+        """However fast they come, so many a second begin and the others wait outside."""
+        context = ssl.create_default_context(cadata=place.authority.certificate.decode())
+        done, seconds = 0, 2.0
+        until = time.monotonic() + seconds
+
+        def shake_hands() -> None:
+            nonlocal done
+            while time.monotonic() < until:
+                with (
+                    contextlib.suppress(OSError),
+                    socket.create_connection(("127.0.0.1", place.port), 5) as plain,
+                    context.wrap_socket(plain, server_hostname="127.0.0.1"),
+                ):
+                    done += 1
+
+        threads = [threading.Thread(target=shake_hands) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        # A second's worth at once, those of the time itself, and those that were under way at its end.
+        assert 0 < done <= CONNECTIONS.per_second * (1 + seconds) + len(threads)
+        join(place, place.token(), tmp_path / "identity")
 
     def test_a_caller_that_speaks_tls_1_2_is_refused_before_its_token_is_looked_at(
         self, place: EnrolmentPlace, tmp_path: Path

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
+import collections
+import functools
 import itertools
-import struct
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import grpc
 import pytest
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
@@ -17,29 +16,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import fuzzing
-from hostile import Site
-from raw_worker import RawWorker
-from ssd_proto.v1 import federation_pb2 as pb
-from ssd_proto.v1 import operator_pb2 as operator_pb
-from wire_calls import FEDERATION, OPERATOR, as_bytes, operator_status
+from fuzz_firing import FuzzSite, recorded
+from fuzzing import CALLERS, METHODS, Input, tamed
+from wire_calls import reflected
 
 pytestmark = pytest.mark.e2e
-Code = grpc.StatusCode
 BATCH, EXAMPLES = 20, 40
 """Calls under way at once, and batches per test; three tests make 2,400 inputs."""
-HANG_SECONDS = 30.0
-OPERATOR_REQUESTS = {
-    "Status": operator_pb.StatusRequest,
-    "Rounds": operator_pb.RoundsRequest,
-    "Evaluations": operator_pb.EvaluationsRequest,
-    "Clients": operator_pb.ClientsRequest,
-    "Resume": operator_pb.ResumeRequest,
-    "Revoke": operator_pb.RevokeRequest,
-    "Version": operator_pb.VersionRequest,
-    "Download": operator_pb.DownloadRequest,
-}
-"""Not Pause and Drain, which obey; not Watch, which goes on for ever."""
-CALLS = ["Attend", "FetchBlob", "SubmitUpdate", *OPERATOR_REQUESTS]
 
 patient = settings(
     max_examples=EXAMPLES,
@@ -55,32 +38,9 @@ patient = settings(
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    with Site(tmp_path_factory.mktemp("fuzz"), **{"limits.uploads_per_worker": 64}) as site:
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FuzzSite]:
+    with FuzzSite(tmp_path_factory.mktemp("fuzz")) as site:
         yield site
-
-
-def fire(site: Site, worker: RawWorker, inputs: list[tuple[str, list[bytes]]]) -> None:
-    """All at once over one channel; every call ends in time with a status somebody chose."""
-    calls = []
-    for name, messages in inputs:
-        service = OPERATOR if name in OPERATOR_REQUESTS else FEDERATION
-        if name in ("Attend", "SubmitUpdate"):
-            method = worker.channel.stream_stream(f"{service}/{name}", as_bytes, bytes)
-            request: Any = iter(messages)
-        else:
-            method = worker.channel.unary_stream(f"{service}/{name}", as_bytes, bytes)
-            request = messages[0]
-        calls.append((name, messages, method(request, metadata=worker.metadata(), timeout=HANG_SECONDS)))
-    for name, messages, call in calls:
-        with contextlib.suppress(grpc.RpcError):
-            for _ in call:
-                pass
-        reason = dict(call.trailing_metadata() or ()).get("ssd-reason")
-        # UNKNOWN is what an exception in a handler becomes, and a hang ends with the deadline.
-        assert (call.code() is Code.OK) != bool(reason), (name, messages, call.code(), call.details())
-        assert call.code() not in (Code.UNKNOWN, Code.INTERNAL), (name, messages, call.details())
-    assert operator_status(worker.channel).phase == "training"
 
 
 # -------------------------------------------------------------------------------------------------- inputs
@@ -102,9 +62,7 @@ WORDS = st.sampled_from(
 )
 INTEGERS = st.sampled_from([0, 1, 2, 3, 7, 40, 127, 128, 65536, 1 << 20, (1 << 20) + 1, 1 << 31])
 WIDE = st.sampled_from([(1 << 53) + 1, 1 << 63, (1 << 64) - 1])
-FLOATS = st.sampled_from(
-    [0.0, -1.0, 1e308, float("nan"), float("inf"), struct.unpack("<d", b"\1" + bytes(7))[0]]
-)
+FLOATS = st.sampled_from([0.0, -1.0, 1e308, float("nan"), float("inf"), 5e-324])
 
 
 def values(field: FieldDescriptor) -> st.SearchStrategy[Any]:
@@ -146,19 +104,23 @@ def messages(draw: st.DrawFn, kind: type[Message]) -> Any:
     return message
 
 
-REQUESTS = {
-    "Attend": pb.WorkerMessage,
-    "FetchBlob": pb.FetchBlobRequest,
-    "SubmitUpdate": pb.UploadPart,
-} | OPERATOR_REQUESTS
+@st.composite
+def well_formed(draw: st.DrawFn) -> Input:
+    return made(draw, draw(st.sampled_from(list(METHODS))), lambda kind: messages(kind).map(serialised))
 
 
 @st.composite
-def well_formed(draw: st.DrawFn) -> tuple[str, list[bytes]]:
-    # A well-formed Revoke of a client that exists obeys, and would change the round.
-    name = draw(st.sampled_from([call for call in CALLS if call != "Revoke"]))
-    parts = draw(st.lists(messages(REQUESTS[name]), min_size=1, max_size=3))
-    return name, [part.SerializeToString() for part in parts]
+def raw(draw: st.DrawFn) -> Input:
+    return made(draw, draw(st.sampled_from(list(METHODS))), lambda _: st.binary(max_size=200))
+
+
+def serialised(message: Message) -> bytes:
+    return message.SerializeToString()
+
+
+def made(draw: st.DrawFn, call: str, of: Any) -> Input:
+    parts = draw(st.lists(of(METHODS[call].request), min_size=1, max_size=3 if METHODS[call].streams else 1))
+    return Input(call, tamed(call, parts), draw(st.sampled_from(CALLERS.get(call, ["operator"]))))
 
 
 def mutated(draw: st.DrawFn, data: bytes) -> bytes:
@@ -182,59 +144,52 @@ def mutated(draw: st.DrawFn, data: bytes) -> bytes:
 
 
 @patient
-@given(inputs=st.lists(st.tuples(st.sampled_from(CALLS), st.lists(st.binary(max_size=200), min_size=1, max_size=3)),
-                       min_size=BATCH, max_size=BATCH))  # fmt: skip
-def test_random_bytes(site: Site, inputs: list[tuple[str, list[bytes]]]) -> None:
-    fire(site, site.alpha, inputs)
+@given(inputs=st.lists(raw(), min_size=BATCH, max_size=BATCH))
+def test_random_bytes(site: FuzzSite, inputs: list[Input]) -> None:
+    site.fire(inputs)
 
 
 @patient
 @given(inputs=st.lists(well_formed(), min_size=BATCH, max_size=BATCH))
-def test_messages_of_any_content(site: Site, inputs: list[tuple[str, list[bytes]]]) -> None:
-    fire(site, site.alpha, inputs)
+def test_messages_of_any_content(site: FuzzSite, inputs: list[Input]) -> None:
+    site.fire(inputs)
 
 
 @patient
 @given(data=st.data())
-def test_mutations_of_proper_calls(site: Site, data: st.DataObject) -> None:
-    """Proper in everything but the mutation, and in a statistic that is NaN: none of these updates may get in."""
-    plan = site.alpha.plan
-    assert plan is not None
-    client = site.cohort[0]
-    spoilt = bytearray(site.honest[client][0])
-    spoilt[plan.codec.nbytes : plan.codec.nbytes + 8] = struct.pack("<d", float("nan"))
-    hello = pb.Hello(protocol_min=1, protocol_max=1, worker="mallory", instance="a" * 32, build="x")
-    proper: list[tuple[str, list[Message]]] = [
-        ("Attend", [pb.WorkerMessage(hello=hello), pb.WorkerMessage(heartbeat=pb.Heartbeat(busy_share=0.5))]),
-        (
-            "SubmitUpdate",
-            [
-                pb.UploadPart(envelope=site.envelope(client, bytes(spoilt))),
-                pb.UploadPart(chunk=pb.Chunk(offset=0, data=bytes(spoilt))),
-            ],
-        ),
-        ("FetchBlob", [pb.FetchBlobRequest(digest=site.task.base.full.digest)]),
-        ("Download", [operator_pb.DownloadRequest(digest=site.task.base.full.digest)]),
-        ("Version", [operator_pb.VersionRequest(number=1)]),
-    ]
+def test_mutations_of_proper_calls(site: FuzzSite, data: st.DataObject) -> None:
+    proper = recorded_once(site)
     inputs = []
     for _ in range(BATCH):
-        name, parts = data.draw(st.sampled_from(proper))
-        inputs.append((name, [mutated(data.draw, part.SerializeToString()) for part in parts]))
-    fire(site, site.alpha, inputs)
+        each = data.draw(st.sampled_from(proper))
+        parts = tamed(each.call, [mutated(data.draw, part) for part in each.messages])
+        inputs.append(Input(each.call, parts, each.caller))
+    site.fire(inputs)
 
 
-def test_ten_thousand_inputs_of_all_kinds(site: Site) -> None:
+@functools.cache
+def recorded_once(site: FuzzSite) -> list[Input]:
+    return recorded(site)
+
+
+def test_there_are_inputs_for_every_method_the_coordinator_has(site: FuzzSite) -> None:
+    """Those it names itself, and the enrolment port, which has no reflection."""
+    with site.federation.channel() as channel:
+        offered = reflected(channel) | {"/ssd_proto.v1.Enrolment/Enroll"}
+    assert {method.path for method in METHODS.values()} == offered
+
+
+def test_ten_thousand_inputs_of_all_kinds(site: FuzzSite) -> None:
     """Structure-aware and mutated real traffic, in every state of every call; memory does not grow with them."""
-    fuzzer = fuzzing.Fuzzer(seed=0, recorded=fuzzing.recorded(site))
+    fuzzer = fuzzing.Fuzzer(seed=0, recorded=recorded_once(site))
     stream = fuzzer.inputs(10_000)
-    before, count = 0.0, 0
+    before, reached = 0.0, collections.Counter[str]()
     while batch := list(itertools.islice(stream, 40)):
-        fuzzing.fire(site.alpha, batch)
-        count += len(batch)
-        if count == 2_000:
+        reached.update(site.fire(batch))
+        if reached.total() == 2_000:
             before = site.federation.metric("ssd_coordinator_memory_peak_bytes")
-    assert count == 10_000
+    assert reached.total() == 10_000
+    assert min(reached[call] for call in METHODS) > 30, reached
     assert before
     assert site.federation.metric("ssd_coordinator_memory_peak_bytes") - before < 48 << 20
     site.federation.until(
@@ -247,10 +202,10 @@ KEPT = fuzzing.corpus(Path(__file__).with_name("corpus"))
 
 
 @pytest.mark.parametrize("kept", KEPT, ids=range(len(KEPT)))
-def test_inputs_that_once_hurt_or_might_have(site: Site, kept: fuzzing.Input) -> None:
-    fuzzing.fire(site.alpha, [kept])
+def test_inputs_that_once_hurt_or_might_have(site: FuzzSite, kept: Input) -> None:
+    site.fire([kept])
     site.well()
 
 
-def test_the_round_commits_as_if_nothing_had_happened(site: Site) -> None:
+def test_the_round_commits_as_if_nothing_had_happened(site: FuzzSite) -> None:
     site.check_end()

@@ -13,9 +13,8 @@ from typing import Any
 
 import grpc
 import pytest
-from google.protobuf import descriptor_pb2
 from grpc_health.v1 import health_pb2
-from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2
 
 from coordinator.rpc.auth import TABLE, allowed, call_name
 from hostile import CLIENTS, Site
@@ -23,7 +22,7 @@ from raw_worker import RawWorker
 from ssd.trust.names import Role
 from ssd_proto.v1 import federation_pb2 as pb
 from ssd_proto.v1 import operator_pb2 as operator_pb
-from wire_calls import FEDERATION, OPERATOR, Outcome, as_bytes, ask, outcome_of, stream
+from wire_calls import FEDERATION, OPERATOR, Outcome, as_bytes, ask, outcome_of, reflected, stream
 
 pytestmark = pytest.mark.e2e
 Code = grpc.StatusCode
@@ -40,28 +39,6 @@ METHODS = sorted(
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     with Site(tmp_path_factory.mktemp("roles"), insecure=False) as site:
         yield site
-
-
-def reflected(channel: grpc.Channel) -> set[str]:
-    """Full names of all methods of all services the coordinator says it has."""
-
-    def asked(
-        *requests: reflection_pb2.ServerReflectionRequest,
-    ) -> list[reflection_pb2.ServerReflectionResponse]:
-        return list(
-            reflection_pb2_grpc.ServerReflectionStub(channel).ServerReflectionInfo(iter(requests), timeout=20)
-        )
-
-    (listed,) = asked(reflection_pb2.ServerReflectionRequest(list_services=""))
-    methods = set()
-    for service in listed.list_services_response.service:
-        (found,) = asked(reflection_pb2.ServerReflectionRequest(file_containing_symbol=service.name))
-        for content in found.file_descriptor_response.file_descriptor_proto:
-            file = descriptor_pb2.FileDescriptorProto.FromString(content)
-            for declared in file.service:
-                if f"{file.package}.{declared.name}" == service.name:
-                    methods |= {f"/{service.name}/{method.name}" for method in declared.method}
-    return methods
 
 
 def test_every_method_there_is_has_a_row_and_every_row_a_method(site: Site) -> None:

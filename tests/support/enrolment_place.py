@@ -85,6 +85,10 @@ class EnrolmentPlace:
         found = self.metrics.registry.get_sample_value("ssd_coordinator_messages_refused_total", labels)
         return found or 0.0
 
+    def cut(self) -> float:
+        name = "ssd_coordinator_connections_cut_total"
+        return self.metrics.registry.get_sample_value(name, {"port": "enrolment"}) or 0.0
+
     def close(self) -> None:
         self._call(self._server.stop(0))
         self._loop.call_soon_threadsafe(self._loop.stop)

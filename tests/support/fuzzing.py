@@ -10,42 +10,70 @@ import contextlib
 import json
 import random
 import struct
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import grpc
 from google.protobuf.descriptor import FieldDescriptor
-from google.protobuf.message import Message
+from google.protobuf.message import DecodeError, Message
+from grpc_health.v1 import health_pb2
+from grpc_reflection.v1alpha import reflection_pb2
 
-from hostile import Site
-from raw_worker import RawWorker
-from ssd_proto.v1 import federation_pb2 as pb
-from ssd_proto.v1 import operator_pb2 as operator_pb
-from wire_calls import FEDERATION, OPERATOR, as_bytes, operator_status
+from ssd_proto.v1 import enrolment_pb2, federation_pb2, operator_pb2
 
-HANG_SECONDS = 60.0
-OPERATOR_REQUESTS: dict[str, type[Message]] = {
-    "Status": operator_pb.StatusRequest,
-    "Rounds": operator_pb.RoundsRequest,
-    "Evaluations": operator_pb.EvaluationsRequest,
-    "Clients": operator_pb.ClientsRequest,
-    "Resume": operator_pb.ResumeRequest,
-    "Version": operator_pb.VersionRequest,
-    "Download": operator_pb.DownloadRequest,
-    "Revoke": operator_pb.RevokeRequest,
+UNPARSABLE = b"\x07"
+"""A field number zero of a wire type that does not exist."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """What a call takes, as its descriptor says."""
+
+    path: str
+    request: type[Message]
+    streams: bool
+    """Takes more than one message."""
+    ours: bool
+    """Not a library's: it ends with a reason of ours."""
+
+
+def _methods() -> dict[str, Method]:
+    found = {}
+    for file in (federation_pb2, operator_pb2, enrolment_pb2, health_pb2, reflection_pb2):
+        for service in file.DESCRIPTOR.services_by_name.values():
+            for method in service.methods:
+                found[f"{service.name}/{method.name}"] = Method(
+                    path=f"/{service.full_name}/{method.name}",
+                    request=method.input_type._concrete_class,
+                    streams=method.client_streaming,
+                    ours=service.full_name.startswith("ssd_proto."),
+                )
+    return found
+
+
+METHODS = _methods()
+"""Everything there is to call, by service and method: a new one is among them by itself."""
+NOBODY = "nobody-"
+"""Of identities and clients that are revoked: whatever is said about them, the round is not."""
+WORKERS = [f"fuzz-{number}" for number in range(16)]
+"""Workers of the fuzzer: they have certificates, and host nobody."""
+CALLERS = {
+    "Federation/Attend": WORKERS,
+    "Renewal/Renew": WORKERS,
+    "Federation/FetchBlob": ["alpha"],
+    "Federation/SubmitUpdate": ["alpha"],
+    "Enrolment/Enroll": ["stranger"],
+    "Health/Check": ["observer"],
+    "Health/Watch": ["observer"],
+    "Health/List": ["observer"],
+    "ServerReflection/ServerReflectionInfo": ["observer"],
 }
-"""Not Pause and Drain, which obey; not Watch, which goes on for ever. A Revoke only ever names nobody."""
-REQUESTS: dict[str, type[Message]] = {
-    "Attend": pb.WorkerMessage,
-    "FetchBlob": pb.FetchBlobRequest,
-    "SubmitUpdate": pb.UploadPart,
-    **OPERATOR_REQUESTS,
-}
-STREAMS = ("Attend", "SubmitUpdate")
-NOBODY = "fuzz-"
-"""Workers of the fuzzer are called so, and host nobody: whatever they say, the round is not about them."""
+"""Who may call what; everything else is the operator's."""
+
+WRITING = {"Operator/Pause", "Operator/Resume", "Operator/MoveClient", "Operator/Revoke"}
+"""Obeyed whatever is in them, which takes a write to the disk each time: their turn comes less often."""
+WEIGHTS = [0.2 if call in WRITING else 1.0 for call in METHODS]
 
 INTEGERS = [
     0,
@@ -80,16 +108,43 @@ class Input:
 
     call: str
     messages: tuple[bytes, ...]
+    caller: str
 
     def to_json(self) -> str:
         """For the corpus."""
-        return json.dumps({"call": self.call, "messages": [part.hex() for part in self.messages]})
+        messages = [part.hex() for part in self.messages]
+        return json.dumps({"call": self.call, "caller": self.caller, "messages": messages})
 
     @staticmethod
     def from_json(text: str) -> Input:
         """From the corpus."""
         found = json.loads(text)
-        return Input(found["call"], tuple(bytes.fromhex(part) for part in found["messages"]))
+        return Input(found["call"], tuple(bytes.fromhex(part) for part in found["messages"]), found["caller"])
+
+
+def tamed(call: str, messages: Iterable[bytes]) -> tuple[bytes, ...]:
+    """What a coordinator may be sent without ending the round, or the fuzzer's own rights, on purpose.
+
+    Drain is obeyed whatever the message holds, so it is always one that no parser takes; Revoke names nobody.
+    """
+    if call == "Operator/Drain":
+        return tuple(UNPARSABLE + message for message in messages)
+    if call == "Operator/Revoke":
+        return tuple(_revoking_nobody(message) for message in messages)
+    return tuple(messages)
+
+
+def _revoking_nobody(message: bytes) -> bytes:
+    wish = operator_pb2.RevokeRequest()
+    try:
+        wish.ParseFromString(message)
+    except DecodeError:
+        return message
+    if wish.WhichOneof("what") == "client":
+        wish.client = NOBODY + wish.client
+    elif wish.WhichOneof("what") == "identity":
+        wish.identity.name = NOBODY + wish.identity.name
+    return wish.SerializeToString()
 
 
 class Fuzzer:
@@ -104,36 +159,42 @@ class Fuzzer:
         for _ in range(count):
             kind = self._random.random()
             if kind < 0.15:
-                call = self._random.choice(list(REQUESTS))
-                yield Input(
-                    call, self._several(call, lambda: self._random.randbytes(self._random.randrange(200)))
+                (call,) = self._random.choices(list(METHODS), WEIGHTS)
+                made = self._several(
+                    call, lambda: self._random.randbytes(self._random.choice([0, 1, 2, 8, 60, 200]))
                 )
+                yield self._of(call, made)
             elif kind < 0.6:
                 yield self._well_formed()
             else:
                 base = self._random.choice(self._recorded)
-                yield Input(base.call, tuple(self._mutated(part) for part in base.messages))
+                mutated = tuple(self._mutated(part) for part in base.messages)
+                yield Input(base.call, tamed(base.call, mutated), base.caller)
+
+    def _of(self, call: str, messages: Iterable[bytes]) -> Input:
+        return Input(call, tamed(call, messages), self._random.choice(CALLERS.get(call, ["operator"])))
 
     def _several(self, call: str, make: Any) -> tuple[bytes, ...]:
-        return tuple(make() for _ in range(self._random.randint(1, 4) if call in STREAMS else 1))
+        return tuple(make() for _ in range(self._random.randint(1, 4) if METHODS[call].streams else 1))
 
     def _well_formed(self) -> Input:
-        call = self._random.choice(list(REQUESTS))
-        if call == "Revoke":
-            # A well-formed one of a client that exists obeys.
-            return Input(call, (operator_pb.RevokeRequest(client=NOBODY + self._text()).SerializeToString(),))
-        parts = self._several(call, lambda: self.message(REQUESTS[call]).SerializeToString())
-        if call == "Attend" and self._random.random() < 0.7:
+        (call,) = self._random.choices(list(METHODS), WEIGHTS)
+        parts = self._several(call, lambda: self.message(METHODS[call].request).SerializeToString())
+        made = self._of(call, parts)
+        if call == "Federation/Attend" and self._random.random() < 0.7:
             # Past the hello, in every state there is: whole, or with more to come.
-            hello = pb.Hello(
+            hello = federation_pb2.Hello(
                 protocol_min=1,
                 protocol_max=1,
-                worker=f"{NOBODY}{self._random.randrange(1000)}",
-                instance=f"{self._random.getrandbits(128):032x}",
+                worker=made.caller,
+                instance=f"{self._random.getrandbits(128):032x}"
+                if self._random.random() < 0.1
+                else f"{int(made.caller[5:]):032x}",
                 more=self._random.random() < 0.2,
             )
-            parts = (pb.WorkerMessage(hello=hello).SerializeToString(), *parts)
-        return Input(call, parts)
+            first = federation_pb2.WorkerMessage(hello=hello).SerializeToString()
+            return replace(made, messages=(first, *made.messages))
+        return made
 
     def message(self, kind: Any, depth: int = 0) -> Message:
         """A well-formed message of this kind with whatever fields."""
@@ -205,86 +266,6 @@ class Fuzzer:
                 case _:
                     changed[place:place] = b"\xff" * 9 + b"\x01"
         return bytes(changed)
-
-
-def recorded(site: Site) -> list[Input]:
-    """Traffic of an honest worker and operator, with a statistic that is NaN: none of its updates may get in."""
-    plan, task = site.alpha.plan, site.task
-    assert plan is not None
-    client = site.cohort[0]
-    spoilt = bytearray(site.honest[client][0])
-    spoilt[plan.codec.nbytes : plan.codec.nbytes + 8] = struct.pack("<d", float("nan"))
-    hello = pb.Hello(protocol_min=1, protocol_max=1, worker=f"{NOBODY}x", instance="a" * 32, build="x")
-    ups: list[Mapping[str, Message]] = [
-        {"heartbeat": pb.Heartbeat(busy_share=0.5, uptime_seconds=3)},
-        {
-            "progress": pb.Progress(
-                round=task.round, attempt=task.attempt, client=client, step=1, steps=2, seconds=0.5
-            )
-        },
-        {
-            "task_failed": pb.TaskFailed(
-                round=task.round, attempt=task.attempt, client=client, reason="data_missing"
-            )
-        },
-        {"version_held": pb.VersionHeld(number=1, model_digest=task.base.model_digest)},
-        {
-            "evaluation_done": pb.EvaluationDone(
-                version=1, values={"accuracy": 0.5}, clients=[client], on_clients=True
-            )
-        },
-        {
-            "clients_changed": pb.ClientsChanged(
-                clients=[pb.HostedClient(client="nobody", last_committed_round=1)]
-            )
-        },
-    ]
-    attends = [[pb.WorkerMessage(hello=hello), pb.WorkerMessage(**up)] for up in ups]
-    fold = site.alpha.envelope(task, {client: 1}, bytes(spoilt), fold=True)
-    calls: list[tuple[str, Sequence[Message]]] = [
-        *(("Attend", parts) for parts in attends),
-        ("SubmitUpdate", [pb.UploadPart(envelope=site.envelope(client, bytes(spoilt))), _chunk(spoilt)]),
-        ("SubmitUpdate", [pb.UploadPart(envelope=fold), _chunk(spoilt)]),
-        ("FetchBlob", [pb.FetchBlobRequest(digest=task.base.full.digest)]),
-        ("Download", [operator_pb.DownloadRequest(digest=task.base.full.digest)]),
-        ("Version", [operator_pb.VersionRequest(number=1)]),
-        ("Rounds", [operator_pb.RoundsRequest(limit=3)]),
-    ]
-    return [Input(call, tuple(part.SerializeToString() for part in parts)) for call, parts in calls]
-
-
-def _chunk(body: bytes) -> pb.UploadPart:
-    return pb.UploadPart(chunk=pb.Chunk(offset=0, data=bytes(body)))
-
-
-def fire(worker: RawWorker, inputs: Iterable[Input]) -> None:
-    """All at once over one channel; every call ends in time with a status somebody chose.
-
-    Raises:
-        AssertionError: naming the input.
-    """
-    calls = []
-    for each in inputs:
-        service = OPERATOR if each.call in OPERATOR_REQUESTS else FEDERATION
-        path = f"{service}/{each.call}"
-        request: Any = iter(each.messages) if each.call in STREAMS else each.messages[0]
-        kind = worker.channel.stream_stream if each.call in STREAMS else worker.channel.unary_stream
-        calls.append(
-            (each, kind(path, as_bytes, bytes)(request, metadata=worker.metadata(), timeout=HANG_SECONDS))
-        )
-    for each, call in calls:
-        with contextlib.suppress(grpc.RpcError):
-            for _ in call:
-                pass
-        reason = dict(call.trailing_metadata() or ()).get("ssd-reason")
-        # UNKNOWN is what an exception in a handler becomes, and a hang ends with the deadline.
-        chosen = (call.code() is grpc.StatusCode.OK) != bool(reason)
-        assert chosen, (each.to_json()[:2000], call.code(), call.details())
-        assert call.code() not in (grpc.StatusCode.UNKNOWN, grpc.StatusCode.INTERNAL), (
-            each.to_json()[:2000],
-            call.details(),
-        )
-    assert operator_status(worker.channel).phase == "training"
 
 
 def corpus(folder: Path) -> list[Input]:

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import grpc
+from google.protobuf import descriptor_pb2
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from raw_worker import RawWorker
 from ssd.digest import CHUNK_BYTES
@@ -156,3 +158,25 @@ def operator_status(channel: grpc.Channel) -> operator_pb.StatusReply:
         f"{OPERATOR}/Status", operator_pb.StatusRequest.SerializeToString, operator_pb.StatusReply.FromString
     )
     return call(operator_pb.StatusRequest(), timeout=PATIENCE)
+
+
+def reflected(channel: grpc.Channel) -> set[str]:
+    """Full names of all methods of all services the coordinator says it has."""
+
+    def asked(
+        *requests: reflection_pb2.ServerReflectionRequest,
+    ) -> list[reflection_pb2.ServerReflectionResponse]:
+        return list(
+            reflection_pb2_grpc.ServerReflectionStub(channel).ServerReflectionInfo(iter(requests), timeout=20)
+        )
+
+    (listed,) = asked(reflection_pb2.ServerReflectionRequest(list_services=""))
+    methods = set()
+    for service in listed.list_services_response.service:
+        (found,) = asked(reflection_pb2.ServerReflectionRequest(file_containing_symbol=service.name))
+        for content in found.file_descriptor_response.file_descriptor_proto:
+            file = descriptor_pb2.FileDescriptorProto.FromString(content)
+            for declared in file.service:
+                if f"{file.package}.{declared.name}" == service.name:
+                    methods |= {f"/{service.name}/{method.name}" for method in declared.method}
+    return methods

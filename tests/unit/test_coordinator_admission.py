@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coordinator.admission import REMEMBERED_HOSTS, Admission, Allowance, host_of
+from coordinator.admission import REMEMBERED_HOSTS, Admission, Allowance, network_of
 
 FEW = Allowance(burst=3, per_second=1.0)
 MANY = Allowance(burst=1000, per_second=1000.0)
@@ -54,17 +54,15 @@ def test_what_is_remembered_of_hosts_is_bounded_and_the_busy_stay_known() -> Non
 
 
 @pytest.mark.parametrize(
-    ("peer", "host"),
+    ("address", "host"),
     [
-        ("ipv4:192.0.2.7:40000", "192.0.2.7"),
-        ("ipv6:%5B2001:db8:1:2:3::4%5D:40000", "2001:db8:1:2::/64"),
-        ("ipv6:[2001:db8:1:2:ffff::9]:1", "2001:db8:1:2::/64"),
-        ("ipv6:%5B::1%5D:40000", "::/64"),
-        ("ipv6:%5B::ffff:192.0.2.7%5D:40000", "192.0.2.7"),
-        ("ipv6:%5Bfe80::1%25eth0%5D:40000", "fe80::/64"),
-        ("unix:", "unix"),
-        ("nonsense", "nonsense"),
+        ("192.0.2.7", "192.0.2.7"),
+        ("2001:db8:1:2:3::4", "2001:db8:1:2::/64"),
+        ("2001:db8:1:2:ffff::9", "2001:db8:1:2::/64"),
+        ("::1", "::/64"),
+        ("::ffff:192.0.2.7", "192.0.2.7"),
+        ("fe80::1%eth0", "fe80::/64"),
     ],
 )
-def test_a_host_is_an_address_or_the_network_it_can_take_addresses_from(peer: str, host: str) -> None:
-    assert host_of(peer) == host
+def test_a_host_is_an_address_or_the_network_it_can_take_addresses_from(address: str, host: str) -> None:
+    assert network_of(address) == host

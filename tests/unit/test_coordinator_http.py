@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import dataclasses
+import datetime as dt
 import socket
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 from unittest.mock import Mock
 
 import aiohttp
@@ -16,12 +20,16 @@ from aiohttp import web
 from aiohttp.test_utils import make_mocked_request
 
 from coordinator.address import Address
+from coordinator.door import Bounds
 from coordinator.errors import PortUnavailable
 from coordinator.metrics import CoordinatorMetrics
-from coordinator.web.http import HttpServer, create_app, refuse_shown_tokens
+from coordinator.web.http import CONNECTIONS, HttpServer, create_app, refuse_shown_tokens
+from ssd.trust.authority import create_authority, issue
+from ssd.trust.names import Role, Subject
 
 T = TypeVar("T")
 ANY_PORT = Address(host="127.0.0.1")
+NOW = dt.datetime.now(dt.UTC)
 
 
 def run(work: Callable[[], Awaitable[T]]) -> T:
@@ -191,3 +199,76 @@ def test_a_token_in_the_clear_from_another_machine_is_refused(
 
 def test_every_page_is_behind_the_guard() -> None:
     assert refuse_shown_tokens in create_app(CoordinatorMetrics().render, list).middlewares
+
+
+def slow(**changes: Any) -> Bounds:
+    """Bounds of a test's length."""
+    return dataclasses.replace(CONNECTIONS, **changes)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"",
+        b"GET /metr",
+        b"GET /metrics HTTP/1.1\r\nHost: x\r\n",
+        b"POST /metrics HTTP/1.1\r\nContent-Length: 9\r\n\r\n",
+    ],
+    ids=["nothing", "half a line", "headers without end", "a body that never comes"],
+)
+@pytest.mark.parametrize("secure", [False, True], ids=["http", "https"])
+def test_a_request_that_never_arrives_is_not_waited_for(said: bytes, secure: bool, tmp_path: Path) -> None:
+    async def work() -> None:
+        tls = https(tmp_path) if secure else None
+        server = HttpServer(create_app(bytes, list), tls, bounds=slow(seconds=0.3))
+        address = await server.start(ANY_PORT)
+        trusting = ssl.create_default_context()
+        trusting.check_hostname, trusting.verify_mode = False, ssl.CERT_NONE
+        # Over HTTPS, also one that never begins to shake hands.
+        how: Any = trusting if secure and said else None
+        reader, writer = await asyncio.open_connection(address.host, address.port, ssl=how)
+        writer.write(said)
+        with contextlib.suppress(ConnectionResetError):
+            await reader.read()
+        writer.close()
+        await server.stop()
+
+    run(work)
+
+
+def https(folder: Path) -> ssl.SSLContext:
+    authority = create_authority("f", days=1, now=NOW)
+    own = issue(
+        authority, Subject("f", Role.COORDINATOR, "coordinator"), days=1, now=NOW, hosts=("127.0.0.1",)
+    )
+    (folder / "own.pem").write_bytes(own.certificate + own.key)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(folder / "own.pem")
+    return context
+
+
+@pytest.mark.parametrize("secure", [False, True], ids=["http", "https"])
+def test_pages_are_served_while_others_only_hold_connections(secure: bool, tmp_path: Path) -> None:
+    """More of them than there may be: each new one takes the place of the oldest."""
+
+    async def work() -> None:
+        cut: list[None] = []
+        server = HttpServer(
+            create_app(bytes, list),
+            https(tmp_path) if secure else None,
+            lambda: cut.append(None),
+            slow(at_once=20, at_once_per_host=20, per_second=1000.0),
+        )
+        address = await server.start(ANY_PORT)
+        holding = [await asyncio.open_connection(address.host, address.port) for _ in range(100)]
+        async with aiohttp.ClientSession() as client:
+            for _ in range(3):
+                url = f"http{'s' * secure}://{address}/livez"
+                async with client.get(url, ssl=False) as reply:
+                    assert (reply.status, reply.headers["Connection"]) == (200, "close")
+        assert len(cut) >= 80
+        for _, writer in holding:
+            writer.close()
+        await server.stop()
+
+    run(work)

@@ -88,6 +88,7 @@ PROMISED = {
     "updates": ("counter", {"fate", "reason"}),
     "messages_refused": ("counter", {"call", "reason"}),
     "messages_throttled": ("counter", set()),
+    "connections_cut": ("counter", {"port"}),
     "certificate_requests": ("counter", {"call", "outcome"}),
     "transfer_bytes": ("counter", {"direction"}),
     "fold_duration_seconds": ("histogram", set()),
