@@ -137,7 +137,10 @@ def masking(parameters: int, flower: Flower | None, repeats: int) -> None:
         show(f"quantise + mask + serialise, {parameters:,}, {ring_bits}-bit ring", a, b, "s")
     answer = {} if flower is None else flower.ask(step="mask", size=parameters, neighbours=1, memory=True)
     ours = Ours(parameters, 24)
-    show("extra peak memory", ours.extra_peak() / 2**20, answer.get("value", 0) / 2**20 or None, "MiB")
+    extra = ours.extra_peak() / 2**20
+    show("peak memory beyond the update and the fold's own vector", extra, None, "MiB")
+    vector = 4 * parameters / 2**20
+    show("peak memory beyond the update", extra + vector, answer.get("value", 0) / 2**20 or None, "MiB")
     nbytes = answer.get("nbytes")
     show("upload per parameter", ours.step() / parameters, nbytes / parameters if nbytes else None, "bytes")
 
