@@ -23,7 +23,7 @@ In the order of a round (down: from the coordinator, up: from a participant):
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from operator import attrgetter
 
@@ -176,8 +176,8 @@ class RevealedShare:
 
     about: str
     kind: Kind
-    share: bytes
-    """32 bytes, big-endian, below the Shamir prime."""
+    share: bytes = field(repr=False)
+    """32 bytes, big-endian, below the Shamir prime. Not printed: shares must not reach a log by way of a message."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -186,10 +186,6 @@ class Reveal:
 
     name: str
     entries: tuple[RevealedShare, ...]
-
-    def __repr__(self) -> str:
-        # Shares must not reach a log by way of a message.
-        return f"Reveal(name={self.name!r}, {len(self.entries)} shares)"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -276,8 +272,8 @@ _SHARES = form.Sorted(
     attrgetter("about"),
 )
 _FORMS: dict[int, tuple[type, Field]] = {
-    number: (kind, field)
-    for number, kind, field in (
+    number: (kind, shape)
+    for number, kind, shape in (
         (
             1,
             Offer,
