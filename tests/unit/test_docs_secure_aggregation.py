@@ -1,0 +1,33 @@
+"""docs/secure-aggregation.md explains every abort, and its thresholds are the code's."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from ssd.secagg.errors import AbortReason
+from ssd.secagg.graph import PPM, Level, dropouts, threshold_complete
+
+PAGE = (Path(__file__).resolve().parents[2] / "docs" / "secure-aggregation.md").read_text()
+
+
+def row(name: str) -> list[int]:
+    (line,) = [each for each in PAGE.splitlines() if each.startswith(f"| {name} |")]
+    return [int(cell) for cell in line.split("|")[2:-1]]
+
+
+def test_every_abort_is_explained_and_no_other() -> None:
+    assert re.findall(r"^\| `(\w+)` \| [A-Z]", PAGE, re.MULTILINE) == list(AbortReason)
+
+
+def test_the_table_of_thresholds_is_what_is_computed() -> None:
+    participants = row("n")
+    fractions = PPM // 10, PPM // 5
+    for level in Level:
+        computed = [threshold_complete(n, *fractions, level) for n in participants]
+        assert row(f"t, `{level}`") == computed
+    assert row("may drop out") == [dropouts(n, fractions[1]) for n in participants]
+
+
+def test_it_says_that_nobody_outside_has_reviewed_it() -> None:
+    assert "Not externally reviewed" in PAGE
