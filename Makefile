@@ -15,6 +15,7 @@ help:
 	@echo "make proto   regenerate the protobuf modules"
 	@echo "make docs    write docs/metrics.md from the code"
 	@echo "make bench   round engine benchmarks against the wire floor of this machine"
+	@echo "make mutation  take the checks of secure aggregation out one by one; every time a test has to fail (half an hour)"
 	@echo "make clean   remove .venv, caches and runs/"
 
 $(READY): pyproject.toml
@@ -50,6 +51,9 @@ docs: $(READY)
 
 bench: $(READY)
 	$(BIN)/python tests/benchmarks/bench_rounds.py
+
+mutation: $(READY)
+	PYTHONPATH=.:proto:tests/support $(BIN)/python tests/mutation/mutate_checks.py
 
 clean:
 	rm -rf $(VENV) runs build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -269,6 +269,32 @@ def test_more_participants_than_were_offered() -> None:
     everybody_says(f, R.ROSTER_SIZE)
 
 
+def test_a_roster_that_changes() -> None:
+    f = attacked(Liar)
+    f.advertise(NAMES)
+    roster = f.aggregator.close_adverts()
+    for name in NAMES:
+        bundle = f[name].roster(roster)
+        assert f[name].roster(roster) == bundle
+        with pytest.raises(Refused) as refused:
+            f[name].roster(without(roster, neighbour(name)))
+        assert refused.value.reason is R.UNEXPECTED_MESSAGE
+        assert f[name]._own is None
+
+
+def test_sharers_that_change() -> None:
+    f = attacked(Liar)
+    f.advertise(NAMES)
+    f.share(NAMES)
+    deliveries = f.aggregator.close_shares()
+    for name in NAMES:
+        f[name].delivery(deliveries[name])
+        f[name].delivery(deliveries[name])
+        with pytest.raises(Refused) as refused:
+            f[name].delivery(less(deliveries[name], [neighbour(name)]))
+        assert refused.value.reason is R.UNEXPECTED_MESSAGE
+
+
 def test_two_rosters() -> None:
     """Each participant is shown one other one less: nobody can read what the others encrypted for their roster."""
     after = {name: NAMES[(index + 1) % 10] for index, name in enumerate(NAMES)}
