@@ -363,6 +363,29 @@ class TestStore:
         refused(store, lambda: store.close_attempt(1, 1, ["a", "b"]))
         refused(store, lambda: store.close_attempt(1, 1, []))
 
+    def test_where_an_opening_stands_is_kept_with_the_set_and_goes_with_the_attempt(
+        self, store: Store
+    ) -> None:
+        started(store)
+        store.open_attempt(an_attempt(1))
+        assert store.secure_sum(1, 1) == b""
+        refused(store, lambda: store.close_attempt(1, 1, ["c"], b"state"))
+        assert store.secure_sum(1, 1) == b""
+        store.close_attempt(1, 1, ["a"], b"survivors")
+        repeatable(store, lambda: store.close_attempt(1, 1, ["a"], b"reveals"))
+        store.close_attempt(1, 1, ["a"])
+        assert store.secure_sum(1, 1) == b"reveals"
+        refused(store, lambda: store.close_attempt(1, 1, ["b"], b"another"))
+        assert store.secure_sum(1, 1) == b"reveals"
+        store.commit(a_version(1), 7.0)
+        assert store.secure_sum(1, 1) == b""
+        store.close_attempt(1, 1, ["a"], b"late")
+        assert store.secure_sum(1, 1) == b""
+        store.open_attempt(an_attempt(2))
+        store.close_attempt(2, 1, ["a"], b"survivors")
+        store.abandon_attempt(2, 1, "too few signatures", 9.0)
+        assert store.secure_sum(2, 1) == b""
+
     def test_an_abandoned_attempt_is_over(self, store: Store) -> None:
         started(store)
         store.open_attempt(an_attempt(1))

@@ -2,147 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
-import hashlib
-from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from coordinator.core import events
 from coordinator.core.state import Phase
-from coordinator.driver import Driver
-from coordinator.store.memory import MemoryStore
-from coordinator.store.memory_blobs import MemoryBlobs
-from driver_harness import driver
-from masked_worker import MaskedWorker, expected_sum
-from ssd.secagg.messages import AbortNotice, Offer, Opened
-from ssd.trust.participants import Participant, Registry, introduce
-
-CLIENTS = ("a", "b", "c", "d", "e", "f")
-PATIENCE = 30.0
-ELASTIC: dict[str, Any] = {
-    "run": {"mode": "elastic"},
-    "round": {"deadline_seconds": 1.0, "min_updates": 2},
-    "secure_aggregation": {"phase_seconds": 0.3},
-}
-
-
-def registry_of(*names: str) -> tuple[Registry, dict[str, Ed25519PrivateKey]]:
-    """A registry of these workers, and their keys."""
-    signers = {
-        name: Ed25519PrivateKey.from_private_bytes(hashlib.sha256(name.encode()).digest()) for name in names
-    }
-    introduced = [introduce("federation", name, key) for name, key in sorted(signers.items())]
-    participants = tuple(
-        Participant(
-            worker=each["worker"], key=each["key"], proof=each["proof"], clients=(), max_weight=1 << 20
-        )
-        for each in introduced
-    )
-    return Registry(federation="federation", version=1, issued_at=1, participants=participants), signers
-
-
-class Place:
-    """A coordinator that can be stopped and started again on the same state, and its workers."""
-
-    def __init__(self, root: Path, *, rounds: int = 2, level: str = "passive", **changes: Any) -> None:
-        self.root = root
-        self.store, self.blobs = MemoryStore(), MemoryBlobs()
-        self.changes: dict[str, dict[str, Any]] = {
-            "run": {"rounds": rounds},
-            "round": {"retry_seconds": 0.0},
-            "secure_aggregation": {"level": level, "assumed_corrupt": 0.0, "tolerated_dropout": 0.34},
-        }
-        for table, values in changes.items():
-            self.changes[table] = {**self.changes.get(table, {}), **values}
-        self.registry, self.signers = registry_of("w1", "w2", "w3", "w4") if level == "active" else (None, {})
-        self.subject: Driver | None = None
-        self.loop: asyncio.Future[None] | None = None
-        self.tasks: list[asyncio.Future[None]] = []
-
-    def now(self) -> Driver:
-        assert self.subject is not None
-        return self.subject
-
-    def start(self) -> Driver:
-        self.subject = driver(
-            self.root,
-            self.store,
-            clients=CLIENTS,
-            changes=self.changes,
-            blobs=self.blobs,
-            participants=self.registry,
-        )
-        self.loop = asyncio.ensure_future(self.subject.run())
-        return self.subject
-
-    async def stop(self) -> None:
-        self.now().stop()
-        assert self.loop is not None
-        await self.loop
-        for task in self.tasks:
-            task.cancel()
-        await asyncio.gather(*self.tasks, return_exceptions=True)
-        self.tasks = []
-
-    def begin(self, *workers: MaskedWorker) -> None:
-        self.tasks += [asyncio.ensure_future(worker.live()) for worker in workers]
-
-    def workers(self, parts: Mapping[str, str]) -> dict[str, MaskedWorker]:
-        return {
-            name: MaskedWorker(
-                self.now, name, tuple(own), registry=self.registry, signer=self.signers.get(name)
-            )
-            for name, own in parts.items()
-        }
-
-    async def until(self, what: Callable[[], bool]) -> None:
-        async with asyncio.timeout(PATIENCE):
-            while not what():
-                for task in self.tasks:
-                    if task.done() and not task.cancelled() and task.exception() is not None:
-                        raise AssertionError("a worker failed") from task.exception()
-                assert self.loop is not None
-                assert not self.loop.done() or self.now()._inbox.stopping
-                await asyncio.sleep(0.005)
-
-    def digests(self) -> list[str]:
-        return [version.model_digest for version in self.store.versions()]
-
-
-def play(scene: Callable[[Place], Awaitable[None]], place: Place) -> None:
-    async def run() -> None:
-        place.start()
-        try:
-            await scene(place)
-        finally:
-            await place.stop()
-
-    asyncio.run(run())
-
-
-THREE = {"w1": "ab", "w2": "cd", "w3": "ef"}
-
-
-def committed(place: Place, version: int) -> Callable[[], bool]:
-    return lambda: place.now().state.version >= version
-
-
-def model_of(place: Place, accepted: Mapping[int, str]) -> list[str]:
-    """The digests of a run whose rounds sum up these clients, computed without any protocol."""
-    subject, versions = place.now(), place.store.versions()
-    found = [versions[0].model_digest]
-    for number, clients in sorted(accepted.items()):
-        secure = subject._secure
-        assert secure is not None
-        total = expected_sum(secure.plan(subject.quality.plan(number)), tuple(clients), number)
-        maker = subject._committer._maker
-        before = versions[number - 1]
-        made = maker.make(total.open(len(clients)), before.full, before.server_state, lambda write: write())
-        found.append(made.model_digest)
-    return found
+from masked_place import CLIENTS, ELASTIC, THREE, Place, committed, die_at, model_of, play
+from ssd.secagg.messages import AbortNotice, Offer, Opened, Roster, ShareDelivery
 
 
 @pytest.mark.parametrize(
@@ -162,12 +29,17 @@ def test_the_model_is_that_of_the_plain_sum_whoever_hosts_whom(tmp_path: Path, p
     play(scene, Place(tmp_path))
 
 
-@pytest.mark.parametrize("level", ["passive", "active"])
-@pytest.mark.parametrize("phase", ["Survivors", "SetProof", "verdict"])
+@pytest.mark.parametrize(
+    ("level", "phase"),
+    [
+        ("passive", "Survivors"),
+        ("passive", "verdict"),
+        ("active", "Survivors"),
+        ("active", "SetProof"),
+        ("active", "verdict"),
+    ],
+)
 def test_one_that_is_gone_after_its_upload_stays_in_the_sum(tmp_path: Path, level: str, phase: str) -> None:
-    if (level, phase) == ("passive", "SetProof"):
-        pytest.skip("there is no proof of the survivor set at this level")
-
     async def scene(place: Place) -> None:
         workers = place.workers({"w1": "ab", "w2": "cd", "w3": "e", "w4": "f"})
         workers["w2"].dies_before = phase
@@ -238,3 +110,129 @@ def test_a_single_worker_is_refused_and_the_status_says_why(tmp_path: Path) -> N
         assert "one participant alone would be laid open" in place.now().status().waiting_for
 
     play(scene, Place(tmp_path))
+
+
+STEPS = [
+    ("passive", "close_attempt", "before", 1, 2),
+    ("passive", "close_attempt", "after", 1, 1),
+    ("passive", "close_attempt", "before", 2, 1),
+    ("passive", "close_attempt", "after", 2, 1),
+    ("passive", "commit", "before", 1, 1),
+    ("active", "close_attempt", "before", 1, 2),
+    ("active", "close_attempt", "after", 1, 1),
+    ("active", "close_attempt", "before", 2, 1),
+    ("active", "close_attempt", "after", 2, 1),
+    ("active", "close_attempt", "after", 3, 1),
+]
+
+
+@pytest.mark.parametrize(("level", "write", "when", "count", "attempts"), STEPS)
+def test_a_coordinator_that_dies_at_a_write_goes_on_with_a_journaled_set_or_with_new_keys(
+    tmp_path: Path, level: str, write: str, when: str, count: int, attempts: int
+) -> None:
+    async def scene(place: Place) -> None:
+        workers = place.workers(THREE)
+        die_at(place.store, write, when, count)
+        place.begin(*workers.values())
+        await place.crashed()
+        place.start()
+        place.begin(*workers.values())
+        await place.until(committed(place, 1))
+        assert place.digests()[:2] == model_of(place, {1: "abcdef"})
+        found = place.store.attempts()
+        assert len(found) == attempts
+        if attempts == 2:
+            assert "coordinator_restarted" in found[1].reason
+        assert len({offer.round_id for offer in workers["w1"].said(Offer)}) == attempts
+        assert all(len(worker.verdicts) == attempts for worker in workers.values()), "a set is uploaded once"
+
+    play(scene, Place(tmp_path, rounds=1, level=level))
+
+
+def test_a_coordinator_that_dies_after_the_commit_goes_on_with_the_next_round(tmp_path: Path) -> None:
+    async def scene(place: Place) -> None:
+        workers = place.workers(THREE)
+        die_at(place.store, "commit", "after")
+        place.begin(*workers.values())
+        await place.crashed()
+        place.start()
+        place.begin(*workers.values())
+        await place.until(committed(place, 2))
+        assert place.digests() == model_of(place, {1: "abcdef", 2: "abcdef"})
+        assert not place.store.secure_sum(1, 1)
+
+    play(scene, Place(tmp_path, rounds=2))
+
+
+def test_a_restart_while_keys_are_exchanged_takes_new_ones(tmp_path: Path) -> None:
+    async def scene(place: Place) -> None:
+        workers = place.workers(THREE)
+        workers["w3"].mute = "Roster"
+        place.begin(*workers.values())
+        await place.until(lambda: bool(workers["w3"].said(Roster)))
+        await place.stop()
+        workers["w3"].mute = ""
+        place.start()
+        place.begin(*workers.values())
+        await place.until(committed(place, 1))
+        assert place.digests()[:2] == model_of(place, {1: "abcdef"})
+        assert len({offer.round_id for offer in workers["w1"].said(Offer)}) == 2
+
+    play(scene, Place(tmp_path, rounds=1))
+
+
+def test_a_set_whose_keys_are_gone_after_shares_were_asked_for_waits_for_the_operator(tmp_path: Path) -> None:
+    """No other set over the same base may be opened: the difference would be one participant."""
+
+    async def scene(place: Place) -> None:
+        workers = place.workers(THREE)
+        for worker in workers.values():
+            worker.dies_before = "Survivors"
+        place.begin(*workers.values())
+        await place.until(lambda: all(task.done() for task in place.tasks))
+        for _ in range(2):
+            place.begin(*workers.values())
+            await place.until(lambda: place.now().state.phase is Phase.HALTED)
+            assert "No other set of updates may be opened" in place.now().status().waiting_for
+            assert [each.outcome for each in place.store.attempts()] == ["closed"]
+            assert len({offer.round_id for offer in workers["w1"].said(Offer)}) == 1
+            await place.now().operate(lambda now: events.ResumeRequested(now=now))
+            await place.stop()
+            place.start()
+
+    play(scene, Place(tmp_path, rounds=1))
+
+
+def test_a_resumed_opening_takes_the_shares_of_those_that_are_back(tmp_path: Path) -> None:
+    async def scene(place: Place) -> None:
+        workers = place.workers({"w1": "ab", "w2": "cd", "w3": "e", "w4": "f"})
+        for name in ("w2", "w3", "w4"):
+            workers[name].mute = "Survivors"
+        place.begin(*workers.values())
+        await place.until(lambda: place.now().state.phase is Phase.UNMASKING)
+        await place.until(lambda: "revealing: waiting for w2, w3, w4" in place.now().status().waiting_for)
+        await place.stop()
+        for worker in workers.values():
+            worker.mute = ""
+        place.start()
+        place.begin(*workers.values())
+        await place.until(committed(place, 1))
+        assert place.digests()[:2] == model_of(place, {1: "abcdef"})
+        assert len(place.store.attempts()) == 1
+
+    play(scene, Place(tmp_path, rounds=1))
+
+
+def test_a_client_revoked_before_its_worker_uploads_starts_the_round_anew_without_it(tmp_path: Path) -> None:
+    async def scene(place: Place) -> None:
+        workers = place.workers(THREE)
+        workers["w3"].mute = "ShareDelivery"
+        place.begin(*workers.values())
+        await place.until(lambda: bool(workers["w1"].verdicts) and bool(workers["w3"].said(ShareDelivery)))
+        workers["w3"].mute = ""
+        await place.now().membership.revoke_client("f")
+        await place.until(committed(place, 1))
+        assert place.store.attempts()[0].accepted == tuple("abcde")
+        assert place.digests()[:2] == model_of(place, {1: "abcde"})
+
+    play(scene, Place(tmp_path, rounds=1))

@@ -110,8 +110,11 @@ class MaskedWorker:
         self.policy = policy or ParticipantPolicy(level=Level.PASSIVE if signer is None else Level.ACTIVE)
         self.registry, self.signer = registry, signer
         self.dies_before = dies_before
+        self.mute = ""
+        """Name of a message class that it does not answer."""
         self.session: Session | None = None
         self.heard: list[object] = []
+        self.heard_raw: list[bytes] = []
         self.verdicts: list[Verdict] = []
         self.refusals: list[ClientFault] = []
         self._forget()
@@ -157,8 +160,11 @@ class MaskedWorker:
     async def _secure(self, message: Secure) -> None:
         said = decode(message.message)
         self.heard.append(said)
+        self.heard_raw.append(message.message)
         if type(said).__name__ == self.dies_before:
             raise Gone
+        if type(said).__name__ == self.mute:
+            return
         if isinstance(said, Opened | AbortNotice):
             self.participant = None
             return
@@ -266,16 +272,19 @@ class MaskedWorker:
     async def send(self, envelope: Envelope, body: bytes) -> None:
         """Send any body."""
         assert self.session is not None
+        taken = None
         try:
             self.driver.let_in(self.session, envelope)
+            taken = self.driver.claim_upload(self.session, envelope)
+            assert taken is not None, "there is room for every upload of these tests"
+            for start in range(0, len(body), CHUNK_BYTES):
+                taken.take(start, body[start : start + CHUNK_BYTES])
         except ClientFault as fault:
             self.refusals.append(fault)
+            if taken is not None:
+                self.driver.release_upload(taken)
             self.driver.reject(self.session, envelope, fault)
             return
-        taken = self.driver.claim_upload(self.session, envelope)
-        assert taken is not None, "there is room for every upload of these tests"
-        for start in range(0, len(body), CHUNK_BYTES):
-            taken.take(start, body[start : start + CHUNK_BYTES])
         self.verdicts.append(await self.driver.judge(self.session, taken))
 
     def said(self, kind: type) -> list:

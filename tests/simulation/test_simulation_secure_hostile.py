@@ -1,0 +1,140 @@
+"""Masked uploads and messages of workers that do not keep to the protocol: refused, counted, and nothing is spoilt."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from coordinator.core.state import Fate
+from coordinator.errors import ClientFault, Reason
+from masked_place import THREE, Place, committed, model_of, play
+from masked_worker import MaskedWorker
+from ssd.secagg.messages import Offer
+
+
+class Hostile(MaskedWorker):
+    """Before it uploads what it should, it tries something else."""
+
+    changes: dict[str, Any]
+    cut = 0
+
+    async def upload(self, **_: object) -> None:
+        body = self.body()
+        short = body[: len(body) - self.cut]
+        await self.send(self.envelope(short, **self.changes), short)
+        await super().upload()
+
+
+@pytest.mark.parametrize(
+    ("changes", "cut", "reason"),
+    [
+        ({"secure_round": bytes(16)}, 0, Reason.STALE_ATTEMPT),
+        ({"sharers_digest": bytes(32)}, 0, Reason.WRONG_SHARERS),
+        ({}, 1, Reason.WRONG_LENGTH),
+        ({"clients": {"c": 0}}, 0, Reason.MALFORMED_MESSAGE),
+        ({"clients": {"a": 0, "c": 0, "d": 0}}, 0, Reason.CLIENT_NOT_HOSTED),
+        ({"masked": False, "fold": True}, 0, Reason.SECURE_AGGREGATION_REQUIRED),
+        ({"masked": False, "clients": {"c": 1}}, 0, Reason.SECURE_AGGREGATION_REQUIRED),
+        ({"base_digest": "0" * 64}, 0, Reason.WRONG_BASE),
+        ({"attempt": 9}, 0, Reason.STALE_ATTEMPT),
+        ({"chunk_digests": (bytes(32),)}, 0, Reason.CORRUPT_CHUNK),
+    ],
+)
+def test_a_bad_masked_upload_is_refused_and_spoils_nothing(
+    tmp_path: Path, changes: dict[str, Any], cut: int, reason: Reason
+) -> None:
+    async def scene(place: Place) -> None:
+        workers = place.workers(THREE)
+        hostile = workers["w2"] = Hostile(place.now, "w2", ("c", "d"))
+        hostile.changes, hostile.cut = changes, cut
+        place.begin(*workers.values())
+        await place.until(committed(place, 1))
+        assert [fault.reason for fault in hostile.refusals] == [reason]
+        assert place.digests()[:2] == model_of(place, {1: "abcdef"})
+
+    play(scene, Place(tmp_path, rounds=1))
+
+
+def test_a_second_upload_of_a_worker_is_discarded(tmp_path: Path) -> None:
+    class Twice(MaskedWorker):
+        async def upload(self, **_: object) -> None:
+            await super().upload()
+            await self.send(self.envelope(self.made), self.made)
+
+        def body(self) -> bytes:
+            self.made = super().body()
+            return self.made
+
+    async def scene(place: Place) -> None:
+        workers = place.workers(THREE)
+        twice = workers["w1"] = Twice(place.now, "w1", ("a", "b"))
+        workers["w3"].mute = "ShareDelivery"
+        place.begin(*workers.values())
+        await place.until(lambda: len(twice.refusals) == 1)
+        assert twice.refusals[0].reason is Reason.DUPLICATE
+        assert [verdict.fate for verdict in twice.verdicts] == [Fate.ACCEPTED]
+
+    play(scene, Place(tmp_path, rounds=1))
+
+
+def test_messages_of_others_of_other_rounds_and_said_twice_change_nothing(tmp_path: Path) -> None:
+    class Rude(MaskedWorker):
+        async def say(self, round_id: bytes, content: bytes) -> None:
+            await super().say(bytes(16), content)
+            for told in self.heard_raw:
+                await super().say(round_id, told)
+            for _ in range(3):
+                await super().say(round_id, content)
+
+    async def scene(place: Place) -> None:
+        workers = place.workers(THREE)
+        workers["w2"] = Rude(place.now, "w2", ("c", "d"))
+        place.begin(*workers.values())
+        await place.until(committed(place, 1))
+        assert place.digests()[:2] == model_of(place, {1: "abcdef"})
+        assert (
+            'secure_messages_rejected_total{reason="unexpected_message"}'
+            in place.now().metrics.render().decode()
+        )
+
+    play(scene, Place(tmp_path, rounds=1))
+
+
+def test_a_worker_cannot_speak_for_another(tmp_path: Path) -> None:
+    class Honest(MaskedWorker):
+        first = b""
+
+        async def say(self, round_id: bytes, content: bytes) -> None:
+            self.first = self.first or content
+            await super().say(round_id, content)
+
+    async def scene(place: Place) -> None:
+        workers = place.workers(THREE)
+        honest = workers["w1"] = Honest(place.now, "w1", ("a", "b"))
+        workers["w2"].mute = "Offer"
+        place.begin(*workers.values())
+        await place.until(lambda: bool(honest.first) and bool(workers["w2"].said(Offer)))
+        impostor = workers["w2"]
+        await impostor.say(impostor.round_id or impostor.said(Offer)[0].round_id, honest.first)
+        # Who names another broke the protocol and is out; a reproducible round cannot do without it.
+        await place.until(lambda: any(each.outcome == "abandoned" for each in place.store.attempts()))
+        assert "broke the protocol" in place.store.attempts()[-1].reason
+
+    play(scene, Place(tmp_path, rounds=1))
+
+
+def test_what_is_no_message_ends_the_stream(tmp_path: Path) -> None:
+    async def scene(place: Place) -> None:
+        workers = place.workers(THREE)
+        workers["w3"].mute = "Offer"
+        place.begin(*workers.values())
+        await place.until(lambda: bool(workers["w3"].said(Offer)))
+        session, (offer,) = workers["w3"].session, workers["w3"].said(Offer)
+        assert session is not None
+        with pytest.raises(ClientFault) as caught:
+            await place.now().attendance.secure_message(session, offer.round_id, b"\x01\x02garbage")
+        assert caught.value.reason is Reason.MALFORMED_MESSAGE
+
+    play(scene, Place(tmp_path, rounds=1))
