@@ -10,10 +10,12 @@ attacker competes for the cores of this machine like everybody else, which is pa
 from __future__ import annotations
 
 import argparse
+import functools
 import itertools
 import os
 import platform
 import re
+import ssl
 import statistics
 import struct
 import subprocess
@@ -34,26 +36,54 @@ from raw_worker import RawWorker
 from ssd_proto.v1 import federation_pb2 as pb
 from wire_calls import FEDERATION
 
+SECURE = "SSD_BENCH_IDENTITY"
+"""Names the folder an attacker finds its certificate in; without it there is no TLS."""
 STALL_SECONDS = 5.0
 HALF_OPEN = 2000
 RECONNECTS_PER_SECOND = 1000
 
 
+@functools.cache
+def _context() -> ssl.SSLContext | None:
+    """What the attacker shows: a worker's certificate, the most an attacker of another worker's round can have."""
+    if SECURE not in os.environ:
+        return None
+    folder = Path(os.environ[SECURE])
+    context = ssl.create_default_context(cafile=folder / "ca.pem")
+    context.load_cert_chain(folder / "worker.pem", folder / "worker.key")
+    context.set_alpn_protocols(["h2"])
+    return context
+
+
+def raw(port: int, *, preface: bool = True, window: int = 1 << 30) -> RawHttp2:
+    """A connection; one that says nothing does not shake hands either."""
+    return RawHttp2(port, preface=preface, window=window, tls=_context() if preface else None)
+
+
+def _mallory(port: int) -> RawWorker:
+    """A session."""
+    worker = RawWorker(f"127.0.0.1:{port}", "mallory", [])
+    if SECURE in os.environ:
+        folder = Path(os.environ[SECURE])
+        files = [(folder / name).read_bytes() for name in ("ca.pem", "worker.key", "worker.pem")]
+        worker.channel = grpc.secure_channel(f"127.0.0.1:{port}", grpc.ssl_channel_credentials(*files))
+    return worker
+
+
 def _hello(number: int) -> bytes:
-    hello = pb.Hello(
-        protocol_min=1, protocol_max=1, worker=f"mallory-{number % 5000}", instance=f"{number:032x}"
-    )
+    worker = "mallory" if SECURE in os.environ else f"mallory-{number % 5000}"
+    hello = pb.Hello(protocol_min=1, protocol_max=1, worker=worker, instance=f"{number:032x}")
     return message(pb.WorkerMessage(hello=hello).SerializeToString())
 
 
 def slow_reader(port: int) -> None:
     """Every fetch a session may have, never read; new ones as soon as they are cut off."""
-    with RawWorker(f"127.0.0.1:{port}", "mallory", []) as mallory:
+    with _mallory(port) as mallory:
         mallory.attend()
         assert mallory.welcome is not None
         request = pb.FetchBlobRequest(digest=mallory.welcome.version.full.digest).SerializeToString()
         while True:
-            with RawHttp2(port, window=0) as peer:
+            with raw(port, window=0) as peer:
                 for _ in range(8):
                     call = peer.call(f"{FEDERATION}/FetchBlob", headers=mallory.metadata())
                     peer.data(call, message(request), end=True)
@@ -64,10 +94,10 @@ def slow_reader(port: int) -> None:
 
 def slow_writer(port: int) -> None:
     """Every upload a session may have, each at a byte a second."""
-    with RawWorker(f"127.0.0.1:{port}", "mallory", []) as mallory:
+    with _mallory(port) as mallory:
         mallory.attend()
         while True:
-            with RawHttp2(port) as peer:
+            with raw(port) as peer:
                 calls = [
                     peer.call(f"{FEDERATION}/SubmitUpdate", headers=mallory.metadata()) for _ in range(16)
                 ]
@@ -79,12 +109,12 @@ def slow_writer(port: int) -> None:
 
 def half_open(port: int) -> None:
     """Thousands of connections that never say anything; each that is closed is replaced."""
-    peers = [RawHttp2(port, preface=False) for _ in range(HALF_OPEN)]
+    peers = [raw(port, preface=False) for _ in range(HALF_OPEN)]
     while True:
         for place, peer in enumerate(peers):
             if peer.closed or (not peer.pump(0) and peer.closed):
                 peer.socket.close()
-                peers[place] = RawHttp2(port, preface=False)
+                peers[place] = raw(port, preface=False)
         time.sleep(0.2)
 
 
@@ -92,7 +122,7 @@ def reconnects(port: int) -> None:
     """A thousand new connections a second, each of which says hello and goes."""
     began = time.monotonic()
     for number in itertools.count():
-        with RawHttp2(port) as peer:
+        with raw(port) as peer:
             peer.data(peer.call(f"{FEDERATION}/Attend"), _hello(number), patience=0)
         ahead = (number + 1) / RECONNECTS_PER_SECOND - (time.monotonic() - began)
         if ahead > 0:
@@ -105,7 +135,7 @@ def hellos(port: int) -> None:
     """Hellos under ever new names over one connection, as fast as they are taken."""
     began, number = time.monotonic(), 0
     while True:
-        with RawHttp2(port) as peer:
+        with raw(port) as peer:
             peer.pump(0.2)
             while not peer.closed and peer._streams < 100_000:
                 calls = [peer.call(f"{FEDERATION}/Attend") for _ in range(64)]
@@ -122,7 +152,7 @@ def hellos(port: int) -> None:
 def resets(port: int) -> None:
     """Calls that are reset as they come (CVE-2023-44487), as fast as they are taken."""
     while True:
-        with RawHttp2(port) as peer:
+        with raw(port) as peer:
             while not peer.closed and peer._streams < 1_000_000:
                 for _ in range(50):
                     call = peer.call(f"{FEDERATION}/Attend")
@@ -160,7 +190,7 @@ def measure(options: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         federation = Federation(
             Path(scratch),
-            insecure=True,
+            insecure=options.insecure,
             **{
                 "run.clients": clients,
                 "run.rounds": 1_000_000,
@@ -177,13 +207,16 @@ def measure(options: argparse.Namespace) -> None:
             for index, client in enumerate(clients):
                 federation.start_worker(f"worker-{index}", [client])
             federation.until(lambda: federation.status().version.number >= 5, "rounds are under way")
+            environment = dict(os.environ)
+            if federation.pki is not None:
+                environment[SECURE] = str(federation.pki.worker("mallory"))
             for name in names:
                 before, memory = time.time(), peak(federation)
                 time.sleep(options.seconds)
                 log = Path(scratch) / f"{name}.log"
                 with log.open("wb") as sink:
                     arguments = [sys.executable, __file__, "--attack", name, "--port", str(federation.port)]
-                    attacker = subprocess.Popen(arguments, stdout=sink, stderr=sink)
+                    attacker = subprocess.Popen(arguments, stdout=sink, stderr=sink, env=environment)
                 began = time.time()
                 time.sleep(options.seconds)
                 ended = time.time()
@@ -203,7 +236,7 @@ def measure(options: argparse.Namespace) -> None:
                 store.close()
     print(
         f"{os.cpu_count()} cores, Python {platform.python_version()}, grpcio {grpc.__version__}; {options.workers} workers,"
-        f" {options.parameters:,} parameters, {options.seconds:g} s each"
+        f" {options.parameters:,} parameters, {options.seconds:g} s each, {'no' if options.insecure else 'with'} TLS"
     )
     print("| attack | rounds | quiet, s | attacked, s | ratio | slowest, s | memory, MB |")
     print("| --- | ---: | ---: | ---: | ---: | ---: | ---: |")
@@ -227,6 +260,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=4)
     parser.add_argument("--parameters", type=int, default=300_000)
     parser.add_argument("--only", nargs="+", choices=list(ATTACKS))
+    parser.add_argument("--insecure", action="store_true", help="without TLS, where everybody gets further")
     parser.add_argument("--attack", choices=list(ATTACKS), help=argparse.SUPPRESS)
     parser.add_argument("--port", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()

@@ -38,7 +38,7 @@ LARGE, HUGE = 3 << 20, 6 << 20
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    with Site(tmp_path_factory.mktemp("calls")) as site:
+    with Site(tmp_path_factory.mktemp("calls"), insecure=True) as site:
         yield site
 
 

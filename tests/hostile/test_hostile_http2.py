@@ -40,7 +40,7 @@ CALLS += ["/grpc.health.v1.Health/Check", "/grpc.reflection.v1alpha.ServerReflec
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    with Site(tmp_path_factory.mktemp("http2"), **SHORT) as site:
+    with Site(tmp_path_factory.mktemp("http2"), insecure=True, **SHORT) as site:
         yield site
 
 
@@ -186,7 +186,9 @@ def test_frames_that_are_none_end_the_connection(site: Site, nonsense: bytes) ->
 
 
 def test_connections_over_the_cap_are_closed_as_they_come(tmp_path: Path) -> None:
-    with Site(tmp_path, **{"limits.max_connections": 20, "limits.handshake_seconds": 60.0}) as site:
+    with Site(
+        tmp_path, insecure=True, **{"limits.max_connections": 20, "limits.handshake_seconds": 60.0}
+    ) as site:
         peers = [raw(site) for _ in range(60)]
         try:
             deadline = time.monotonic() + 10
@@ -326,7 +328,7 @@ def test_a_worker_has_so_many_uploads_at_once(site: Site) -> None:
 
 def test_a_control_stream_that_talks_too_fast_is_read_at_its_pace(tmp_path: Path) -> None:
     throttled = "ssd_coordinator_messages_throttled_total"
-    with Site(tmp_path, **{"limits.messages_per_second": 20.0}) as site:
+    with Site(tmp_path, insecure=True, **{"limits.messages_per_second": 20.0}) as site:
         beat = message(pb.WorkerMessage(heartbeat=pb.Heartbeat()).SerializeToString())
         hello = pb.WorkerMessage(
             hello=pb.Hello(protocol_min=1, protocol_max=1, worker="mallory", instance="a" * 32, build="x")

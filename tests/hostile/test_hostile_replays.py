@@ -11,8 +11,8 @@ import pytest
 
 from hostile import Site
 from raw_http2 import RawHttp2, message
-from raw_worker import RawWorker
 from ssd.digest import CHUNK_BYTES
+from ssd.trust.names import Role
 from ssd_proto.v1 import federation_pb2 as pb
 from wire_calls import FEDERATION, Upload, ask
 
@@ -55,9 +55,9 @@ def test_an_upload_begun_by_one_worker_cannot_be_continued_by_another(site: Site
 
 
 def test_a_fenced_worker_that_goes_on_talking_is_not_heard(site: Site) -> None:
-    with RawWorker(site.address, "mallory", [], instance=INSTANCE) as older:
+    with site.federation.raw_worker("mallory", [], instance=INSTANCE) as older:
         older.attend()
-        with RawWorker(site.address, "mallory", [], instance=INSTANCE) as newer:
+        with site.federation.raw_worker("mallory", [], instance=INSTANCE) as newer:
             newer.attend()
             assert older.next() is None
             before = site.federation.status().cohort
@@ -127,13 +127,13 @@ def test_an_envelope_of_another_round_or_attempt(site: Site, changes: dict[str, 
 
 def test_a_thousand_reconnects_a_second(site: Site) -> None:
     """New connections that say hello and go: they are let in and seen out, and the round does not notice."""
+    assert site.federation.pki is not None
+    tls = site.federation.pki.context(Role.WORKER, "mallory", site.federation.root)
     before = site.federation.metric("ssd_coordinator_memory_peak_bytes")
-    began, count = time.monotonic(), 3000
+    began, count = time.monotonic(), 2000
     for number in range(count):
-        hello = pb.Hello(
-            protocol_min=1, protocol_max=1, worker=f"mallory-{number}", instance=f"{number:032x}"
-        )
-        with RawHttp2(site.federation.port) as peer:
+        hello = pb.Hello(protocol_min=1, protocol_max=1, worker="mallory", instance="a" * 32)
+        with RawHttp2(site.federation.port, tls=tls) as peer:
             call = peer.call(f"{FEDERATION}/Attend")
             peer.data(call, message(pb.WorkerMessage(hello=hello).SerializeToString()), patience=0)
         ahead = (number + 1) / 1000 - (time.monotonic() - began)

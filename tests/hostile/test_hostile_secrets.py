@@ -22,7 +22,7 @@ VALUE = 0.0123456789
 
 @pytest.fixture
 def site(tmp_path: Path) -> Iterator[Site]:
-    with Site(tmp_path, **{"log.level": "debug", "wire.update_encoding": "float32"}) as site:
+    with Site(tmp_path, insecure=True, **{"log.level": "debug", "wire.update_encoding": "float32"}) as site:
         yield site
 
 

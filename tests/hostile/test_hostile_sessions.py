@@ -23,7 +23,9 @@ INSTANCE = "a" * 32
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     # One of its workers falls behind by thousands of messages, which at the usual pace takes a while.
-    with Site(tmp_path_factory.mktemp("sessions"), **{"limits.messages_per_second": 10_000.0}) as site:
+    with Site(
+        tmp_path_factory.mktemp("sessions"), insecure=True, **{"limits.messages_per_second": 10_000.0}
+    ) as site:
         yield site
 
 

@@ -92,7 +92,11 @@ def test_an_update_that_is_in_the_sum_already(site: Site) -> None:
     site.refuses_upload(send(site, client=0), Code.ALREADY_EXISTS, "duplicate", fate="discarded")
 
 
-@pytest.mark.parametrize("weight", [0, 65537, 1 << 53, 1 << 63, (1 << 64) - 1])
+@pytest.mark.parametrize(
+    "weight",
+    [0, 65537, 1 << 53, 1 << 63, (1 << 64) - 1],
+    ids=["0", "over the limit", "2^53", "2^63", "-1 on the wire"],
+)
 def test_a_weight_out_of_range(site: Site, weight: int) -> None:
     clients = [pb.WeightedClient(client=site.cohort[1], weight=weight)]
     site.refuses_upload(send(site, clients=clients), ARGUMENT, "weight_out_of_range")

@@ -41,7 +41,7 @@ Counts = dict[tuple[str, ...], float]
 class Site:
     """A federation in the middle of its last round; `alpha` hosts two clients of the cohort, `beta` the third.
 
-    Calls are made by hand and without TLS unless it is `insecure=False`.
+    Calls are made by hand, under TLS unless it is `insecure=True`.
     With `open_round=False` it is at its very beginning and `alpha` hosts everybody. `fault` is for `faulty.py`.
     """
 
@@ -50,7 +50,7 @@ class Site:
         root: Path,
         *,
         open_round: bool = True,
-        insecure: bool = True,
+        insecure: bool = False,
         fault: Sequence[str] = (),
         **changes: Any,
     ) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import socket
+import ssl
 import struct
 import time
 from collections.abc import Iterator
@@ -73,10 +74,14 @@ def message(data: bytes, *, compressed: bool = False, declared: int | None = Non
 
 
 class RawHttp2:
-    """A connection that has sent its preface and settings."""
+    """A connection that has sent its preface and settings; without TLS unless there is a `tls`."""
 
-    def __init__(self, port: int, *, preface: bool = True, window: int = 1 << 30) -> None:
+    def __init__(
+        self, port: int, *, preface: bool = True, window: int = 1 << 30, tls: ssl.SSLContext | None = None
+    ) -> None:
         self.socket = socket.create_connection(("127.0.0.1", port), timeout=PATIENCE)
+        if tls is not None:
+            self.socket = tls.wrap_socket(self.socket, server_hostname="127.0.0.1")
         self._buffer = b""
         self._streams = -1
         self.frames: list[Frame] = []
@@ -109,7 +114,7 @@ class RawHttp2:
         block = header_block(
             [
                 (":method", "POST"),
-                (":scheme", "http"),
+                (":scheme", "https" if isinstance(self.socket, ssl.SSLSocket) else "http"),
                 (":path", path),
                 (":authority", "localhost"),
                 ("te", "trailers"),
@@ -144,7 +149,7 @@ class RawHttp2:
         self.socket.settimeout(max(timeout, 0.0001))
         try:
             came = self.socket.recv(1 << 16)
-        except TimeoutError:
+        except (TimeoutError, ssl.SSLWantReadError):
             return False
         except OSError:
             came = b""

@@ -276,3 +276,19 @@ def test_checking_and_adding_use_little_memory_beside_the_sum(encoding: Encoding
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         assert peak < 8 << 20, "a copy of the vector would be 24 MB or more"
+
+
+@pytest.mark.parametrize("encoding", list(Encoding))
+@pytest.mark.parametrize("value", [1e-45, -1e-45, 1.1754942e-38], ids=["smallest", "negative", "largest"])
+def test_an_update_of_denormals_is_taken_and_weighs_as_much_as_one_of_zeros(
+    encoding: Encoding, value: float
+) -> None:
+    """Finite, so no reason to refuse it; too small for the sum's unit at the largest weight there is."""
+    plan, updates = PLANS[encoding], UPDATES[encoding]
+    statistics = {each.name: np.full(each.shape, 5e-324) for each in plan.statistics}
+    bodies = [encode_update(plan, np.full(plan.size, each, np.float32), statistics) for each in (value, 0.0)]
+    folds = [fold_of(plan, updates) for _ in bodies]
+    for fold, body in zip(folds, bodies, strict=True):
+        check_update(plan, body, MAX_WEIGHT)
+        fold.add_update(body, MAX_WEIGHT)
+    assert opened_bytes(folds[0]) == opened_bytes(folds[1])
