@@ -15,6 +15,7 @@ from typing import Any
 import grpc
 import numpy as np
 
+from ports import free_port
 from ssd.codec import Encoding, VectorCodec
 from ssd.declaration import Declaration
 from ssd.digest import CHUNK_BYTES, canonical_json, chunk_digests, digest_bytes
@@ -101,13 +102,13 @@ class FakeCoordinator(rpc.FederationServicer):
         self.hold_uploads: asyncio.Event | None = None
         self._sessions: dict[str, Attended] = {}
         self._server: Any = None
-        self.port = 0
+        self.port = free_port()
         self.keep_blob(canonical_json(self.declaration.to_json()))
 
     async def start(self) -> None:
         self._server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
         rpc.add_FederationServicer_to_server(self, self._server)
-        self.port = self._server.add_insecure_port(f"127.0.0.1:{self.port}")
+        self._server.add_insecure_port(self.target)
         await self._server.start()
 
     async def stop(self) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -20,6 +19,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from coordinator.store.sqlite import SqliteStore
 from pki import Pki, open_channel
+from ports import free_port
 from raw_worker import RawWorker
 from ssd.trust.names import Role
 from ssd_proto.v1 import operator_pb2 as operator_pb
@@ -27,12 +27,6 @@ from ssd_proto.v1 import operator_pb2 as operator_pb
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE = 90.0
 """Seconds after which a wait counts as a hang; nothing is asserted about how fast things are."""
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def toml(tables: Mapping[str, Mapping[str, Any]]) -> str:

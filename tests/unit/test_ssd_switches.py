@@ -160,7 +160,9 @@ def reference() -> Visit:
     return visit(SMALL)
 
 
-@pytest.mark.parametrize(("path", "value", "expected"), SWITCHES, ids=lambda value: str(value)[:40])
+@pytest.mark.parametrize(
+    ("path", "value", "expected"), SWITCHES, ids=[f"{path}-{value}" for path, value, _ in SWITCHES]
+)
 def test_a_switch_changes_what_it_should_and_nothing_else(
     path: str, value: Any, expected: frozenset[str], reference: Visit
 ) -> None:

@@ -6,11 +6,11 @@ import asyncio
 import json
 import logging
 import re
-import socket
 
 import aiohttp
 import pytest
 
+from ports import free_port
 from worker.errors import PortUnavailable
 from worker.logs import HumanFormatter, JsonFormatter, fields
 from worker.metrics import Metrics, bounded
@@ -74,9 +74,7 @@ def test_probes_and_metrics_over_http() -> None:
     async def scenario() -> None:
         driver = FakeDriver()
         metrics = Metrics("b")
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            address = f"127.0.0.1:{probe.getsockname()[1]}"
+        address = f"127.0.0.1:{free_port()}"
         async with serve_http(address, metrics, driver), aiohttp.ClientSession() as session:  # type: ignore[arg-type]
             base = f"http://{address}"
             async with session.get(f"{base}/livez") as reply:
