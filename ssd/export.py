@@ -253,9 +253,10 @@ def _filled(skeleton: nn.Module, tensors: Mapping[str, NDArray[np.float32]], pat
     """A module of the meta device on the CPU with a file's values, in evaluation mode."""
     import torch
 
+    from ssd.models.allocate import allocated
     from ssd.models.flat import COUNTER, STATISTICS
 
-    module = skeleton.to_empty(device="cpu")
+    module = allocated(skeleton)
     if not any(name.endswith(STATISTICS) for name in tensors):
         for layer in module.modules():
             for name in (*STATISTICS, COUNTER):

@@ -22,6 +22,7 @@ from ssd.determinism import deterministic
 from ssd.evaluation.features import batches, features, module_encoder
 from ssd.evaluation.few_labels import draw_share
 from ssd.evaluation.measures import Track, untracked
+from ssd.models.allocate import allocated
 from ssd.random_stream import RandomStream
 
 VIEWS = ViewOptions(preset="none", scale=(0.64, 1.0), flip=0.5, jitter=0.0, grey=0.0)
@@ -158,7 +159,7 @@ def _looks(epochs: int) -> set[int]:
 def _new_layer(feature_dim: int, classes: int, generator: torch.Generator) -> nn.Linear:
     with torch.device("meta"):
         layer = nn.Linear(feature_dim, classes)
-    layer.to_empty(device="cpu")
+    allocated(layer)
     bound = 1.0 / math.sqrt(feature_dim)  # as torch's own starts
     with torch.no_grad():
         for parameter in (layer.weight, layer.bias):

@@ -25,6 +25,7 @@ from ssd.losses.presets import AlignUniformLosses, SsdLosses
 from ssd.methods.align_uniform_config import AlignUniformConfig, quality_declaration
 from ssd.methods.method import ClientResult, ClientTask, EvaluationTask, Progress
 from ssd.models import projector, registry
+from ssd.models.allocate import allocated
 from ssd.models.batch_statistics import calibrate
 from ssd.models.flat import BUFFERS, FlatModel, entries_of
 from ssd.models.initialise import initialise
@@ -274,7 +275,7 @@ class AlignUniform:
 
     def _parts(self) -> dict[str, nn.Module]:
         """The networks on the CPU, weights undefined."""
-        return {name: module.to_empty(device="cpu") for name, module in self._skeletons().items()}
+        return {name: allocated(module) for name, module in self._skeletons().items()}
 
     def _model(self, device: torch.device) -> FlatModel:
         if device not in self._models:

@@ -14,6 +14,7 @@ from ssd.export import fitting, read_encoder
 from ssd.methods.supervised_config import SupervisedConfig
 from ssd.methods.supervised_state import ClientState
 from ssd.models import registry
+from ssd.models.allocate import allocated
 from ssd.models.classifier import BACKBONE, HEAD, Classifier, head_skeleton
 from ssd.models.flat import FlatModel, entries_of
 from ssd.models.initialise import initialise
@@ -38,7 +39,7 @@ class Networks:
 
     def parts(self) -> dict[str, nn.Module]:
         """The networks on the CPU, weights undefined."""
-        return {name: module.to_empty(device="cpu") for name, module in self._skeletons().items()}
+        return {name: allocated(module) for name, module in self._skeletons().items()}
 
     def initial(self, seed: int) -> NDArray[np.float32]:
         """[n] version 0."""

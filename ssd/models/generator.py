@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
+from ssd.models.allocate import allocated
 from ssd.models.flat import FlatModel, entries_of
 from ssd.models.initialise import initialise
 from ssd.spec import ParameterSpec
@@ -80,7 +81,7 @@ def flat_generator(
     config: GeneratorConfig, *, classes: int, latent_dim: int, device: torch.device | str = "cpu"
 ) -> FlatModel:
     """A generator whose tensors are views into one flat vector; weights undefined until `load`."""
-    module = skeleton(config, classes=classes, latent_dim=latent_dim).to_empty(device="cpu")
+    module = allocated(skeleton(config, classes=classes, latent_dim=latent_dim))
     return FlatModel({GENERATOR: module}, "averaged", device)
 
 

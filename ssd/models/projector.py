@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from ssd.models.allocate import allocated
 from ssd.models.initialise import initialise
 
 
@@ -49,6 +50,6 @@ def skeleton(feature_dim: int, config: ProjectorConfig) -> nn.Sequential:
 
 def build_initialised(feature_dim: int, config: ProjectorConfig, seed: int) -> nn.Module:
     """The same on the CPU with initial weights drawn from `seed`."""
-    head = skeleton(feature_dim, config).to_empty(device="cpu")
+    head = allocated(skeleton(feature_dim, config))
     initialise(head, torch.Generator().manual_seed(seed))
     return head

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from ssd.data.source import ImageFormat
+from ssd.models.allocate import allocated
 from ssd.models.fedgen_cnn import FedGenCnn
 from ssd.models.initialise import initialise
 from ssd.models.resnet import FEATURE_DIMS, resnet
@@ -87,6 +88,6 @@ def skeleton(config: ModelConfig, image: ImageFormat) -> nn.Module:
 
 def build_initialised(config: ModelConfig, image: ImageFormat, seed: int) -> nn.Module:
     """The same with initial weights drawn from `seed`."""
-    encoder = skeleton(config, image).to_empty(device="cpu")
+    encoder = allocated(skeleton(config, image))
     initialise(encoder, torch.Generator().manual_seed(seed))
     return encoder
