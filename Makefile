@@ -4,6 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
+# Most tests wait for daemons, so a few processes of them share two cores well. A file stays in one process, for its
+# fixtures, and the long files come first.
+TESTS := $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
+
 .PHONY: help demo test lint format proto docs bench clean
 .DEFAULT_GOAL := help
 
@@ -29,7 +33,7 @@ demo: $(READY)
 	$(BIN)/ssd demo
 
 test: lint
-	$(BIN)/python -m pytest
+	$(TESTS)
 
 lint: $(READY)
 	$(BIN)/ruff check .

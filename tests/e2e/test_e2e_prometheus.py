@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from federation import Federation, free_port
+from federation import Federation
 from metrics_page import names
 from pki import Pki
+from ports import free_port
 from prometheus_server import DEPLOY, Prometheus
 from ssd.trust.names import Role
 

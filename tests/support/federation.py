@@ -25,7 +25,7 @@ from ssd.trust.names import Role
 from ssd_proto.v1 import operator_pb2 as operator_pb
 
 ROOT = Path(__file__).resolve().parents[2]
-PATIENCE = 90.0
+PATIENCE = 240.0
 """Seconds after which a wait counts as a hang; nothing is asserted about how fast things are."""
 
 

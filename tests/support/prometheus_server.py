@@ -16,7 +16,8 @@ from typing import Any
 
 import pytest
 
-from federation import PATIENCE, free_port
+from federation import PATIENCE
+from ports import free_port
 
 DEPLOY = Path(__file__).resolve().parents[2] / "deploy" / "prometheus"
 _CACHE = Path(tempfile.gettempdir()) / "ssd-test-prometheus"
@@ -49,7 +50,13 @@ def _unpack_debian_package() -> None:
             subprocess.run(command, cwd=folder, capture_output=True, check=False)
             packages = list(Path(folder).glob("prometheus_*.deb"))
             if packages:
-                subprocess.run(["dpkg-deb", "-x", str(packages[0]), str(_CACHE)], check=True)
+                whole = Path(tempfile.mkdtemp(prefix=f"{_CACHE.name}-", dir=_CACHE.parent)) / "whole"
+                subprocess.run(["dpkg-deb", "-x", str(packages[0]), str(whole)], check=True)
+                try:
+                    whole.rename(_CACHE)
+                except OSError:  # another test process was first
+                    shutil.rmtree(whole)
+                whole.parent.rmdir()
                 return
 
 
