@@ -55,7 +55,9 @@ def peak_with(root: Path, count: int, *, senders: int) -> int:
         "run.rounds": 1,
         "run.when_done": "serve",
         "round.cohort_size": count,
-        "limits.heartbeat_seconds": 5.0,
+        # However slowly this machine sends, an upload that waits for the others is not cut off, nor its worker.
+        "limits.heartbeat_seconds": 60.0,
+        "limits.stall_seconds": 3600.0,
         "limits.uploads_per_worker": count,
         "limits.staging_bytes_per_worker": 8 << 30,
         "method.config": {"parameters": PARAMETERS},
@@ -90,9 +92,9 @@ def peak_with(root: Path, count: int, *, senders: int) -> int:
             for upload in uploads:
                 upload.send_body(body)
             for upload in uploads:
-                verdict = upload.outcome().verdict
-                assert verdict is not None
-                assert verdict.fate == pb.Verdict.FATE_ACCEPTED
+                outcome = upload.outcome()
+                assert outcome.verdict is not None, outcome
+                assert outcome.verdict.fate == pb.Verdict.FATE_ACCEPTED, outcome
             federation.until(lambda: federation.status().version.number == 1, "the round commits")
             for line in lines:
                 line.channel.close()
