@@ -131,7 +131,7 @@ def test_a_certificate_is_renewed_while_rounds_go_on_and_nothing_of_them_is_inte
     site.federation.until(lambda: dt.datetime.now(dt.UTC) > end, "the first certificate ends")
     assert path.read_bytes() != first
     before = len(site.federation.digests())
-    assert before > renewed_at > 1
+    assert before > renewed_at  # whether a round ended before the renewal is up to the machine
     assert len(worker.events("connected")) == 1
     site.federation.until(lambda: len(site.federation.digests()) > before + 2, "rounds go on")
     assert not worker.events("certificate_not_renewed")
