@@ -179,6 +179,18 @@ def test_another_attempt_without_the_victim_after_the_shares_were_revealed() -> 
     everybody_says(again, R.BASE_OPENED)
 
 
+def test_over_an_opened_base_not_even_keys_are_made() -> None:
+    f = attacked(Liar)
+    outcomes(f)
+    offer = offer_for(10, round_id=b"another-round-id")
+    for name in NAMES:
+        participant = f.participant(name)
+        with pytest.raises(Refused) as refused:
+            participant.offer(offer, model_digest=MODEL, config_digest=CONFIG)
+        assert refused.value.reason is R.BASE_OPENED
+        assert not f.memories[name].seen(offer.round_id)
+
+
 def test_two_attempts_on_one_base_side_by_side() -> None:
     """Both began before either was opened: the second reveals nothing."""
     first = attacked(Liar)
