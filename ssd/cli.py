@@ -91,8 +91,10 @@ def cli() -> None:
               help="Of the split, weights, batches, views and labels.")  # fmt: skip
 @click.option("--workers", type=click.IntRange(1, 10), default=4, show_default=True,
               help="Processes that train; one more evaluates.")  # fmt: skip
+@click.option("--secure-aggregation", type=click.Choice(["off", "passive", "active"]), default="off",
+              show_default=True, help="Mask every worker's updates: the coordinator sees only sums.")  # fmt: skip
 @click.option("--keep", is_flag=True, help="Keep the daemons' state directories too.")
-def demo(out: Path, rounds: int, seed: int, workers: int, keep: bool) -> int:
+def demo(out: Path, rounds: int, seed: int, workers: int, secure_aggregation: str, keep: bool) -> int:
     """Run a whole federation on this machine, twice: FedAlignUniform, then SSD.
 
     Ten clients hold a Dirichlet(0.1) split of scikit-learn's digits; a coordinator and workers train one encoder
@@ -104,7 +106,17 @@ def demo(out: Path, rounds: int, seed: int, workers: int, keep: bool) -> int:
     from ssd.federating.failure import describe
     from ssd.federating.records import DaemonFailed
 
-    settings = DemoSettings(out=out, rounds=rounds, seed=seed, workers=workers, keep=keep)
+    try:
+        settings = DemoSettings(
+            out=out,
+            rounds=rounds,
+            seed=seed,
+            workers=workers,
+            secure_aggregation=secure_aggregation,
+            keep=keep,
+        )
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
     try:
         run_demo(settings, console())
     except PlaceRefused as refused:

@@ -29,11 +29,11 @@ def identity_group(load: Load, settings: Callable[..., Any]) -> click.Group:
     @click.option("--signer", help="Public key that signs the registry of participants; it is pinned.")
     def init(signer: str | None, **options: Any) -> None:
         """Make the signing key, if there is none, and print what `ssd-coordinator registry add` takes."""
-        from worker.secure_identity import KEY_FILE
+        from ssd.trust.registry_pin import SIGNING_KEY_FILE
 
         config = load(**options)
         folder = config.identity_dir
-        path = folder / KEY_FILE
+        path = folder / SIGNING_KEY_FILE
         _introduce(folder, make=not path.exists())
         if signer is not None:
             _pin(folder, signer)
@@ -50,24 +50,23 @@ def identity_group(load: Load, settings: Callable[..., Any]) -> click.Group:
 def _introduce(folder: Path, *, make: bool) -> None:
     from ssd.trust.participants import introduce
     from ssd.trust.private_files import make_private_folder
+    from ssd.trust.registry_pin import SIGNING_KEY_FILE
     from ssd.trust.signing import SigningRefused, create_key_file, read_key_file
-    from worker.secure_identity import KEY_FILE
 
     federation, worker = _holder(folder)
     try:
         if make:
             make_private_folder(folder)
-            create_key_file(folder / KEY_FILE)
-        told = introduce(federation, worker, read_key_file(folder / KEY_FILE))
+            create_key_file(folder / SIGNING_KEY_FILE)
+        told = introduce(federation, worker, read_key_file(folder / SIGNING_KEY_FILE))
     except (SigningRefused, OSError) as error:
         raise IdentityUnusable(f"{error}. Make a signing key with `ssd-worker identity init`") from error
     click.echo(canonical_json(told).decode())
 
 
 def _pin(folder: Path, signer: str) -> None:
-    from ssd.trust.registry_pin import Pin, create_pin
+    from ssd.trust.registry_pin import PIN_FILE, Pin, create_pin
     from ssd.trust.signing import SigningRefused
-    from worker.secure_identity import PIN_FILE
 
     try:
         create_pin(folder / PIN_FILE, Pin(federation=_holder(folder)[0], signer=signer))

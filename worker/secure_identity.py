@@ -8,12 +8,8 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from ssd.trust.participants import Registry, RegistryRefused
-from ssd.trust.registry_pin import accept
+from ssd.trust.registry_pin import PIN_FILE, REGISTRY_FILE, SIGNING_KEY_FILE, accept
 from ssd.trust.signing import SigningRefused, public_hex, read_key_file
-
-KEY_FILE = "signing.key"
-PIN_FILE = "participants.pin"
-REGISTRY_FILE = "participants.json"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -72,7 +68,7 @@ class SecureIdentity:
         return ""
 
     def _key(self) -> Ed25519PrivateKey:
-        path = self.folder / KEY_FILE
+        path = self.folder / SIGNING_KEY_FILE
         if not path.exists():
             raise SigningRefused("this worker has no signing key: make one with `ssd-worker identity init`")
         return read_key_file(path)

@@ -30,8 +30,14 @@ def plan_of(settings: DemoSettings, contender: Contender) -> FederationPlan:
         evaluate_every=settings.evaluate_every,
         # Version 0 is exported at the end, as the untrained encoder.
         full_versions=settings.rounds + 1,
+        overrides=secure_tables(settings.secure_aggregation),
         trained_on=DATASET,
     )
+
+
+def secure_tables(level: str) -> Mapping[str, Mapping[str, str]]:
+    """What the coordinator is told of secure aggregation."""
+    return {} if level == "off" else {"secure_aggregation": {"level": level}}
 
 
 def attending(

@@ -99,6 +99,11 @@ def introduction(settings: DemoSettings, partition: partitions.Partition) -> str
         f"{partition.dataset.size} digits without their labels, split over {CLIENTS} clients "
         f"({smallest} to {largest} images, {100 * share:.0f} % of one class on average), "
         f"{settings.workers} workers and an evaluator, {settings.rounds} rounds per method, seed {settings.seed}"
+        + (
+            ""
+            if settings.secure_aggregation == "off"
+            else f", secure aggregation ({settings.secure_aggregation})"
+        )
     )
 
 
@@ -113,5 +118,9 @@ def where(
         "per federation with its configurations, logs and encoder."
     )
     digests = ", ".join(f"{each.contender.title} {each.model_digest[:16]}" for each in outcomes)
-    same = f"Models: {digests}; the same for this seed on any number of workers, on one type of processor."
+    same = (
+        f"Models: {digests}; the same for this seed on any number of workers, on one type of processor."
+        if settings.secure_aggregation == "off"
+        else f"Models: {digests}; the last digits are each worker's own, which rounds with a secret before it masks."
+    )
     return [same, took, f"Next: ssd evaluate {encoder} --data {DATASET} --partition {settings.partition}"]

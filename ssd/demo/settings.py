@@ -64,6 +64,8 @@ class DemoSettings:
     """Of everything: split, initial weights, batches, views, draws of labels."""
     workers: int = 4
     """Processes that train; one more evaluates."""
+    secure_aggregation: str = "off"
+    """Level: `off`, `passive` or `active`."""
     keep: bool = False
     """Keep the daemons' state directories after success."""
 
@@ -72,6 +74,10 @@ class DemoSettings:
             raise ValueError(f"a demo needs at least one round, not {self.rounds}")
         if not 1 <= self.workers <= CLIENTS:
             raise ValueError(f"{CLIENTS} clients can live on 1 to {CLIENTS} workers, not {self.workers}")
+        if self.secure_aggregation != "off" and self.workers < 2:
+            raise ValueError(
+                "secure aggregation needs two workers at least: one alone has nobody to hide among"
+            )
         if self.seed < 0:
             raise ValueError(f"a seed is not negative, got {self.seed}")
 

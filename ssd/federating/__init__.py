@@ -6,6 +6,7 @@ gRPC is never spoken here. `ssd demo` and `ssd experiment` are both made of this
 `plan`             what a federation is to be: rounds, clients, method
 `hosting`          who hosts whom
 `configs`          the daemons' configuration files
+`vouching`         signing keys and registry for secure aggregation that expects lies
 `children`         processes that end when this one ends, however it ends
 `telemetry`        following a log, reading a metrics page
 `federation`       one federation from start to drain, and what is taken out of it

@@ -83,6 +83,9 @@ def worker_tables(
         "data": {**data, "clients": list(clients), "evaluates": evaluates},
         "log": {"level": "info", "format": "json"},
     }
+    if plan.secure_aggregation != "off":
+        # What the coordinator is told to run, its workers insist on.
+        tables["secure_aggregation"] = {"level": plan.secure_aggregation}
     if methods:
         tables["methods"] = {name: str(path) for name, path in methods.items()}
     return tables

@@ -23,6 +23,8 @@ from ssd.federating.identities import Identities
 from ssd.federating.plan import ENCODER, FederationPlan
 from ssd.federating.records import DaemonFailed, Progress, Remains
 from ssd.federating.telemetry import LogFollower, labelled, scrape
+from ssd.federating.vouching import Vouching
+from ssd.settings import merge
 
 Json = Any
 POLL_SECONDS = 0.2
@@ -54,6 +56,7 @@ class Federation:
         self._daemons: list[Child] = []
         self._workers: Workers = _no_workers
         self._identities: Identities | None = None
+        self._vouching: Vouching | None = None
         self._follower: LogFollower | None = None
         self._address = self._http = ""
         self._evaluated = self._finished = False
@@ -66,7 +69,15 @@ class Federation:
         # A log of an earlier attempt stays, but its news are old.
         self._follower = LogFollower(self._plan.folder / "coordinator.log", from_now=True)
         self._identities = Identities(self._plan.folder / PKI, dt.datetime.now(dt.UTC))
-        self._start("coordinator", "coordinator", coordinator_tables(self._plan))
+        tables = coordinator_tables(self._plan)
+        if self._plan.secure_aggregation == "active":
+            self._vouching = Vouching(self._plan.folder / PKI, self._identities.federation)
+            paths = {
+                "registry": str(self._vouching.registry),
+                "registry_signer": self._vouching.signer,
+            }
+            tables = merge(tables, {"secure_aggregation": paths})
+        self._start("coordinator", "coordinator", tables)
 
     def run(
         self,
@@ -132,8 +143,14 @@ class Federation:
             # An earlier attempt came as far as that; only the last evaluation may be missing.
             self._finished = True
         assert self._identities is not None
-        for name, tables in self._workers(self._address).items():
-            self._identities.worker(name, trains=bool(tables["data"]["clients"]))
+        workers = self._workers(self._address)
+        clients = {name: tables["data"]["clients"] for name, tables in workers.items()}
+        folders = {name: self._identities.worker(name, trains=bool(clients[name])) for name in workers}
+        if self._vouching is not None:
+            self._vouching.enter(
+                {name: (folders[name], hosted) for name, hosted in clients.items() if hosted}
+            )
+        for name, tables in workers.items():
             self._start(name, "worker", tables)
 
     def _start(self, name: str, program: str, tables: Tables) -> None:

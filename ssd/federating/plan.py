@@ -41,3 +41,8 @@ class FederationPlan:
     """The data set's name for the exported files."""
     stall_seconds: float = 180.0
     """No round, evaluation or worker for so long counts as hanging."""
+
+    @property
+    def secure_aggregation(self) -> str:
+        """Level of secure aggregation, as the overrides say."""
+        return str(self.overrides.get("secure_aggregation", {}).get("level", "off"))

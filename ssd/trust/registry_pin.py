@@ -11,6 +11,11 @@ from ssd.trust.participants import Registry, RegistryRefused, decode, parse_cano
 from ssd.trust.private_files import replace_private
 from ssd.trust.signing import KEY_BYTES, is_hex
 
+SIGNING_KEY_FILE = "signing.key"
+PIN_FILE = "participants.pin"
+REGISTRY_FILE = "participants.json"
+"""Names in a worker's identity folder."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Pin:

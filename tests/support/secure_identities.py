@@ -10,9 +10,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from ssd.trust.participants import Participant, Registry, encode, introduce
 from ssd.trust.private_files import make_private_folder
-from ssd.trust.registry_pin import Pin, create_pin
+from ssd.trust.registry_pin import PIN_FILE, REGISTRY_FILE, SIGNING_KEY_FILE, Pin, create_pin
 from ssd.trust.signing import create_key_file, public_hex
-from worker.secure_identity import KEY_FILE, PIN_FILE, REGISTRY_FILE, SecureIdentity
+from worker.secure_identity import SecureIdentity
 
 FEDERATION = "test"
 
@@ -27,7 +27,7 @@ class SecureIdentities:
         for name in names:
             folder.mkdir(parents=True, exist_ok=True)
             make_private_folder(folder / name)
-            self.keys[name] = create_key_file(folder / name / KEY_FILE)
+            self.keys[name] = create_key_file(folder / name / SIGNING_KEY_FILE)
             pin = Pin(federation=FEDERATION, signer=public_hex(self.signer))
             create_pin(folder / name / PIN_FILE, pin)
         self.registry = self.publish(1, names)

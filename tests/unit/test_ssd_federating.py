@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import datetime as dt
+from dataclasses import replace
 from pathlib import Path
 
 from ssd.federating.children import Children
+from ssd.federating.configs import coordinator_tables, worker_tables
 from ssd.federating.federation import Federation
 from ssd.federating.identities import Identities
 from ssd.federating.plan import FederationPlan
+from ssd.federating.vouching import Vouching
+from ssd.trust.participants import decode
+from worker.secure_identity import SecureIdentity
 
 
 def federation(folder: Path, every: int = 1) -> Federation:
@@ -44,3 +49,28 @@ def test_a_run_that_had_finished_before_waits_for_what_was_not_measured_yet(tmp_
         watched._on_event(listening)
         assert watched._finished
         assert watched._evaluated == (every == 0)
+
+
+def test_workers_insist_on_the_level_that_the_coordinator_is_told_to_run(tmp_path: Path) -> None:
+    plain = federation(tmp_path)._plan
+    assert "secure_aggregation" not in worker_tables(plain, "w", "127.0.0.1:1", ["a"], {}, evaluates=False)
+    masked = replace(plain, overrides={"secure_aggregation": {"level": "passive"}})
+    assert coordinator_tables(masked)["secure_aggregation"] == {"level": "passive"}
+    tables = worker_tables(masked, "w", "127.0.0.1:1", ["a"], {}, evaluates=False)
+    assert tables["secure_aggregation"] == {"level": "passive"}
+
+
+def test_everybody_gets_a_registry_that_the_pinned_signer_signed(tmp_path: Path) -> None:
+    vouching = Vouching(tmp_path, "here")
+    assert decode(vouching.registry.read_bytes(), vouching.signer, "here").participants == ()
+    for _ in range(2):
+        # A second attempt in the same folder begins with keys of its own.
+        vouching = Vouching(tmp_path, "here")
+        vouching.enter({"w2": (tmp_path / "w2", ["c"]), "w1": (tmp_path / "w1", ["b", "a"])})
+        registry = decode(vouching.registry.read_bytes(), vouching.signer, "here")
+        assert [(each.worker, each.clients) for each in registry.participants] == [
+            ("w1", ("a", "b")),
+            ("w2", ("c",)),
+        ]
+        for name in ("w1", "w2"):
+            assert SecureIdentity(name=name, folder=tmp_path / name).missing() == ""

@@ -21,12 +21,12 @@ from ssd.folding import FoldPlan
 from ssd.methods.synthetic import create
 from ssd.secagg.masking import MaskKey
 from ssd.secagg.numbers import MaskedPlan, MaskedSettings
+from ssd.trust.registry_pin import PIN_FILE, REGISTRY_FILE, SIGNING_KEY_FILE
 from ssd.trust.signing import SigningRefused
 from worker.core.messages import Blob, Finished, UpdateKey
 from worker.errors import BlobUnavailable, LinkBroken, StorageFailed
 from worker.masked_uploads import make_body
 from worker.memory_blob import MemoryBlob
-from worker.secure_identity import KEY_FILE, PIN_FILE, REGISTRY_FILE
 
 MASKS = [MaskKey(bytes([7]) * 32, 1), MaskKey(bytes([8]) * 32, -1)]
 
@@ -201,7 +201,7 @@ def test_an_older_registry_is_refused(identities: SecureIdentities) -> None:
 @pytest.mark.parametrize(
     ("file", "says"),
     [
-        (KEY_FILE, "ssd-worker identity init"),
+        (SIGNING_KEY_FILE, "ssd-worker identity init"),
         (PIN_FILE, "--signer"),
         (REGISTRY_FILE, r"\[secure_aggregation\] registry"),
     ],

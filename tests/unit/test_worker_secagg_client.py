@@ -231,6 +231,12 @@ def test_who_cannot_sign_leaves_an_active_run_with_what_to_do() -> None:
     assert "run `ssd-worker identity init`" in declined.detail
 
 
+def test_who_hosts_nobody_needs_no_signing_key() -> None:
+    machine = Machine("", terms=SecureTerms(cannot_sign="run `ssd-worker identity init`"))
+    machine.attend(level="active")
+    assert machine.session.link is Link.ATTENDING
+
+
 def test_a_run_whose_level_sinks_is_left() -> None:
     machine = Machine()
     machine.attend(level="passive")

@@ -59,7 +59,8 @@ def objection(session: Session, welcome: messages.Welcome) -> str:
             f" {offered!r}. A run's level never changes: ask its operator; start this worker again if the run is to be"
             " trusted all the same"
         )
-    if offered == ACTIVE and session.terms.cannot_sign:
+    # Who hosts nobody, as an evaluator does, has nothing to sign for.
+    if offered == ACTIVE and session.clients and session.terms.cannot_sign:
         return f"the coordinator runs secure aggregation at level 'active', and {session.terms.cannot_sign}"
     return ""
 
