@@ -404,6 +404,18 @@ def test_every_end_of_an_attempt_drops_the_keys_and_stops_the_upload(end: events
     assert len(machine.asked(effects.CloseSecure)) == 1
 
 
+def test_word_of_the_opening_counts_once_even_if_the_commit_comes_first() -> None:
+    machine, _ = uploading()
+    machine.judge(UploadFate.ACCEPTED)
+    machine.tell(messages.Committed(round=1, version=version(1), included=("a", "b")))
+    assert machine.asked(effects.CloseSecure)
+    opened = Opened(opened_digest=bytes(32), survivors=2, next_model_digest=bytes(32))
+    machine.tell(heard(opened), heard(opened))
+    assert [note.event for note in machine.asked(effects.Note)].count("secure_round_opened") == 1  # type: ignore[attr-defined]
+    machine.tell(heard(opened, OTHER))
+    assert not [note for note in machine.asked(effects.Note) if note.event == "secure_round_opened"]  # type: ignore[attr-defined]
+
+
 def test_a_lost_link_keeps_the_keys() -> None:
     machine, _ = ready()
     machine.redial()

@@ -82,7 +82,8 @@ def tidy(session: Session, out: list[Effect]) -> Session:
     secure = session.secure
     if secure is None or (not session.stopped and _is_of_work(secure, session)):
         return session
-    return replace(_close(session, out), secure=None)
+    let_go = session.let_go if secure.over else secure.round_id
+    return replace(_close(session, out), secure=None, let_go=let_go)
 
 
 def offline(session: Session) -> Session:
@@ -185,6 +186,9 @@ def _without_keys(session: Session, round_id: bytes, out: list[Effect]) -> Sessi
 
 def _ended(session: Session, event: events.SecureHeard, out: list[Effect]) -> Session:
     secure, message = session.secure, event.message
+    if isinstance(message, Opened) and event.round_id == session.let_go:
+        _note(event.round_id, "secure_round_opened", "info", {"survivors": message.survivors}, out)
+        return replace(session, let_go=b"")
     if secure is None or secure.round_id != event.round_id or secure.over:
         return _ignore(session, event.round_id, "it is over already", out)
     if isinstance(message, AbortNotice):

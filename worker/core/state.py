@@ -136,4 +136,7 @@ class Session:
     level: str = "off"
     """Of secure aggregation in the current run. Under another than `off` nothing is uploaded in the clear."""
     secure: SecureRound | None = None
+    let_go: bytes = b""
+    """Round id whose attempt ended last while it was neither refused, aborted nor opened: word of its opening may still
+    come, as it is sent after the commit."""
     stopped: bool = False

@@ -1,0 +1,55 @@
+"""Level `active` through real daemons: signed adverts and survivor sets under a registry the coordinator did not sign."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from federation import Federation
+from ssd.federating.vouching import Vouching
+
+pytestmark = pytest.mark.e2e
+CLIENTS = [f"client-{index}" for index in range(4)]
+WORKERS = {"worker-0": CLIENTS[:2], "worker-1": CLIENTS[2:3], "worker-2": CLIENTS[3:]}
+ROUNDS = 2
+
+
+def test_active_rounds_commit_and_a_worker_without_a_signing_key_goes_away(tmp_path: Path) -> None:
+    settings = {
+        "run.clients": CLIENTS,
+        "run.rounds": ROUNDS,
+        "round.cohort_size": 4,
+        "wire.update_encoding": "float32",
+        "limits.max_client_weight": 64,
+        "method.name": "synthetic",
+        "method.config": {"parameters": 5000},
+        "secure_aggregation.level": "active",
+    }
+    with Federation(tmp_path, **settings) as federation:
+        assert federation.pki is not None
+        vouching = Vouching(federation.pki.folder, federation.pki.federation)
+        federation.config["secure_aggregation"] |= {
+            "registry": str(vouching.registry),
+            "registry_signer": vouching.signer,
+        }
+        federation.start_coordinator()
+        # Nobody vouched for it yet: it has no signing key.
+        stranger = federation.start_worker("worker-0", WORKERS["worker-0"])
+        federation.until(lambda: not stranger.running, "the stranger gives up")
+        assert stranger.process.returncode == 3
+        assert "ssd-worker identity init" in stranger.log.read_text()
+        folders = {name: federation.pki.worker(name) for name in WORKERS}
+        vouching.enter({name: (folders[name], WORKERS[name]) for name in WORKERS})
+        for name, clients in WORKERS.items():
+            config = {"secure_aggregation.level": "active", "secure_aggregation.min_participants": 3}
+            federation.start_worker(name, clients, config=config)
+        assert federation.finish() == 0
+        assert len(set(federation.digests())) == ROUNDS + 1
+        for name in WORKERS:
+            steps = [event["step"] for event in federation.workers[name].events("secure_step")]
+            assert steps == ["offer", "roster", "delivery", "survivors", "proof"] * ROUNDS
+            assert not federation.workers[name].events("secure_round_refused")
+            # Every worker's store remembers, and none keeps a masked upload.
+            assert not list((tmp_path / "workers" / name / "masked").iterdir())
+            assert (tmp_path / "workers" / name / "rounding.secret").stat().st_mode & 0o777 == 0o600
