@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from coordinator import console
+from coordinator.audit_cli import audit
 from coordinator.authority_cli import ca
 from coordinator.config import CoordinatorConfig, load
 from coordinator.errors import (
@@ -102,6 +103,7 @@ def cli() -> None:
 
 cli.add_command(ca)
 cli.add_command(registry)
+cli.add_command(audit)
 
 _config_option = click.option(
     "--config", "config_path", type=click.Path(path_type=Path), help="TOML file; see deploy/config."

@@ -21,34 +21,34 @@ class SecureMetrics:
         histogram: Callable[..., Histogram],
     ) -> None:
         self._phases = histogram(
-            "secure_phase_duration_seconds",
+            "secure_aggregation_phase_duration_seconds",
             "Time each phase of secure aggregation took.",
             _BUCKETS,
             ("phase",),
         )
         self._stopped = counter(
-            "secure_attempts_stopped",
+            "secure_aggregation_aborts",
             "Attempts at a masked sum that were given up or got stuck, by reason.",
             ("reason",),
         )
         self._rejected = counter(
-            "secure_messages_rejected",
+            "secure_aggregation_messages_rejected",
             "Messages of participants that were not taken, by reason.",
             ("reason",),
         )
         self._participants = gauge(
-            "secure_participants",
+            "secure_aggregation_participants",
             "Workers of the present attempt at a masked sum, by how far they came.",
             ("state",),
         )
         for state in ("invited", "uploaded"):
             self._participants.labels(state).set(0)
         self._dropped = counter(
-            "secure_participants_dropped",
+            "secure_aggregation_dropouts",
             "Participants whose masks had to be rebuilt because they did not upload.",
         )
         self._unmasked = histogram(
-            "secure_unmasking_seconds", "Rebuilding masks and taking them out of a sum.", _BUCKETS
+            "secure_aggregation_unmasking_seconds", "Rebuilding masks and taking them out of a sum.", _BUCKETS
         )
 
     def phase(self, name: str, seconds: float) -> None:

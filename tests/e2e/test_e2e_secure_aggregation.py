@@ -61,11 +61,57 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     return digests
 
 
-@pytest.mark.parametrize("workers", [2, 3])
-def test_masked_rounds_give_the_model_of_plain_ones(tmp_path: Path, plain: list[str], workers: int) -> None:
+def test_masked_rounds_of_two_workers_give_the_model_of_plain_ones(tmp_path: Path, plain: list[str]) -> None:
     with Federation(tmp_path, **masked()) as federation:
-        start(federation, workers)
+        start(federation, 2)
         assert federation.finish() == 0
         assert federation.digests() == plain
         assert len(list((federation.state_dir / "transcripts").iterdir())) == ROUNDS
         assert not list((federation.state_dir / "masked").iterdir())
+
+
+def test_three_workers_and_kills_change_no_bit(tmp_path: Path, plain: list[str]) -> None:
+    """A worker in the middle of training, then the coordinator: keys are lost, finished training is not."""
+    slower = {"method.config": {"parameters": 5000, "train_seconds": 0.3}, "run.when_done": "exit"}
+    with Federation(tmp_path, **masked(**slower)) as federation:
+        start(federation, 3)
+        coordinator = federation.coordinator
+        assert coordinator is not None
+        federation.until(lambda: phases(federation, "uploading"), "keys are exchanged")
+        federation.workers["worker-1"].kill()
+        start_worker(federation, 1, 3)
+        federation.until(lambda: coordinator.events("round_committed"), "a round commits")
+        coordinator.kill()
+        federation.start_coordinator()
+        assert federation.finish() == 0
+        assert federation.digests() == plain
+        reasons = [event["reason"] for event in coordinator.events("round_abandoned")]
+        assert any("no keys of that round id" in reason for reason in reasons)
+
+
+def phases(federation: Federation, name: str) -> list[dict[str, Any]]:
+    """When a phase of the key exchange began."""
+    assert federation.coordinator is not None
+    return [each for each in federation.coordinator.events("secure_phase") if each["phase"] == name]
+
+
+def test_an_elastic_round_does_without_a_worker_that_is_gone(tmp_path: Path) -> None:
+    changes = {
+        "run.mode": "elastic",
+        "run.rounds": 1,
+        "round.deadline_seconds": 20.0,
+        "round.min_updates": 4,
+        "method.config": {"parameters": 5000, "train_seconds": 0.5},
+    }
+    with Federation(tmp_path, **masked(**changes)) as federation:
+        start(federation, 3)
+        federation.until(lambda: phases(federation, "uploading"), "keys are exchanged")
+        federation.workers["worker-1"].kill()
+        assert federation.finish() == 0
+        store = federation.store()
+        try:
+            (attempt,) = store.attempts()
+            assert set(attempt.accepted) == set(CLIENTS[0::3]) | set(CLIENTS[2::3])
+            assert store.versions()[-1].statistics["clients"] == 4
+        finally:
+            store.close()

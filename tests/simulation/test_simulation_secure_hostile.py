@@ -95,7 +95,7 @@ def test_messages_of_others_of_other_rounds_and_said_twice_change_nothing(tmp_pa
         await place.until(committed(place, 1))
         assert place.digests()[:2] == model_of(place, {1: "abcdef"})
         assert (
-            'secure_messages_rejected_total{reason="unexpected_message"}'
+            'secure_aggregation_messages_rejected_total{reason="unexpected_message"}'
             in place.now().metrics.render().decode()
         )
 

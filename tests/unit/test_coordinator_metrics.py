@@ -118,12 +118,12 @@ PROMISED = {
     "committed_timestamp_seconds": ("gauge", set()),
     "memory_peak_bytes": ("gauge", set()),
     "build_info": ("gauge", {"build", "python"}),
-    "secure_phase_duration_seconds": ("histogram", {"phase"}),
-    "secure_attempts_stopped": ("counter", {"reason"}),
-    "secure_messages_rejected": ("counter", {"reason"}),
-    "secure_participants": ("gauge", {"state"}),
-    "secure_participants_dropped": ("counter", set()),
-    "secure_unmasking_seconds": ("histogram", set()),
+    "secure_aggregation_phase_duration_seconds": ("histogram", {"phase"}),
+    "secure_aggregation_aborts": ("counter", {"reason"}),
+    "secure_aggregation_messages_rejected": ("counter", {"reason"}),
+    "secure_aggregation_participants": ("gauge", {"state"}),
+    "secure_aggregation_dropouts": ("counter", set()),
+    "secure_aggregation_unmasking_seconds": ("histogram", set()),
 }
 
 

@@ -1,0 +1,91 @@
+"""`ssd-coordinator audit`: what anybody can verify of opened rounds from their transcripts, without a coordinator."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from coordinator import console
+from coordinator.errors import OperatorFault
+from ssd.secagg.audit import Audited, AuditFailed
+from ssd.secagg.audit import audit as verify
+from ssd.trust.participants import Registry, RegistryRefused, decode
+
+_FILE = click.Path(path_type=Path, dir_okay=False)
+
+
+class TranscriptRefused(OperatorFault):
+    """A transcript, or the registry it is checked against, does not hold."""
+
+    code = "transcript_refused"
+
+
+@click.command()
+@click.argument("transcripts", type=_FILE, nargs=-1, required=True)
+@click.option(
+    "--registry", "registry_file", type=_FILE, help="Signed registry of participants, for level active."
+)
+@click.option("--signer", help="Its signer's public key, 64 hex digits.")
+@click.option("--federation", help="Whose registry it has to be.")
+@click.option("--format", "form", type=click.Choice(["human", "json"]), default="human", show_default=True)
+def audit(
+    transcripts: tuple[Path, ...],
+    registry_file: Path | None,
+    signer: str | None,
+    federation: str | None,
+    form: str,
+) -> None:
+    """Verify TRANSCRIPTS of opened rounds: messages, sets, thresholds, signatures; several must follow one another."""
+    if registry_file is not None and (signer is None or federation is None):
+        raise click.UsageError("--registry is only worth something with --signer and --federation")
+    registry = None if registry_file is None else _registry(registry_file, signer or "", federation or "")
+    found: list[Audited] = []
+    for path in transcripts:
+        before = found[-1].head if found else None
+        try:
+            found.append(verify(path.read_bytes(), registry, before=before))
+        except (AuditFailed, OSError) as error:
+            raise TranscriptRefused(f"{path}: {error}") from error
+    if form == "json":
+        click.echo(json.dumps([_plain(each) for each in found]))
+        return
+    rows = [
+        (
+            str(each.offer.round),
+            each.offer.level.value,
+            f"{len(each.survivors)}/{len(each.participants)}",
+            str(each.threshold),
+            str(each.signatures),
+            each.opened.next_model_digest.hex()[:16],
+        )
+        for each in found
+    ]
+    click.echo(console.table(("round", "level", "in sum", "threshold", "signatures", "model"), rows))
+    click.echo(f"good: {len(found)} rounds; head {found[-1].head.hex()}")
+
+
+def _registry(path: Path, signer: str, federation: str) -> Registry:
+    try:
+        return decode(path.read_bytes(), signer, federation)
+    except (RegistryRefused, OSError) as error:
+        raise TranscriptRefused(f"{path}: {error}") from error
+
+
+def _plain(each: Audited) -> dict[str, Any]:
+    return {
+        "round": each.offer.round,
+        "attempt": each.offer.attempt,
+        "round_id": each.offer.round_id.hex(),
+        "level": each.offer.level.value,
+        "participants": list(each.participants),
+        "survivors": list(each.survivors),
+        "threshold": each.threshold,
+        "signatures": each.signatures,
+        "opened_digest": each.opened.opened_digest.hex(),
+        "next_model_digest": each.opened.next_model_digest.hex(),
+        "before": each.before.hex(),
+        "head": each.head.hex(),
+    }

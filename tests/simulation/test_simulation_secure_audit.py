@@ -1,0 +1,67 @@
+"""`ssd-coordinator audit` on the transcripts that real rounds leave."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from coordinator.cli import EXIT_OK, EXIT_REFUSED, main
+from masked_place import THREE, Place, committed, play
+from ssd.secagg.messages import Opened
+from ssd.trust.participants import encode
+from ssd.trust.signing import create_key_file, public_hex
+
+
+def code(*arguments: str) -> object:
+    """What `audit` with these arguments exits with."""
+    with pytest.raises(SystemExit) as ended:
+        main(["audit", *arguments])
+    return ended.value.code
+
+
+def rounds(tmp_path: Path, level: str, number: int) -> tuple[Place, list[Path]]:
+    """Rounds of three workers, and what they left."""
+
+    async def scene(place: Place) -> None:
+        workers = place.workers(THREE)
+        place.begin(*workers.values())
+        await place.until(committed(place, number))
+        await place.until(lambda: len(workers["w1"].said(Opened)) == number)
+
+    place = Place(tmp_path / "state", rounds=number, level=level)
+    play(scene, place)
+    return place, sorted((tmp_path / "state" / "transcripts").iterdir())
+
+
+def test_transcripts_of_a_run_follow_one_another(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    place, files = rounds(tmp_path, "passive", 3)
+    assert code(*map(str, files), "--format", "json") == EXIT_OK
+    told = json.loads(capsys.readouterr().out)
+    assert [each["round"] for each in told] == [1, 2, 3]
+    assert [each["next_model_digest"] for each in told] == place.digests()[1:]
+    assert all(each["survivors"] == ["w1", "w2", "w3"] for each in told)
+    assert code(str(files[0]), str(files[2])) == EXIT_REFUSED
+    assert "does not continue the transcript before it" in capsys.readouterr().err
+    content = bytearray(files[1].read_bytes())
+    content[len(content) // 2] ^= 1
+    files[1].write_bytes(content)
+    assert code(str(files[1])) == EXIT_REFUSED
+
+
+def test_signatures_are_checked_against_the_registry(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place, files = rounds(tmp_path, "active", 1)
+    assert place.registry is not None
+    signer = create_key_file(tmp_path / "signer.key")
+    registry = tmp_path / "participants.json"
+    registry.write_bytes(encode(place.registry, signer))
+    known = ["--registry", str(registry), "--signer", public_hex(signer), "--federation", "federation"]
+    assert code(str(files[0]), *known) == EXIT_OK
+    assert "good: 1 rounds" in capsys.readouterr().out
+    assert code(str(files[0])) == EXIT_REFUSED
+    assert "registry of participants" in capsys.readouterr().err
+    known[3] = "0" * 64
+    assert code(str(files[0]), *known) == EXIT_REFUSED
