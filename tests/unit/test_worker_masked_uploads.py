@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import os
 import stat
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,9 +27,11 @@ from ssd.secagg.numbers import MaskedPlan, MaskedSettings
 from ssd.trust.registry_pin import PIN_FILE, REGISTRY_FILE, SIGNING_KEY_FILE
 from ssd.trust.signing import SigningRefused
 from worker.core.messages import Blob, Finished, UpdateKey
-from worker.errors import BlobUnavailable, LinkBroken, StorageFailed
+from worker.errors import BlobUnavailable, InternalFault, LinkBroken, StorageFailed
 from worker.masked_uploads import make_body
 from worker.memory_blob import MemoryBlob
+from worker.ports import DataAccess
+from worker.uploader import Uploader
 
 MASKS = [MaskKey(bytes([7]) * 32, 1), MaskKey(bytes([8]) * 32, -1)]
 
@@ -229,3 +234,27 @@ def test_a_forged_registry_is_refused(identities: SecureIdentities, tmp_path: Pa
     path = tmp_path / "w1" / REGISTRY_FILE
     path.write_bytes(path.read_bytes().replace(b'"version":1', b'"version":3'))
     assert "not signed" in identities.identity("w1").missing()
+
+
+def test_an_upload_in_the_clear_under_secure_aggregation_is_a_defect_and_sends_nothing() -> None:
+    asked: list[str] = []
+
+    class Nobody:
+        def __getattr__(self, name: str) -> object:
+            asked.append(name)
+            raise AssertionError(name)
+
+    nobody: Any = Nobody()
+    uploader = Uploader(
+        access=lambda: (SimpleNamespace(level="passive"), DataAccess(session="s")),  # type: ignore[arg-type,return-value]
+        plans=nobody,
+        uploads=nobody,
+        secure=nobody,
+        clock=nobody,
+        metrics=nobody,
+        post=nobody,
+    )
+    effect: Any = SimpleNamespace(secure_round=b"", upload=1)
+    with pytest.raises(InternalFault, match="in the clear"):
+        asyncio.run(uploader.run(effect))
+    assert not asked
