@@ -185,6 +185,7 @@ def _driver(
         versions=dict(stored.versions),
         max_versions=settings.max_cached_versions,
         newest=stored.newest,
+        level=stored.level,
         accepts_rollback=settings.accept_rollback,
         terms=SecureTerms(least=config.secure_aggregation.level, cannot_sign=secure.identity.missing()),
     )

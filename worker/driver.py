@@ -115,6 +115,7 @@ class Driver:
             effects.Reinitialise: recorder.reinitialise,
             effects.DropVersions: recorder.drop_versions,
             effects.RememberVersion: recorder.remember_version,
+            effects.RememberLevel: recorder.remember_level,
             effects.Distrust: self._distrust,
             effects.Prepare: self._prepare,
             effects.StopPreparing: self._stop_preparing,

@@ -66,6 +66,10 @@ class Store(Protocol):
         """Behaviour: the newest version of the current run; survives the death of the process."""
         ...
 
+    def remember_level(self, level: str) -> None:
+        """Behaviour: the current run's level of secure aggregation; survives power loss."""
+        ...
+
     def keep(self, finished: Finished) -> None:
         """Behaviour: records an update whose files are at `body_path` and, with a state digest,
         `pending_state_path`. Survives the death of the process, not necessarily a power cut.

@@ -66,6 +66,10 @@ class Recorder:
         """Note the newest version."""
         await self._write(self._store.remember_version, effect.number, effect.model_digest)
 
+    async def remember_level(self, effect: effects.RememberLevel) -> None:
+        """Note the run's level of secure aggregation."""
+        await self._write(self._store.remember_level, effect.level)
+
     async def drop_versions(self, effect: effects.DropVersions) -> None:
         """Remove cached versions."""
         await self._write(self._store.drop_versions, effect.model_digests)

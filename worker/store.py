@@ -142,12 +142,18 @@ class SqliteStore:
                 held=_held(db, run_id),
                 versions=versions,
                 newest=newest or (0, ""),
+                level=_fact(db, f"level {run_id}") or "off",
             )
 
     def remember_version(self, number: int, model_digest: str) -> None:
         """The newest version of the current run the coordinator named."""
         with self._write() as db:
             db.execute("INSERT OR REPLACE INTO newest VALUES (?, ?, ?)", (self._run, number, model_digest))
+
+    def remember_level(self, level: str) -> None:
+        """The current run's level of secure aggregation."""
+        with self._write(durable=True) as db:
+            _set_fact(db, f"level {self._run}", level)
 
     def enter_run(self, run_id: str) -> None:
         """Make a run current; versions of other runs are removed."""

@@ -180,3 +180,14 @@ def test_masked_uploads_of_an_earlier_process_are_gone(reopen: Open) -> None:
     path = reopen().masked_path("x.body")
     path.write_bytes(b"masked")
     assert not reopen().masked_path("x.body").exists()
+
+
+def test_the_level_of_each_run_is_remembered(reopen: Open) -> None:
+    store = reopen()
+    store.enter_run("run-1")
+    assert store.load_run("run-1").level == "off"
+    store.remember_level("active")
+    store.enter_run("run-2")
+    again = reopen()
+    assert again.load_run("run-1").level == "active"
+    assert again.load_run("run-2").level == "off"

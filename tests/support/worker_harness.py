@@ -110,6 +110,7 @@ def start_worker(
         run_id=stored.run_id,
         held={finished.key: finished for finished in stored.held},
         versions=dict(stored.versions),
+        level=stored.level,
         max_versions=max_versions,
         backoff=Backoff(first=0.1, cap=0.4),
         terms=terms or SecureTerms(),

@@ -246,6 +246,23 @@ def test_a_run_whose_level_sinks_is_left() -> None:
     assert machine.session.stopped
 
 
+def test_the_level_of_a_run_is_remembered_before_it_is_worked_for() -> None:
+    machine = Machine()
+    machine.attend(level="passive")
+    assert machine.asked(effects.RememberLevel) == [effects.RememberLevel(level="passive")]
+    machine.redial()
+    assert not machine.asked(effects.RememberLevel)
+
+
+def test_a_run_that_was_left_and_comes_back_with_less_is_left_for_good() -> None:
+    machine = Machine()
+    machine.tell(events.DialDue())
+    stored = events.StoredRun(run_id="run-2", level="passive")
+    machine.tell(replace(welcome(level="off", run="run-2"), stored=stored))
+    assert machine.asked(effects.Decline)
+    assert machine.session.stopped
+
+
 # ------------------------------------------------------------------------------------------------ nothing clear
 
 

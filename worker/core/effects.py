@@ -113,6 +113,13 @@ class RememberVersion:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class RememberLevel:
+    """Persist: the current run has this level of secure aggregation."""
+
+    level: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Distrust:
     """The coordinator contradicts what this worker remembers: stop with a clear sentence."""
 
@@ -246,6 +253,6 @@ class Note:
 Effect = (
     OpenLink | CloseLink | Redial | GiveUp | OpenSession | EnterRun | KeepUpdate | ForgetFiles | Promote | DropUpdates
     | Reinitialise | DropVersions | Prepare | StopPreparing | TrainClient | StopTraining | RunEvaluation | StartUpload
-    | StopUpload | ArmUploadTimer | Send | Note | RememberVersion | Distrust | Decline
+    | StopUpload | ArmUploadTimer | Send | Note | RememberVersion | RememberLevel | Distrust | Decline
     | FetchSecure | JoinSecure | TellSecure | AcknowledgeSecure | CloseSecure
 )  # fmt: skip

@@ -51,6 +51,8 @@ class StoredRun:
     """Verified versions on disk: number -> model digest."""
     newest: tuple[int, str] = (0, "")
     """Number and model digest of the newest version the worker heard of."""
+    level: str = "off"
+    """The highest level of secure aggregation the run was ever seen with."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -44,8 +44,14 @@ MAX_DETAIL = 200
 """Characters of a coordinator's own words that are logged."""
 
 
-def objection(session: Session, welcome: messages.Welcome) -> str:
-    """Why this worker does not work for the run of that welcome, and what to change; empty: it does."""
+def objection(session: Session, welcome: messages.Welcome, seen: str) -> str:
+    """Why this worker does not work for the run of that welcome, and what to change; empty: it does.
+
+    Args:
+        session: as it is.
+        welcome: not taken yet.
+        seen: level the welcome's run was seen with before.
+    """
     offered, least = welcome.level, session.terms.least
     if LEVELS.index(offered) < LEVELS.index(least):
         return (
@@ -53,11 +59,10 @@ def objection(session: Session, welcome: messages.Welcome) -> str:
             f' {least!r}: have the run made with [secure_aggregation] level = "{least}", or lower'
             " [secure_aggregation] level in this worker's configuration"
         )
-    if welcome.run_id == session.run_id and LEVELS.index(offered) < LEVELS.index(session.level):
+    if LEVELS.index(offered) < LEVELS.index(seen):
         return (
-            f"the coordinator lowered the level of secure aggregation within a run, from {session.level!r} to"
-            f" {offered!r}. A run's level never changes: ask its operator; start this worker again if the run is to be"
-            " trusted all the same"
+            f"the coordinator lowered the level of secure aggregation within a run, from {seen!r} to {offered!r}. A run's"
+            " level never changes: ask its operator; what it does without is a new run"
         )
     # Who hosts nobody, as an evaluator does, has nothing to sign for.
     if offered == ACTIVE and session.clients and session.terms.cannot_sign:

@@ -143,7 +143,10 @@ def _welcomed(session: Session, event: events.Welcomed, out: list[Effect]) -> Se
         return replace(_offline(session, out), stopped=True)
     if wrong:
         out.append(effects.Note(event="rollback_accepted", level="warning", fields={"detail": wrong}))
-    objection = secagg_client.objection(session, welcome)
+    level = session.level
+    if welcome.run_id != session.run_id:
+        level = event.stored.level if event.stored is not None else secagg_client.OFF
+    objection = secagg_client.objection(session, welcome, level)
     if objection:
         out.extend((effects.Decline(detail=objection), effects.CloseLink()))
         return replace(_offline(session, out), stopped=True)
@@ -158,25 +161,27 @@ def _welcomed(session: Session, event: events.Welcomed, out: list[Effect]) -> Se
         level=welcome.level,
     )
     if welcome.run_id != session.run_id:
-        return _enter_run(session, event, out)
-    _remember(session, seen, out)
+        return _enter_run(session, event, level, out)
+    _remember(session, seen, level, out)
     session, promoted = apply_fates(session, welcome, out)
     session = _take_over(session, welcome, promoted, out)
     return work.rejoin(session, welcome, out)
 
 
-def _remember(session: Session, before: tuple[int, str], out: list[Effect]) -> None:
+def _remember(session: Session, before: tuple[int, str], level: str, out: list[Effect]) -> None:
+    if session.level != level:
+        out.append(effects.RememberLevel(level=session.level))
     if session.newest != before:
         number, digest = session.newest
         out.append(effects.RememberVersion(number=number, model_digest=digest))
 
 
-def _enter_run(session: Session, event: events.Welcomed, out: list[Effect]) -> Session:
+def _enter_run(session: Session, event: events.Welcomed, level: str, out: list[Effect]) -> Session:
     stored = event.stored or events.StoredRun(run_id=event.welcome.run_id)
     session = _stop_job(work.abandon(session, out), out)
     session = drop(session, tuple(sorted(session.held)), "run_changed", out)
     out.append(effects.EnterRun(run_id=stored.run_id))
-    _remember(session, stored.newest, out)
+    _remember(session, stored.newest, level, out)
     out.append(effects.Note(event="run_entered", fields={"run": stored.run_id, "before": session.run_id}))
     session = replace(
         session,
@@ -254,7 +259,7 @@ def _committed(session: Session, event: messages.Committed, out: list[Effect]) -
     if wrong:
         raise CoordinatorFault(f"a commit that cannot be: {wrong}")
     seen, session = session.newest, replace(session, newest=event.version.name)
-    _remember(session, seen, out)
+    _remember(session, seen, session.level, out)
     session, lost = apply_commit(session, event, out)
     session = _reinitialise(session, dict.fromkeys(lost, event.round), "state_lost", out)
     current = session.work
