@@ -57,7 +57,8 @@ from coordinator.ports import (
 from coordinator.quality import QualityRounds, measured, stored_frequencies
 from coordinator.quality import newest as newest_quality
 from coordinator.revocations import RevocationList
-from coordinator.secure_rounds import SecureRounds, SecureSettings
+from coordinator.secure_rounds import SecureRounds
+from coordinator.secure_settings import SecureSettings
 from coordinator.server_hook import Hooked, HookRunner
 from coordinator.sessions import Session, SessionTable
 from coordinator.tasks import Tasks

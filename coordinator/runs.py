@@ -30,7 +30,7 @@ from coordinator.ports import (
     Store,
     VersionRecord,
 )
-from coordinator.secure_rounds import SecureSettings
+from coordinator.secure_settings import SecureSettings
 from ssd.codec import Encoding
 from ssd.declaration import Declaration, DeclarationError
 from ssd.digest import byte_view, canonical_json

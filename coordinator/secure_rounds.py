@@ -19,17 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from coordinator.core import effects, events
-from coordinator.core.secagg_server import (
-    Fixed,
-    GivenUp,
-    Lost,
-    Outcome,
-    Persist,
-    Ready,
-    Rules,
-    SecureAttempt,
-    Stuck,
-)
+from coordinator.core.secagg_outcomes import Fixed, GivenUp, Lost, Outcome, Persist, Ready, Stuck
+from coordinator.core.secagg_server import SecureAttempt
 from coordinator.core.state import RunState
 from coordinator.durability import Durability
 from coordinator.errors import BlobCorrupt, BlobMissing, ClientFault, Reason
@@ -39,6 +30,7 @@ from coordinator.metrics import CoordinatorMetrics
 from coordinator.ports import BlobReader, Clock, Store
 from coordinator.quality import QualityRounds
 from coordinator.secure_delivery import SecureDelivery
+from coordinator.secure_settings import SecureSettings
 from coordinator.secure_sums import SecureSum
 from coordinator.secure_transcripts import Transcripts
 from coordinator.sessions import Session, SessionTable
@@ -49,10 +41,8 @@ from ssd.folding import FoldPlan, OpenedFold
 from ssd.secagg.aggregator import Aggregator
 from ssd.secagg.config_digest import config_digest
 from ssd.secagg.errors import Aborted, AbortReason, MalformedMessage, Rejected
-from ssd.secagg.graph import Level
 from ssd.secagg.messages import AbortNotice, Graph, Message, Offer, encode
-from ssd.secagg.numbers import MaskedPlan, MaskedSettings, NotConsistent
-from ssd.secagg.policy import AggregatorPolicy
+from ssd.secagg.numbers import MaskedPlan, NotConsistent
 from ssd.trust.participants import Registry, RegistryRefused
 
 log = logging.getLogger(__name__)
@@ -66,50 +56,6 @@ WHAT_TO_DO = (
     " of the round whose process still runs, then resume; if they are gone for good, begin a new run in another state"
     " directory with run.warm_start set to an exported encoder"
 )
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class SecureSettings:
-    """What of the configuration concerns secure aggregation."""
-
-    level: Level
-    ring_bits: int
-    clip: float
-    max_client_weight: int
-    max_cohort: int
-    min_participants: int
-    assumed_corrupt: float
-    tolerated_dropout: float
-    phase_seconds: float
-    threads: int
-    elastic: bool
-
-    @property
-    def terms(self) -> MaskingTerms:
-        """What a worker is told when it attends."""
-        return MaskingTerms(
-            level=self.level.value,
-            ring_bits=self.ring_bits,
-            clip=self.clip,
-            max_client_weight=self.max_client_weight,
-        )
-
-    @property
-    def numbers(self) -> MaskedSettings:
-        """How updates are quantised."""
-        return MaskedSettings(
-            ring_bits=self.ring_bits,
-            clip=self.clip,
-            max_client_weight=self.max_client_weight,
-            max_cohort=self.max_cohort,
-        )
-
-    @property
-    def rules(self) -> Rules:
-        """How attempts are conducted."""
-        return Rules(
-            elastic=self.elastic, min_participants=self.min_participants, phase_seconds=self.phase_seconds
-        )
 
 
 @dataclass(kw_only=True, slots=True)
@@ -224,11 +170,7 @@ class SecureRounds:
             registry = self._registry()
         except (RegistryRefused, OSError) as error:
             raise Aborted(AbortReason.NOT_REGISTERED, f"the registry of participants: {error}") from error
-        return Aggregator(offer, names, self._policy, registry)
-
-    @property
-    def _policy(self) -> AggregatorPolicy:
-        return AggregatorPolicy(min_participants=self._settings.min_participants)
+        return Aggregator(offer, names, self._settings.policy, registry)
 
     def _attempt(self, round_number: int, number: int, round_id: bytes, machine: SecureAttempt) -> _Present:
         plan = self.plan(self._quality.plan(round_number))
@@ -431,7 +373,7 @@ class SecureRounds:
         """Go on with the opening of a journaled set: after a restart, or because the operator resumed."""
         kept = json.loads(self._store.secure_sum(round_number, number))
         registry = self._registry()
-        aggregator = Aggregator.restore(bytes.fromhex(kept["aggregator"]), self._policy, registry)
+        aggregator = Aggregator.restore(bytes.fromhex(kept["aggregator"]), self._settings.policy, registry)
         participants = {name: tuple(own) for name, own in kept["participants"].items()}
         now = self._clock.monotonic()
         machine = SecureAttempt.restored(self._settings.rules, aggregator, participants, now)

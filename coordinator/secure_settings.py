@@ -1,0 +1,60 @@
+"""What of the configuration concerns secure aggregation, in the forms that its parts need."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from coordinator.core.secagg_server import Rules
+from coordinator.messages import MaskingTerms
+from ssd.secagg.graph import Level
+from ssd.secagg.numbers import MaskedSettings
+from ssd.secagg.policy import AggregatorPolicy
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SecureSettings:
+    """What of the configuration concerns secure aggregation."""
+
+    level: Level
+    ring_bits: int
+    clip: float
+    max_client_weight: int
+    max_cohort: int
+    min_participants: int
+    assumed_corrupt: float
+    tolerated_dropout: float
+    phase_seconds: float
+    threads: int
+    elastic: bool
+
+    @property
+    def terms(self) -> MaskingTerms:
+        """What a worker is told when it attends."""
+        return MaskingTerms(
+            level=self.level.value,
+            ring_bits=self.ring_bits,
+            clip=self.clip,
+            max_client_weight=self.max_client_weight,
+        )
+
+    @property
+    def numbers(self) -> MaskedSettings:
+        """How updates are quantised."""
+        return MaskedSettings(
+            ring_bits=self.ring_bits,
+            clip=self.clip,
+            max_client_weight=self.max_client_weight,
+            max_cohort=self.max_cohort,
+        )
+
+    @property
+    def rules(self) -> Rules:
+        """How attempts are conducted."""
+        return Rules(
+            elastic=self.elastic, min_participants=self.min_participants, phase_seconds=self.phase_seconds
+        )
+
+    @property
+    def policy(self) -> AggregatorPolicy:
+        """What the coordinator insists on."""
+        return AggregatorPolicy(min_participants=self.min_participants)
