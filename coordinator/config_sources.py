@@ -150,5 +150,10 @@ def _split(dotted: str) -> Key:
 def _variable_key(name: str, tables: Mapping[str, Callable[[str], bool]]) -> Key | None:
     if not name.startswith(PREFIX):
         return None
-    table, _, key = name.removeprefix(PREFIX).lower().partition("_")
-    return (table, key) if table in tables and key else None
+    rest = name.removeprefix(PREFIX).lower()
+    # A table's name may have an underscore of its own, so the longest one that fits is meant.
+    for table in sorted(tables, key=len, reverse=True):
+        key = rest.removeprefix(f"{table}_")
+        if key not in (rest, ""):
+            return table, key
+    return None

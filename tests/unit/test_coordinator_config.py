@@ -55,6 +55,10 @@ class TestExamples:
 
 
 class TestSources:
+    def test_a_table_of_two_words_is_found_in_the_environment(self) -> None:
+        environ = {"SSD_SECURE_AGGREGATION_LEVEL": "passive", "SSD_SECURE_AGGREGATION": "x", "SSD_ROUND_": "x"}
+        assert load(None, LOCAL, environ).secure_aggregation.level == "passive"
+
     def test_flag_over_environment_over_file_over_default(self, tmp_path: Path) -> None:
         path = tmp_path / "c.toml"
         path.write_text("[run]\nrounds = 2\nseed = 2\nthreads = 2\n")
