@@ -40,7 +40,7 @@ from ssd.digest import canonical_json
 from ssd.folding import FoldPlan, OpenedFold
 from ssd.secagg.aggregator import Aggregator
 from ssd.secagg.config_digest import config_digest
-from ssd.secagg.errors import Aborted, AbortReason, MalformedMessage, Rejected
+from ssd.secagg.errors import Aborted, AbortReason, MalformedMessage, Rejected, SecureAggregationStopped
 from ssd.secagg.messages import AbortNotice, Graph, Message, Offer, encode
 from ssd.secagg.numbers import MaskedPlan, NotConsistent
 from ssd.trust.participants import Registry, RegistryRefused
@@ -121,6 +121,8 @@ class SecureRounds:
         self._transcripts = Transcripts(state_dir / "transcripts") if transcripts else None
         self._plans: dict[int, MaskedPlan] = {}
         self._present: _Present | None = None
+        self._ended = b""
+        """Round id of the attempt before: what was on its way when it ended is nobody's fault."""
 
     # ------------------------------------------------------------------------------------------------- plans
 
@@ -204,6 +206,8 @@ class SecureRounds:
             ClientFault: reason malformed_message.
         """
         present = self._present
+        if round_id == self._ended or (present is not None and present.machine.over):
+            return
         if present is None or round_id != present.round_id:
             self._metrics.rejected(AbortReason.UNEXPECTED_MESSAGE)
             return
@@ -252,18 +256,20 @@ class SecureRounds:
                     said = f"{outcome.reason.value}: {outcome.detail}"
                     await self._apply(events.SumAborted(now=now, reason=said, halt=outcome.hopeless, **where))
                 case Stuck():
-                    await self._stuck(present, AbortReason.TOO_FEW_REVEALS, outcome.detail)
+                    await self._stuck(
+                        present.round, present.number, AbortReason.TOO_FEW_REVEALS, outcome.detail
+                    )
         if self._present is present:
             self._note_phase(present, now)
             present.delivery.deliver(present.machine)
 
-    async def _stuck(self, present: _Present, reason: AbortReason, detail: str) -> None:
+    async def _stuck(self, round_number: int, number: int, reason: AbortReason, detail: str) -> None:
         self._metrics.stopped(reason)
         await self._apply(
             events.UnmaskingStuck(
                 now=self._clock.monotonic(),
-                round=present.round,
-                attempt=present.number,
+                round=round_number,
+                attempt=number,
                 reason=f"{detail}.{WHAT_TO_DO}",
             )
         )
@@ -346,11 +352,10 @@ class SecureRounds:
     async def open_sum(self, effect: effects.OpenSum) -> None:
         """The uploads are over: journal the set, then ask for what opens it; or go on where that broke off."""
         present = self._present
-        assert present is not None
-        if present.opened_digest:
+        if present is not None and present.opened_digest:
             await self._tell_opened(present)
             return
-        if present.accepted:
+        if present is None or present.accepted:
             await self.resume(effect.round, effect.attempt, effect.accepted)
             return
         present.accepted = effect.accepted
@@ -372,8 +377,15 @@ class SecureRounds:
     async def resume(self, round_number: int, number: int, accepted: Sequence[str]) -> None:
         """Go on with the opening of a journaled set: after a restart, or because the operator resumed."""
         kept = json.loads(self._store.secure_sum(round_number, number))
-        registry = self._registry()
-        aggregator = Aggregator.restore(bytes.fromhex(kept["aggregator"]), self._settings.policy, registry)
+        try:
+            aggregator = Aggregator.restore(
+                bytes.fromhex(kept["aggregator"]), self._settings.policy, self._registry()
+            )
+        except (RegistryRefused, OSError, SecureAggregationStopped) as error:
+            self._present = None
+            said = f"the journaled set does not fit the registry or the settings of now: {error}"
+            await self._stuck(round_number, number, AbortReason.COORDINATOR_RESTARTED, said)
+            return
         participants = {name: tuple(own) for name, own in kept["participants"].items()}
         now = self._clock.monotonic()
         machine = SecureAttempt.restored(self._settings.rules, aggregator, participants, now)
@@ -388,7 +400,7 @@ class SecureRounds:
         try:
             await present.sum.reload(machine.survivors)
         except (BlobMissing, BlobCorrupt, OSError) as error:
-            await self._stuck(present, AbortReason.COORDINATOR_RESTARTED, str(error))
+            await self._stuck(present.round, present.number, AbortReason.COORDINATOR_RESTARTED, str(error))
             return
         await self._follow(present, machine.advance(now))
 
@@ -404,10 +416,12 @@ class SecureRounds:
                     f"{opened.clients} clients, {len(present.accepted)} were said to be in it"
                 )
         except NotConsistent as error:
-            await self._stuck(present, AbortReason.NOT_CONSISTENT, f"the opened sum is none: {error}")
+            await self._stuck(
+                present.round, present.number, AbortReason.NOT_CONSISTENT, f"the opened sum is none: {error}"
+            )
             return
         except Aborted as error:
-            await self._stuck(present, error.reason, error.detail)
+            await self._stuck(present.round, present.number, error.reason, error.detail)
             return
         present.opened, present.opened_digest = opened, digest
         dropped = present.machine.dropped
@@ -434,7 +448,7 @@ class SecureRounds:
 
     async def committed(self, model_digest: str) -> None:
         """The sum is in a version: tell the participants, keep the transcript, drop the masked uploads."""
-        present, self._present = self._present, None
+        present = self._end()
         if present is None:
             return
         aggregator = present.machine.aggregator
@@ -450,12 +464,17 @@ class SecureRounds:
 
     async def abandoned(self, reason: str) -> None:
         """The attempt came to nothing: its keys and uploads are of no use to anybody."""
-        present, self._present = self._present, None
+        present = self._end()
         if present is None:
             return
         self._tell(present, AbortNotice(reason=AbortReason.ABANDONED.value, detail=reason[:200]))
         self._metrics.participants(invited=0, uploaded=0)
         await asyncio.to_thread(self._spool.drop_all_but, None)
+
+    def _end(self) -> _Present | None:
+        present, self._present = self._present, None
+        self._ended = b"" if present is None else present.round_id
+        return present
 
     def _tell(self, present: _Present, message: Message) -> None:
         content = encode(message)

@@ -99,9 +99,9 @@ def test_an_elastic_round_does_without_a_worker_that_is_gone(tmp_path: Path) -> 
     changes = {
         "run.mode": "elastic",
         "run.rounds": 1,
-        "round.deadline_seconds": 20.0,
+        "round.deadline_seconds": 12.0,
         "round.min_updates": 4,
-        "method.config": {"parameters": 5000, "train_seconds": 0.5},
+        "method.config": {"parameters": 5000, "train_seconds": 0.2},
     }
     with Federation(tmp_path, **masked(**changes)) as federation:
         start(federation, 3)

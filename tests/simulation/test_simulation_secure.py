@@ -8,7 +8,7 @@ import pytest
 
 from coordinator.core import events
 from coordinator.core.state import Phase
-from masked_place import CLIENTS, ELASTIC, THREE, Place, committed, die_at, model_of, play
+from masked_place import CLIENTS, ELASTIC, THREE, Place, committed, die_at, model_of, play, registry_of
 from ssd.secagg.messages import AbortNotice, Offer, Opened, Roster, ShareDelivery
 
 
@@ -236,3 +236,36 @@ def test_a_client_revoked_before_its_worker_uploads_starts_the_round_anew_withou
         assert place.digests()[:2] == model_of(place, {1: "abcde"})
 
     play(scene, Place(tmp_path, rounds=1))
+
+
+def test_a_restart_with_another_registry_waits_for_the_right_one(tmp_path: Path) -> None:
+    async def scene(place: Place) -> None:
+        workers = place.workers(THREE)
+        die_at(place.store, "close_attempt", "after")
+        place.begin(*workers.values())
+        await place.crashed()
+        right, place.registry = place.registry, registry_of("w1", "w2", "w4")[0]
+        place.start()
+        await place.until(lambda: place.now().state.phase is Phase.HALTED)
+        assert "does not fit the registry" in place.now().status().waiting_for
+        await place.now().operate(lambda now: events.ResumeRequested(now=now))
+        assert place.now().state.phase is Phase.HALTED
+        await place.stop()
+        place.registry = right
+        place.start()
+        place.begin(*workers.values())
+        await place.until(committed(place, 1))
+        assert place.digests()[:2] == model_of(place, {1: "abcdef"})
+
+    play(scene, Place(tmp_path, rounds=1, level="active"))
+
+
+def test_shares_that_come_after_the_sum_is_open_are_nobodys_fault(tmp_path: Path) -> None:
+    async def scene(place: Place) -> None:
+        workers = place.workers(THREE)
+        place.begin(*workers.values())
+        await place.until(committed(place, 2))
+        await place.until(lambda: all(len(each.said(Opened)) == 2 for each in workers.values()))
+        assert "messages_rejected_total{" not in place.now().metrics.render().decode()
+
+    play(scene, Place(tmp_path))
