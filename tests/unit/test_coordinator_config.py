@@ -56,7 +56,11 @@ class TestExamples:
 
 class TestSources:
     def test_a_table_of_two_words_is_found_in_the_environment(self) -> None:
-        environ = {"SSD_SECURE_AGGREGATION_LEVEL": "passive", "SSD_SECURE_AGGREGATION": "x", "SSD_ROUND_": "x"}
+        environ = {
+            "SSD_SECURE_AGGREGATION_LEVEL": "passive",
+            "SSD_SECURE_AGGREGATION": "x",
+            "SSD_ROUND_": "x",
+        }
         assert load(None, LOCAL, environ).secure_aggregation.level == "passive"
 
     def test_flag_over_environment_over_file_over_default(self, tmp_path: Path) -> None:
