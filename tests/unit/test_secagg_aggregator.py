@@ -195,6 +195,22 @@ def test_messages_of_other_phases_are_refused_and_change_nothing() -> None:
         a.finish(bytes(32), bytes(32))
 
 
+def test_a_phase_is_closed_in_its_turn_only() -> None:
+    f = federation()
+    f.advertise(NAMES)
+    a = f.aggregator
+    for step in (a.close_shares, a.close_uploads, a.close_signatures, a.unmask, a.state):
+        with pytest.raises(RuntimeError, match="not in phase offered"):
+            step()
+    f.share(NAMES)
+    for step in (a.close_adverts, a.close_uploads, a.close_signatures, a.unmask, a.state):
+        with pytest.raises(RuntimeError, match="not in phase rostered"):
+            step()
+    f.deliver(NAMES)
+    with pytest.raises(RuntimeError, match="not in phase uploading"):
+        a.close_shares()
+
+
 def test_an_upload_of_somebody_that_did_not_share_is_refused() -> None:
     f = federation()
     f.advertise(NAMES)

@@ -131,6 +131,7 @@ def test_a_roster_no_threshold_fits_aborts() -> None:
     with pytest.raises(Aborted) as stopped:
         run(f, {})
     assert stopped.value.reason is AbortReason.NO_THRESHOLD
+    assert f.aggregator.phase is Phase.ABORTED
 
 
 def test_two_participants_that_dropped_out_together_need_no_common_mask() -> None:
