@@ -509,6 +509,21 @@ CALLS = st.one_of(
 )
 
 
+def test_what_opened_a_sum_is_nowhere_on_the_disk_after_its_commit(tmp_path: Path) -> None:
+    secret = b"a share that opened a masked sum" * 200
+    store = SqliteStore(tmp_path)
+    started(store)
+    store.open_attempt(an_attempt(1))
+    store.close_attempt(1, 1, ["a"], secret)
+    store.close()
+    files = [file for file in tmp_path.rglob("*") if file.is_file()]
+    assert any(secret[:32] in file.read_bytes() for file in files)
+    store = SqliteStore(tmp_path)
+    store.commit(a_version(1), 7.0)
+    store.close()
+    assert not any(secret[:32] in file.read_bytes() for file in files if file.exists())
+
+
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(calls=st.lists(CALLS, max_size=25))
 def test_both_stores_answer_any_sequence_of_calls_alike(
@@ -552,6 +567,7 @@ class TestSqlite:
         assert store._rows("PRAGMA journal_mode") == [("wal",)]
         assert store._rows("PRAGMA synchronous") == [(2,)]
         assert store._rows("PRAGMA foreign_keys") == [(1,)]
+        assert store._rows("PRAGMA secure_delete") == [(1,)]
         store.close()
 
     @pytest.mark.parametrize("method", ["commit", "assign", "create_run"])
