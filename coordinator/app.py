@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import shutil
 import signal
 
@@ -28,7 +29,7 @@ from coordinator.revocations import NobodyRevoked, Revocations
 from coordinator.rpc.convert import BUILD
 from coordinator.rpc.enrolment import EnrolmentServer, RenewalServicer
 from coordinator.rpc.server import RpcServer
-from coordinator.runs import SCRATCH_PREFIX, create_run, plan_of, restore, settings_of
+from coordinator.runs import SCRATCH_PREFIX, create_run, plan_of, privacy_of, restore, settings_of
 from coordinator.server_hook import SCRATCH_PREFIX as HOOK_PREFIX
 from coordinator.store import chain
 from coordinator.store.blobs import FileBlobs
@@ -40,6 +41,7 @@ from coordinator.transport import Transport
 from coordinator.web.http import HttpServer, create_app
 from ssd.codec import Encoding
 from ssd.declaration import Declaration
+from ssd.secagg.dp import left_out
 
 log = logging.getLogger(__name__)
 
@@ -81,6 +83,10 @@ async def _serve(config: CoordinatorConfig) -> int:
         declaration = Declaration.from_json(run_record.declaration)
         plan = plan_of(declaration, config)
         settings = settings_of(config)
+        privacy = privacy_of(config, plan, os.urandom)
+        if privacy is not None:
+            planned = privacy.describe(0, config.run.rounds, {})
+            log_event(log, logging.INFO, "privacy", detail=planned, not_reported=left_out(declaration))
         strategy = create_strategy(
             config.strategy.name,
             learning_rate=config.strategy.learning_rate,
@@ -111,6 +117,7 @@ async def _serve(config: CoordinatorConfig) -> int:
             metrics=metrics,
             revocations=revocations,
             participants=participants_of(config, transport),
+            privacy=privacy,
         )
         largest = driver.max_upload_bytes
         if not staging.fits(largest):

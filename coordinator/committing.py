@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from coordinator.aggregation import VersionMaker, mean_statistics
@@ -56,7 +56,13 @@ class Committer:
         await self._durability.write(lambda: self._store.close_attempt(round_number, attempt, accepted))
 
     async def commit(
-        self, round_number: int, attempt: int, opened: OpenedFold, hooked: Hooked | None, tally: Tally
+        self,
+        round_number: int,
+        attempt: int,
+        opened: OpenedFold,
+        hooked: Hooked | None,
+        tally: Tally,
+        spent: Mapping[str, float],
     ) -> VersionRecord:
         """Make and journal the next version; `opened` is used up.
 
@@ -66,6 +72,7 @@ class Committer:
             opened: the reduced updates of the journaled set, or what the server hook made of them.
             hooked: what else the server hook made, if there is one.
             tally: what the attempt cost.
+            spent: what it costs in privacy.
         """
         newest = self._catalogue.newest
         clients, weight = opened.clients, opened.weight
@@ -84,6 +91,7 @@ class Committer:
         }
         if hooked is not None:
             statistics |= hooked.metrics
+        statistics |= spent
         version = VersionRecord(
             number=round_number,
             model_digest=made.model_digest,

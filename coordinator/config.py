@@ -280,6 +280,23 @@ class SecureAggregationSection(_Section):
     """Keep what an auditor needs to verify every opened round, in `transcripts` of the state directory. May change."""
 
 
+class PrivacySection(_Section):
+    """`[privacy]`: differential privacy for each client's whole contribution (docs/differential-privacy.md)."""
+
+    mechanism: Literal["off", "distributed", "central"] = "off"
+    """Who adds noise to each round's sum. `distributed`: every worker its part, under secure aggregation. `central`: the
+    coordinator, which sees the updates."""
+    clip_norm: Positive = 1.0
+    """Largest L2 norm of one client's update; a longer one is scaled down to it."""
+    noise_multiplier: Positive = 1.0
+    """Standard deviation of the noise over `clip_norm`. More noise, less epsilon, a worse model."""
+    delta: Annotated[float, Field(gt=0, lt=1)] = 1e-5
+    """The probability with which the guarantee may fail: well below one over the number of clients."""
+    min_honest: Annotated[int, Field(ge=1, le=10000)] = 2
+    """`distributed`: the fewest honest workers of a sum, beside `secure_aggregation.assumed_corrupt`; they alone add all
+    the noise that is promised, and a sum over fewer is not opened."""
+
+
 class LogSection(_Section):
     """`[log]`. May change."""
 
@@ -304,6 +321,7 @@ class CoordinatorConfig(_Section):
     evaluation: EvaluationSection = EvaluationSection()
     method: MethodSection = MethodSection()
     secure_aggregation: SecureAggregationSection = SecureAggregationSection()
+    privacy: PrivacySection = PrivacySection()
     log: LogSection = LogSection()
 
     @property

@@ -23,6 +23,7 @@ def cross_checks(tree: Mapping[str, Json]) -> Iterator[tuple[tuple[Key, ...], st
     yield from _clients(tree["run"], tree["round"])
     yield from _rounds(tree["run"], tree["round"])
     yield from _secure(tree)
+    yield from _privacy(tree)
     ram, disk = tree["limits"]["staging_ram_bytes"], tree["limits"]["staging_disk_bytes"]
     if ram + disk == 0:
         keys = (("limits", "staging_ram_bytes"), ("limits", "staging_disk_bytes"))
@@ -118,6 +119,46 @@ def _secure(tree: Mapping[str, Json]) -> Iterator[tuple[tuple[Key, ...], str]]:
             (
                 "level active needs the signed registry of participants and its signer's key: make them with"
                 " `ssd-coordinator registry`, or set level = passive"
+            ),
+        )
+
+
+def _privacy(tree: Mapping[str, Json]) -> Iterator[tuple[tuple[Key, ...], str]]:
+    own, secure, rounds = tree["privacy"], tree["secure_aggregation"], tree["round"]
+    mechanism, level = ("privacy", "mechanism"), ("secure_aggregation", "level")
+    if own["mechanism"] == "off":
+        return
+    if tree["run"]["mode"] == "reproducible":
+        yield (
+            (mechanism, ("run", "mode")),
+            "a reproducible run can be made again bit by bit, noise that hides anything cannot: set mode = elastic",
+        )
+    if own["mechanism"] == "central":
+        if secure["level"] != "off":
+            yield (
+                (mechanism, level),
+                (
+                    "central noise is for a coordinator that sees the updates: under secure aggregation set mechanism ="
+                    " distributed"
+                ),
+            )
+        return
+    if secure["level"] == "off":
+        yield (
+            (mechanism, level),
+            (
+                "workers' parts of the noise hide nothing unless only their sum is seen: set secure_aggregation.level, or"
+                " mechanism = central"
+            ),
+        )
+    invited = math.ceil(rounds["cohort_size"] * rounds["over_selection"])
+    corrupt = max(math.floor(invited * secure["assumed_corrupt"]), 1 if secure["assumed_corrupt"] else 0)
+    if own["min_honest"] + corrupt > invited:
+        yield (
+            (("privacy", "min_honest"), ("round", "cohort_size")),
+            (
+                f"{own['min_honest']} honest workers and {corrupt} that are assumed corrupt cannot be had from a cohort of"
+                f" {invited} clients: raise round.cohort_size, or lower it"
             ),
         )
 

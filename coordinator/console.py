@@ -30,6 +30,8 @@ def status(value: Mapping[str, Json]) -> str:
     )
     if value["statistics"]:
         lines.append(f"round was {_scalars(value['statistics'])}")
+    if value.get("privacy"):
+        lines.append(f"privacy   {value['privacy']}")
     if value["evaluation"]:
         lines.append(f"quality   of version {value['evaluated_version']}: {_scalars(value['evaluation'])}")
     if value["workers"]:

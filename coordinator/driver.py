@@ -54,6 +54,7 @@ from coordinator.ports import (
     Store,
     VersionRecord,
 )
+from coordinator.privacy import Privacy
 from coordinator.quality import QualityRounds, measured, stored_frequencies
 from coordinator.quality import newest as newest_quality
 from coordinator.revocations import RevocationList
@@ -67,6 +68,7 @@ from coordinator.welcoming import Terms
 from ssd.codec import Encoding
 from ssd.declaration import Declaration
 from ssd.folding import Fold, FoldPlan, OpenedFold
+from ssd.secagg.dp import PrivacySettings
 from ssd.trust.participants import Registry
 
 T = TypeVar("T")
@@ -98,6 +100,8 @@ class Settings:
     secure: SecureSettings | None = None
     """None: updates come in the clear."""
     transcripts: bool = True
+    privacy: PrivacySettings | None = None
+    """None: sums are not noisy."""
 
 
 class Driver:
@@ -122,6 +126,7 @@ class Driver:
         revocations: RevocationList,
         participants: Callable[[], Registry | None] = lambda: None,
         entropy: Callable[[int], bytes] = os.urandom,
+        privacy: Privacy | None = None,
     ) -> None:
         self.run_record = run
         self.revocations = revocations
@@ -153,13 +158,18 @@ class Driver:
             scaling={record.client: record.scaling for record in store.clients()},
             quality=self.quality,
         )
+        if (privacy is None) != (settings.privacy is None):
+            raise ValueError("the workers are told of noise that nobody accounts for, or the other way round")
+        self._privacy = privacy
+        self._privacy_said: tuple[tuple[int, int], str] = ((-1, 0), "")
         self._committed_rounds = {record.client: record.last_committed_round for record in store.clients()}
         self._evaluations = Evaluations(
             EvaluationRecords(store, self._durability, clock, metrics),
             self._catalogue,
             self.sessions,
             settings.evaluation_every,
-            self._client_evaluations() if declaration.client_evaluation else None,
+            # What clients measure on their own images would leave them without noise.
+            self._client_evaluations() if declaration.client_evaluation and privacy is None else None,
         )
         self._committer = Committer(
             store=store,
@@ -216,6 +226,7 @@ class Driver:
             data_endpoints=settings.data_endpoints,
             max_upload_bytes=self.max_upload_bytes,
             masking=None if settings.secure is None else settings.secure.terms,
+            privacy=settings.privacy,
         )
         self.attendance = Attendance(
             terms=terms,
@@ -519,6 +530,8 @@ class Driver:
             opened = self._secure.take()
         elif opened is None:
             assert self._fold is not None
+            if self._privacy is not None:
+                await asyncio.to_thread(self._privacy.add_noise, self._fold)
             opened = await asyncio.to_thread(self._fold.open)
         # The accumulator is twice the model: gone before the next version is made.
         self._fold = self._empty_fold()
@@ -531,7 +544,15 @@ class Driver:
             self._unhooked = None
             if hooked.delta is not None:
                 opened, hooked = replace(opened, delta=hooked.delta), replace(hooked, delta=None)
-        version = await self._committer.commit(effect.round, effect.attempt, opened, hooked, self._tally)
+        spent: dict[str, float] = {}
+        if self._privacy is not None:
+            honest = 1 if self._secure is None else self._secure.honest
+            spent = await asyncio.to_thread(
+                self._privacy.spent, effect.round, honest, self._catalogue.newest.statistics
+            )
+        version = await self._committer.commit(
+            effect.round, effect.attempt, opened, hooked, self._tally, spent
+        )
         del opened, hooked
         self._committed_rounds.update(dict.fromkeys(effect.accepted, effect.round))
         self._accepted_sets[effect.round] = frozenset(effect.accepted)
@@ -756,7 +777,15 @@ class Driver:
             evaluated_version=version,
             statistics={**self._measured, **newest.statistics},
             uptime_seconds=self._clock.monotonic() - self._started,
+            privacy="" if self._privacy is None else self._said_of_privacy(self._privacy),
         )
+
+    def _said_of_privacy(self, privacy: Privacy) -> str:
+        newest, rounds = self._catalogue.newest, self._state.policy.rounds
+        key = (newest.number, rounds)
+        if self._privacy_said[0] != key:
+            self._privacy_said = (key, privacy.describe(newest.number, rounds, newest.statistics))
+        return self._privacy_said[1]
 
     def _waiting_for(self) -> str:
         said = self._durability.trouble or self._state.waiting_for()[1]

@@ -9,6 +9,7 @@ from coordinator.core.registry import HeldFate
 from coordinator.core.state import Fate
 from coordinator.ports import ArtefactRecord, BlobInfo
 from ssd.scaling import ScalingVector
+from ssd.secagg.dp import PrivacySettings
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -68,6 +69,8 @@ class Welcome(Down):
     """Every client's update is uploaded alone, no folds."""
     masking: MaskingTerms | None = None
     """How updates are masked; None: they are not."""
+    privacy: PrivacySettings | None = None
+    """How one client's influence is bounded and hidden; None: it is not."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -239,3 +242,5 @@ class StatusView:
     evaluated_version: int = 0
     statistics: Mapping[str, float] = field(default_factory=dict)
     uptime_seconds: float = 0.0
+    privacy: str = ""
+    """What differential privacy costs so far and under which assumptions, or why nothing can be said; empty: off."""

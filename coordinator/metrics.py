@@ -44,6 +44,9 @@ _HOUSEKEEPING = frozenset(
 """Statistics of a version that are no loss term."""
 _QUALITY = "quality_"
 """What the names of the statistics begin with that tell of representation quality in training rounds."""
+_PRIVACY = "privacy_"
+"""What the names of the statistics begin with that account for differential privacy."""
+_HONEST = f"{_PRIVACY}honest"
 _REPRESENTATION = ("alignment", "uniformity", "effective_rank")
 """What the names of representation measures begin with, after the split they were taken on."""
 
@@ -185,6 +188,11 @@ class CoordinatorMetrics:
         self._committed_at = self._gauge("committed_timestamp_seconds", "Unix time of the last commit.")
         self._loss = self._gauge("loss", "Mean of each loss term in the last committed round.", ("term",))
         self._step_norm = self._gauge("step_norm", "L2 norm of the model's last step.")
+        self._epsilon = self._gauge(
+            "privacy_epsilon",
+            "Differential privacy: epsilon of the last committed round, and of all; not a number: none can be given.",
+            ("scope",),
+        )
         self._representation = self._gauge(
             "representation", "Representation quality of the last evaluated version.", ("measure",)
         )
@@ -236,8 +244,12 @@ class CoordinatorMetrics:
         self._version.set(version)
         self._step_norm.set(statistics.get("step_norm", 0.0))
         for name, value in statistics.items():
-            if name not in _HOUSEKEEPING and not name.startswith(_QUALITY):
+            if name not in _HOUSEKEEPING and not name.startswith((_QUALITY, _PRIVACY)):
                 self._loss.labels(self._terms.label(name)).set(value)
+        if _HONEST in statistics:
+            # Not a number: no epsilon can be given, which must not look like a small one.
+            for scope, name in (("round", f"{_PRIVACY}round_epsilon"), ("total", f"{_PRIVACY}epsilon")):
+                self._epsilon.labels(scope).set(statistics.get(name, math.nan))
         self.quality(statistics)
 
     def quality(self, statistics: Mapping[str, float]) -> None:

@@ -6,15 +6,19 @@ from collections.abc import Iterator
 
 from coordinator.core.policy import Mode
 from ssd.declaration import Declaration
+from ssd.secagg import dp
 
 
-def obstacles(declaration: Declaration, mode: Mode, secure_aggregation: str) -> Iterator[str]:
+def obstacles(
+    declaration: Declaration, mode: Mode, secure_aggregation: str, *, private: bool = False
+) -> Iterator[str]:
     """One sentence for each, with what to do about it; none if the run can be created.
 
     Args:
         declaration: the method's.
         mode: `run.mode`.
         secure_aggregation: `secure_aggregation.level`.
+        private: whether `privacy.mechanism` is another than off.
     """
     scaling = declaration.scaling
     if scaling is not None and scaling.assignment == "position" and mode is not Mode.REPRODUCIBLE:
@@ -22,6 +26,9 @@ def obstacles(declaration: Declaration, mode: Mode, secure_aggregation: str) -> 
             "scaling vectors by position in the sample need a sample that every attempt at a round shares: set"
             " run.mode = reproducible, or give vectors to clients (assignment = client)"
         )
+    if private:
+        for found in dp.obstacles(declaration):
+            yield f"privacy.mechanism: {found}"
     if secure_aggregation == "off":
         return
     if declaration.collects:

@@ -46,7 +46,8 @@ class QualityRounds:
         self._frequencies = frequencies
         self.plain = self._measuring = plan
         """Of a round that does not measure. Every update begins with one of this layout."""
-        self._quality = plan.declaration.quality if every > 0 else None
+        # Under differential privacy nothing leaves clients beside their clipped updates.
+        self._quality = plan.declaration.quality if every > 0 and plan.clip_norm is None else None
         self._every = every
         self._names: frozenset[str] = frozenset()
         if self._quality is not None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
 import secrets
 import shutil
 import tempfile
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -30,6 +32,7 @@ from coordinator.ports import (
     Store,
     VersionRecord,
 )
+from coordinator.privacy import Privacy
 from coordinator.secure_settings import SecureSettings
 from ssd.codec import Encoding
 from ssd.declaration import Declaration, DeclarationError
@@ -37,6 +40,7 @@ from ssd.digest import byte_view, canonical_json
 from ssd.fixed_point import OverflowRisk
 from ssd.folding import FoldConfigError, FoldPlan
 from ssd.scaling import block_size
+from ssd.secagg.dp import NoisePlace, NoisePlan, PrivacyRefused, PrivacySettings
 from ssd.secagg.graph import Level
 from ssd.secagg.numbers import MaskedPlan
 
@@ -73,7 +77,7 @@ def settings_of(config: CoordinatorConfig) -> Settings:
         update_encoding=update_encoding(config).value,
         delta_encoding=config.wire.delta_encoding,
         max_cohort=max_cohort(config),
-        max_client_weight=config.limits.max_client_weight,
+        max_client_weight=max_client_weight(config),
         expected_clients=expected_clients(config),
         seed=config.run.seed,
         threads=config.run.threads,
@@ -87,12 +91,17 @@ def settings_of(config: CoordinatorConfig) -> Settings:
         staging_bytes_per_worker=config.limits.staging_bytes_per_worker,
         secure=secure_settings(config),
         transcripts=config.secure_aggregation.transcript,
+        privacy=privacy_settings(config),
     )
 
 
 def update_encoding(config: CoordinatorConfig) -> Encoding:
-    """Of updates as they leave a client. Under secure aggregation they never leave their host: nothing is saved."""
-    if config.secure_aggregation.level != "off":
+    """Of updates as they leave a client.
+
+    Under secure aggregation they never leave their host: nothing is saved. Under differential privacy they are clipped,
+    and rounding them afterwards could bring them over the bound again.
+    """
+    if config.secure_aggregation.level != "off" or config.privacy.mechanism != "off":
         return Encoding.FLOAT32
     return Encoding(config.wire.update_encoding)
 
@@ -106,7 +115,7 @@ def secure_settings(config: CoordinatorConfig) -> SecureSettings | None:
         level=Level(section.level),
         ring_bits=section.ring_bits,
         clip=section.clip,
-        max_client_weight=min(section.max_client_weight, config.limits.max_client_weight),
+        max_client_weight=min(section.max_client_weight, max_client_weight(config)),
         max_cohort=max_cohort(config),
         min_participants=section.min_participants,
         assumed_corrupt=section.assumed_corrupt,
@@ -114,7 +123,65 @@ def secure_settings(config: CoordinatorConfig) -> SecureSettings | None:
         phase_seconds=section.phase_seconds,
         threads=section.threads,
         elastic=config.run.mode == "elastic",
+        privacy=privacy_settings(config),
     )
+
+
+def privacy_settings(config: CoordinatorConfig) -> PrivacySettings | None:
+    """The terms of differential privacy; None: it is off."""
+    section = config.privacy
+    if section.mechanism == "off":
+        return None
+    place = NoisePlace(section.mechanism)
+    return PrivacySettings(
+        place=place,
+        clip_norm=section.clip_norm,
+        noise_multiplier=section.noise_multiplier,
+        delta=section.delta,
+        min_honest=section.min_honest if place is NoisePlace.DISTRIBUTED else 1,
+    )
+
+
+def noise_plan_of(plan: FoldPlan, config: CoordinatorConfig) -> NoisePlan | None:
+    """How much noise a sum holds; None: none.
+
+    Raises:
+        ConfigInvalid: the noise cannot be drawn, or does not fit.
+    """
+    privacy, secure = privacy_settings(config), secure_settings(config)
+    if privacy is None:
+        return None
+    try:
+        if secure is not None:
+            return MaskedPlan.create(plan, secure.numbers).noise
+        return NoisePlan.of(privacy, plan.size, plan.groups[0].scale_bits)
+    except (PrivacyRefused, OverflowRisk, FoldConfigError) as error:
+        raise ConfigInvalid(f"[privacy] cannot hold: {error}") from error
+
+
+def privacy_of(config: CoordinatorConfig, plan: FoldPlan, entropy: Callable[[int], bytes]) -> Privacy | None:
+    """The run's noise and its account; None: there is none.
+
+    Args:
+        config: the coordinator's.
+        plan: of the run's updates.
+        entropy: n secret uniform bytes.
+
+    Raises:
+        ConfigInvalid: it cannot hold, or not be accounted for.
+    """
+    noise = noise_plan_of(plan, config)
+    if noise is None:
+        return None
+    try:
+        return Privacy(noise, entropy)
+    except PrivacyRefused as error:
+        raise ConfigInvalid(f"[privacy] {error}") from error
+
+
+def max_client_weight(config: CoordinatorConfig) -> int:
+    """The most often a client counts: under differential privacy all count once."""
+    return config.limits.max_client_weight if config.privacy.mechanism == "off" else 1
 
 
 def max_cohort(config: CoordinatorConfig) -> int:
@@ -147,8 +214,9 @@ def plan_of(declaration: Declaration, config: CoordinatorConfig) -> FoldPlan:
                 declaration,
                 update_encoding(config),
                 max_cohort(config),
-                config.limits.max_client_weight,
+                max_client_weight(config),
                 quality=quality,
+                clip_norm=None if config.privacy.mechanism == "off" else config.privacy.clip_norm,
             )
             # Whether rounds measure quality may change with a restart: those must not overflow either.
             for quality in (False, True)
@@ -187,10 +255,13 @@ async def create_run(
             f"method {method} gives every client its own dimensions: set run.expected_clients (or name them in"
             " run.clients), so that they can be shared out"
         )
-    found = list(obstacles(declaration, Mode(config.run.mode), config.secure_aggregation.level))
+    private = config.privacy.mechanism != "off"
+    found = list(
+        obstacles(declaration, Mode(config.run.mode), config.secure_aggregation.level, private=private)
+    )
     if found:
         raise ConfigInvalid("this run cannot be created: " + "; ".join(found))
-    plan_of(declaration, config)
+    privacy_of(config, plan_of(declaration, config), os.urandom)
     scratch = Path(tempfile.mkdtemp(prefix=SCRATCH_PREFIX, dir=config.coordinator.state_dir))
     try:
         initial = await host.initial(method, method_config, config.run.seed, config.run.warm_start, scratch)

@@ -72,6 +72,8 @@ class _Present:
     opened: OpenedFold | None = None
     opened_digest: bytes = b""
     """Empty until the sum was opened."""
+    honest: int = 0
+    """Participants in the opened sum that are not assumed corrupt."""
     hosts: Mapping[str, str] | None = None
     """As last looked at."""
     phase: str = ""
@@ -423,7 +425,7 @@ class SecureRounds:
         except Aborted as error:
             await self._stuck(present.round, present.number, error.reason, error.detail)
             return
-        present.opened, present.opened_digest = opened, digest
+        present.opened, present.opened_digest, present.honest = opened, digest, aggregator.honest
         dropped = present.machine.dropped
         self._metrics.opened(dropped=dropped, seconds=self._clock.monotonic() - started)
         log_event(
@@ -443,6 +445,12 @@ class SecureRounds:
         assert self._present.opened is not None
         opened, self._present.opened = self._present.opened, None
         return opened
+
+    @property
+    def honest(self) -> int:
+        """How many participants of the opened sum are not assumed corrupt."""
+        assert self._present is not None
+        return self._present.honest
 
     # --------------------------------------------------------------------------------------------------- end
 

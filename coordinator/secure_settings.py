@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from coordinator.core.secagg_server import Rules
 from coordinator.messages import MaskingTerms
+from ssd.secagg.dp import PrivacySettings
 from ssd.secagg.graph import Level
 from ssd.secagg.numbers import MaskedSettings
 from ssd.secagg.policy import AggregatorPolicy
@@ -26,6 +27,8 @@ class SecureSettings:
     phase_seconds: float
     threads: int
     elastic: bool
+    privacy: PrivacySettings | None = None
+    """Distributed differential privacy; None: there is none."""
 
     @property
     def terms(self) -> MaskingTerms:
@@ -45,6 +48,7 @@ class SecureSettings:
             clip=self.clip,
             max_client_weight=self.max_client_weight,
             max_cohort=self.max_cohort,
+            dp=self.privacy,
         )
 
     @property
@@ -57,4 +61,7 @@ class SecureSettings:
     @property
     def policy(self) -> AggregatorPolicy:
         """What the coordinator insists on."""
-        return AggregatorPolicy(min_participants=self.min_participants)
+        return AggregatorPolicy(
+            min_participants=self.min_participants,
+            min_honest=0 if self.privacy is None else self.privacy.min_honest,
+        )

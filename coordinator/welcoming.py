@@ -14,6 +14,7 @@ from coordinator.metrics import CoordinatorMetrics
 from coordinator.ports import RunRecord
 from ssd.declaration import Declaration
 from ssd.folding import FoldPlan
+from ssd.secagg.dp import PrivacySettings
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +32,7 @@ class Terms:
     data_endpoints: tuple[str, ...]
     max_upload_bytes: int
     masking: MaskingTerms | None = None
+    privacy: PrivacySettings | None = None
 
 
 def welcome(
@@ -65,6 +67,7 @@ def welcome(
         version=catalogue.offer(),
         individual_updates=terms.declaration.collects,
         masking=terms.masking,
+        privacy=terms.privacy,
     )
 
 

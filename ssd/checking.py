@@ -70,6 +70,8 @@ def check_update(plan: FoldPlan, body: Buffer, weight: int) -> None:
             raise UpdateRefused(
                 RefusalReason.OVER_NORM, f"group {group.name!r}: norm {norm:.6g} over {group.norm_bound:.6g}"
             )
+    if plan.clip_norm is not None:
+        _check_clipped(math.sqrt(sum(squares.values())), plan.clip_norm)
     _check_statistics(plan, statistics)
 
 
@@ -114,6 +116,13 @@ def _check_bound(group: GroupFold, offset: int, values: NDArray[np.float32]) -> 
     if not math.isfinite(largest):
         raise UpdateRefused(RefusalReason.NOT_FINITE, f"{here}: a value is not finite")
     raise UpdateRefused(RefusalReason.OVER_BOUND, f"{here}: {largest:.6g} over {group.max_abs:.6g}")
+
+
+def _check_clipped(norm: float, limit: float) -> None:
+    if not norm <= limit:
+        raise UpdateRefused(
+            RefusalReason.OVER_NORM, f"the whole update: norm {norm:.6g} over {limit:.6g}, it was not clipped"
+        )
 
 
 def _sum_of_squares(values: NDArray[np.float32], scratch: NDArray[np.float64]) -> float:
@@ -169,6 +178,9 @@ def _check_sums(plan: FoldPlan, packed: memoryview, weight: int, clients: int) -
             raise UpdateRefused(
                 RefusalReason.OVER_NORM, f"group {group.name!r}: norm {norm:.6g} over {limit:.6g}"
             )
+    if plan.clip_norm is not None:
+        rounding = math.ldexp(0.5 * clients * math.sqrt(plan.size), -plan.groups[0].scale_bits)
+        _check_clipped(math.sqrt(sum(squares.values())), clients * plan.clip_norm * _NORM_SLACK + rounding)
 
 
 def _integer_limit(weight: int, max_abs: float, bits: int, clients: int) -> int:

@@ -6,8 +6,9 @@ overflow, so that no later step has to think about it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +21,9 @@ from ssd.packing import max_packed_nbytes
 from ssd.quality_sums import statistics as quality_statistics
 
 CHUNK_VALUES = 1 << 16
+_CLIPPED_LEVELS = 16
+"""Units of a clipped update's scale in clip_norm / sqrt(n), at least: rounding, counted as part of a client's influence,
+is then a sixteenth of it at most, and noise of several times that influence is still within its sampler's reach."""
 
 
 class FoldConfigError(ValueError):
@@ -75,6 +79,8 @@ class FoldPlan:
     """Values of the parameter vector."""
     statistics_size: int
     """Values of all statistics, flattened in declared order."""
+    clip_norm: float | None = None
+    """Under differential privacy: the largest L2 norm of one client's whole update. None: there is no such bound."""
 
     @classmethod
     def create(
@@ -85,11 +91,15 @@ class FoldPlan:
         max_client_weight: int,
         *,
         quality: bool = False,
+        clip_norm: float | None = None,
     ) -> FoldPlan:
         """Fix layout and scales for cohorts of up to `max_cohort` clients of integer weight 1..cap.
 
         Groups that must not be compressed travel as float32 whatever `update_encoding` says. With `quality` the
         statistics end with the declared quality sums, as in the rounds that measure.
+
+        With `clip_norm` (differential privacy) an update has that L2 norm at most, every group has the same scale, as
+        noise must be measured with one ruler, and there are no statistics at all: they would be outside the noise.
 
         Raises:
             FoldConfigError: a bound is no bound.
@@ -98,6 +108,12 @@ class FoldPlan:
         for name, cap in (("max_cohort", max_cohort), ("max_client_weight", max_client_weight)):
             if type(cap) is not int or cap < 1:
                 raise FoldConfigError(f"{name} must be a positive integer, not {cap!r}")
+        if clip_norm is not None and not (
+            math.isfinite(clip_norm) and clip_norm > 0 and max_client_weight == 1
+        ):
+            raise FoldConfigError(
+                f"clipped to {clip_norm!r}, every client counts once, not {max_client_weight} times"
+            )
         if max_cohort * max_client_weight > MAX_TOTAL_WEIGHT:
             raise OverflowRisk(f"{max_cohort} clients of weight {max_client_weight} exceed 2**53")
         spec = declaration.spec
@@ -111,20 +127,24 @@ class FoldPlan:
                 raise FoldConfigError(f"group {group.name!r} has the norm bound {group.norm_bound}")
             weighted = group.reducer is Reducer.WEIGHTED_MEAN
             total = max_cohort * max_client_weight if weighted else max_cohort
+            max_abs = group.max_abs if clip_norm is None else min(group.max_abs, clip_norm)
             groups.append(
                 GroupFold(
                     name=group.name,
                     where=spec.groups[group.name],
                     reducer=group.reducer,
-                    scale_bits=_scale_bits(f"group {group.name!r}", total, group.max_abs),
-                    max_abs=group.max_abs,
+                    scale_bits=_scale_bits(f"group {group.name!r}", total, max_abs),
+                    max_abs=max_abs,
                     norm_bound=group.norm_bound,
                 )
             )
+        if clip_norm is not None:
+            bits = min(_clipped_scale_bits(clip_norm, spec.size), *(group.scale_bits for group in groups))
+            groups = [replace(group, scale_bits=bits) for group in groups]
         statistics: list[StatisticFold] = []
         offset = 0
         measured = quality_statistics(declaration.quality) if quality and declaration.quality else ()
-        for statistic in (*declaration.statistics, *measured):
+        for statistic in (*declaration.statistics, *measured) if clip_norm is None else ():
             size = int(np.prod(statistic.shape, dtype=np.int64))
             statistics.append(
                 StatisticFold(
@@ -145,6 +165,7 @@ class FoldPlan:
             max_client_weight=max_client_weight,
             size=spec.size,
             statistics_size=offset,
+            clip_norm=clip_norm,
         )
 
     @property
@@ -208,3 +229,7 @@ def _scale_bits(what: str, total_weight: int, max_abs: float) -> int:
         return scale_bits(total_weight, max_abs)
     except OverflowRisk as error:
         raise OverflowRisk(f"{what}: {error}") from error
+
+
+def _clipped_scale_bits(clip_norm: float, size: int) -> int:
+    return max(0, math.ceil(math.log2(_CLIPPED_LEVELS * math.sqrt(size) / clip_norm)))

@@ -10,7 +10,7 @@ updates only, not on their order nor on which of them were folded together first
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -118,6 +118,10 @@ class Fold:
     def pack(self) -> bytes:
         """The body of this fold; `add_fold` of it equals adding each update."""
         return b"".join((pack_int64(self._sum).data, pack_int64(self._statistics).data))
+
+    def add_noise(self, add: Callable[[NDArray[np.int64]], None]) -> None:
+        """Let `add` change the exact sum in place, in units of the plan's scale; once, just before it is opened."""
+        add(self._sum)
 
     def open(self) -> OpenedFold:
         """The cohort's reduced values; the fold may go on afterwards.

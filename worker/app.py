@@ -187,7 +187,12 @@ def _driver(
         newest=stored.newest,
         level=stored.level,
         accepts_rollback=settings.accept_rollback,
-        terms=SecureTerms(least=config.secure_aggregation.level, cannot_sign=secure.identity.missing()),
+        terms=SecureTerms(
+            least=config.secure_aggregation.level,
+            cannot_sign=secure.identity.missing(),
+            privacy=config.privacy.mechanism,
+            min_noise_multiplier=config.privacy.min_noise_multiplier,
+        ),
     )
     transport = GrpcTransport(settings.coordinator, channels, greeting, metrics.moved)
     return Driver(session, store, transport, make_trainer, SystemClock(), metrics, secure)

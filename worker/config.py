@@ -193,6 +193,16 @@ class SecureAggregationSection(_Section):
     """Threads that make the masks of an upload."""
 
 
+class PrivacySection(_Section):
+    """`[privacy]`: what differential privacy this worker asks of a run (docs/differential-privacy.md)."""
+
+    mechanism: Literal["off", "central", "distributed"] = "off"
+    """The least it works under: `central` trusts the coordinator with the noise, `distributed` does not. With `off` it
+    works for every run."""
+    min_noise_multiplier: Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)] = 0.0
+    """It works for no run with less noise than so many times a client's largest influence."""
+
+
 class LogSection(_Section):
     """`[log]`."""
 
@@ -211,6 +221,7 @@ class WorkerConfig(_Section):
     methods: Annotated[Mapping[str, Path], BeforeValidator(_to_paths)] = Field(default_factory=dict)
     """`[methods]`: name of a method that is not built in -> this operator's own Python file of it."""
     secure_aggregation: SecureAggregationSection = SecureAggregationSection()
+    privacy: PrivacySection = PrivacySection()
     log: LogSection = LogSection()
 
     def resolved(self) -> dict[str, Json]:

@@ -48,6 +48,7 @@ def make_body(
     masks: Callable[[], Sequence[MaskKey]],
     target: Path,
     threads: int = 1,
+    entropy: Callable[[int], bytes] = os.urandom,
 ) -> tuple[MaskedBody | None, Failures]:
     """Write the masked fold of these updates to `target`.
 
@@ -59,6 +60,7 @@ def make_body(
         masks: asked once, when there is something to mask.
         target: made anew, for its owner alone.
         threads: that make the masks.
+        entropy: n secret uniform bytes, for noise.
 
     Returns:
         The body, None if no update passed its check; and the updates that did not, with reason and detail.
@@ -81,6 +83,9 @@ def make_body(
             folded.append(finished)
     if not folded:
         return None, failures
+    if plan.noise is not None:
+        # From fresh entropy each time: bytes that were sent are read from the file again, never made again.
+        fold.add_noise(entropy)
     fold.add_masks(masks(), threads)
     digests: list[bytes] = []
     with storage_faults(target.parent):

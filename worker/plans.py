@@ -31,6 +31,7 @@ class Plans:
             welcome.update_encoding,
             welcome.max_cohort,
             welcome.max_client_weight,
+            welcome.clip_norm,
             quality,
         )
         if self._fold is None or self._fold[0] != key:
@@ -38,7 +39,12 @@ class Plans:
             encoding = Encoding(welcome.update_encoding)
             try:
                 plan = FoldPlan.create(
-                    declaration, encoding, welcome.max_cohort, welcome.max_client_weight, quality=quality
+                    declaration,
+                    encoding,
+                    welcome.max_cohort,
+                    welcome.max_client_weight,
+                    quality=quality,
+                    clip_norm=welcome.clip_norm,
                 )
             except ValueError as error:
                 raise TaskFault("declaration_unreadable", str(error), whole_task=True) from error
@@ -49,7 +55,14 @@ class Plans:
         """Of masked vectors; only under secure aggregation."""
         plan, masking = await self.fold(welcome, access, quality=quality), welcome.masking
         assert masking is not None  # a welcome with a level has one
-        key = (plan.declaration.digest, welcome.max_cohort, welcome.max_client_weight, quality, masking)
+        key = (
+            plan.declaration.digest,
+            welcome.max_cohort,
+            welcome.max_client_weight,
+            quality,
+            masking,
+            welcome.privacy,
+        )
         if self._masked is None or self._masked[0] != key:
             try:
                 settings = MaskedSettings(
@@ -57,6 +70,7 @@ class Plans:
                     clip=masking.clip,
                     max_client_weight=masking.max_client_weight,
                     max_cohort=welcome.max_cohort,
+                    dp=welcome.privacy,
                 )
                 self._masked = (key, MaskedPlan.create(plan, settings))
             except ValueError as error:

@@ -243,6 +243,7 @@ class PreparedTask:
     update_encoding: str = "float32"
     max_cohort: int = 1
     max_client_weight: int = 1
+    clip_norm: float | None = None
 
 
 class Trainer(Protocol):

@@ -110,6 +110,7 @@ class Preparation:
             update_encoding=welcome.update_encoding,
             max_cohort=welcome.max_cohort,
             max_client_weight=welcome.max_client_weight,
+            clip_norm=welcome.clip_norm,
         )
 
     async def _version(

@@ -19,7 +19,7 @@ import os
 from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -264,7 +264,7 @@ class SecureRounds:
                 raise Refused(AbortReason.NO_IDENTITY, str(error)) from error
         current.participant = Participant(
             name=self._settings.identity.name,
-            policy=self._settings.policy,
+            policy=_with_noise(self._settings.policy, current.plan),
             registry=registry,
             signer=signer,
             entropy=self._settings.entropy,
@@ -361,6 +361,7 @@ class SecureRounds:
             participant.masks,
             current.target,
             self._settings.mask_threads,
+            self._settings.entropy,
         )
         return failures
 
@@ -408,6 +409,11 @@ def _take_offer(current: _Round, offer: Offer) -> Advert:
         model_digest=bytes.fromhex(train.base.model_digest),
         config_digest=config_digest(plan.digest, train.task_digest),
     )
+
+
+def _with_noise(policy: ParticipantPolicy, plan: MaskedPlan) -> ParticipantPolicy:
+    """Also insist on as many honest survivors as the plan's noise was made for."""
+    return policy if plan.noise is None else replace(policy, min_honest=plan.noise.fewest_honest)
 
 
 def _forget(current: _Round) -> None:

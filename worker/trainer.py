@@ -314,6 +314,7 @@ def _prepared(task: PreparedTask) -> dict[str, Json]:
         "update_encoding": task.update_encoding,
         "max_cohort": task.max_cohort,
         "max_client_weight": task.max_client_weight,
+        "clip_norm": task.clip_norm,
     }
 
 

@@ -12,6 +12,7 @@ import os
 import sys
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +24,10 @@ from ssd.codec import Encoding, NotFinite
 from ssd.declaration import Declaration
 from ssd.digest import Buffer, byte_view, chunk_digests
 from ssd.folding import FoldPlan, encode_update
-from ssd.methods.method import ClientTask, Method, Progress
+from ssd.methods.method import ClientResult, ClientTask, Method, Progress
 from ssd.methods.registry import MethodError, load
 from ssd.scaling import ScalingVector
+from ssd.secagg.dp import PrivacyRefused, clip_update
 from worker.clients import ClientData
 from worker.errors import TaskFault
 from worker.files import write_file
@@ -78,12 +80,18 @@ class MethodCache:
         max_client_weight: int,
         *,
         quality: bool,
+        clip_norm: float | None = None,
     ) -> FoldPlan:
         """The fold plan of the run's rounds that measure quality, or of the others."""
-        key = (declaration.digest, encoding, max_cohort, max_client_weight, quality)
+        key = (declaration.digest, encoding, max_cohort, max_client_weight, quality, clip_norm)
         if self._plan is None or self._plan[0] != key:
             plan = FoldPlan.create(
-                declaration, Encoding(encoding), max_cohort, max_client_weight, quality=quality
+                declaration,
+                Encoding(encoding),
+                max_cohort,
+                max_client_weight,
+                quality=quality,
+                clip_norm=clip_norm,
             )
             self._plan = (key, plan)
         return self._plan[1]
@@ -129,6 +137,7 @@ def train(
         prepared["max_cohort"],
         prepared["max_client_weight"],
         quality=order["quality"],
+        clip_norm=prepared["clip_norm"],
     )
     images = data.open(client, declaration)
     started = time.monotonic()
@@ -148,6 +157,8 @@ def train(
     )
     result = method.train(task, images, progress)
     seconds = time.monotonic() - started
+    if plan.clip_norm is not None:
+        result = clipped(result, plan.clip_norm)
     if not 1 <= result.weight <= plan.max_client_weight:
         raise TaskFault(
             "weight_out_of_range", f"weight {result.weight}, allowed are 1 to {plan.max_client_weight}"
@@ -168,6 +179,19 @@ def train(
         "state_digest": state_digest,
         "device": task.device,
     }
+
+
+def clipped(result: ClientResult, clip_norm: float) -> ClientResult:
+    """What may leave a client under differential privacy: its update within the norm, counted once, nothing else.
+
+    Raises:
+        NotFinite: the update cannot be clipped.
+    """
+    try:
+        delta = clip_update(result.delta, clip_norm)
+    except PrivacyRefused as error:
+        raise NotFinite(str(error)) from error
+    return replace(result, delta=delta, statistics={}, weight=1)
 
 
 def describe_failure(error: Exception) -> tuple[str, str]:

@@ -24,7 +24,6 @@ from coordinator.core.secagg_outcomes import HOPELESS, Fixed, GivenUp, Lost, Out
 from ssd.secagg.aggregator import Aggregator
 from ssd.secagg.aggregator import Phase as AggregatorPhase
 from ssd.secagg.errors import Aborted, AbortReason, Rejected
-from ssd.secagg.layout import Layout
 from ssd.secagg.messages import (
     Advert,
     Message,
@@ -196,10 +195,6 @@ class SecureAttempt:
             self._since = now
         return out
 
-    def _fewest(self, aggregator: Aggregator) -> int:
-        assert aggregator.roster is not None
-        return max(self._rules.min_participants, Layout.of(aggregator.offer, aggregator.roster).fewest)
-
     def _step(self, aggregator: Aggregator, now: float) -> list[Outcome]:
         late = self._rules.elastic and now >= self._since + self._rules.phase_seconds
         due = aggregator.complete() or late
@@ -209,7 +204,7 @@ class SecureAttempt:
             case AggregatorPhase.ROSTERED if due:
                 self._deliveries = aggregator.close_shares()
                 clients = [c for worker in self._deliveries for c in self.participants[worker]]
-                return [Fixed(clients=tuple(sorted(clients)), fewest_uploads=self._fewest(aggregator))]
+                return [Fixed(clients=tuple(sorted(clients)), fewest_uploads=aggregator.least)]
             case AggregatorPhase.SIGNING if aggregator.may_close() or due:
                 # Raises Aborted if they are too few.
                 aggregator.close_signatures()

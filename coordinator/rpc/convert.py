@@ -210,6 +210,7 @@ def _welcome(message: m.Welcome) -> pb.Welcome:
         individual_updates=message.individual_updates,
         secure_aggregation_level="off" if message.masking is None else message.masking.level,
         masking=None if message.masking is None else _masking(message.masking),
+        privacy=None if message.privacy is None else pb.Privacy(**message.privacy.to_json()),
     )
 
 

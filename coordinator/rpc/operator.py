@@ -280,4 +280,5 @@ def status_message(view: StatusView) -> pb.StatusReply:
         statistics=view.statistics,
         build=convert.BUILD,
         uptime_seconds=view.uptime_seconds,
+        privacy=view.privacy,
     )

@@ -255,6 +255,7 @@ def _status(reply: pb.StatusReply) -> dict[str, Json]:
         "statistics": _numbers(reply.statistics),
         "build": reply.build,
         "uptime_seconds": _number(reply.uptime_seconds),
+        "privacy": reply.privacy,
     }
 
 

@@ -21,6 +21,7 @@ from enum import StrEnum
 from typing import NoReturn, TypeVar
 
 from ssd.secagg import journal, keys
+from ssd.secagg.checks import least_survivors
 from ssd.secagg.errors import Aborted, AbortReason, Rejected
 from ssd.secagg.graph import Level
 from ssd.secagg.layout import Layout
@@ -147,7 +148,7 @@ class Aggregator:
             case Phase.OFFERED:
                 return self._feasible(heard)
             case Phase.ROSTERED | Phase.UPLOADING:
-                return len(heard) >= self._least and not self._layout.short_of_holders(heard)
+                return len(heard) >= self.least and not self._layout.short_of_holders(heard)
             case Phase.SIGNING:
                 return len(heard) >= self._layout.quorum
             case Phase.REVEALING:
@@ -215,6 +216,11 @@ class Aggregator:
         except ValueError as error:
             self.abort(AbortReason.NO_THRESHOLD)
             raise Aborted(AbortReason.NO_THRESHOLD, str(error)) from None
+        self._abort_unless(
+            len(adverts) - self._layout.corrupt >= self._policy.min_honest,
+            AbortReason.TOO_FEW_ADVERTS,
+            f"{len(adverts)}, {self._layout.corrupt} assumed corrupt: {self._policy.min_honest} honest are needed",
+        )
         self._adverts, self.roster, self.phase = adverts, roster, Phase.ROSTERED
         return roster
 
@@ -401,11 +407,17 @@ class Aggregator:
             restored.reveal(reveal.name, reveal)
         return restored
 
-    # ------------------------------------------------------------------------------------------------- inside
+    @property
+    def least(self) -> int:
+        """The smallest survivor set that is asked to reveal; once there is a roster."""
+        return least_survivors(self._policy, self._layout)
 
     @property
-    def _least(self) -> int:
-        return max(self._policy.min_participants, self._layout.fewest)
+    def honest(self) -> int:
+        """How many of the survivors are honest at least, if no more are corrupt than assumed."""
+        return len(self._survivors) - self._layout.corrupt
+
+    # ------------------------------------------------------------------------------------------------- inside
 
     @property
     def wrong(self) -> frozenset[str]:
@@ -440,13 +452,13 @@ class Aggregator:
             return False
         roster = Roster(adverts=tuple(self._adverts[name] for name in sorted(names)))
         try:
-            Layout.of(self.offer, roster)
+            layout = Layout.of(self.offer, roster)
         except ValueError:
             return False
-        return True
+        return len(names) >= least_survivors(self._policy, layout)
 
     def _check_survival(self, names: Collection[str], reason: AbortReason) -> None:
-        self._abort_unless(len(names) >= self._least, reason, f"{len(names)} of at least {self._least}")
+        self._abort_unless(len(names) >= self.least, reason, f"{len(names)} of at least {self.least}")
         short = self._layout.short_of_holders(names)
         self._abort_unless(not short, reason, f"too few neighbours of {len(short)} participants are left")
 

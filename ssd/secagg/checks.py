@@ -12,7 +12,7 @@ from ssd.secagg.errors import AbortReason, Refused
 from ssd.secagg.graph import PPM, Level
 from ssd.secagg.layout import Layout
 from ssd.secagg.messages import Advert, Graph, Offer, Roster, SetProof, ShareDelivery, Survivors, digest
-from ssd.secagg.policy import ParticipantPolicy
+from ssd.secagg.policy import AggregatorPolicy, ParticipantPolicy
 from ssd.secagg.signatures import advert_is_signed, survivors_are_signed
 
 
@@ -179,6 +179,10 @@ def check_proof(layout: Layout, survivors: Survivors, registered: Mapping[str, s
     )
 
 
-def least_survivors(policy: ParticipantPolicy, layout: Layout) -> int:
-    """The smallest survivor set a participant answers: its own minimum, or what the tolerated dropouts leave."""
-    return max(policy.min_participants, layout.fewest)
+def least_survivors(policy: ParticipantPolicy | AggregatorPolicy, layout: Layout) -> int:
+    """The smallest survivor set that is answered or asked for.
+
+    The own minimum, what the tolerated dropouts leave, or as many as hold enough honest participants' noise.
+    """
+    noisy = policy.min_honest + layout.corrupt if policy.min_honest else 0
+    return max(policy.min_participants, layout.fewest, noisy)

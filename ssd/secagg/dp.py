@@ -3,7 +3,8 @@
 Two places for the noise, one switch. `distributed`: every participant adds its part before masking, scaled so that the
 fewest honest survivors together add the target; the coordinator never sees a sum without it. `central`: the
 coordinator, which is trusted with the sum, adds it all. Either way every client counts the same (weight 1), and nothing
-may leave a client beside its clipped update: averaged BatchNorm buffers and statistics would be outside the noise.
+may leave a client beside its clipped update: averaged BatchNorm buffers would be outside the noise and are refused
+(`obstacles`); statistics and representation-quality sums would be too, and are not reported at all (`left_out`).
 
     query      the sum of integer vectors, one a client; with s scale bits and d values, one client's has an L2 norm of
                at most D2 = C * 2**s + sqrt(d), as rounding moves each value by less than 1, and an L1 norm of at most
@@ -31,11 +32,14 @@ from numpy.typing import NDArray
 from ssd.declaration import Declaration, Reducer
 
 ORDERS = tuple(range(2, 257))
-MAX_VARIANCE = 2.0**60
-"""Beyond it numpy's Poisson sampler leaves int64."""
+DRAW_VARIANCE = 2.0**36
+"""Largest of one draw; more is the sum of several, which is Skellam again. numpy's Poisson sampler accepts by a difference of numbers of this magnitude times 25, in float64: far
+below, the error is some 1e-4 of a probability; at 2**48 the variance is 5 % off, at 2**50 it is 10 %."""
+MAX_VARIANCE = 16 * DRAW_VARIANCE
+"""Of what one party adds; more would take too long."""
 _SEED_NBYTES = 32
 _CLIP_SLACK = 1.0 - 1e-6
-"""float32 rounding of a scaled update must not bring it over the bound."""
+"""Neither float32 rounding nor another order of summation may bring an update over the bound."""
 
 
 class PrivacyRefused(ValueError):
@@ -60,6 +64,8 @@ class PrivacySettings:
     """z: the noise's standard deviation over one client's largest influence."""
     delta: float
     """The probability with which the guarantee may fail; well below one over the number of clients."""
+    min_honest: int = 1
+    """The fewest honest participants whose noise must be in a sum; 1 where the coordinator adds it."""
 
     def __post_init__(self) -> None:
         for name, value in (("clip_norm", self.clip_norm), ("noise_multiplier", self.noise_multiplier)):
@@ -67,6 +73,8 @@ class PrivacySettings:
                 raise PrivacyRefused(f"{name} must be positive and finite, not {value!r}")
         if not 0 < self.delta < 1:
             raise PrivacyRefused(f"delta must lie between 0 and 1, not {self.delta!r}")
+        if type(self.min_honest) is not int or self.min_honest < 1:
+            raise PrivacyRefused(f"min_honest must be a positive integer, not {self.min_honest!r}")
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object holding every field."""
@@ -75,6 +83,7 @@ class PrivacySettings:
             "clip_norm": self.clip_norm,
             "noise_multiplier": self.noise_multiplier,
             "delta": self.delta,
+            "min_honest": self.min_honest,
         }
 
     @classmethod
@@ -86,26 +95,34 @@ class PrivacySettings:
             raise PrivacyRefused(f"not privacy settings: {error}") from error
 
 
-def obstacles(declaration: Declaration, max_client_weight: int) -> list[str]:
+def obstacles(declaration: Declaration) -> list[str]:
     """Why this method cannot run under differential privacy as it is; empty if it can."""
     found = []
     for group in declaration.groups:
         if not group.compress:
             found.append(
                 f"group {group.name!r} is averaged exactly (BatchNorm buffers): it would leave clients without noise; "
-                "use group normalisation, or keep the buffers on the clients"
+                "keep the buffers on the clients (buffers = local), or use a network without them"
             )
         if group.reducer is Reducer.SUM:
             found.append(f"group {group.name!r} is summed, not averaged over the clients")
         if group.collect:
             found.append(f"group {group.name!r} is collected from individual clients")
-    found += [f"statistic {each.name!r} would leave clients without noise" for each in declaration.statistics]
-    if declaration.quality is not None:
-        found.append("the representation-quality sums would leave clients without noise")
-    if max_client_weight != 1:
+    if declaration.server_hook and declaration.statistics:
         found.append(
-            f"clients count up to {max_client_weight} times; under differential privacy all count once"
+            f"the server hook of method {declaration.method} works with statistics, which are not reported under "
+            "differential privacy"
         )
+    return found
+
+
+def left_out(declaration: Declaration) -> list[str]:
+    """What clients would report without noise and therefore do not report: statistics, quality sums, client tests."""
+    found = [f"statistic {each.name}" for each in declaration.statistics]
+    if declaration.quality is not None:
+        found.append("representation quality in training rounds")
+    if declaration.client_evaluation:
+        found.append("measures on the clients' own test images")
     return found
 
 
@@ -123,11 +140,23 @@ class NoisePlan:
         if self.dimension < 1 or self.fewest_honest < 1:
             raise PrivacyRefused(f"{self.dimension} values, {self.fewest_honest} honest participants")
         if self.settings.place is NoisePlace.CENTRAL and self.fewest_honest != 1:
-            raise PrivacyRefused("the coordinator alone adds central noise")
-        if not self.variance <= MAX_VARIANCE:
+            raise PrivacyRefused("the coordinator alone adds central noise: min_honest is 1")
+        if not self.local_variance <= MAX_VARIANCE:
             raise PrivacyRefused(
-                f"a variance of {self.variance:.3g} units is beyond the sampler: lower the scale"
+                f"noise with a variance of {self.local_variance:.3g} units for {self.dimension} values is beyond the "
+                "sampler: lower the noise multiplier"
             )
+
+    @classmethod
+    def of(cls, settings: PrivacySettings, dimension: int, scale_bits: int) -> NoisePlan:
+        """The plan of a run with these settings.
+
+        Raises:
+            PrivacyRefused: the noise cannot be drawn.
+        """
+        return cls(
+            settings=settings, dimension=dimension, scale_bits=scale_bits, fewest_honest=settings.min_honest
+        )
 
     @property
     def l2(self) -> float:
@@ -165,7 +194,7 @@ class NoisePlan:
 
 
 def clip_update(delta: NDArray[np.float32], clip_norm: float) -> NDArray[np.float32]:
-    """The update, scaled down to an L2 norm of at most `clip_norm` if it is longer; float32 [n].
+    """The update, scaled down to an L2 norm just below `clip_norm` if it is longer; float32 [n].
 
     Raises:
         PrivacyRefused: a value is not finite.
@@ -173,7 +202,7 @@ def clip_update(delta: NDArray[np.float32], clip_norm: float) -> NDArray[np.floa
     norm = math.sqrt(float(np.add.reduce(np.square(delta, dtype=np.float64))))
     if not math.isfinite(norm):
         raise PrivacyRefused("an update that is not finite cannot be clipped")
-    if norm <= clip_norm:
+    if norm <= clip_norm * _CLIP_SLACK:
         return delta
     return (delta * np.float64(clip_norm / norm * _CLIP_SLACK)).astype(np.float32)
 
@@ -184,9 +213,11 @@ def skellam(n: int, variance: float, entropy: Callable[[int], bytes]) -> NDArray
     if len(seed) != _SEED_NBYTES:
         raise PrivacyRefused(f"the entropy source gave {len(seed)} bytes, not {_SEED_NBYTES}")
     generator = np.random.Generator(np.random.PCG64DXSM(int.from_bytes(seed, "big")))
-    half = variance / 2
-    noise = generator.poisson(half, n)
-    noise -= generator.poisson(half, n)
+    draws = max(1, math.ceil(variance / DRAW_VARIANCE))
+    half, noise = variance / draws / 2, np.zeros(n, np.int64)
+    for _ in range(draws):
+        noise += generator.poisson(half, n)
+        noise -= generator.poisson(half, n)
     return noise
 
 
@@ -200,14 +231,15 @@ def add_local_noise(
 
 
 def add_central_noise(
-    total: NDArray[np.float64], plan: NoisePlan, entropy: Callable[[int], bytes]
-) -> NDArray[np.float64]:
-    """The sum of clipped updates on the plan's grid with all the noise, float64 [n].
+    total: NDArray[np.int64], plan: NoisePlan, entropy: Callable[[int], bytes], chunk: int = 1 << 16
+) -> None:
+    """Add all the noise to the exact sum of clipped updates, int64 in units of the plan's grid, in place.
 
-    Rounding the sum moves it by less than a unit a value, as rounding each client's share would: D2 covers it.
+    Each client's values were rounded to that grid on their own, so D2 covers it, and nothing is rounded again.
     """
-    integers = np.rint(np.ldexp(total, plan.scale_bits)) + skellam(total.size, plan.variance, entropy)
-    return np.ldexp(integers, -plan.scale_bits)
+    for start in range(0, total.size, chunk):
+        piece = total[start : start + chunk]
+        np.add(piece, skellam(piece.size, plan.variance, entropy), out=piece)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

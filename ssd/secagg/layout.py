@@ -59,10 +59,14 @@ class Layout:
         return graph.fewest_survivors(len(self.adverts), self.offer.delta_ppm)
 
     @property
+    def corrupt(self) -> int:
+        """How many of the participants are assumed corrupt."""
+        return graph.corrupt(len(self.adverts), self.offer.gamma_ppm)
+
+    @property
     def quorum(self) -> int:
         """Signatures T with 2T > n + corrupt: no two survivor sets can both have them."""
-        n = len(self.adverts)
-        return (n + graph.corrupt(n, self.offer.gamma_ppm)) // 2 + 1
+        return (len(self.adverts) + self.corrupt) // 2 + 1
 
     def neighbours(self, name: str) -> tuple[str, ...]:
         """Whom a participant masks with and shares to, sorted."""

@@ -18,9 +18,8 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +29,7 @@ from ssd.codec import MalformedUpdate
 from ssd.digest import CHUNK_BYTES, Buffer, byte_view, canonical_json
 from ssd.fixed_point import Int64Ring, OverflowRisk, open_into
 from ssd.fold_plan import FoldConfigError, FoldPlan, GroupFold, OpenedFold
+from ssd.secagg.dp import NoisePlace, NoisePlan, PrivacyRefused, PrivacySettings, add_local_noise
 from ssd.secagg.masking import MaskKey, apply_masks, negated
 from ssd.secagg.mod_ring import RING_BITS, ModRing, narrow_scale_bits, sum_limit
 from ssd.secagg.rounding import CHUNK_VALUES, RoundingStream
@@ -38,6 +38,8 @@ DIGEST_LABEL = b"ssd-secagg-numbers-v1"
 ONE, CLIENTS, WEIGHT, HEADER_VALUES = 0, 1, 2, 3
 _WIDE_NBYTES = 8
 _PIECE_VALUES = 1 << 16
+_WRAP_CHANCE = 1e-9
+"""That noise leaves its headroom in a round: it would stop the run, although the sum itself is far from the ring's end."""
 
 
 class NotConsistent(ValueError):
@@ -55,8 +57,8 @@ class MaskedSettings:
     """A client of more samples counts as this many."""
     max_cohort: int
     """Clients in a round, at most."""
-    dp: Mapping[str, Any] | None = None
-    """The JSON form of the differential-privacy settings, if any: part of the digest."""
+    dp: PrivacySettings | None = None
+    """Differential privacy by noise of the participants; part of the digest."""
 
     def __post_init__(self) -> None:
         if self.ring_bits not in RING_BITS:
@@ -66,6 +68,10 @@ class MaskedSettings:
         for name, cap in (("max_client_weight", self.max_client_weight), ("max_cohort", self.max_cohort)):
             if type(cap) is not int or cap < 1:
                 raise FoldConfigError(f"{name} must be a positive integer, not {cap!r}")
+        if self.dp is not None and self.dp.place is not NoisePlace.DISTRIBUTED:
+            raise FoldConfigError(
+                "participants mask together with noise of their own, not of the coordinator's"
+            )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -95,6 +101,8 @@ class MaskedPlan:
     wide_size: int
     digest: bytes
     """32 bytes over everything the meaning of an element depends on."""
+    noise: NoisePlan | None = None
+    """What every participant adds to its narrow elements; None: nothing."""
 
     @classmethod
     def create(cls, plan: FoldPlan, settings: MaskedSettings) -> MaskedPlan:
@@ -106,6 +114,7 @@ class MaskedPlan:
         """
         if settings.max_cohort > plan.max_cohort or settings.max_client_weight > plan.max_client_weight:
             raise FoldConfigError("secure aggregation cannot allow more clients or weight than the run does")
+        noise = None if settings.dp is None else _noise_plan(plan, settings, settings.dp)
         groups: list[MaskedGroup] = []
         narrow, wide = 0, HEADER_VALUES + plan.statistics_size
         for fold, declared in zip(plan.groups, plan.declaration.groups, strict=True):
@@ -115,7 +124,7 @@ class MaskedPlan:
                 wide += size
             else:
                 at, max_abs = slice(narrow, narrow + size), min(settings.clip, fold.max_abs)
-                bits = _narrow_scale_bits(fold, settings, max_abs)
+                bits = _narrow_scale_bits(fold, settings, max_abs) if noise is None else noise.scale_bits
                 narrow += size
             groups.append(
                 MaskedGroup(fold=fold, narrow=declared.compress, at=at, scale_bits=bits, max_abs=max_abs)
@@ -127,6 +136,7 @@ class MaskedPlan:
             narrow_size=narrow,
             wide_size=wide,
             digest=_digest(plan, settings, groups),
+            noise=noise,
         )
 
     @property
@@ -183,6 +193,7 @@ class MaskedFold:
         self._wide = np.zeros(plan.wide_size, np.int64)
         self._wide[ONE] = 1
         self._masked = False
+        self._noisy = plan.noise is None
         self._closed = False
 
     def add_client(self, body: Buffer, weight: int, rounding_key: bytes) -> None:
@@ -223,14 +234,30 @@ class MaskedFold:
         apply_masks(self._wide.view(np.uint64), self.plan.wide_start, keys)
         self._masked = True
 
+    def add_noise(self, entropy: Callable[[int], bytes]) -> None:
+        """Add this participant's part of the noise, once.
+
+        Args:
+            entropy: n secret uniform bytes; never a stream that can be made again.
+
+        Raises:
+            ValueError: the plan has no noise, or it was added before.
+        """
+        if self.plan.noise is None or self._noisy:
+            raise ValueError("noise is added once, where there is any")
+        add_local_noise(self._narrow, self.plan.noise, entropy)
+        self._noisy = True
+
     def pack_chunks(self, first: int = 0) -> Iterator[bytes]:
         """The wire body as 1 MiB chunks (the last one shorter) from chunk `first` on; may be asked for again.
 
         Raises:
-            ValueError: no masks were added, or no client.
+            ValueError: no masks were added, or no client, or not the noise that the plan asks for.
         """
         if not self._masked or not self.clients:
             raise ValueError("only a masked vector of at least one client is handed out")
+        if not self._noisy:
+            raise ValueError("a vector without its noise is not sent")
         self._closed = True
         return self._chunks(first)
 
@@ -322,7 +349,7 @@ class MaskedSum:
         clients, weight = self._counts(participants)
         plan, delta = self.plan.fold, np.empty(self.plan.fold.size, np.float32)
         for group in self.plan.groups:
-            self._check_range(group, weight, clients)
+            self._check_range(group, weight, clients, participants)
             fold = group.fold
             divisor = fold.divisor(weight, clients)
             if group.narrow:
@@ -350,8 +377,10 @@ class MaskedSum:
             raise NotConsistent(f"{clients} clients with a total weight of {weight}")
         return clients, weight
 
-    def _check_range(self, group: MaskedGroup, weight: int, clients: int) -> None:
-        limit = group.limit(weight, clients)
+    def _check_range(self, group: MaskedGroup, weight: int, clients: int, participants: int) -> None:
+        limit, noise = group.limit(weight, clients), self.plan.noise
+        if noise is not None:
+            limit += noise.headroom(participants, _WRAP_CHANCE)
         for start in range(group.at.start, group.at.stop, _PIECE_VALUES):
             here = slice(start, min(start + _PIECE_VALUES, group.at.stop))
             sums = self._ring.signed(self._narrow[here]) if group.narrow else self._wide[here]
@@ -378,6 +407,34 @@ def _narrow_scale_bits(fold: GroupFold, settings: MaskedSettings, max_abs: float
         raise OverflowRisk(f"group {fold.name!r}: {error}") from error
 
 
+def _noise_plan(plan: FoldPlan, settings: MaskedSettings, privacy: PrivacySettings) -> NoisePlan:
+    """The noise at the largest scale at which the largest cohort's sum and noise stay within the ring.
+
+    The cohort counts once for its values and once, as if every client came alone, for the participants' noise.
+    """
+    wide = [group.name for group in plan.declaration.groups if not group.compress]
+    if wide or plan.clip_norm != privacy.clip_norm or settings.max_client_weight != 1:
+        raise FoldConfigError(
+            f"noise covers clipped updates of weight 1 and nothing else; outside it: {wide or 'the clipping'}"
+        )
+    cohort, size, room = settings.max_cohort, plan.size, (1 << (settings.ring_bits - 1)) - 1
+    max_abs = max(min(settings.clip, group.max_abs) for group in plan.groups)
+    bits = math.floor(math.log2(room / (cohort * max_abs)))
+    while math.ldexp(privacy.clip_norm, bits) >= math.sqrt(size):
+        try:
+            noise = NoisePlan.of(privacy, size, bits)
+        except PrivacyRefused:
+            bits -= 1
+            continue
+        if sum_limit(cohort, max_abs, bits, cohort) + noise.headroom(cohort, _WRAP_CHANCE) <= room:
+            return noise
+        bits -= 1
+    raise OverflowRisk(
+        f"noise and {cohort} clients' updates of {size} values leave no scale in a ring of {settings.ring_bits} bits: "
+        "take a wider ring, a smaller cohort, more honest participants or a smaller noise multiplier"
+    )
+
+
 def _digest(plan: FoldPlan, settings: MaskedSettings, groups: Sequence[MaskedGroup]) -> bytes:
     meaning = {
         "declaration": plan.declaration.digest,
@@ -385,7 +442,7 @@ def _digest(plan: FoldPlan, settings: MaskedSettings, groups: Sequence[MaskedGro
         "clip": settings.clip,
         "max_client_weight": settings.max_client_weight,
         "max_cohort": settings.max_cohort,
-        "dp": None if settings.dp is None else dict(settings.dp),
+        "dp": None if settings.dp is None else settings.dp.to_json(),
         "groups": [[group.fold.name, group.narrow, group.at.start, group.scale_bits] for group in groups],
         "statistics": [[each.name, each.where.start, each.scale_bits] for each in plan.statistics],
     }

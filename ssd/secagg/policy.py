@@ -29,6 +29,8 @@ class ParticipantPolicy:
     max_total_weight: int = 1 << 40
     allow_ring: bool = True
     """Whether it takes part on the sparse graph as well."""
+    min_honest: int = 0
+    """Of a survivor set, so many at least beside those assumed corrupt: as many as the noise was made for."""
 
     def __post_init__(self) -> None:
         if not 2 <= self.min_participants <= self.max_participants <= MAX_PARTICIPANTS:
@@ -53,6 +55,8 @@ class AggregatorPolicy:
 
     min_participants: int = 2
     """Of a roster and of a survivor set."""
+    min_honest: int = 0
+    """Of a survivor set, beside those assumed corrupt."""
 
     def __post_init__(self) -> None:
         if self.min_participants < 2:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +18,7 @@ from coordinator.host_client import SubprocessMethodHost
 from coordinator.metrics import CoordinatorMetrics
 from coordinator.ports import RunRecord, VersionRecord
 from coordinator.revocations import NobodyRevoked, Revocations
-from coordinator.runs import plan_of, restore, settings_of
+from coordinator.runs import plan_of, privacy_of, restore, settings_of
 from coordinator.sessions import Session
 from coordinator.store.memory import MemoryStore
 from coordinator.store.memory_blobs import MemoryBlobs
@@ -104,10 +105,11 @@ def driver(
     declaration = Declaration.from_json(run.declaration)
     settings = settings_of(config)
     state = restore(config, declaration, store, clock)
+    plan = plan_of(declaration, config)
     return Driver(
         run=run,
         declaration=declaration,
-        plan=plan_of(declaration, config),
+        plan=plan,
         maker=VersionMaker(
             declaration, create("average", learning_rate=1.0, momentum=0.0), Encoding.FLOAT16, blobs
         ),
@@ -122,6 +124,7 @@ def driver(
         clock=clock,
         metrics=CoordinatorMetrics(),
         participants=lambda: participants,
+        privacy=privacy_of(config, plan, os.urandom),
     )
 
 

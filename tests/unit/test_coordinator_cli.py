@@ -63,6 +63,7 @@ class ScriptedOperator(OperatorServicer):
             statistics={"loss": math.nan},
             build="test/1",
             uptime_seconds=12.0,
+            privacy="epsilon 2 at delta 1e-05 after 2 rounds",
         )
 
     def Watch(self, request: Any, context: Any) -> Iterator[pb.StatusReply]:  # noqa: N802  # the RPC's name
@@ -201,6 +202,7 @@ class TestVerbs:
         assert "round     3, attempt 1: 1 accepted, 0 failed, 4 invited" in out
         assert "clients   4 of 6 connected, on 1 workers" in out
         assert "round was loss -" in out
+        assert "privacy   epsilon 2 at delta 1e-05 after 2 rounds" in out
         assert "\x1b" not in out
 
     def test_status_for_programs(self, run: Run, address: str, operator: ScriptedOperator) -> None:
@@ -208,6 +210,7 @@ class TestVerbs:
         value = json.loads(out)
         assert (value["phase"], value["version"], value["statistics"]) == ("waiting", 2, {"loss": None})
         assert value["workers"][0]["worker"] == "w1"
+        assert value["privacy"].startswith("epsilon 2 ")
 
     def test_watching_prints_every_change(self, run: Run, address: str, operator: ScriptedOperator) -> None:
         code, out, _ = run("status", "--watch", "--address", address, "--format", "json")

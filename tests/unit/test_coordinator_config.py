@@ -273,6 +273,32 @@ class TestContradictions:
         with pytest.raises(ConfigInvalid, match="must know its clients"):
             made(run__mode="reproducible")
 
+    def test_differential_privacy_where_it_cannot_hold(self) -> None:
+        with pytest.raises(ConfigInvalid, match=r"\[privacy\] mechanism: .*set mode = elastic"):
+            made(privacy__mechanism="central", run__mode="reproducible", run__expected_clients=10)
+        with pytest.raises(ConfigInvalid, match="mechanism = distributed"):
+            made(privacy__mechanism="central", secure_aggregation__level="passive")
+        with pytest.raises(ConfigInvalid, match=r"mechanism = central"):
+            made(privacy__mechanism="distributed")
+        masked = {"privacy__mechanism": "distributed", "secure_aggregation__level": "passive"}
+        # Ten clients, of which one is assumed corrupt.
+        made(**masked, privacy__min_honest=9)
+        with pytest.raises(ConfigInvalid, match=r"\[privacy\] min_honest: 10 honest workers and 1"):
+            made(**masked, privacy__min_honest=10)
+        made(**masked, privacy__min_honest=10, secure_aggregation__assumed_corrupt=0.0)
+        for wrong in (0, -1.0, "nan", 1e400):
+            with pytest.raises(ConfigInvalid):
+                made(privacy__noise_multiplier=wrong)
+
+    def test_the_terms_of_differential_privacy_are_fixed_for_the_run(self) -> None:
+        before = made(privacy__mechanism="central")
+        for change in ({"noise_multiplier": 2.0}, {"clip_norm": 2.0}, {"delta": 1e-6}, {"mechanism": "off"}):
+            after = made(
+                **{"privacy__mechanism": "central"} | {f"privacy__{k}": v for k, v in change.items()}
+            )
+            with pytest.raises(RunConfigChanged, match=r"privacy\."):
+                refuse_changes(before.run_config(), after)
+
 
 class TestTree:
     def test_it_is_frozen(self) -> None:

@@ -67,6 +67,7 @@ def exercise(metrics: CoordinatorMetrics) -> None:
         overhead_seconds=0.5,
         statistics={"loss": 1.5, "alignment": 0.25, "step_norm": 2.0, "bytes_up": 5.0, "batches": 7.0},
     )
+    metrics.model(3, {"loss": 1.5, "step_norm": 2.0, "privacy_honest": 2.0, "privacy_epsilon": 3.0})
     metrics.quality({"quality_version": 2.0, "quality_h_uniformity_inter": 3.5})
     metrics.round_abandoned(4.0)
     metrics.secure.phase("offered", 0.5)
@@ -106,6 +107,7 @@ PROMISED = {
     "client_failures": ("counter", {"reason"}),
     "loss": ("gauge", {"term"}),
     "step_norm": ("gauge", set()),
+    "privacy_epsilon": ("gauge", {"scope"}),
     "representation": ("gauge", {"measure"}),
     "quality": ("gauge", {"features", "measure"}),
     "quality_version": ("gauge", set()),

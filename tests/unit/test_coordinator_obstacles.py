@@ -20,6 +20,7 @@ from coordinator.store.memory_blobs import MemoryBlobs
 from in_process_host import InProcessHost
 from ssd.declaration import Declaration
 from ssd.methods.registry import load
+from training_samples import SMALL
 
 POSITION = {"dimension": 8, "alpha": 2.0, "assignment": "position"}
 
@@ -54,9 +55,29 @@ def test_secure_aggregation_takes_what_only_needs_sums(level: str) -> None:
     assert list(obstacles(declaration(hook=True), Mode.REPRODUCIBLE, level)) == []
 
 
+def test_differential_privacy_wants_nothing_beside_the_noise() -> None:
+    for level in ("off", "passive"):
+        (found,) = obstacles(declaration(), Mode.ELASTIC, level, private=True)
+        assert "'buffers' is averaged exactly" in found
+        assert "buffers = local" in found
+
+
+@pytest.mark.parametrize("method", ["ssd", "fed_align_uniform"])
+def test_a_method_that_keeps_its_buffers_on_the_clients_runs_under_differential_privacy(method: str) -> None:
+    averaged = load(method, {**SMALL, "buffers": "averaged"}).declare()
+    assert "'buffers'" in " ".join(obstacles(averaged, Mode.ELASTIC, "passive", private=True))
+    local = load(method, {**SMALL, "buffers": "local"}).declare()
+    assert list(obstacles(local, Mode.ELASTIC, "passive", private=True)) == []
+
+
 @pytest.mark.parametrize(
     ("changes", "method", "said"),
     [
+        (
+            {"privacy": {"mechanism": "central"}},
+            {},
+            r"privacy\.mechanism: group 'buffers'",
+        ),
         (
             {"secure_aggregation": {"level": "active"}},
             {"hook": True, "collect": True},

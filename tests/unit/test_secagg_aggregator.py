@@ -255,6 +255,33 @@ def test_the_coordinators_own_minimum_holds_for_survivors_too() -> None:
     rejected(lambda: f.aggregator.uploaded(NAMES[0]), R.UNEXPECTED_MESSAGE, expelled=False)
 
 
+def test_enough_honest_ones_for_the_noise_are_needed_from_the_start_to_the_end() -> None:
+    """Of ten, one is assumed corrupt: nine honest ones need all ten, ten honest ones cannot be had."""
+
+    def federation(min_honest: int) -> Federation:
+        policy = AggregatorPolicy(min_honest=min_honest)
+        return Federation(offer=offer_for(10, Level.PASSIVE), names=NAMES, aggregator_policy=policy)
+
+    few = federation(10)
+    few.advertise(NAMES)
+    assert not few.aggregator.may_close()
+    aborted(few.aggregator.close_adverts, R.TOO_FEW_ADVERTS)
+    f = federation(9)
+    f.advertise(NAMES)
+    f.share(NAMES)
+    f.deliver(NAMES)
+    f.upload(NAMES[1:])
+    assert not f.aggregator.may_close()
+    aborted(f.aggregator.close_uploads, R.TOO_FEW_SURVIVORS)
+    g = federation(8)
+    g.advertise(NAMES)
+    g.share(NAMES)
+    g.deliver(NAMES)
+    g.upload(NAMES[1:])
+    g.survive(NAMES[1:])
+    assert (g.aggregator.least, g.aggregator.honest) == (9, 8)
+
+
 def test_a_ring_with_a_hole_is_no_survivor_set() -> None:
     """The floor is met, but one participant's neighbours could not answer for it."""
     names = names_of(66)

@@ -498,6 +498,14 @@ def test_a_survivor_set_as_small_as_the_participants_own_minimum_allows() -> Non
     everybody_says(attacked(lie, policy=replace(POLICY, min_participants=10)), R.TOO_FEW_SURVIVORS)
 
 
+def test_a_survivor_set_with_fewer_honest_ones_than_the_noise_was_made_for() -> None:
+    """Nine survive, one of them is assumed corrupt: eight parts of the noise, and nine were to be enough."""
+    lie = surviving(lambda s, name: gone(s, *[each for each in NAMES if each != name][:1]))
+    everybody_says(attacked(lie, policy=replace(POLICY, min_honest=9)), R.TOO_FEW_SURVIVORS)
+    f = attacked(lie, policy=replace(POLICY, min_honest=8))
+    assert R.TOO_FEW_SURVIVORS not in outcomes(f).values()
+
+
 def test_a_dropped_sharer_named_as_survivor() -> None:
     """It never uploaded, but it did share: nothing of it is laid open, and the sum comes out wrong, not private."""
     lie = surviving(lambda s, name: replace(s, names=NAMES))

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ssd.secagg.dp import PrivacySettings
 from ssd_proto.v1 import federation_pb2 as pb
 from ssd_proto.v1 import tensor_pb2 as tensor
 from worker.core import messages
@@ -304,6 +305,53 @@ def test_a_welcome_says_how_updates_are_masked() -> None:
     assert isinstance(told, messages.Welcome)
     assert told.level == "passive"
     assert told.masking == messages.Masking(ring_bits=24, clip=0.5, max_client_weight=7)
+
+
+PRIVACY = {"place": "central", "clip_norm": 2.0, "noise_multiplier": 0.5, "delta": 1e-5, "min_honest": 1}
+
+
+def private_welcome(privacy: dict[str, object] | None = None, **changes: object) -> bytes:
+    terms = pb.Privacy(**(PRIVACY | (privacy or {})))  # type: ignore[arg-type]
+    fields = {"update_encoding": "float32", "max_client_weight": 1, "privacy": terms}
+    return pb.CoordinatorMessage(welcome=welcome(**(fields | changes))).SerializeToString()
+
+
+def test_a_welcome_says_how_one_clients_influence_is_hidden() -> None:
+    told = convert.down(private_welcome())
+    assert isinstance(told, messages.Welcome)
+    assert told.privacy == PrivacySettings.from_json(PRIVACY)
+    assert told.clip_norm == 2.0
+
+
+@pytest.mark.parametrize(
+    ("privacy", "changes"),
+    [
+        ({"place": "nowhere"}, {}),
+        ({"place": "distributed", "min_honest": 2}, {}),
+        (
+            {},
+            {
+                "secure_aggregation_level": "passive",
+                "masking": pb.Masking(ring_bits=24, clip=1, max_client_weight=1),
+            },
+        ),
+        ({"clip_norm": 0.0}, {}),
+        ({"clip_norm": float("nan")}, {}),
+        ({"clip_norm": float("inf")}, {}),
+        ({"noise_multiplier": -1.0}, {}),
+        ({"noise_multiplier": float("nan")}, {}),
+        ({"delta": 1.0}, {}),
+        ({"min_honest": 0}, {}),
+        ({}, {"update_encoding": "float16"}),
+        ({}, {"max_client_weight": 2}),
+        ({}, {"individual_updates": True}),
+    ],
+)
+def test_a_welcome_that_contradicts_differential_privacy_is_the_coordinators_fault(
+    privacy: dict[str, object], changes: dict[str, object]
+) -> None:
+    with pytest.raises(CoordinatorFault):
+        convert.down(private_welcome(privacy, **changes))
 
 
 def test_a_welcome_that_says_nothing_of_secure_aggregation_means_off() -> None:

@@ -20,12 +20,14 @@ from instant_trainer import update_of
 from secure_identities import SecureIdentities
 from ssd.codec import Encoding
 from ssd.digest import CHUNK_BYTES, chunk_digests, digest_bytes
-from ssd.folding import FoldPlan
+from ssd.folding import FoldPlan, encode_update
 from ssd.methods.synthetic import create
+from ssd.secagg.dp import NoisePlace, PrivacySettings
 from ssd.secagg.masking import MaskKey
 from ssd.secagg.numbers import MaskedPlan, MaskedSettings
 from ssd.trust.registry_pin import PIN_FILE, REGISTRY_FILE, SIGNING_KEY_FILE
 from ssd.trust.signing import SigningRefused
+from straight import Straight
 from worker.core.messages import Blob, Finished, UpdateKey
 from worker.errors import BlobUnavailable, InternalFault, LinkBroken, StorageFailed
 from worker.masked_uploads import make_body
@@ -87,6 +89,30 @@ def test_the_same_updates_make_the_same_bytes(tmp_path: Path) -> None:
         make_body(plan, updates, path_of(tmp_path), rounding, lambda: MASKS, tmp_path / name, threads=2)
         made.append((tmp_path / name).read_bytes())
     assert made[0] == made[1]
+
+
+def test_noise_is_in_the_body_and_never_the_same(tmp_path: Path) -> None:
+    declaration = Straight({"parameters": 4000, "length": 1.0}).declare()
+    fold = FoldPlan.create(declaration, Encoding.FLOAT32, 4, 1, clip_norm=1.0)
+    terms = PrivacySettings(
+        place=NoisePlace.DISTRIBUTED, clip_norm=1.0, noise_multiplier=1.0, delta=1e-5, min_honest=1
+    )
+    plan = MaskedPlan.create(fold, MaskedSettings(ring_bits=32, max_client_weight=1, max_cohort=4, dp=terms))
+    key = UpdateKey(client="a", round=1, base_digest="b" * 64, task_digest="t")
+    path_of(tmp_path)(key).write_bytes(encode_update(fold, np.zeros(4000, np.float32), {}))
+    update = Finished(key=key, weight=1, seconds=1.0, body_size=16_000, chunk_digests=b"")
+    opened = []
+    for name in ("one", "two"):
+        make_body(plan, [update], path_of(tmp_path), rounding, lambda: MASKS, tmp_path / name)
+        total = plan.new_sum()
+        total.add((tmp_path / name).read_bytes())
+        total.subtract(MASKS)
+        opened.append(total.open(1).delta.astype(np.float64))
+    assert plan.noise is not None
+    for delta in opened:
+        ratio = delta.var() * 4.0**plan.noise.scale_bits / plan.noise.variance
+        assert abs(ratio - 1) < 5 * np.sqrt(2 / delta.size)
+    assert abs(np.corrcoef(opened)[0, 1]) < 5 / np.sqrt(4000)
 
 
 def test_bad_and_missing_updates_are_left_out_and_named(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
+from ssd.secagg.dp import NoisePlace, PrivacySettings
 from ssd.secagg.errors import AbortReason
 from ssd.secagg.messages import (
     AbortNotice,
@@ -221,6 +222,58 @@ def test_a_worker_that_asks_for_nothing_takes_part_in_every_run(offered: str) ->
     machine.attend(level=offered)
     assert machine.session.link is Link.ATTENDING
     assert machine.session.level == offered
+
+
+def private(place: str, noise: float = 1.0) -> PrivacySettings | None:
+    if place == "off":
+        return None
+    return PrivacySettings(place=NoisePlace(place), clip_norm=1.0, noise_multiplier=noise, delta=1e-5)
+
+
+def told_of_privacy(terms: SecureTerms, *offers: PrivacySettings | None) -> Machine:
+    """A machine that attends runs with these terms one after the other, always the same run."""
+    machine = Machine(terms=terms)
+    for offer_ in offers:
+        news = welcome()
+        machine.tell(events.DialDue(), replace(news, welcome=replace(news.welcome, privacy=offer_)))
+        if not machine.session.stopped and offer_ is not offers[-1]:
+            machine.tell(events.LinkLost(reason="silent"))
+    return machine
+
+
+@pytest.mark.parametrize(
+    ("least", "noise", "offered", "said"),
+    [
+        ("central", 0.0, private("off"), "[privacy] mechanism"),
+        ("distributed", 0.0, private("central"), "[privacy] mechanism"),
+        ("off", 0.5, private("off"), "min_noise_multiplier"),
+        ("off", 0.5, private("central", 0.49), "min_noise_multiplier"),
+    ],
+)
+def test_a_run_with_less_noise_than_asked_for_is_left_for_good(
+    least: str, noise: float, offered: PrivacySettings | None, said: str
+) -> None:
+    machine = told_of_privacy(SecureTerms(privacy=least, min_noise_multiplier=noise), offered)
+    (declined,) = machine.asked(effects.Decline)
+    assert isinstance(declined, effects.Decline)
+    assert said in declined.detail
+    assert machine.session.stopped
+
+
+@pytest.mark.parametrize("offered", ["off", "central", "distributed"])
+def test_a_worker_that_asks_for_no_noise_takes_what_the_run_has(offered: str) -> None:
+    machine = told_of_privacy(SecureTerms(), private(offered))
+    assert machine.session.link is Link.ATTENDING
+    assert machine.session.privacy == private(offered)
+
+
+def test_the_terms_of_differential_privacy_do_not_change_within_a_run() -> None:
+    assert not told_of_privacy(SecureTerms(), private("central"), private("central")).session.stopped
+    for changed in (private("off"), private("central", 0.9)):
+        machine = told_of_privacy(SecureTerms(), private("central"), changed)
+        (declined,) = machine.asked(effects.Decline)
+        assert isinstance(declined, effects.Decline)
+        assert "within a run" in declined.detail
 
 
 def test_who_cannot_sign_leaves_an_active_run_with_what_to_do() -> None:

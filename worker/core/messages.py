@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from ssd.scaling import ScalingVector
+from ssd.secagg.dp import PrivacySettings
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -128,6 +129,13 @@ class Welcome:
     """Of secure aggregation: `off`, `passive` or `active`."""
     masking: Masking | None = None
     """None if the level is `off`."""
+    privacy: PrivacySettings | None = None
+    """How one client's influence is bounded and hidden; None: it is not."""
+
+    @property
+    def clip_norm(self) -> float | None:
+        """Largest L2 norm of one client's update; None: there is no such bound."""
+        return None if self.privacy is None else self.privacy.clip_norm
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

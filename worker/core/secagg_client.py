@@ -40,8 +40,34 @@ from worker.core.state import Link, SecureRound, Session
 OFF, ACTIVE = "off", "active"
 LEVELS = (OFF, "passive", ACTIVE)
 """From the weakest to the strongest."""
+PLACES = (OFF, "central", "distributed")
+"""Of noise, from the weakest to the strongest."""
 MAX_DETAIL = 200
 """Characters of a coordinator's own words that are logged."""
+
+
+def privacy_objection(session: Session, welcome: messages.Welcome) -> str:
+    """The same about differential privacy."""
+    offered, terms = welcome.privacy, session.terms
+    place = OFF if offered is None else offered.place.value
+    if PLACES.index(place) < PLACES.index(terms.privacy):
+        return (
+            f"the coordinator offers differential privacy {place!r}, this worker accepts nothing below"
+            f' {terms.privacy!r}: have the run made with [privacy] mechanism = "{terms.privacy}", or lower [privacy]'
+            " mechanism in this worker's configuration"
+        )
+    if terms.min_noise_multiplier > (0.0 if offered is None else offered.noise_multiplier):
+        return (
+            f"the run's noise is {0.0 if offered is None else offered.noise_multiplier:g} times a client's influence,"
+            f" this worker asks for {terms.min_noise_multiplier:g}: raise [privacy] noise_multiplier of the run, or lower"
+            " min_noise_multiplier of this worker"
+        )
+    if welcome.run_id == session.run_id and session.privacy not in (None, offered):
+        return (
+            "the coordinator changed the terms of differential privacy within a run. They never change: ask its"
+            " operator; start this worker again if the run is to be trusted all the same"
+        )
+    return ""
 
 
 def objection(session: Session, welcome: messages.Welcome, seen: str) -> str:
@@ -67,7 +93,7 @@ def objection(session: Session, welcome: messages.Welcome, seen: str) -> str:
     # Who hosts nobody, as an evaluator does, has nothing to sign for.
     if offered == ACTIVE and session.clients and session.terms.cannot_sign:
         return f"the coordinator runs secure aggregation at level 'active', and {session.terms.cannot_sign}"
-    return ""
+    return privacy_objection(session, welcome)
 
 
 def may_upload(session: Session, ready: list[Finished]) -> list[Finished]:

@@ -159,6 +159,7 @@ def _welcomed(session: Session, event: events.Welcomed, out: list[Effect]) -> Se
         accepts_rollback=False,
         individual_updates=welcome.individual_updates,
         level=welcome.level,
+        privacy=welcome.privacy,
     )
     if welcome.run_id != session.run_id:
         return _enter_run(session, event, level, out)

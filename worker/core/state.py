@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from ssd.secagg.dp import PrivacySettings
 from worker.core.backoff import Backoff
 from worker.core.events import SecureHeard
 from worker.core.messages import Evaluate, EvaluationDone, Finished, Train, UpdateKey
@@ -98,6 +99,9 @@ class SecureTerms:
     """It works for no run with less."""
     cannot_sign: str = "this worker has no signing key"
     """Why it cannot take part in `active`, and what to do about it; empty: it can."""
+    privacy: str = "off"
+    """The least differential privacy: `off`, `central` or `distributed`."""
+    min_noise_multiplier: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -139,4 +143,6 @@ class Session:
     let_go: bytes = b""
     """Round id whose attempt ended last while it was neither refused, aborted nor opened: word of its opening may still
     come, as it is sent after the commit."""
+    privacy: PrivacySettings | None = None
+    """Of the current run."""
     stopped: bool = False

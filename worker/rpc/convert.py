@@ -14,6 +14,7 @@ from google.protobuf.message import DecodeError
 
 from ssd.codec import Encoding
 from ssd.scaling import ScalingVector
+from ssd.secagg.dp import NoisePlace, PrivacySettings
 from ssd.secagg.messages import MAX_MESSAGE_BYTES
 from ssd_proto.v1 import federation_pb2 as pb
 from ssd_proto.v1 import tensor_pb2 as tensor
@@ -175,6 +176,15 @@ def _welcome(m: pb.Welcome) -> messages.Welcome:
         _require(m.HasField("masking"), "a level of secure aggregation, but not how to quantise")
         _require(m.update_encoding == Encoding.FLOAT32.value, "secure aggregation of rounded updates")
         _require(not m.individual_updates, "secure aggregation for a method that looks at single updates")
+    privacy = _privacy(m.privacy) if m.HasField("privacy") else None
+    if privacy is not None:
+        masked = privacy.place is NoisePlace.DISTRIBUTED
+        _require(
+            masked == (level != "off"), "noise of workers without secure aggregation, or the other way round"
+        )
+        _require(m.update_encoding == Encoding.FLOAT32.value, "clipped updates that are rounded afterwards")
+        _require(m.max_client_weight == 1, "differential privacy for clients that count more than once")
+        _require(not m.individual_updates, "differential privacy for a method that looks at single updates")
     return messages.Welcome(
         protocol=m.protocol,
         session=m.session,
@@ -195,7 +205,21 @@ def _welcome(m: pb.Welcome) -> messages.Welcome:
         individual_updates=m.individual_updates,
         level=level,
         masking=None if level == "off" else _masking(m.masking),
+        privacy=privacy,
     )
+
+
+def _privacy(m: pb.Privacy) -> PrivacySettings:
+    try:
+        return PrivacySettings(
+            place=NoisePlace(m.place),
+            clip_norm=m.clip_norm,
+            noise_multiplier=m.noise_multiplier,
+            delta=m.delta,
+            min_honest=m.min_honest,
+        )
+    except ValueError as error:
+        raise CoordinatorFault(f"the coordinator sent no terms of differential privacy: {error}") from error
 
 
 def _masking(m: pb.Masking) -> messages.Masking:

@@ -200,7 +200,7 @@ class SecureAggregation(_message.Message):
     def __init__(self, round_id: _Optional[bytes] = ..., message: _Optional[bytes] = ..., blob: _Optional[_Union[_tensor_pb2.BlobRef, _Mapping]] = ...) -> None: ...
 
 class Welcome(_message.Message):
-    __slots__ = ("protocol", "session", "run_id", "declaration", "declaration_digest", "held_fates", "reinitialise", "data_endpoints", "heartbeat_seconds", "update_encoding", "delta_encoding", "max_cohort", "max_client_weight", "max_upload_bytes", "build", "version", "individual_updates", "secure_aggregation_level", "masking")
+    __slots__ = ("protocol", "session", "run_id", "declaration", "declaration_digest", "held_fates", "reinitialise", "data_endpoints", "heartbeat_seconds", "update_encoding", "delta_encoding", "max_cohort", "max_client_weight", "max_upload_bytes", "build", "version", "individual_updates", "secure_aggregation_level", "masking", "privacy")
     PROTOCOL_FIELD_NUMBER: _ClassVar[int]
     SESSION_FIELD_NUMBER: _ClassVar[int]
     RUN_ID_FIELD_NUMBER: _ClassVar[int]
@@ -220,6 +220,7 @@ class Welcome(_message.Message):
     INDIVIDUAL_UPDATES_FIELD_NUMBER: _ClassVar[int]
     SECURE_AGGREGATION_LEVEL_FIELD_NUMBER: _ClassVar[int]
     MASKING_FIELD_NUMBER: _ClassVar[int]
+    PRIVACY_FIELD_NUMBER: _ClassVar[int]
     protocol: int
     session: str
     run_id: str
@@ -239,7 +240,22 @@ class Welcome(_message.Message):
     individual_updates: bool
     secure_aggregation_level: str
     masking: Masking
-    def __init__(self, protocol: _Optional[int] = ..., session: _Optional[str] = ..., run_id: _Optional[str] = ..., declaration: _Optional[_Union[_tensor_pb2.BlobRef, _Mapping]] = ..., declaration_digest: _Optional[str] = ..., held_fates: _Optional[_Iterable[_Union[HeldFate, _Mapping]]] = ..., reinitialise: _Optional[_Iterable[_Union[HostedClient, _Mapping]]] = ..., data_endpoints: _Optional[_Iterable[str]] = ..., heartbeat_seconds: _Optional[float] = ..., update_encoding: _Optional[str] = ..., delta_encoding: _Optional[str] = ..., max_cohort: _Optional[int] = ..., max_client_weight: _Optional[int] = ..., max_upload_bytes: _Optional[int] = ..., build: _Optional[str] = ..., version: _Optional[_Union[_tensor_pb2.ModelVersion, _Mapping]] = ..., individual_updates: bool = ..., secure_aggregation_level: _Optional[str] = ..., masking: _Optional[_Union[Masking, _Mapping]] = ...) -> None: ...
+    privacy: Privacy
+    def __init__(self, protocol: _Optional[int] = ..., session: _Optional[str] = ..., run_id: _Optional[str] = ..., declaration: _Optional[_Union[_tensor_pb2.BlobRef, _Mapping]] = ..., declaration_digest: _Optional[str] = ..., held_fates: _Optional[_Iterable[_Union[HeldFate, _Mapping]]] = ..., reinitialise: _Optional[_Iterable[_Union[HostedClient, _Mapping]]] = ..., data_endpoints: _Optional[_Iterable[str]] = ..., heartbeat_seconds: _Optional[float] = ..., update_encoding: _Optional[str] = ..., delta_encoding: _Optional[str] = ..., max_cohort: _Optional[int] = ..., max_client_weight: _Optional[int] = ..., max_upload_bytes: _Optional[int] = ..., build: _Optional[str] = ..., version: _Optional[_Union[_tensor_pb2.ModelVersion, _Mapping]] = ..., individual_updates: bool = ..., secure_aggregation_level: _Optional[str] = ..., masking: _Optional[_Union[Masking, _Mapping]] = ..., privacy: _Optional[_Union[Privacy, _Mapping]] = ...) -> None: ...
+
+class Privacy(_message.Message):
+    __slots__ = ("place", "clip_norm", "noise_multiplier", "delta", "min_honest")
+    PLACE_FIELD_NUMBER: _ClassVar[int]
+    CLIP_NORM_FIELD_NUMBER: _ClassVar[int]
+    NOISE_MULTIPLIER_FIELD_NUMBER: _ClassVar[int]
+    DELTA_FIELD_NUMBER: _ClassVar[int]
+    MIN_HONEST_FIELD_NUMBER: _ClassVar[int]
+    place: str
+    clip_norm: float
+    noise_multiplier: float
+    delta: float
+    min_honest: int
+    def __init__(self, place: _Optional[str] = ..., clip_norm: _Optional[float] = ..., noise_multiplier: _Optional[float] = ..., delta: _Optional[float] = ..., min_honest: _Optional[int] = ...) -> None: ...
 
 class Masking(_message.Message):
     __slots__ = ("ring_bits", "clip", "max_client_weight")

@@ -12,7 +12,7 @@ class StatusRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class StatusReply(_message.Message):
-    __slots__ = ("run_id", "method", "mode", "phase", "waiting_for", "version", "round", "attempt", "rounds", "cohort", "workers", "registered_clients", "connected_clients", "evaluation", "evaluated_version", "statistics", "build", "uptime_seconds")
+    __slots__ = ("run_id", "method", "mode", "phase", "waiting_for", "version", "round", "attempt", "rounds", "cohort", "workers", "registered_clients", "connected_clients", "evaluation", "evaluated_version", "statistics", "build", "uptime_seconds", "privacy")
     class CohortEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -52,6 +52,7 @@ class StatusReply(_message.Message):
     STATISTICS_FIELD_NUMBER: _ClassVar[int]
     BUILD_FIELD_NUMBER: _ClassVar[int]
     UPTIME_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    PRIVACY_FIELD_NUMBER: _ClassVar[int]
     run_id: str
     method: str
     mode: str
@@ -70,7 +71,8 @@ class StatusReply(_message.Message):
     statistics: _containers.ScalarMap[str, float]
     build: str
     uptime_seconds: float
-    def __init__(self, run_id: _Optional[str] = ..., method: _Optional[str] = ..., mode: _Optional[str] = ..., phase: _Optional[str] = ..., waiting_for: _Optional[str] = ..., version: _Optional[_Union[_tensor_pb2.ModelVersion, _Mapping]] = ..., round: _Optional[int] = ..., attempt: _Optional[int] = ..., rounds: _Optional[int] = ..., cohort: _Optional[_Mapping[str, int]] = ..., workers: _Optional[_Iterable[_Union[WorkerStatus, _Mapping]]] = ..., registered_clients: _Optional[int] = ..., connected_clients: _Optional[int] = ..., evaluation: _Optional[_Mapping[str, float]] = ..., evaluated_version: _Optional[int] = ..., statistics: _Optional[_Mapping[str, float]] = ..., build: _Optional[str] = ..., uptime_seconds: _Optional[float] = ...) -> None: ...
+    privacy: str
+    def __init__(self, run_id: _Optional[str] = ..., method: _Optional[str] = ..., mode: _Optional[str] = ..., phase: _Optional[str] = ..., waiting_for: _Optional[str] = ..., version: _Optional[_Union[_tensor_pb2.ModelVersion, _Mapping]] = ..., round: _Optional[int] = ..., attempt: _Optional[int] = ..., rounds: _Optional[int] = ..., cohort: _Optional[_Mapping[str, int]] = ..., workers: _Optional[_Iterable[_Union[WorkerStatus, _Mapping]]] = ..., registered_clients: _Optional[int] = ..., connected_clients: _Optional[int] = ..., evaluation: _Optional[_Mapping[str, float]] = ..., evaluated_version: _Optional[int] = ..., statistics: _Optional[_Mapping[str, float]] = ..., build: _Optional[str] = ..., uptime_seconds: _Optional[float] = ..., privacy: _Optional[str] = ...) -> None: ...
 
 class WorkerStatus(_message.Message):
     __slots__ = ("worker", "clients", "evaluates", "device", "last_seen_seconds")

@@ -1,0 +1,94 @@
+"""Differential privacy in the coordinator: noise where it is the coordinator's to add, and the account of what rounds cost.
+
+The account is kept in the versions: each has the epsilon of its round and of all rounds up to it, and how many honest
+participants its sum held at least. The settings are fixed for the run, so what is stored is enough after any restart.
+No epsilon is stored or shown once a sum held fewer honest participants than the noise was made for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ssd.folding import Fold
+from ssd.secagg.dp import NoisePlace, NoisePlan, PrivacyRefused, PrivacySpent, add_central_noise, spent
+
+PREFIX = "privacy_"
+"""What the names of these statistics of a version begin with."""
+EPSILON, ROUND_EPSILON, DELTA, HONEST = (
+    f"{PREFIX}{name}" for name in ("epsilon", "round_epsilon", "delta", "honest")
+)
+
+
+class Privacy:
+    """Of one run.
+
+    Args:
+        plan: how much noise a sum holds.
+        entropy: n secret uniform bytes.
+
+    Raises:
+        PrivacyRefused: nothing can be accounted for here (the package is missing).
+    """
+
+    def __init__(self, plan: NoisePlan, entropy: Callable[[int], bytes]) -> None:
+        self._plan = plan
+        self._entropy = entropy
+        self._round_epsilon = spent(plan, 1, plan.fewest_honest).epsilon
+
+    @property
+    def central(self) -> bool:
+        """Whether the coordinator adds the noise."""
+        return self._plan.settings.place is NoisePlace.CENTRAL
+
+    def add_noise(self, fold: Fold) -> None:
+        """All the noise of a round, onto the exact sum of a closed attempt; nothing if the participants added it.
+
+        Drawn anew whenever a sum is opened: a commit that did not come to pass published nothing.
+        """
+
+        def add(total: NDArray[np.int64]) -> None:
+            add_central_noise(total, self._plan, self._entropy)
+
+        if self.central:
+            fold.add_noise(add)
+
+    def spent(self, rounds: int, honest: int, before: Mapping[str, float]) -> dict[str, float]:
+        """What a version's statistics say: of its round, and of all up to it.
+
+        Args:
+            rounds: how many were committed, this one included.
+            honest: participants of this sum that are not assumed corrupt.
+            before: the statistics of the version before.
+        """
+        if rounds > 1:
+            honest = min(honest, int(before.get(HONEST, 0)))
+        told = {HONEST: float(honest)}
+        try:
+            total = spent(self._plan, rounds, honest)
+        except PrivacyRefused:
+            return told
+        return told | {EPSILON: total.epsilon, ROUND_EPSILON: self._round_epsilon, DELTA: total.delta}
+
+    def describe(self, rounds: int, planned: int, statistics: Mapping[str, float]) -> str:
+        """One paragraph for people.
+
+        Args:
+            rounds: how many were committed.
+            planned: how many the run is to have.
+            statistics: of the newest version.
+        """
+        try:
+            honest = self._plan.fewest_honest if rounds == 0 else int(statistics.get(HONEST, 0))
+            now, end = spent(self._plan, rounds, honest), spent(self._plan, planned, honest)
+        except PrivacyRefused as error:
+            return f"none: {error}"
+        return f"{_figure(now)} after {rounds} rounds, {_figure(end)} after all {planned}; if " + "; ".join(
+            now.assumptions
+        )
+
+
+def _figure(cost: PrivacySpent) -> str:
+    return f"epsilon {cost.epsilon:.4g} at delta {cost.delta:g}"
