@@ -145,9 +145,8 @@ class ProcessTrainer:
             self._post(events.TrainingStopped())
             return
         self._stopping = True
-        with suppress(ConnectionError):
-            await self._send({"do": "stop", "job": self._job.number})
         self._stopper = asyncio.create_task(self._kill_later(self._job.number))
+        await self._send({"do": "stop", "job": self._job.number})
 
     async def close(self) -> None:
         """Kill the child."""
@@ -178,15 +177,13 @@ class ProcessTrainer:
                     job, "training_process_died", f"it could not be started: {error}", whole_task=False
                 )
                 return
-        # A dead child's socket refuses: the reader then sees its end, and reports the job as failed.
-        with suppress(OSError):
-            await self._send({**order, "job": self._job.number})
+        await self._send({**order, "job": self._jobs})
 
     async def _spawn(self) -> None:
         ours, theirs = socket.socketpair()
         path = os.pathsep.join(filter(None, (_ROOT, os.environ.get("PYTHONPATH", ""))))
         with theirs:
-            self._child = await asyncio.create_subprocess_exec(
+            self._child = child = await asyncio.create_subprocess_exec(
                 sys.executable,
                 "-m",
                 "worker.training_process",
@@ -197,7 +194,7 @@ class ProcessTrainer:
                 env={**os.environ, "PYTHONPATH": path},
             )
         reader, self._writer = await asyncio.open_connection(sock=ours, limit=_MAX_LINE_BYTES)
-        self._reader = asyncio.create_task(self._read(reader, self._child))
+        self._reader = asyncio.create_task(self._read(reader, child))
         settings = self._settings
         await self._send(
             {
@@ -210,12 +207,14 @@ class ProcessTrainer:
                 "log_format": settings.log_format,
             }
         )
-        _log.info("training_process_started", extra=fields(pid=self._child.pid))
+        _log.info("training_process_started", extra=fields(pid=child.pid))
 
     async def _send(self, order: Mapping[str, Json]) -> None:
-        assert self._writer is not None  # spawned before anything is sent
-        self._writer.write(json.dumps(order).encode() + b"\n")
-        await self._writer.drain()
+        """To the child. One that died at any moment is not told: `_read` sees its end, and reports the job as failed."""
+        if self._writer is not None:
+            self._writer.write(json.dumps(order).encode() + b"\n")
+            with suppress(ConnectionError):
+                await self._writer.drain()
 
     async def _read(self, reader: asyncio.StreamReader, child: asyncio.subprocess.Process) -> None:
         with suppress(ConnectionError):

@@ -36,8 +36,10 @@ SCRAPED_LATER = (
     "ssd_coordinator_evaluation",
     "gpu_memory",
     "certificate_reloads",
+    "secure_aggregation",
+    "privacy_epsilon",
 )
-"""Families whose samples need a method with representations, a device or an operator."""
+"""Families whose samples need a method with representations, a device, an operator, or a switch that is off here."""
 
 
 @pytest.fixture

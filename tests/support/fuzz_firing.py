@@ -14,6 +14,9 @@ from google.protobuf.message import Message
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 
+from coordinator.config import LimitsSection
+from coordinator.rpc.enrolment import MAX_MESSAGE_BYTES
+from coordinator.rpc.limits import HARD_LIMIT_FACTOR
 from coordinator.store.trust import SqliteTrust
 from coordinator.trust import Holder, TokenRecord
 from federation import free_port
@@ -37,6 +40,13 @@ ROLES = {"operator": Role.OPERATOR, "observer": Role.OBSERVER}
 Code = grpc.StatusCode
 TURNED_AWAY = (Code.UNAVAILABLE, Code.RESOURCE_EXHAUSTED)
 """By gRPC itself, before any handler: so many calls at once on the enrolment port, so old a connection."""
+
+
+def largest(each: Input) -> int:
+    """Bytes of the largest message gRPC itself lets through where this call goes."""
+    if each.caller == "stranger":
+        return 2 * MAX_MESSAGE_BYTES
+    return HARD_LIMIT_FACTOR * LimitsSection().max_message_bytes
 
 
 def everybody(*_: object) -> Anyone:
@@ -147,7 +157,9 @@ class FuzzSite(Site):
             return None
         # UNKNOWN is what an exception in a handler becomes, and a hang ends with the deadline.
         assert code not in (Code.UNKNOWN, Code.INTERNAL), what
-        if METHODS[each.call].ours:
+        if not reason and any(len(message) > largest(each) for message in each.messages):
+            assert code is Code.RESOURCE_EXHAUSTED, what
+        elif METHODS[each.call].ours:
             assert (code is Code.OK) != bool(reason), what
             assert reason not in ("role", "no_identity", "tls_version", "too_often"), what
         else:

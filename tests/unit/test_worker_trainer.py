@@ -230,6 +230,31 @@ def test_a_process_that_dies_idle_is_replaced_without_a_word_to_the_coordinator(
     run(tmp_path, scenario)
 
 
+def test_a_process_that_dies_while_it_starts_is_reported_with_its_signal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    really_send = ProcessTrainer._send
+
+    async def dead_first(self: ProcessTrainer, order: Any) -> None:
+        if order["do"] == "configure":
+            assert self._child is not None
+            self._child.kill()
+            await self._child.wait()
+        await really_send(self, order)
+
+    async def scenario(bench: Bench) -> None:
+        monkeypatch.setattr(ProcessTrainer, "_send", dead_first)
+        failed = await bench.train()
+        assert isinstance(failed, events.ClientFailed)
+        assert failed.reason == "training_process_died"
+        assert "SIGKILL" in failed.detail
+        monkeypatch.undo()
+        assert isinstance(await bench.train(), events.ClientTrained)
+        assert bench.events.empty()
+
+    run(tmp_path, scenario)
+
+
 def test_a_damaged_state_is_reported(tmp_path: Path) -> None:
     async def scenario(bench: Bench) -> None:
         event = await bench.train("a")
