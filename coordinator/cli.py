@@ -11,7 +11,7 @@ import contextlib
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -21,6 +21,7 @@ from coordinator import console
 from coordinator.audit_cli import audit
 from coordinator.authority_cli import ca
 from coordinator.config import CoordinatorConfig, load
+from coordinator.config_cli import config_group
 from coordinator.errors import (
     BlobCorrupt,
     BlobMissing,
@@ -131,6 +132,7 @@ def _load(
     state_dir: str | None,
     rounds: int | None,
     assignments: tuple[str, ...],
+    environ: Mapping[str, str] | None = None,
 ) -> CoordinatorConfig:
     overrides: dict[str, Json] = {}
     for assignment in assignments:
@@ -147,7 +149,7 @@ def _load(
         "run.rounds": rounds,
     }
     overrides |= {key: value for key, value in flags.items() if value is not None}
-    return load(config_path, overrides)
+    return load(config_path, overrides, environ)
 
 
 @cli.command(epilog=_CODES)
@@ -162,17 +164,7 @@ def run(**options: Any) -> int:
     return run_app(config)
 
 
-@cli.group()
-def config() -> None:
-    """Look at the configuration."""
-
-
-@config.command("show")
-@_settings
-@click.option("--format", "form", type=click.Choice(["human", "json"]), default="human", show_default=True)
-def config_show(form: str, **options: Any) -> None:
-    """Print every setting as `run` would have it: file, SSD_* environment and flags laid over the defaults."""
-    _show(_load(**options).resolved(), form, console.toml)
+cli.add_command(config_group(_load, _settings))
 
 
 def _verb(command: Command) -> Command:

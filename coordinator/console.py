@@ -109,43 +109,12 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     return "\n".join([click.style(lines[0], bold=True), *lines[1:]])
 
 
-def toml(tree: Mapping[str, Json], prefix: str = "") -> str:
-    """A configuration tree as TOML; a setting without a value becomes a comment."""
-    plain = {key: value for key, value in tree.items() if not isinstance(value, Mapping)}
-    lines = [f"[{prefix}]"] if prefix and plain else []
-    for key, value in plain.items():
-        lines.append(f"# {_key(key)} is not set" if value is None else f"{_key(key)} = {_toml_value(value)}")
-    blocks = ["\n".join(lines)] if lines else []
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            blocks.append(toml(value, f"{prefix}.{_key(key)}" if prefix else _key(key)))
-    return "\n\n".join(filter(None, blocks))
-
-
 def size(nbytes: int) -> str:
     """A number of bytes with a unit."""
     amount, unit = float(nbytes), 0
     while amount >= 1024 and unit < len(_UNITS) - 1:
         amount, unit = amount / 1024, unit + 1
     return f"{amount:.0f} {_UNITS[unit]}" if unit == 0 else f"{amount:.1f} {_UNITS[unit]}"
-
-
-def _toml_value(value: Json) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, str):
-        escaped = value.replace("\\", "\\\\").replace('"', '\\"')
-        return '"' + "".join(c if c.isprintable() else f"\\U{ord(c):08x}" for c in escaped) + '"'
-    if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{_key(key)} = {_toml_value(item)}" for key, item in value.items()) + "}"
-    if isinstance(value, list | tuple):
-        return "[" + ", ".join(map(_toml_value, value)) + "]"
-    return repr(value)
-
-
-def _key(key: str) -> str:
-    bare = key.isascii() and key.replace("_", "").replace("-", "").isalnum()
-    return key if bare else _toml_value(key)
 
 
 def _scalars(values: Mapping[str, Json]) -> str:

@@ -237,17 +237,15 @@ def plan_of(declaration: Declaration, config: CoordinatorConfig) -> FoldPlan:
     return plan
 
 
-async def create_run(
-    config: CoordinatorConfig, store: Store, blobs: Blobs, host: MethodHost, clock: Clock
-) -> RunRecord:
-    """Make version 0 and journal the run.
+async def checked_declaration(config: CoordinatorConfig, host: MethodHost) -> Declaration:
+    """What the method declares under this configuration, if a run can be made of the two. Nothing is written.
 
     Raises:
-        ConfigInvalid, MethodRefused, StorageFailed: nothing was journaled.
+        ConfigInvalid, MethodRefused: it cannot, and what to change.
     """
-    method, method_config = config.method.name, dict(config.method.config)
+    method = config.method.name
     try:
-        declaration = Declaration.from_json(await host.declare(method, method_config))
+        declaration = Declaration.from_json(await host.declare(method, dict(config.method.config)))
     except DeclarationError as error:
         raise MethodRefused(f"method {method} declares itself badly: {error}") from error
     if declaration.scaling is not None and not (config.run.clients or config.run.expected_clients):
@@ -262,6 +260,19 @@ async def create_run(
     if found:
         raise ConfigInvalid("this run cannot be created: " + "; ".join(found))
     privacy_of(config, plan_of(declaration, config), os.urandom)
+    return declaration
+
+
+async def create_run(
+    config: CoordinatorConfig, store: Store, blobs: Blobs, host: MethodHost, clock: Clock
+) -> RunRecord:
+    """Make version 0 and journal the run.
+
+    Raises:
+        ConfigInvalid, MethodRefused, StorageFailed: nothing was journaled.
+    """
+    method, method_config = config.method.name, dict(config.method.config)
+    declaration = await checked_declaration(config, host)
     scratch = Path(tempfile.mkdtemp(prefix=SCRATCH_PREFIX, dir=config.coordinator.state_dir))
     try:
         initial = await host.initial(method, method_config, config.run.seed, config.run.warm_start, scratch)

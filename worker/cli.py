@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 import click
 
 from worker.config import WorkerConfig, load
+from worker.config_cli import config_group
 from worker.errors import EXIT_FAILED, OperatorFault, WorkerError
 from worker.identity_cli import identity_group
 
@@ -79,6 +80,7 @@ def _load(
     accept_rollback: bool | None,
     log_level: str | None,
     assignments: tuple[str, ...],
+    environ: Mapping[str, str] | None = None,
 ) -> WorkerConfig:
     flags: dict[str, Json] = {}
     for assignment in assignments:
@@ -98,7 +100,7 @@ def _load(
         "worker.accept_rollback": accept_rollback,
         "log.level": log_level,
     }
-    return load(path, flags | {key: value for key, value in named.items() if value is not None})
+    return load(path, flags | {key: value for key, value in named.items() if value is not None}, environ)
 
 
 def _client_ids(text: str) -> list[str]:
@@ -203,16 +205,7 @@ def enroll(
 cli.add_command(identity_group(_load, _settings), "identity")
 
 
-@cli.group()
-def config() -> None:
-    """Look at the configuration."""
-
-
-@config.command("show")
-@_settings
-def config_show(**options: Any) -> None:
-    """Print every setting as `run` would have it, as JSON."""
-    click.echo(json.dumps(_load(**options).resolved(), indent=2))
+cli.add_command(config_group(_load, _settings))
 
 
 @cli.group()
