@@ -248,6 +248,20 @@ class Attendance:
 
         await self._inbox.call(count)
 
+    async def progressed(
+        self, session: Session, round_number: int, attempt: int, client: str, step: int, steps: int
+    ) -> None:
+        """A worker says how far a client's training is. Returns when it was looked at, as with messages of the kind."""
+        secure = self._secure
+        if secure is None or not secure.awaits_training:
+            return
+
+        async def look() -> None:
+            if session.open:
+                await secure.progressed(session, round_number, attempt, client, step, steps)
+
+        await self._inbox.call(look)
+
     async def secure_message(self, session: Session, round_id: bytes, content: bytes) -> None:
         """A worker's message of secure aggregation. Returns when it was looked at: a worker has no more than one waiting.
 

@@ -267,6 +267,9 @@ class SecureAggregationSection(_Section):
     """Fraction of the participants that may collude with whoever is to learn nothing."""
     tolerated_dropout: Annotated[float, Field(ge=0, lt=0.5)] = 0.2
     """Fraction of the participants that may go away in the middle of a round without costing it."""
+    keys: Literal["early", "late"] = "early"
+    """`early`: keys are exchanged while the clients train. `late`: when they are all but trained; whoever goes away in
+    training has then shared nothing, but the exchange is waited for. May change."""
     phase_seconds: Positive = 60.0
     """Elastic: how long a phase of the key exchange waits for those that are late. May change."""
     registry: ConfigPath | None = None
@@ -369,7 +372,7 @@ MUTABLE = frozenset(
         "limits.fetches_per_worker", "limits.staging_bytes_per_worker", "limits.messages_per_second",
         "limits.handshake_seconds", "limits.idle_seconds", "limits.stall_seconds",
         "run.when_done", "run.warm_start",
-        "secure_aggregation.phase_seconds", "secure_aggregation.registry", "secure_aggregation.registry_signer",
+        "secure_aggregation.keys", "secure_aggregation.phase_seconds", "secure_aggregation.registry", "secure_aggregation.registry_signer",
         "secure_aggregation.threads", "secure_aggregation.transcript",
         "round.deadline_seconds", "round.wait_for_clients_seconds", "round.retry_seconds",
     }

@@ -18,6 +18,7 @@ from coordinator.config import CoordinatorConfig
 from coordinator.core.cohort import deadline_after
 from coordinator.core.policy import Mode, RoundPolicy
 from coordinator.core.state import Attempt, Phase, RunState
+from coordinator.core.taking_part import Keys
 from coordinator.driver import Settings
 from coordinator.errors import ConfigInvalid, MethodRefused
 from coordinator.obstacles import obstacles
@@ -123,6 +124,7 @@ def secure_settings(config: CoordinatorConfig) -> SecureSettings | None:
         phase_seconds=section.phase_seconds,
         threads=section.threads,
         elastic=config.run.mode == "elastic",
+        keys=Keys(section.keys),
         privacy=privacy_settings(config),
     )
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from coordinator.core import effects, events
 from coordinator.core.secagg_outcomes import Fixed, GivenUp, Lost, Outcome, Persist, Ready, Stuck
 from coordinator.core.secagg_server import SecureAttempt
 from coordinator.core.state import RunState
+from coordinator.core.taking_part import Keys, Standing
 from coordinator.durability import Durability
 from coordinator.errors import BlobCorrupt, BlobMissing, ClientFault, Reason
 from coordinator.logs import event as log_event
@@ -74,8 +75,6 @@ class _Present:
     """Empty until the sum was opened."""
     honest: int = 0
     """Participants in the opened sum that are not assumed corrupt."""
-    hosts: Mapping[str, str] | None = None
-    """As last looked at."""
     phase: str = ""
     since: float = 0.0
 
@@ -194,12 +193,32 @@ class SecureRounds:
         if present is None or state.attempt is None or state.attempt.number != present.number:
             return
         now = self._clock.monotonic()
-        outcomes: list[Outcome] = []
-        if present.hosts is not state.hosts:
-            present.hosts = state.hosts
-            outcomes += present.machine.hosted(state.hosts, now)
-        outcomes += present.machine.advance(now)
+        standing = Standing(
+            hosts=state.hosts,
+            failed=state.attempt.failures.keys(),
+            goal=state.attempt.goal,
+            opened_at=state.attempt.opened_at,
+            deadline_at=state.attempt.deadline_at,
+        )
+        outcomes = [*present.machine.look(standing, now), *present.machine.advance(now)]
         await self._follow(present, outcomes)
+
+    @property
+    def awaits_training(self) -> bool:
+        """Whether word of trained clients matters now."""
+        present = self._present
+        return self._settings.keys is Keys.LATE and present is not None and present.machine.aggregator is None
+
+    async def progressed(
+        self, session: Session, round_number: int, attempt: int, client: str, step: int, steps: int
+    ) -> None:
+        """A worker says how far the training of a client is."""
+        present = self._present
+        if present is None or (present.round, present.number) != (round_number, attempt):
+            return
+        now = self._clock.monotonic()
+        outcomes = present.machine.progressed(session.worker, client, step, steps, now)
+        await self._follow(present, [*outcomes, *present.machine.advance(now)])
 
     async def heard(self, session: Session, round_id: bytes, content: bytes) -> None:
         """A message of a worker.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from coordinator.core.secagg_server import Rules
+from coordinator.core.taking_part import Keys
 from coordinator.messages import MaskingTerms
 from ssd.secagg.dp import PrivacySettings
 from ssd.secagg.graph import Level
@@ -27,6 +28,7 @@ class SecureSettings:
     phase_seconds: float
     threads: int
     elastic: bool
+    keys: Keys = Keys.EARLY
     privacy: PrivacySettings | None = None
     """Distributed differential privacy; None: there is none."""
 
@@ -55,7 +57,10 @@ class SecureSettings:
     def rules(self) -> Rules:
         """How attempts are conducted."""
         return Rules(
-            elastic=self.elastic, min_participants=self.min_participants, phase_seconds=self.phase_seconds
+            elastic=self.elastic,
+            min_participants=self.min_participants,
+            phase_seconds=self.phase_seconds,
+            keys=self.keys,
         )
 
     @property

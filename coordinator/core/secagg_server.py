@@ -6,7 +6,8 @@
 What a message may say is the business of `ssd.secagg.aggregator`; this module knows workers, clients and time.
 Rules it keeps:
 
-- The participants are fixed when the offer goes out: the workers that host the cohort's clients.
+- The participants are fixed when the offer goes out (`coordinator.core.taking_part`): workers that host clients of the
+  cohort.
 - A worker that went away and came back gets what it has not answered once more, byte for byte; one whose keys are
   gone says so and is a dropout of this attempt.
 - Reproducible mode waits for everybody and gives the attempt up as soon as somebody cannot upload any more. Elastic
@@ -21,6 +22,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from coordinator.core.secagg_outcomes import HOPELESS, Fixed, GivenUp, Lost, Outcome, Persist, Ready, Stuck
+from coordinator.core.taking_part import Gathering, Keys, Standing
 from ssd.secagg.aggregator import Aggregator
 from ssd.secagg.aggregator import Phase as AggregatorPhase
 from ssd.secagg.errors import Aborted, AbortReason, Rejected
@@ -45,7 +47,8 @@ class Rules:
     elastic: bool
     min_participants: int
     phase_seconds: float
-    """Elastic: how long the key exchange and the signatures wait for the late."""
+    """Elastic: how long the key exchange and the signatures wait for those that are late."""
+    keys: Keys = Keys.EARLY
 
 
 MakeOffer = Callable[[int], Offer]
@@ -73,7 +76,13 @@ class SecureAttempt:
         now: float,
     ) -> None:
         self._rules = rules
-        self._cohort = tuple(cohort)
+        self._gathering = Gathering(
+            cohort=frozenset(cohort), keys=rules.keys, elastic=rules.elastic, fewest=rules.min_participants
+        )
+        self._standing = Standing(hosts={})
+        self._looked_at = now
+        self._patience = rules.phase_seconds
+        """How long a phase of the key exchange waits."""
         self._make_offer = make_offer
         self._make_aggregator = make_aggregator
         self._since = now
@@ -112,25 +121,37 @@ class SecureAttempt:
 
     # ----------------------------------------------------------------------------------------------- inputs
 
-    def hosted(self, hosts: Mapping[str, str], now: float) -> list[Outcome]:
-        """Who hosts which client has changed (or is said for the first time)."""
+    def look(self, standing: Standing, now: float) -> list[Outcome]:
+        """Who hosts which client, or what is awaited of them, may have changed (or is said for the first time)."""
+        before, self._standing, self._looked_at = self._standing, standing, now
         if self.over:
             return []
+        moved = standing.hosts is not before.hosts
         if self.aggregator is not None:
-            return self._moved(hosts)
-        if not self._rules.elastic and any(client not in hosts for client in self._cohort):
+            return self._moved(standing.hosts) if moved else []
+        if self._rules.keys is Keys.EARLY and not moved:
             return []
-        found: dict[str, list[str]] = {}
-        for client in self._cohort:
-            if client in hosts:
-                found.setdefault(hosts[client], []).append(client)
+        found = self._gathering.participants(standing, now)
+        return [] if found is None else self._begin(found, now)
+
+    def progressed(self, worker: str, client: str, step: int, steps: int, now: float) -> list[Outcome]:
+        """A worker says how far the training of one of its clients is."""
+        if self.over or self.aggregator is not None or self._standing.hosts.get(client) != worker:
+            return []
+        self._gathering.trained(client, worker, step, steps)
+        return self.look(self._standing, now)
+
+    def _begin(self, found: Mapping[str, tuple[str, ...]], now: float) -> list[Outcome]:
         if len(found) < self._rules.min_participants:
             detail = (
                 f"the cohort's clients are at {len(found)} worker{'s' * (len(found) != 1)}, a sum takes at least"
                 f" {self._rules.min_participants}: one participant alone would be laid open"
             )
             return self._give_up(AbortReason.TOO_FEW_ADVERTS, detail, hopeless=not self._rules.elastic)
-        self.participants = {worker: tuple(clients) for worker, clients in sorted(found.items())}
+        self.participants = dict(found)
+        if self._rules.keys is Keys.LATE and self._standing.deadline_at is not None:
+            # Two phases, then uploads: one that is silent must not use up the time of the others.
+            self._patience = min(self._patience, max(0.0, self._standing.deadline_at - now) / 4)
         offer = self._make_offer(len(found))
         try:
             self.aggregator = self._make_aggregator(offer, tuple(self.participants))
@@ -196,7 +217,7 @@ class SecureAttempt:
         return out
 
     def _step(self, aggregator: Aggregator, now: float) -> list[Outcome]:
-        late = self._rules.elastic and now >= self._since + self._rules.phase_seconds
+        late = self._rules.elastic and now >= self._since + self._waits(aggregator.phase)
         due = aggregator.complete() or late
         match aggregator.phase:
             case AggregatorPhase.OFFERED if due:
@@ -299,10 +320,16 @@ class SecureAttempt:
     @property
     def wakeup(self) -> float | None:
         """When `advance` could do something by time alone."""
-        if self.over or not self._rules.elastic or self.aggregator is None:
+        if self.over or not self._rules.elastic:
             return None
+        if self.aggregator is None:
+            return self._standing.keys_by if self._looked_at < (self._standing.keys_by or 0.0) else None
         timed = (AggregatorPhase.OFFERED, AggregatorPhase.ROSTERED, AggregatorPhase.SIGNING)
-        return self._since + self._rules.phase_seconds if self.aggregator.phase in timed else None
+        phase = self.aggregator.phase
+        return self._since + self._waits(phase) if phase in timed else None
+
+    def _waits(self, phase: AggregatorPhase) -> float:
+        return self._rules.phase_seconds if phase is AggregatorPhase.SIGNING else self._patience
 
     # ------------------------------------------------------------------------------------------------ parts
 

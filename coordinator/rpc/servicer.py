@@ -180,10 +180,15 @@ class FederationServicer:
                 if secure.HasField("blob"):
                     raise ClientFault(Reason.MALFORMED_MESSAGE, "blobs go down only")
                 await self._driver.attendance.secure_message(session, secure.round_id, secure.message)
+            case "progress":
+                said = message.progress
+                await self._driver.attendance.progressed(
+                    session, said.round, said.attempt, said.client, said.step, said.steps
+                )
             case None:
                 raise ClientFault(Reason.MALFORMED_MESSAGE, "an empty message")
             case _:
-                pass  # heartbeats, progress and versions held only show that the worker lives
+                pass  # heartbeats and versions held only show that the worker lives
 
     # ------------------------------------------------------------------------------------------------ fetch
 

@@ -89,6 +89,25 @@ def test_three_workers_and_kills_change_no_bit(tmp_path: Path, plain: list[str])
         assert any("no keys of that round id" in reason for reason in reasons)
 
 
+def test_a_worker_killed_in_training_costs_no_attempt_when_keys_are_late(
+    tmp_path: Path, plain: list[str]
+) -> None:
+    changes = {
+        "secure_aggregation.keys": "late",
+        "method.config": {"parameters": 5000, "train_seconds": 0.5},
+    }
+    with Federation(tmp_path, **masked(**changes)) as federation:
+        start(federation, 3)
+        killed = federation.workers["worker-1"]
+        federation.until(lambda: killed.events("task_received"), "its clients train")
+        killed.kill()
+        start_worker(federation, 1, 3)
+        assert federation.finish() == 0
+        assert federation.digests() == plain
+        assert federation.coordinator is not None
+        assert not federation.coordinator.events("round_abandoned")
+
+
 def phases(federation: Federation, name: str) -> list[dict[str, Any]]:
     """When a phase of the key exchange began."""
     assert federation.coordinator is not None

@@ -108,6 +108,13 @@ class Place:
     def begin(self, *workers: MaskedWorker) -> None:
         self.tasks += [asyncio.ensure_future(worker.live()) for worker in workers]
 
+    async def stop_worker(self, worker: MaskedWorker) -> None:
+        """End one worker's process: its stream is gone, and its keys are."""
+        assert worker.session is not None
+        self.now().attendance.detach(worker.session)
+        worker.session.close()
+        worker._forget()
+
     async def crashed(self) -> None:
         """Wait until the coordinator died of what was planted in it; its workers notice."""
         assert self.loop is not None

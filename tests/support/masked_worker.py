@@ -112,6 +112,8 @@ class MaskedWorker:
         self.dies_before = dies_before
         self.mute = ""
         """Name of a message class that it does not answer."""
+        self.trains_slowly: set[str] = set()
+        """Clients that are not trained at once."""
         self.session: Session | None = None
         self.heard: list[object] = []
         self.heard_raw: list[bytes] = []
@@ -150,6 +152,9 @@ class MaskedWorker:
         match message:
             case Train():
                 self.train = message
+                for client, _ in message.clients:
+                    if client not in self.trains_slowly:
+                        await self.trained(client)
             case Committed():
                 self.clients.update(dict.fromkeys(message.included, message.round))
             case Cancel():
@@ -218,6 +223,14 @@ class MaskedWorker:
         assert secure is not None
         assert self.train is not None
         return secure.plan(self.driver.quality.plan(self.train.round))
+
+    async def trained(self, client: str, step: int = 1, steps: int = 1) -> None:
+        """Say how far a client's training is."""
+        assert self.session is not None
+        assert self.train is not None
+        await self.driver.attendance.progressed(
+            self.session, self.train.round, self.train.attempt, client, step, steps
+        )
 
     async def say(self, round_id: bytes, content: bytes) -> None:
         """A message up."""

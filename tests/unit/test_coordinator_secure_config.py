@@ -31,6 +31,7 @@ def made(**changes: Any) -> CoordinatorConfig:
         ({"secure_aggregation__clip": 0.0}, "clip"),
         ({"secure_aggregation__level": "active"}, r"proven identities(.|\n)*signed registry"),
         ({"secure_aggregation__level": "paranoid"}, "level"),
+        ({"secure_aggregation__keys": "never"}, "keys"),
     ],
 )
 def test_what_cannot_be_is_refused(changes: dict[str, Any], said: str) -> None:
@@ -74,3 +75,5 @@ def test_a_run_keeps_what_its_sums_mean(key: str, value: object) -> None:
     with pytest.raises(RunConfigChanged, match=f"secure_aggregation.{key}"):
         refuse_changes(stored, made(**{f"secure_aggregation__{key}": value}))
     refuse_changes(stored, made(secure_aggregation__phase_seconds=1.0, secure_aggregation__threads=1))
+    refuse_changes(stored, made(secure_aggregation__keys="late"))
+    assert secure_settings(made(secure_aggregation__keys="late")).rules.keys == "late"

@@ -15,6 +15,7 @@ from worker.core import effects, events, messages
 from worker.core.commits import drop
 from worker.core.effects import Effect
 from worker.core.messages import Finished, UpdateKey
+from worker.core.secagg_client import OFF
 from worker.core.state import Job, Link, Session, Stage, Work
 from worker.core.task import fail, fail_all, failure, untrained
 from worker.core.uploading import upload_next
@@ -95,7 +96,15 @@ def train(session: Session, event: messages.Train, out: list[Effect]) -> Session
         )
     fields = {"round": event.round, "attempt": event.attempt, "clients": len(event.clients)}
     out.append(effects.Note(event="task_received", fields=fields))
+    if session.level != OFF:
+        _say_what_is_finished(session, event, out)
     return _stop_unwanted(session, out)
+
+
+def _say_what_is_finished(session: Session, task: messages.Train, out: list[Effect]) -> None:
+    """A coordinator may begin the exchange of keys only when all is trained: what was said before may be lost."""
+    held = [session.held.get(task.key(each.client)) for each in task.clients]
+    out.extend(effects.Send(message=_finished_progress(task, done)) for done in held if done is not None)
 
 
 def _adopt(before: Work, event: messages.Train, out: list[Effect]) -> Work:
