@@ -43,7 +43,7 @@ from ssd.secagg.messages import (
 )
 from ssd.secagg.numbers import MaskedPlan
 from ssd.secagg.participant import Participant
-from ssd.secagg.policy import ParticipantPolicy
+from ssd.secagg.policy import ParticipantPolicy, RunTerms
 from ssd.trust.signing import SigningRefused
 from worker.core import effects, events
 from worker.core.messages import Blob, Envelope, Finished, Train, Welcome
@@ -269,6 +269,7 @@ class SecureRounds:
             signer=signer,
             entropy=self._settings.entropy,
             memory=self._store.secure,
+            told=_told(current),
         )
         return _take_offer(current, offer)
 
@@ -397,17 +398,24 @@ def _take(current: _Round, message: Message) -> Message | None:
 
 
 def _take_offer(current: _Round, offer: Offer) -> Advert:
-    """On the thread: what the participant says to an offer that agrees with what this host was told before."""
+    """On the thread: what the participant says to an offer for the model and the settings of this host."""
     participant, plan, train = current.participant, current.plan, current.train
     assert participant is not None  # made before
-    told = (offer.level, offer.ring_bits, offer.max_total_weight)
-    if told != (current.level, plan.settings.ring_bits, plan.max_total_weight):
-        participant.close()
-        raise Refused(AbortReason.CONFIG_DIFFERS, "the offer contradicts the session's welcome")
     return participant.offer(
         offer,
         model_digest=bytes.fromhex(train.base.model_digest),
         config_digest=config_digest(plan.digest, train.task_digest),
+    )
+
+
+def _told(current: _Round) -> RunTerms:
+    """What the welcome says of every offer."""
+    plan = current.plan
+    return RunTerms(
+        level=current.level,
+        ring_bits=plan.settings.ring_bits,
+        max_total_weight=plan.max_total_weight,
+        max_participants=plan.settings.max_cohort,
     )
 
 

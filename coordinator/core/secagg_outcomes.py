@@ -20,6 +20,7 @@ HOPELESS = frozenset(
         AbortReason.NOT_REGISTERED,
         AbortReason.BASE_OPENED,
         AbortReason.CONFIG_DIFFERS,
+        AbortReason.TERMS_CHANGED,
         AbortReason.NO_THRESHOLD,
     }
 )

@@ -12,7 +12,7 @@ from ssd.secagg.errors import AbortReason, Refused
 from ssd.secagg.graph import PPM, Level
 from ssd.secagg.layout import Layout
 from ssd.secagg.messages import Advert, Graph, Offer, Roster, SetProof, ShareDelivery, Survivors, digest
-from ssd.secagg.policy import AggregatorPolicy, ParticipantPolicy
+from ssd.secagg.policy import AggregatorPolicy, ParticipantPolicy, RunTerms
 from ssd.secagg.signatures import advert_is_signed, survivors_are_signed
 
 
@@ -63,6 +63,30 @@ def check_terms(policy: ParticipantPolicy, offer: Offer) -> None:
         offer.graph is Graph.COMPLETE or policy.allow_ring,
         AbortReason.POLICY_GRAPH,
         "only the complete graph is agreed to",
+    )
+
+
+def check_told(told: RunTerms, offer: Offer) -> None:
+    """Whether the offer is what the participant was told when it joined the run."""
+    refuse_unless(
+        offer.level is told.level,
+        AbortReason.TERMS_CHANGED,
+        f"the run's level is {told.level}, not {offer.level}",
+    )
+    refuse_unless(
+        offer.ring_bits == told.ring_bits,
+        AbortReason.TERMS_CHANGED,
+        f"the run's ring has {told.ring_bits} bits, not {offer.ring_bits}",
+    )
+    refuse_unless(
+        offer.max_total_weight == told.max_total_weight,
+        AbortReason.TERMS_CHANGED,
+        f"the run's rounds weigh {told.max_total_weight} at most, not {offer.max_total_weight}",
+    )
+    refuse_unless(
+        offer.participants <= told.max_participants,
+        AbortReason.TERMS_CHANGED,
+        f"the run's rounds have {told.max_participants} clients at most, no {offer.participants} participants",
     )
 
 

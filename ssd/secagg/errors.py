@@ -42,6 +42,8 @@ class AbortReason(StrEnum):
     """The participant holds another model than the offer names."""
     CONFIG_DIFFERS = "config_differs"
     """The participant holds another configuration than the offer names."""
+    TERMS_CHANGED = "terms_changed"
+    """The offer contradicts what the participant was told when it joined the run."""
 
     OWN_ADVERT = "own_advert"
     """The roster does not hold the participant's own advert as it sent it."""

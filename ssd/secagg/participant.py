@@ -28,6 +28,7 @@ from ssd.secagg.checks import (
     check_roster,
     check_survivors,
     check_terms,
+    check_told,
     refuse_unless,
 )
 from ssd.secagg.errors import AbortReason, MalformedMessage, Refused
@@ -50,7 +51,7 @@ from ssd.secagg.messages import (
     Survivors,
     digest,
 )
-from ssd.secagg.policy import ParticipantPolicy
+from ssd.secagg.policy import ParticipantPolicy, RunTerms
 from ssd.secagg.round_keys import RoundKeys, Shares
 from ssd.secagg.shamir import Entropy
 from ssd.secagg.signatures import (
@@ -114,6 +115,7 @@ class Participant:
         signer: the worker's own signing key; None only in level `passive`.
         entropy: n secret uniform bytes.
         memory: what outlives this object.
+        told: what the worker was told when it joined the run; None: nothing that an offer could contradict.
 
     Raises (all methods):
         Refused: the round is over here, and closed.
@@ -128,6 +130,7 @@ class Participant:
         signer: Ed25519PrivateKey | None,
         entropy: Entropy,
         memory: RoundMemory,
+        told: RunTerms | None = None,
     ) -> None:
         self._name = name
         self._policy = policy
@@ -135,6 +138,7 @@ class Participant:
         self._signer = signer
         self._entropy = entropy
         self._memory = memory
+        self._told = told
         self.sharers_digest = b""
         """32 bytes after `delivery`: what the masked upload and the survivor set refer to. Not secret."""
         self._state = _State.NEW
@@ -173,6 +177,8 @@ class Participant:
 
         def work() -> Advert:
             check_terms(self._policy, offer)
+            if self._told is not None:
+                check_told(self._told, offer)
             refuse_unless(
                 offer.model_digest == model_digest, AbortReason.MODEL_DIFFERS, "another model is here"
             )

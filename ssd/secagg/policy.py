@@ -46,6 +46,21 @@ class ParticipantPolicy:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class RunTerms:
+    """What a participant was told when it joined the run. An offer may not say otherwise.
+
+    Clip, bits of a value and weights of single clients are in the configuration's digest.
+    """
+
+    level: Level
+    ring_bits: int
+    max_total_weight: int
+    """Of a whole round."""
+    max_participants: int
+    """As many as a round has clients: the headroom of sums is made for no more addends."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class AggregatorPolicy:
     """The coordinator's own terms, beside those of the offer.
 

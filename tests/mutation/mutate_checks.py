@@ -32,7 +32,7 @@ SOURCES = (
 CHECKS = frozenset(
     {
         "refuse_unless", "_reject_unless", "_abort_unless", "_hold", "_check_sender", "_check_survival", "_expect",
-        "_check_identity", "check_terms", "check_roster", "check_delivery", "check_survivors", "check_proof",
+        "_check_identity", "check_terms", "check_told", "check_roster", "check_delivery", "check_survivors", "check_proof",
         "_check_signatures", "_check_roster", "_check_sets", "_check_enough", "remember_round", "remember_opened",
         "_forget_own", "close", "abort",
     }

@@ -15,6 +15,7 @@ import pytest
 from fake_coordinator import Attended, FakeCoordinator, Upload
 from secure_identities import SecureIdentities
 from secure_scene import OWN, Scene, secure_federation, secure_worker
+from ssd.secagg.config_digest import config_digest
 from ssd.secagg.errors import AbortReason
 from ssd.secagg.graph import Level
 from ssd.secagg.messages import (
@@ -28,6 +29,7 @@ from ssd.secagg.messages import (
     Survivors,
     encode,
 )
+from ssd.secagg.numbers import MaskedPlan
 from ssd.secagg.policy import ParticipantPolicy
 from ssd_proto.v1 import federation_pb2 as pb
 from worker.core.state import SecureTerms
@@ -405,8 +407,9 @@ def empty_roster_message() -> Message:
     [
         ({"model_digest": bytes(32)}, "model_differs"),
         ({"config_digest": bytes(32)}, "config_differs"),
-        ({"ring_bits": 32}, "config_differs"),
-        ({"max_total_weight": 1}, "config_differs"),
+        ({"ring_bits": 32}, "terms_changed"),
+        ({"max_total_weight": 1}, "terms_changed"),
+        ({"participants": 1000}, "terms_changed"),
         ({"participants": 1}, "policy_participants"),
         ({"delta_ppm": 900_000}, "policy_dropout"),
     ],
@@ -441,7 +444,27 @@ def test_a_passive_offer_in_an_active_run_is_refused(tmp_path: Path) -> None:
             scene = Scene(coordinator, attended, coordinator.train(["a", "b"]))
             scene.begin()
             scene.say(scene.offer)
+            assert (await refusal(scene)).reason == AbortReason.TERMS_CHANGED
+
+    play(scene)
+
+
+def test_a_clip_other_than_that_of_the_welcome_is_refused(tmp_path: Path) -> None:
+    """It stands in no field of the offer: the settings' digest gives it away."""
+
+    async def scene() -> None:
+        async with secure_federation(tmp_path) as (coordinator, worker):
+            attended = await coordinator.attended()
+            scene = Scene(coordinator, attended, coordinator.train(["a", "b"]))
+            settings = replace(scene.plan.settings, clip=2 * scene.plan.settings.clip)
+            other = MaskedPlan.create(coordinator.plan, settings)
+            assert other.max_total_weight == scene.plan.max_total_weight
+            scene.begin()
+            scene.say(
+                replace(scene.offer, config_digest=config_digest(other.digest, scene.train.task_digest))
+            )
             assert (await refusal(scene)).reason == AbortReason.CONFIG_DIFFERS
+            assert not worker.store.secure.seen(scene.offer.round_id)
 
     play(scene)
 

@@ -33,7 +33,7 @@ from ssd.secagg.messages import (
     encode,
 )
 from ssd.secagg.participant import Participant
-from ssd.secagg.policy import AggregatorPolicy, ParticipantPolicy
+from ssd.secagg.policy import AggregatorPolicy, ParticipantPolicy, RunTerms
 from ssd.trust.participants import Participant as Entry
 from ssd.trust.participants import Registry, introduce
 
@@ -121,6 +121,7 @@ class Federation:
     aggregator_class: type[Aggregator] = Aggregator
     memories: dict[str, Remembered] = field(default_factory=dict)
     registry: Registry | None = None
+    told: RunTerms | None = None
 
     def __post_init__(self) -> None:
         if self.registry is None and self.offer.level is Level.ACTIVE:
@@ -139,6 +140,7 @@ class Federation:
             "signer": signing_key(name) if active else None,
             "entropy": Drawn(f"{name}/{self.offer.round_id.hex()}"),
             "memory": memory,
+            "told": self.told,
         }
         return Participant(**(arguments | changes))
 

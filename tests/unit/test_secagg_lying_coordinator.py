@@ -40,7 +40,7 @@ from ssd.secagg.messages import (
     Survivors,
     digest,
 )
-from ssd.secagg.policy import ParticipantPolicy
+from ssd.secagg.policy import ParticipantPolicy, RunTerms
 from ssd.secagg.round_keys import RoundKeys
 from ssd.secagg.signatures import sign_advert, sign_survivors
 
@@ -106,6 +106,27 @@ OFFERS = {
 @pytest.mark.parametrize(("changes", "reason"), OFFERS.values(), ids=OFFERS)
 def test_an_offer_nobody_agreed_to(changes: dict[str, Any], reason: AbortReason) -> None:
     everybody_says(attacked(Liar, offer=offer_for(10, **changes)), reason)
+
+
+TOLD = RunTerms(level=Level.ACTIVE, ring_bits=32, max_total_weight=1000, max_participants=10)
+WITHIN_THE_POLICY: dict[str, dict[str, Any]] = {
+    "a weaker level": {"level": Level.PASSIVE},
+    "a narrower ring": {"ring_bits": 24},
+    "less weight, and with it less headroom than the scale is made for": {"max_total_weight": 999},
+    "one addend more than the headroom is made for": {"participants": 11},
+}
+
+
+@pytest.mark.parametrize("changes", WITHIN_THE_POLICY.values(), ids=WITHIN_THE_POLICY)
+def test_an_offer_that_is_not_what_they_were_told_when_they_joined(changes: dict[str, Any]) -> None:
+    """Everybody's policy would allow it: what counts is the welcome."""
+    policy = replace(POLICY, level=Level.PASSIVE)
+    assert all(
+        isinstance(each, Reveal) for each in outcomes(attacked(Liar, policy=policy, told=TOLD)).values()
+    )
+    f = attacked(Liar, policy=policy, told=TOLD, offer=offer_for(10, **changes))
+    everybody_says(f, R.TERMS_CHANGED)
+    assert not any(memory.rounds for memory in f.memories.values()), "no keys were made"
 
 
 def test_a_sparse_graph_nobody_agreed_to() -> None:

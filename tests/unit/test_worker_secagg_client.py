@@ -276,6 +276,20 @@ def test_the_terms_of_differential_privacy_do_not_change_within_a_run() -> None:
         assert "within a run" in declined.detail
 
 
+def test_the_numbers_of_masked_sums_do_not_change_within_a_run() -> None:
+    told = welcome()
+    masking = told.welcome.masking
+    assert masking is not None
+    for changes in ({}, {"ring_bits": 32}, {"clip": 2.0}, {"max_client_weight": 5}):
+        machine = Machine()
+        machine.attend()
+        machine.tell(events.LinkLost(reason="silent"))
+        now = replace(told.welcome, masking=replace(masking, **changes))
+        machine.tell(events.DialDue(), replace(told, welcome=now))
+        assert machine.session.stopped is bool(changes)
+        assert bool(machine.asked(effects.Decline)) is bool(changes)
+
+
 def test_who_cannot_sign_leaves_an_active_run_with_what_to_do() -> None:
     machine = Machine(terms=SecureTerms(cannot_sign="run `ssd-worker identity init`"))
     machine.attend(level="active")

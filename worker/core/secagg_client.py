@@ -46,6 +46,16 @@ MAX_DETAIL = 200
 """Characters of a coordinator's own words that are logged."""
 
 
+def masking_objection(session: Session, welcome: messages.Welcome) -> str:
+    """The same about the numbers of masked sums."""
+    if welcome.run_id != session.run_id or session.masking in (None, welcome.masking):
+        return ""
+    return (
+        "the coordinator changed the numbers of secure aggregation (ring_bits, clip, max_client_weight) within a run."
+        " They never change: ask its operator; start this worker again if the run is to be trusted all the same"
+    )
+
+
 def privacy_objection(session: Session, welcome: messages.Welcome) -> str:
     """The same about differential privacy."""
     offered, terms = welcome.privacy, session.terms
@@ -93,7 +103,7 @@ def objection(session: Session, welcome: messages.Welcome, seen: str) -> str:
     # Who hosts nobody, as an evaluator does, has nothing to sign for.
     if offered == ACTIVE and session.clients and session.terms.cannot_sign:
         return f"the coordinator runs secure aggregation at level 'active', and {session.terms.cannot_sign}"
-    return privacy_objection(session, welcome)
+    return masking_objection(session, welcome) or privacy_objection(session, welcome)
 
 
 def may_upload(session: Session, ready: list[Finished]) -> list[Finished]:

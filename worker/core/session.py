@@ -160,6 +160,7 @@ def _welcomed(session: Session, event: events.Welcomed, out: list[Effect]) -> Se
         individual_updates=welcome.individual_updates,
         level=welcome.level,
         privacy=welcome.privacy,
+        masking=welcome.masking,
     )
     if welcome.run_id != session.run_id:
         return _enter_run(session, event, level, out)

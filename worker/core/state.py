@@ -9,7 +9,7 @@ from enum import StrEnum
 from ssd.secagg.dp import PrivacySettings
 from worker.core.backoff import Backoff
 from worker.core.events import SecureHeard
-from worker.core.messages import Evaluate, EvaluationDone, Finished, Train, UpdateKey
+from worker.core.messages import Evaluate, EvaluationDone, Finished, Masking, Train, UpdateKey
 
 
 class Link(StrEnum):
@@ -144,5 +144,7 @@ class Session:
     """Round id whose attempt ended last while it was neither refused, aborted nor opened: word of its opening may still
     come, as it is sent after the commit."""
     privacy: PrivacySettings | None = None
+    """Of the current run."""
+    masking: Masking | None = None
     """Of the current run."""
     stopped: bool = False
