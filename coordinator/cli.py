@@ -22,6 +22,7 @@ from coordinator.audit_cli import audit
 from coordinator.authority_cli import ca
 from coordinator.config import CoordinatorConfig, load
 from coordinator.config_cli import config_group
+from coordinator.doctor import doctor_command
 from coordinator.errors import (
     BlobCorrupt,
     BlobMissing,
@@ -165,6 +166,7 @@ def run(**options: Any) -> int:
 
 
 cli.add_command(config_group(_load, _settings))
+cli.add_command(doctor_command(_load, _settings))
 
 
 def _verb(command: Command) -> Command:

@@ -19,6 +19,7 @@ import click
 
 from worker.config import WorkerConfig, load
 from worker.config_cli import config_group
+from worker.doctor import doctor_command
 from worker.errors import EXIT_FAILED, OperatorFault, WorkerError
 from worker.identity_cli import identity_group
 
@@ -206,6 +207,7 @@ cli.add_command(identity_group(_load, _settings), "identity")
 
 
 cli.add_command(config_group(_load, _settings))
+cli.add_command(doctor_command(_load, _settings))
 
 
 @cli.group()

@@ -57,3 +57,19 @@ def _open(state_dir: Path) -> Iterator[sqlite3.Connection]:
             f"{path} cannot be read as a coordinator's state database ({error}): is it the right state_dir, and may this"
             " user read it?"
         ) from error
+
+
+def read_model_size(state_dir: Path) -> int:
+    """Bytes of the newest whole model; 0 if there is none.
+
+    Raises:
+        StorageFailed: as `read_run`.
+    """
+    if not (state_dir / "state.sqlite3").exists():
+        return 0
+    with _open(state_dir) as db:
+        found = db.execute(
+            "SELECT record, committed_at, retained FROM versions WHERE run_id ="
+            " (SELECT run_id FROM runs ORDER BY position DESC LIMIT 1) ORDER BY number DESC LIMIT 1"
+        ).fetchone()
+    return 0 if found is None else records.to_version(found[0], found[1], bool(found[2])).full.size

@@ -1,0 +1,1 @@
+"""What both daemons' `doctor` looks at. Checks judge facts; facts are gathered at the edges, and nothing is changed."""

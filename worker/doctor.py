@@ -1,0 +1,166 @@
+"""`ssd-worker doctor`: what would keep this worker from working, before it is started. Changes nothing."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ssd.doctor.disk import gather_disk, holder, judge_disk
+from ssd.doctor.findings import Finding, Level, as_json, as_lines, fault, healthy, ok
+from ssd.doctor.identity import gather_identity, judge_identity
+from ssd.doctor.network import judge_handshake, judge_reach, reach
+from ssd.doctor.software import gather_torch, installed, judge_torch, judge_versions
+from ssd.trust.authority import LOCAL_NAME, CertificateRefused
+from ssd.trust.diagnosis import Peer, diagnose
+from ssd.trust.identity_files import IdentityFiles, read_identity
+from ssd.trust.names import Role
+from ssd.trust.registry_pin import PIN_FILE, REGISTRY_FILE, SIGNING_KEY_FILE
+from worker.address import parse
+from worker.config import WorkerConfig
+from worker.errors import EXIT_REFUSED, ConfigInvalid
+from worker.hosting import hosted_clients
+
+PROTOCOL = 1
+_UNKNOWN_MODEL = 256 << 20
+"""What a worker that has seen no version yet is taken to need for one: a large encoder."""
+_ENROL = "run `ssd-worker enroll` with a token of the federation's operator"
+_COLOURS = {Level.OK: "green", Level.WARNING: "yellow", Level.FAULT: "red"}
+
+
+def doctor_command(load_config: Callable[..., WorkerConfig], settings: Callable[..., Any]) -> click.Command:
+    """The command, with the options and the configuration of the other ones."""
+
+    @click.command()
+    @settings
+    @click.option("--patience", type=click.FloatRange(min=0.1, max=600), default=10.0, show_default=True,
+                  help="Seconds that one check may take.")  # fmt: skip
+    @click.option(
+        "--format", "form", type=click.Choice(["human", "json"]), default="human", show_default=True
+    )
+    def doctor(patience: float, form: str, **options: Any) -> int:
+        """Check network, certificates, clock, disk, data, GPU and versions, and say what to do. Changes nothing."""
+        # gRPC's own chatter does not look like a finding; it reads this when it is imported.
+        os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+        found = list(examine(load_config(**options), patience, dt.datetime.now(dt.UTC)))
+        if form == "json":
+            click.echo(json.dumps(as_json(found), ensure_ascii=False))
+        else:
+            colour = False if os.environ.get("NO_COLOR") else None
+            for level, line in as_lines(found):
+                click.echo(click.style(line, fg=_COLOURS[level]), color=colour)
+        return 0 if healthy(found) else EXIT_REFUSED
+
+    return doctor
+
+
+def examine(config: WorkerConfig, patience: float, now: dt.datetime) -> Iterator[Finding]:
+    """Every finding, in the order in which things are needed.
+
+    Args:
+        config: the worker's.
+        patience: seconds for one check.
+        now: aware time.
+    """
+    yield from judge_versions(*installed(), PROTOCOL)
+    yield from judge_torch(gather_torch(config.worker.device, patience), config.worker.device)
+    yield from _connection(config, patience, now)
+    yield from _disk(config)
+    yield from _data(config, patience)
+    yield from _methods(config)
+    yield from _participation(config)
+
+
+def _connection(config: WorkerConfig, patience: float, now: dt.datetime) -> Iterator[Finding]:
+    address = parse(config.worker.coordinator)
+    name = config.transport.server_name or address.host or LOCAL_NAME
+    peer = Peer(host=address.host, port=address.port, path=address.path, name=name)
+    files = None if config.transport.insecure else IdentityFiles.in_folder(config.identity_dir, "worker")
+    identity, usable = None, True
+    if files is not None:
+        roles = frozenset({Role.WORKER} if config.data.clients else {Role.WORKER, Role.EVALUATOR})
+        yield from judge_identity(gather_identity(files, now), roles, now, _ENROL)
+        try:
+            identity = read_identity(files, now)
+        except CertificateRefused:
+            usable = False
+    else:
+        yield ok("tls", "off: the coordinator is on this machine")
+    reached = reach(peer, patience)
+    yield from judge_reach(reached)
+    if reached.unresolved or reached.failed or not usable:
+        return
+    from worker.rpc.asking import ask_health
+
+    answer = ask_health(config.worker.coordinator, identity, config.transport.server_name, patience)
+    found = None if answer.serving else diagnose(peer, files, patience)
+    yield from judge_handshake(found, answer.serving, f"{answer.reason}: {answer.detail}")
+
+
+def _disk(config: WorkerConfig) -> Iterator[Finding]:
+    folder = config.worker.state_dir
+    try:
+        model = max((path.stat().st_size for path in (folder / "versions").iterdir()), default=0)
+    except OSError:
+        model = 0
+    held = max(1, len(config.data.folders) or len(config.data.clients))
+    needed = (model or _UNKNOWN_MODEL) * (config.worker.max_cached_versions + 1 + held)
+    yield from judge_disk(
+        gather_disk(folder), needed, f"{config.worker.max_cached_versions + 1} versions and {held} updates"
+    )
+    process = holder(folder / "lock")
+    if process is not None:
+        yield ok("disk", f"{folder} is in use: a worker is running (process {process})")
+
+
+def _data(config: WorkerConfig, patience: float) -> Iterator[Finding]:
+    from ssd.doctor.images import gather_folder, judge_folder
+
+    data = config.data
+    try:
+        clients = hosted_clients(data)
+    except ConfigInvalid as error:
+        yield fault("data", str(error), "correct [data] in the configuration, or make the partition again")
+        return
+    if data.kind != "folder":
+        yield ok("data", f"{data.kind}: {len(clients)} clients")
+        if data.root is not None and not data.root.is_dir() and not data.download:
+            yield fault("data", f"{data.root}: no such folder", "correct [data] root, or set download = true")
+        return
+    folders = {client: data.folders[client] for client in clients}
+    if data.probe is not None:
+        folders["(probe)"] = data.probe
+    for client, path in data.test_folders.items():
+        folders[f"{client} (test)"] = path
+    for client, path in folders.items():
+        limit = {} if data.max_pixels is None else {"max_pixels": data.max_pixels}
+        yield from judge_folder(gather_folder(client, path, patience / len(folders), **limit))
+
+
+def _methods(config: WorkerConfig) -> Iterator[Finding]:
+    for name, path in config.methods.items():
+        if os.access(path, os.R_OK) and path.is_file():
+            yield ok("methods", f"{name}: {path}")
+        else:
+            yield fault("methods", f"{name}: {path} is no file that can be read", f"correct [methods] {name}")
+
+
+def _participation(config: WorkerConfig) -> Iterator[Finding]:
+    own, folder = config.secure_aggregation, config.identity_dir
+    if own.level != "active":
+        return
+    wanted: tuple[tuple[Path, str], ...] = (
+        (folder / SIGNING_KEY_FILE, "make a signing key with `ssd-worker identity init`"),
+        (folder / PIN_FILE, "name the registry's signer with `ssd-worker identity init --signer KEY`"),
+        (own.registry or folder / REGISTRY_FILE, "put the signed registry of participants there"),
+    )
+    missing = [(path, advice) for path, advice in wanted if not path.is_file()]
+    for path, advice in missing:
+        yield fault("participants", f"{path}: no such file, and secure_aggregation.level is active", advice)
+    if not missing:
+        yield ok("participants", f"signing key, pin and registry are in {folder}")
