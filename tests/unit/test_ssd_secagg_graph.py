@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from published_graphs import CELLS, INFEASIBLE, SLOW_CELLS, Cell
 from ssd.secagg import graph
 from ssd.secagg.graph import (
     PPM,
@@ -23,16 +24,6 @@ from ssd.secagg.graph import (
     search_ring,
     threshold_complete,
 )
-
-PUBLISHED = [
-    (100, 0.45, 0.45, False, 92, 46),
-    (1000, 0.33, 0.33, False, 286, 150),
-    (100, 0.05, 0.33, False, 28, 6),
-    (1000, 0.05, 0.33, True, 398, 223),
-    (100, 0.33, 0.05, False, 34, 29),
-    (1000, 0.30, 0.30, True, 872, 584),
-]
-"""n, gamma, delta, semi-malicious, k, t: expectations of Google's `graph_parameter_finder` tests."""
 
 ACTIVE_SIZES = (64, 100, 200, 300, 500, 1000)
 ACTIVE = {
@@ -77,9 +68,19 @@ def cell(n: int, gamma: float, delta: float, *, lying: bool, chosen: bool) -> st
     return f"{found.k}/{found.t}"
 
 
-@pytest.mark.parametrize(("n", "gamma", "delta", "lying", "k", "t"), PUBLISHED)
-def test_the_published_cells(n: int, gamma: float, delta: float, lying: bool, k: int, t: int) -> None:
-    assert cell(n, gamma, delta, lying=lying, chosen=False) == f"{k}/{t}"
+@pytest.mark.parametrize("cell", CELLS, ids=str)
+def test_the_published_cells(cell: Cell) -> None:
+    a, d = cell.n * cell.corrupt // 100, cell.n * cell.dropped // 100
+    assert search_ring(cell.n, a, d, lying=cell.lying, chosen_dropouts=False) == (cell.k, cell.t)
+
+
+def test_all_published_cells_are_there() -> None:
+    assert (len(CELLS), len(SLOW_CELLS)) == (69, 6)
+
+
+@pytest.mark.parametrize(("n", "corrupt", "dropped", "lying"), INFEASIBLE)
+def test_where_none_is_published_none_is_found(n: int, corrupt: int, dropped: int, lying: bool) -> None:
+    assert search_ring(n, n * corrupt // 100, n * dropped // 100, lying=lying, chosen_dropouts=False) is None
 
 
 @pytest.mark.parametrize("fractions", ACTIVE)
