@@ -38,7 +38,10 @@ from coordinator.store.sqlite import SqliteStore
 from coordinator.store.staging import BudgetedStaging
 from coordinator.store.trust import SqliteTrust
 from coordinator.transport import Transport
+from coordinator.web.access import Access
+from coordinator.web.api import Api
 from coordinator.web.http import HttpServer, create_app
+from coordinator.web.pages import add_pages
 from ssd.codec import Encoding
 from ssd.declaration import Declaration
 from ssd.secagg.dp import left_out
@@ -67,6 +70,7 @@ async def _serve(config: CoordinatorConfig) -> int:
     metrics = CoordinatorMetrics(BUILD)
     # Before anything is written: a run that nobody can be let into is not worth creating.
     transport = Transport(config.transport, config.http_identity, clock, metrics)
+    access = Access(config.coordinator.http_token_file, clock.monotonic)
     state_dir = config.coordinator.state_dir
     for prefix in (SCRATCH_PREFIX, HOOK_PREFIX):
         for leftover in state_dir.glob(f"{prefix}*"):
@@ -149,7 +153,12 @@ async def _serve(config: CoordinatorConfig) -> int:
         http_address = ""
         if config.http_listen is not None:
             http = HttpServer(
-                create_app(metrics.render, lambda: not_ready(driver)),
+                create_app(
+                    metrics.render,
+                    lambda: not_ready(driver),
+                    add_pages,
+                    Api(driver, clock, access, BUILD).add_to,
+                ),
                 transport.http,
                 lambda: metrics.connection_cut("http"),
             )
@@ -168,7 +177,7 @@ async def _serve(config: CoordinatorConfig) -> int:
         if isinstance(revocations, Revocations):
             watching = asyncio.ensure_future(revocations.watch())
             stack.callback(watching.cancel)
-        return await _drive(driver, server, transport)
+        return await _drive(driver, server, transport, access)
 
 
 async def _current_run(
@@ -191,7 +200,7 @@ async def _current_run(
     return current
 
 
-async def _drive(driver: Driver, server: RpcServer, transport: Transport) -> int:
+async def _drive(driver: Driver, server: RpcServer, transport: Transport, access: Access) -> int:
     loop = asyncio.get_running_loop()
     stops = 0
 
@@ -208,7 +217,12 @@ async def _drive(driver: Driver, server: RpcServer, transport: Transport) -> int
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal)
-    loop.add_signal_handler(signal.SIGHUP, transport.reload)
+
+    def reload() -> None:
+        transport.reload()
+        access.reload()
+
+    loop.add_signal_handler(signal.SIGHUP, reload)
     health = asyncio.ensure_future(_keep_health(driver, server))
     try:
         with contextlib.suppress(StorageFailed):

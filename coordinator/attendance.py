@@ -16,6 +16,7 @@ from coordinator.inbox import Inbox
 from coordinator.logs import event as log_event
 from coordinator.messages import Capabilities, Evaluated, RunChanged
 from coordinator.metrics import CoordinatorMetrics
+from coordinator.observations import Observations
 from coordinator.ports import Clock
 from coordinator.revocations import RevocationList
 from coordinator.secure_rounds import SecureRounds
@@ -40,6 +41,7 @@ class Attendance:
         settled: called when an evaluation was answered: the run may be over now.
         accepted_sets: round -> clients its commit included; the driver keeps it up to date.
         committed_rounds: client -> last committed round; likewise.
+        observations: told what people want to see.
     """
 
     def __init__(
@@ -58,10 +60,12 @@ class Attendance:
         clock: Clock,
         metrics: CoordinatorMetrics,
         revocations: RevocationList,
+        observations: Observations,
         secure: SecureRounds | None = None,
     ) -> None:
         self._secure = secure
         self._revocations = revocations
+        self._observations = observations
         self._terms = terms
         self._state = state
         self._apply = apply
@@ -161,6 +165,7 @@ class Attendance:
                 raise
             # The loop may have stood still meanwhile; that was not the worker's silence.
             self.heard(session)
+            self._observations.attached(claim.worker)
             return session
 
         admitting = asyncio.ensure_future(self._inbox.call(admit))
@@ -181,6 +186,12 @@ class Attendance:
         if self._sessions.remove(session):
             log_event(log, logging.INFO, "worker_detached", worker=session.worker)
             self._evaluations.lost(session.worker)
+            self._observations.detached(
+                session.worker,
+                session.clients,
+                "" if session.closing is None else session.closing.code,
+                last_seen=self._clock.wall() - (self._clock.monotonic() - session.last_seen),
+            )
 
             async def gone() -> None:
                 # A newer stream of the same worker may have been let in while this waited its turn.
@@ -232,6 +243,8 @@ class Attendance:
         if client and client not in session.clients:
             return
         self._metrics.client_failed(reason)
+        failed = (client,) if client else self._unfinished(session)
+        self._observations.failed(failed, round_number, attempt, reason, self._clock.wall())
 
         async def count() -> None:
             await self._apply(
@@ -248,10 +261,18 @@ class Attendance:
 
         await self._inbox.call(count)
 
+    def _unfinished(self, session: Session) -> tuple[str, ...]:
+        attempt = self._state().attempt
+        if attempt is None:
+            return ()
+        return tuple(sorted(session.clients & frozenset(attempt.cohort) - attempt.accepted))
+
     async def progressed(
         self, session: Session, round_number: int, attempt: int, client: str, step: int, steps: int
     ) -> None:
         """A worker says how far a client's training is. Returns when it was looked at, as with messages of the kind."""
+        if client in session.clients:
+            self._observations.progressed(round_number, attempt, client, step, steps)
         secure = self._secure
         if secure is None or not secure.awaits_training:
             return

@@ -24,6 +24,11 @@ class Catalogue:
         """Model digest by version number."""
         return {number: version.model_digest for number, version in self._versions.items()}
 
+    @property
+    def records(self) -> Mapping[int, VersionRecord]:
+        """Every version of the run by number, retained or not, oldest first."""
+        return self._versions
+
     def record(self, number: int) -> VersionRecord | None:
         """A version's record, retained or not."""
         return self._versions.get(number)

@@ -86,11 +86,14 @@ class CoordinatorSection(_Section):
     listen: AddressText = "127.0.0.1:7443"
     """Where workers and operators connect: host:port or unix:/path; port 0 takes any free one."""
     http_listen: HttpAddressText = "127.0.0.1:9464"
-    """Where /metrics, /livez and /readyz are served: host:port or unix:/path; empty: nowhere."""
+    """Where /metrics, /livez, /readyz and the status page are served: host:port or unix:/path; empty: nowhere."""
     http_certificate: ConfigPath | None = None
     """PEM certificate for HTTPS on that address; a new one is taken up on SIGHUP. Without it: plain HTTP."""
     http_key: ConfigPath | None = None
     """The key to it."""
+    http_token_file: ConfigPath | None = None
+    """Holds the operator's token for the status page (docs/status-page.md): who shows it sees names, pauses, resumes and
+    takes models. A new one is taken up on SIGHUP. Without it nobody does the latter three."""
     state_dir: ConfigPath = Path("state/coordinator")
     """Journal, registry and blobs. One directory is one federation."""
 

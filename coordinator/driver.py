@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
@@ -39,10 +39,12 @@ from coordinator.messages import (
     Envelope,
     Evaluate,
     RunChanged,
+    SecureView,
     StatusView,
     Verdict,
 )
 from coordinator.metrics import CoordinatorMetrics
+from coordinator.observations import Observations
 from coordinator.ports import (
     AttemptRecord,
     BlobReader,
@@ -141,6 +143,7 @@ class Driver:
         self.metrics = metrics
         self.staging = staging
         self.sessions = SessionTable()
+        self.observations = Observations()
         self._state = state
         self._store = store
         self._blobs = blobs
@@ -242,6 +245,7 @@ class Driver:
             clock=clock,
             metrics=metrics,
             revocations=revocations,
+            observations=self.observations,
             secure=self._secure,
         )
         self.membership = Membership(
@@ -263,6 +267,7 @@ class Driver:
             admit=self.membership.check,
             clock=clock,
             metrics=metrics,
+            observations=self.observations,
         )
         self._tally = Tally(opened=self._clock.monotonic())
         self._started = clock.monotonic()
@@ -466,6 +471,7 @@ class Driver:
         await self._durability.write(self._check_room)
         await self._durability.write(lambda: self._store.open_attempt(record))
         self._tasks.opened(effect.round, effect.cohort)
+        self.observations.opened(effect.round, effect.attempt)
         await self._reset_sum()
         if self._secure is not None:
             newest, rounds = self._catalogue.newest, self._state.policy.rounds
@@ -731,14 +737,33 @@ class Driver:
         Raises:
             ClientFault: reason not_found.
         """
-        record = self._catalogue.record(number)
-        if record is None or not self._blobs.exists(record.full.digest):
+        if not self.holds(number):
             raise ClientFault(Reason.NOT_FOUND, f"version {number} is not kept; see retention.full_versions")
         return number
+
+    def holds(self, number: int) -> bool:
+        """Whether the whole model of a version is still here."""
+        record = self._catalogue.record(number)
+        return record is not None and self._blobs.exists(record.full.digest)
 
     def store_view(self) -> Store:
         """The journal, for reading."""
         return self._store
+
+    @property
+    def committed_rounds(self) -> Mapping[str, int]:
+        """Client -> the last committed round that included it."""
+        return self._committed_rounds
+
+    @property
+    def evaluations(self) -> Mapping[int, Mapping[str, float]]:
+        """Version -> what was measured of it."""
+        return self._evaluations.by_version
+
+    @property
+    def secure_view(self) -> SecureView | None:
+        """Where secure aggregation stands; None: the run has none."""
+        return None if self._secure is None else self._secure.view()
 
     @property
     def catalogue(self) -> Catalogue:

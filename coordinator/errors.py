@@ -119,6 +119,12 @@ class IdentityUnusable(OperatorFault):
     code = "identity_unusable"
 
 
+class TokenUnusable(OperatorFault):
+    """The file with the status page's token is missing, too short, or readable by others."""
+
+    code = "token_unusable"
+
+
 class RunConfigChanged(OperatorFault):
     """The configuration differs from the one the current run was created with."""
 

@@ -34,6 +34,11 @@ class EvaluationRecords:
         """The newest measured version and its values; (0, {}) before any."""
         return max(self._values.items(), default=(0, {}), key=lambda entry: entry[0])
 
+    @property
+    def by_version(self) -> Mapping[int, Mapping[str, float]]:
+        """Everything that was measured."""
+        return self._values
+
     def has(self, version: int, *, of_clients: bool) -> bool:
         """Whether the version was measured on probe data, or on the clients' own."""
         return any(is_client_measure(name) == of_clients for name in self._values.get(version, {}))

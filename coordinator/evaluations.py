@@ -52,6 +52,11 @@ class Evaluations:
         return self._records.newest
 
     @property
+    def by_version(self) -> Mapping[int, Mapping[str, float]]:
+        """Everything that was measured."""
+        return self._records.by_version
+
+    @property
     def outstanding(self) -> bool:
         """Whether a due evaluation can still be answered by somebody attached, or soon."""
         on_clients = self._clients is not None and self._clients.outstanding

@@ -14,6 +14,7 @@ from coordinator.inbox import Inbox
 from coordinator.logs import event as log_event
 from coordinator.messages import Envelope, Verdict
 from coordinator.metrics import CoordinatorMetrics
+from coordinator.observations import Observations
 from coordinator.ports import Clock
 from coordinator.sessions import Session
 from coordinator.uploads import CONTENT, Upload, UploadDesk, verdict_of
@@ -38,6 +39,7 @@ class Intake:
         admit: Callable[[Session], None],
         clock: Clock,
         metrics: CoordinatorMetrics,
+        observations: Observations,
     ) -> None:
         self._desk = desk
         self._plan = plan
@@ -46,6 +48,7 @@ class Intake:
         self._admit = admit
         self._clock = clock
         self._metrics = metrics
+        self._observations = observations
         self._offered: dict[int, tuple[Upload, asyncio.Future[Verdict]]] = {}
         self._numbers = 0
         self._judging: set[asyncio.Task[Verdict]] = set()
@@ -73,6 +76,8 @@ class Intake:
         finally:
             self._desk.finish(upload)
         self._metrics.upload(verdict.fate, verdict.reason)
+        if verdict.fate is not Fate.ACCEPTED:
+            self._note(session, upload.envelope, verdict)
         return verdict
 
     def _check(self, upload: Upload) -> None:
@@ -128,6 +133,7 @@ class Intake:
         """Count a refusal; a fault of the content is a failure of its clients."""
         verdict = verdict_of(fault)
         self._metrics.upload(verdict.fate, verdict.reason)
+        self._note(session, envelope, verdict)
         log_event(
             log,
             logging.WARNING if verdict.fate is Fate.REJECTED else logging.INFO,
@@ -140,17 +146,26 @@ class Intake:
             detail=verdict.detail,
         )
         if fault.reason in CONTENT:
+            own = tuple(sorted(client for client in envelope.clients if client in session.clients))
+            self._observations.failed(
+                own, envelope.round, envelope.attempt, verdict.reason, self._clock.wall()
+            )
             self._post(
                 events.ClientFailed(
                     now=self._clock.monotonic(),
                     worker=session.worker,
                     round=envelope.round,
                     attempt=envelope.attempt,
-                    clients=tuple(sorted(client for client in envelope.clients if client in session.clients)),
+                    clients=own,
                     reason=fault.reason.value,
                 )
             )
         return verdict
+
+    def _note(self, session: Session, envelope: Envelope, verdict: Verdict) -> None:
+        self._observations.refused(
+            session.worker, envelope.round, envelope.attempt, verdict.reason, self._clock.wall()
+        )
 
 
 def _stopping() -> ClientFault:

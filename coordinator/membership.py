@@ -163,7 +163,7 @@ class Membership:
         return await self._inbox.call(apply)
 
 
-def log_audit(caller: Subject | None, action: str, **what: str) -> None:
-    """One line for whatever an operator changes."""
-    by = caller.uri if caller is not None else "without TLS"
+def log_audit(caller: Subject | str | None, action: str, **what: str) -> None:
+    """One line for whatever an operator changes; `caller`: whose certificate, or how else it is known."""
+    by = caller.uri if isinstance(caller, Subject) else caller or "without TLS"
     log_event(log, logging.WARNING, "audit", action=action, by=by, **what)

@@ -26,7 +26,7 @@ from coordinator.core.taking_part import Keys, Standing
 from coordinator.durability import Durability
 from coordinator.errors import BlobCorrupt, BlobMissing, ClientFault, Reason
 from coordinator.logs import event as log_event
-from coordinator.messages import Envelope, MaskingTerms
+from coordinator.messages import Envelope, MaskingTerms, SecureView
 from coordinator.metrics import CoordinatorMetrics
 from coordinator.ports import BlobReader, Clock, Store
 from coordinator.quality import QualityRounds
@@ -314,6 +314,19 @@ class SecureRounds:
             attempt=present.number,
             phase=phase,
             participants=len(present.machine.participants),
+        )
+
+    def view(self) -> SecureView:
+        """The present attempt, for status displays."""
+        machine = None if self._present is None else self._present.machine
+        phase, names = ("", []) if machine is None else machine.awaited()
+        return SecureView(
+            level=self._settings.level.value,
+            phase=phase,
+            participants=0 if machine is None else len(machine.participants),
+            uploaded=0 if machine is None else len(machine.uploaders),
+            survivors=0 if machine is None or machine.aggregator is None else len(machine.survivors),
+            awaited=tuple(sorted(names)),
         )
 
     def waiting_for(self) -> str:

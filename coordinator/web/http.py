@@ -1,8 +1,9 @@
-"""The HTTP side: /metrics for Prometheus, /livez and /readyz for whoever supervises the process.
+"""The HTTP side: /metrics for Prometheus, /livez and /readyz for whoever supervises the process, the status page.
 
 `/livez` answers as long as the event loop runs. `/readyz` asks a function: an empty answer is ready (200), reasons
-are not (503). Nothing here asks for a token or changes anything, and a token that comes in the clear from another
-machine is answered with a refusal, because whoever sends one has just shown it to the network.
+are not (503). Nothing in this module asks for a token or changes anything (`coordinator.web.api` does), and a token
+that comes in the clear from another machine is answered with a refusal, because whoever sends one has just shown it
+to the network.
 
 A connection is for one request and has little time for all of it, so that nobody keeps one by being slow.
 """
@@ -10,7 +11,6 @@ A connection is for one request and has little time for all of it, so that nobod
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import os
 import socket
 import ssl
@@ -23,18 +23,25 @@ from coordinator.address import Address
 from coordinator.door import Bounds, Door
 from coordinator.errors import PortUnavailable
 from coordinator.metrics import CONTENT_TYPE
+from coordinator.web.access import is_this_machine
+from coordinator.web.headers import protect
 
 SHUTDOWN_SECONDS = 2.0
 CONNECTIONS = Bounds(at_once=64, at_once_per_host=32, per_second=100.0, seconds=15.0)
 HANDSHAKE_SECONDS = 10.0
 
 
-def create_app(render: Callable[[], bytes], not_ready: Callable[[], Sequence[str]]) -> web.Application:
+def create_app(
+    render: Callable[[], bytes],
+    not_ready: Callable[[], Sequence[str]],
+    *parts: Callable[[web.Application], None],
+) -> web.Application:
     """The application.
 
     Args:
         render: the exposition text of all metrics; called in a thread.
         not_ready: why the daemon is not ready, one sentence each; empty if it is. Must not block.
+        parts: each adds what else is served.
     """
 
     async def metrics(_: web.Request) -> web.Response:
@@ -50,7 +57,10 @@ def create_app(render: Callable[[], bytes], not_ready: Callable[[], Sequence[str
 
     app = web.Application(client_max_size=1024, middlewares=[refuse_shown_tokens])
     app.on_response_prepare.append(_one_request)
+    app.on_response_prepare.append(protect)
     app.add_routes([web.get("/metrics", metrics), web.get("/livez", livez), web.get("/readyz", readyz)])
+    for add in parts:
+        add(app)
     return app
 
 
@@ -60,7 +70,7 @@ async def refuse_shown_tokens(
 ) -> web.StreamResponse:
     """403 for a request from another machine that carries a credential in the clear."""
     carries = "Authorization" in request.headers or "Cookie" in request.headers
-    if carries and not request.secure and not _is_this_machine(request):
+    if carries and not request.secure and not is_this_machine(request):
         raise web.HTTPForbidden(
             text="a token was sent in the clear: consider it known, replace it, and come over HTTPS"
             " (coordinator.http_certificate) or from this machine\n"
@@ -71,15 +81,6 @@ async def refuse_shown_tokens(
 async def _one_request(_: web.Request, response: web.StreamResponse) -> None:
     response.force_close()
     response.headers["Connection"] = "close"
-
-
-def _is_this_machine(request: web.Request) -> bool:
-    peer = None if request.transport is None else request.transport.get_extra_info("peername")
-    if not isinstance(peer, tuple):
-        return True  # a Unix socket has no peer address
-    address = ipaddress.ip_address(str(peer[0]).partition("%")[0])
-    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
-    return (mapped or address).is_loopback
 
 
 class _Noticing(asyncio.Protocol):

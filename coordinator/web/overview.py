@@ -1,0 +1,174 @@
+"""The run as a whole in JSON: where it stands, what its versions say, what became of its rounds.
+
+`names` says whether the reader may see names of workers and clients. Without it there are numbers only: every
+sentence that could hold a name is left out, not edited. Times are Unix seconds.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from coordinator.core.state import Phase
+from coordinator.driver import Driver
+from coordinator.ports import Clock, VersionRecord
+from coordinator.privacy import PREFIX as PRIVACY_PREFIX
+from coordinator.web.people import cohort_counts
+
+Json = Any
+
+
+def status(driver: Driver, clock: Clock, build: str, *, names: bool) -> dict[str, Json]:
+    """Where the run stands now. Small, and cheap to make: this is what a page asks for again and again."""
+    view, state = driver.status(), driver.state
+    newest = driver.catalogue.newest
+    return {
+        "run": {
+            "id": view.run_id,
+            "method": view.method,
+            "mode": view.mode,
+            "rounds": view.rounds,
+            "build": build,
+            "started_at": _seconds(clock.wall() - view.uptime_seconds),
+        },
+        "phase": {
+            "name": view.phase,
+            "paused": state.paused,
+            "draining": state.draining,
+            "awaited": state.waiting_for()[0],
+            "waiting_for": view.waiting_for if names else "",
+            **_attempt(driver, clock),
+        },
+        "cohort": cohort_counts(driver),
+        "population": {
+            "registered": view.registered_clients,
+            "connected": view.connected_clients,
+            "revoked": len(state.revoked),
+            "workers": len(view.workers),
+        },
+        "version": {
+            "number": newest.number,
+            "digest": newest.model_digest,
+            "committed_at": _seconds(newest.committed_at),
+            "bytes": newest.full.size,
+        },
+        "statistics": _finite(view.statistics),
+        "evaluation": {"version": view.evaluated_version, "values": _finite(view.evaluation)},
+        "secure_aggregation": _secure(driver, names=names),
+        "privacy": _privacy(driver, view.privacy),
+        "curves": curves_revision(driver),
+    }
+
+
+def _attempt(driver: Driver, clock: Clock) -> dict[str, Json]:
+    attempt, round_due = driver.state.attempt, driver.state.round
+    if attempt is None:
+        done = driver.state.phase is Phase.FINISHED
+        return {"round": driver.state.version if done else round_due, "attempt": 0}
+    offset = clock.wall() - clock.monotonic()
+    return {
+        "round": attempt.round,
+        "attempt": attempt.number,
+        "goal": attempt.goal,
+        "opened_at": _seconds(offset + attempt.opened_at),
+        "deadline_at": None if attempt.deadline_at is None else _seconds(offset + attempt.deadline_at),
+    }
+
+
+def _secure(driver: Driver, *, names: bool) -> dict[str, Json]:
+    view = driver.secure_view
+    if view is None:
+        return {"level": "off"}
+    found: dict[str, Json] = {
+        "level": view.level,
+        "phase": view.phase,
+        "participants": view.participants,
+        "uploaded": view.uploaded,
+        "survivors": view.survivors,
+        "awaited": len(view.awaited),
+    }
+    return found | ({"awaited_workers": list(view.awaited[:50])} if names else {})
+
+
+def _privacy(driver: Driver, described: str) -> dict[str, Json]:
+    settings = driver.settings.privacy
+    if settings is None:
+        return {"mechanism": "off"}
+    return {
+        "mechanism": settings.place.value,
+        "clip_norm": settings.clip_norm,
+        "noise_multiplier": settings.noise_multiplier,
+        "described": described,
+        **{
+            name.removeprefix(PRIVACY_PREFIX): value
+            for name, value in _finite(driver.catalogue.newest.statistics).items()
+            if name.startswith(PRIVACY_PREFIX)
+        },
+    }
+
+
+def curves_revision(driver: Driver) -> str:
+    """Another word whenever the curves or the versions have changed."""
+    evaluations = driver.evaluations
+    measured = max(evaluations, default=0)
+    return (
+        f"{driver.catalogue.newest.number}-{len(evaluations)}-{measured}-{len(evaluations.get(measured, {}))}"
+    )
+
+
+def versions(driver: Driver, *, limit: int) -> dict[str, Json]:
+    """The newest model versions, newest first. Looks at files: not for the event loop."""
+    records = driver.catalogue.records
+    newest = driver.catalogue.newest.number
+    shown = [records[number] for number in range(newest, max(-1, newest - limit), -1) if number in records]
+    return {"total": len(records), "versions": [_version(driver, record) for record in shown]}
+
+
+def _version(driver: Driver, record: VersionRecord) -> dict[str, Json]:
+    statistics = record.statistics
+    return {
+        "number": record.number,
+        "digest": record.model_digest,
+        # Version 0 was made, not committed.
+        "committed_at": _seconds(record.committed_at) if record.number else None,
+        "clients": int(statistics.get("clients", 0)),
+        "bytes": record.full.size,
+        "delta_bytes": None if record.delta is None else record.delta.size,
+        "kept": driver.holds(record.number),
+    }
+
+
+def rounds(driver: Driver, *, limit: int, names: bool) -> dict[str, Json]:
+    """The newest round attempts, newest first. Reads the journal: not for the event loop."""
+    found = []
+    for record in driver.store_view().attempts(limit):
+        version = driver.catalogue.record(record.round)
+        committed = record.outcome == "committed" and version is not None
+        statistics = version.statistics if committed and version is not None else {}
+        found.append(
+            {
+                "round": record.round,
+                "attempt": record.attempt,
+                "outcome": record.outcome,
+                "reason": record.reason if names else "",
+                "invited": len(record.cohort),
+                "accepted": len(record.accepted),
+                "opened_at": _seconds(record.opened_at),
+                **_finite({name: statistics[name] for name in _COSTS if name in statistics}),
+            }
+        )
+    return {"rounds": found}
+
+
+_COSTS = ("seconds", "bytes_up", "bytes_down")
+
+
+def _finite(values: Mapping[str, float]) -> dict[str, float]:
+    """JSON has no NaN."""
+    return {name: float(value) for name, value in values.items() if math.isfinite(value)}
+
+
+def _seconds(at: float) -> float:
+    # To a tenth: two readings of the same instant should look the same.
+    return round(at, 1)

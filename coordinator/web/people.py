@@ -1,0 +1,192 @@
+"""Workers and clients in JSON. Everything here names somebody, but for `cohort_counts`.
+
+Lists come in pages, sorted by name: a federation may have ten thousand clients, and what is drawn is a screenful.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from itertools import islice
+from typing import Any
+
+from coordinator.core.state import Attempt
+from coordinator.driver import Driver
+from coordinator.observations import Departure, Drop
+from coordinator.ports import Clock
+from coordinator.sessions import Session
+
+Json = Any
+MOST_PER_PAGE = 1000
+
+
+class Part(StrEnum):
+    """How far a client of the cohort has come."""
+
+    AWAY = "away"
+    """Invited, and nobody hosts it now."""
+    INVITED = "invited"
+    """Its worker has the task."""
+    TRAINING = "training"
+    """Its worker told of steps."""
+    TRAINED = "trained"
+    """Finished; its update is not here yet."""
+    UPLOADED = "uploaded"
+    """Its update was accepted."""
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Page:
+    """A part of a list."""
+
+    offset: int = 0
+    limit: int = 100
+    find: str = ""
+    """Only names that contain this, in any case."""
+
+    def of(self, names: Iterable[str], row: Callable[[str], Json]) -> dict[str, Json]:
+        """The rows of the page, and how many there are in all."""
+        wanted = self.find.casefold()
+        found = sorted(name for name in names if wanted in name.casefold())
+        shown = islice(found, self.offset, self.offset + min(self.limit, MOST_PER_PAGE))
+        return {"total": len(found), "offset": self.offset, "rows": [row(name) for name in shown]}
+
+
+def part(driver: Driver, attempt: Attempt, client: str) -> Part:
+    """How far a client of the present attempt has come."""
+    if client in attempt.accepted:
+        return Part.UPLOADED
+    if attempt.failures.get(client):
+        return Part.FAILED
+    if client not in driver.state.hosts:
+        return Part.AWAY
+    steps = driver.observations.steps(client)
+    if steps is None:
+        return Part.INVITED
+    return Part.TRAINED if steps[0] == steps[1] else Part.TRAINING
+
+
+def cohort_counts(driver: Driver) -> dict[str, int]:
+    """How many clients of the present attempt are where; zeros outside an attempt. Names nobody."""
+    attempt = driver.state.attempt
+    counted = Counter(part(driver, attempt, client) for client in attempt.cohort) if attempt else Counter()
+    return {each.value: counted[each] for each in Part}
+
+
+def cohort(driver: Driver, page: Page) -> dict[str, Json]:
+    """Every client of the present attempt; between attempts there is nobody."""
+    attempt = driver.state.attempt
+    if attempt is None:
+        return {"round": 0, "attempt": 0, "total": 0, "offset": 0, "rows": []}
+    present = attempt
+
+    def row(client: str) -> Json:
+        steps = driver.observations.steps(client)
+        failure = driver.observations.failure(client) if client in present.failures else None
+        return {
+            "client": client,
+            "worker": driver.state.hosts.get(client, ""),
+            "part": part(driver, present, client).value,
+            "steps": None if steps is None else list(steps),
+            "failures": present.failures.get(client, 0),
+            "reason": "" if failure is None else failure.reason,
+        }
+
+    return {"round": attempt.round, "attempt": attempt.number, **page.of(attempt.cohort, row)}
+
+
+def workers(driver: Driver, clock: Clock, page: Page) -> dict[str, Json]:
+    """Workers that are attached, and those that were since the coordinator's start."""
+    sessions = {session.worker: session for session in driver.sessions}
+    departed = driver.observations.departed
+    offset = clock.wall() - clock.monotonic()
+
+    def row(worker: str) -> Json:
+        session = sessions.get(worker)
+        facts = _gone(departed[worker]) if session is None else _attached(session, offset)
+        return {"worker": worker, **facts, "refused": _drop(driver.observations.refusal(worker))}
+
+    return page.of(sessions.keys() | departed.keys(), row)
+
+
+def _attached(session: Session, offset: float) -> dict[str, Json]:
+    return {
+        "connected": True,
+        "clients": len(session.clients),
+        "device": session.capabilities.device,
+        "evaluates": session.capabilities.evaluates,
+        "last_contact": round(offset + session.last_seen),
+        "left": "",
+    }
+
+
+def _gone(departure: Departure) -> dict[str, Json]:
+    return {
+        "connected": False,
+        "clients": 0,
+        "device": "",
+        "evaluates": False,
+        "last_contact": round(departure.at),
+        "left": departure.reason,
+    }
+
+
+def clients(driver: Driver, clock: Clock, page: Page, only: str = "") -> dict[str, Json]:
+    """Every client that was ever registered.
+
+    Args:
+        driver: of the run.
+        clock: for last contacts.
+        page: which of them.
+        only: `connected`, `away`, `revoked` or `failed`; anything else: all.
+    """
+    state, seen = driver.state, driver.observations
+    offset = clock.wall() - clock.monotonic()
+    bindings = state.bindings or {}
+
+    def row(client: str) -> Json:
+        worker = state.hosts.get(client, "")
+        session = driver.sessions.worker(worker) if worker else None
+        last = None if session is not None else seen.last_contact(client)
+        contact = last.at if last is not None else None
+        return {
+            "client": client,
+            "state": "revoked" if client in state.revoked else "connected" if worker else "away",
+            "worker": worker or (last.worker if last is not None else ""),
+            "belongs_to": bindings.get(client, ""),
+            "index": state.indexes.get(client),
+            "last_round": driver.committed_rounds.get(client, 0),
+            "last_contact": _rounded(contact if session is None else offset + session.last_seen),
+            "failure": _drop(seen.failure(client)),
+        }
+
+    return page.of(_chosen(driver, only), row)
+
+
+def _chosen(driver: Driver, only: str) -> Iterator[str]:
+    state = driver.state
+    known = state.clients | state.revoked | state.indexes.keys()
+    match only:
+        case "connected":
+            yield from known & state.hosts.keys()
+        case "away":
+            yield from known - state.hosts.keys() - state.revoked
+        case "revoked":
+            yield from state.revoked
+        case "failed":
+            yield from (client for client in known if driver.observations.failure(client) is not None)
+        case _:
+            yield from known
+
+
+def _drop(drop: Drop | None) -> Json:
+    if drop is None:
+        return None
+    return {"at": round(drop.at), "round": drop.round, "attempt": drop.attempt, "reason": drop.reason}
+
+
+def _rounded(at: float | None) -> int | None:
+    return None if at is None else round(at)
