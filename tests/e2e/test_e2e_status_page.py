@@ -22,7 +22,7 @@ SETTINGS = {
     "round.min_updates": 1,
     "evaluation.every": 0,
     "limits.heartbeat_seconds": 0.5,
-    "method.config": {"parameters": 2000, "train_seconds": 0.2, "fail_clients": {"client-5": "raise"}},
+    "method.config": {"parameters": 2000, "train_seconds": 0.5, "fail_clients": {"client-5": "raise"}},
 }
 
 
@@ -71,8 +71,11 @@ def test_an_operator_reads_the_page_and_works_with_it(tmp_path: Path) -> None:
         browser.until("document.querySelectorAll('#clients-list tbody tr').length === 1")
         assert "client-3" in browser.text("#clients-list tbody")
 
-        # A curve has its figures as a table, which opens by keyboard.
+        # A curve has its figures as a table, which opens by keyboard; new versions do not take the focus away.
         browser.evaluate("document.querySelector('#charts summary').focus()")
+        seen = browser.evaluate("document.querySelector('#run-progress').value")
+        browser.until(f"document.querySelector('#run-progress').value > {seen}")
+        browser.until(f"document.querySelector('#versions-list tbody th').innerText > {seen}")
         browser.press("Enter")
         browser.until("document.querySelectorAll('#charts figure table tbody tr').length > 1")
 

@@ -42,9 +42,7 @@ function summary(title, lines) {
   return `${title}, line chart over model versions. ${said.join(". ")}.`;
 }
 
-/** A figure. lines: [[name, [[version, value], ...]], ...], at most four, none empty. */
-export function figure(title, given) {
-  const lines = given.slice(0, MOST_LINES);
+function drawing(title, lines) {
   const [x0, x1] = extent(lines.flatMap(([, points]) => points.map((point) => point[0])));
   const [y0, y1] = extent(lines.flatMap(([, points]) => points.map((point) => point[1])));
   const across = (x) => EDGE.left + ((x - x0) / (x1 - x0)) * (WIDTH - EDGE.left - EDGE.right);
@@ -65,10 +63,46 @@ export function figure(title, given) {
     const [x, y] = points[points.length - 1];
     picture.append(svg("circle", { class: `dot-${at}`, cx: across(x), cy: up(y), r: 3 }));
   });
-  const made = element("figure", {}, element("figcaption", {}, title), picture);
-  if (lines.length > 1) made.append(key(lines));
-  made.append(figures(title, lines));
-  return made;
+  return picture;
+}
+
+/** A figure that is drawn anew with every version, while its table stays as the reader left it. */
+export class Figure {
+  constructor(title) {
+    this.title = title;
+    this.lines = [];
+    this.picture = element("div");
+    this.table = null;
+    this.details = element("details", {}, element("summary", {}, "Figures as a table"));
+    this.details.addEventListener("toggle", () => this.fill());
+    this.box = element("figure", {}, element("figcaption", {}, title), this.picture, this.details);
+  }
+
+  /** lines: [[name, [[version, value], ...]], ...], none empty; the first four are drawn. */
+  show(lines) {
+    this.lines = lines.slice(0, MOST_LINES);
+    const named = this.lines.length > 1 ? [key(this.lines)] : [];
+    this.picture.replaceChildren(drawing(this.title, this.lines), ...named);
+    this.fill();
+  }
+
+  /** The table is made when somebody opens it. */
+  fill() {
+    if (!this.details.open) return;
+    const names = JSON.stringify(this.lines.map(([name]) => name));
+    if (this.table?.names !== names) {
+      this.table?.box.remove();
+      this.table = figures(this.title, this.lines);
+      this.table.names = names;
+      this.details.append(this.table.box);
+    }
+    const rows = new Map();
+    this.lines.forEach(([, points], at) => points.forEach(([x, y]) => {
+      if (!rows.has(x)) rows.set(x, [x, ...this.lines.map(() => null)]);
+      rows.get(x)[at + 1] = y;
+    }));
+    this.table.show([...rows.values()].sort((a, b) => b[0] - a[0]));
+  }
 }
 
 function key(lines) {
@@ -79,23 +113,9 @@ function key(lines) {
   }));
 }
 
-/** The table is made when somebody opens it. */
-function figures(title, lines) {
-  const details = element("details", {}, element("summary", {}, "Figures as a table"));
-  details.addEventListener("toggle", () => {
-    if (!details.open || details.children.length > 1) return;
-    const rows = new Map();
-    lines.forEach(([, points], at) => points.forEach(([x, y]) => {
-      if (!rows.has(x)) rows.set(x, [x]);
-      rows.get(x)[at + 1] = y;
-    }));
-    const columns = [{ title: "version", cell: (row) => row[0], number: true, head: true },
-      ...lines.map(([name], at) => ({
-        title: name, number: true, cell: (row) => (row[at + 1] === undefined ? "–" : number(row[at + 1])),
-      }))];
-    const table = new Table(title, columns, (row) => row[0]);
-    table.show([...rows.values()].sort((a, b) => b[0] - a[0]));
-    details.append(table.box);
-  });
-  return details;
-}
+const figures = (title, lines) => new Table(title, [
+  { title: "version", cell: (row) => row[0], number: true, head: true },
+  ...lines.map(([name], at) => ({
+    title: name, number: true, cell: (row) => (row[at + 1] === null ? "–" : number(row[at + 1])),
+  })),
+], (row) => row[0]);

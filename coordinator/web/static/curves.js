@@ -1,8 +1,8 @@
 // Which series share a chart, and which come first.
 
-import { byId, element } from "./dom.js";
+import { arrange, byId, element } from "./dom.js";
 import { plural, words } from "./format.js";
-import { figure } from "./chart.js";
+import { Figure } from "./chart.js";
 
 const MOST_CHARTS = 24;
 const SCOPES = { global: "all pairs", intra: "within clients", inter: "between clients" };
@@ -33,19 +33,18 @@ function charts({ training, representation, evaluation }) {
   return [...found];
 }
 
+const figures = new Map();
+const note = element("p", { class: "note" });
+
 export function showCurves(body) {
-  const place = byId("charts");
   const all = charts(body);
-  const shown = all.slice(0, MOST_CHARTS).map(([title, lines]) => figure(title, lines));
-  if (shown.length === 0) {
-    shown.push(element("p", { class: "note" }, "No round has been committed yet: there is nothing to draw."));
-  }
-  const more = all.length - MOST_CHARTS + body.left_out;
-  if (all.length > MOST_CHARTS) shown.push(element("p", { class: "note" }, `${plural(more, "further series")} are not drawn.`));
-  const open = [...place.querySelectorAll("figure")].filter((each) => each.querySelector("details[open]"))
-    .map((each) => each.querySelector("figcaption").textContent);
-  place.replaceChildren(...shown);
-  for (const each of place.querySelectorAll("figure")) {
-    if (open.includes(each.querySelector("figcaption").textContent)) each.querySelector("details").open = true;
-  }
+  const shown = all.slice(0, MOST_CHARTS).map(([title, lines]) => {
+    if (!figures.has(title)) figures.set(title, new Figure(title));
+    figures.get(title).show(lines);
+    return figures.get(title).box;
+  });
+  const more = Math.max(0, all.length - MOST_CHARTS) + body.left_out;
+  if (all.length === 0) note.textContent = "No round has been committed yet: there is nothing to draw.";
+  else note.textContent = more ? `${plural(more, "further chart")} not drawn.` : "";
+  arrange(byId("charts"), note.textContent ? [...shown, note] : shown);
 }

@@ -19,6 +19,15 @@ export function svg(name, attributes = {}, text = "") {
   return made;
 }
 
+/** Make these an element's children. Those that stay are not taken out on the way, so the focus stays in them. */
+export function arrange(parent, children) {
+  const wanted = new Set(children);
+  for (const child of [...parent.children]) if (!wanted.has(child)) child.remove();
+  children.forEach((child, at) => {
+    if (parent.children[at] !== child) parent.insertBefore(child, parent.children[at] ?? null);
+  });
+}
+
 /** Set an element's text if it differs: a live region speaks only of what is new. */
 export function say(id, text) {
   const place = byId(id);

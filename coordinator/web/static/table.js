@@ -1,6 +1,6 @@
 // Tables with headers, rows that keep their place (and the focus in them) while others change, paging and search.
 
-import { element } from "./dom.js";
+import { arrange, element } from "./dom.js";
 
 /**
  * A table in a box that can be scrolled by keyboard.
@@ -30,8 +30,7 @@ export class Table {
       return entry.line;
     });
     this.rows = kept;
-    const same = placed.length === this.body.children.length && placed.every((line, at) => line === this.body.children[at]);
-    if (!same) this.body.replaceChildren(...placed);
+    arrange(this.body, placed);
   }
 
   line(row) {
