@@ -178,7 +178,7 @@ def _refusal(state: RunState, event: events.UploadVerified) -> tuple[Fate, Reaso
         return Fate.DISCARDED, Reason.DUPLICATE
     if any(client not in state.clients for client in event.clients):
         return Fate.REJECTED, Reason.CLIENT_REVOKED
-    if any(client not in attempt.cohort for client in event.clients):
+    if any(not attempt.invites(client) for client in event.clients):
         return Fate.REJECTED, Reason.CLIENT_NOT_INVITED
     if any(
         state.hosts.get(client) not in (event.worker, None) or not state.belongs_to(client, event.worker)

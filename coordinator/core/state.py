@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -64,7 +65,12 @@ class Attempt:
 
     def wants(self, client: str) -> bool:
         """Whether an update of this client is still wanted."""
-        return client in self.cohort and client not in self.accepted
+        return client not in self.accepted and self.invites(client)
+
+    def invites(self, client: str) -> bool:
+        """Whether the client is in the cohort. Asked of every client after every event: not by going through all."""
+        at = bisect_left(self.cohort, client)
+        return at < len(self.cohort) and self.cohort[at] == client
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

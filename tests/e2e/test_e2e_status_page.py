@@ -10,10 +10,12 @@ import pytest
 from chromium import Browser
 from federation import Federation
 from ssd.safetensors_header import check_header
+from ssd_proto.v1 import federation_pb2 as pb
 
 pytestmark = pytest.mark.e2e
 CLIENTS = [f"client-{index}" for index in range(6)]
 TOKEN = "t0k3n-" * 8
+HOSTILE = "<img src=x onerror=alert(1)><script>1</script>"
 SETTINGS = {
     "run.mode": "elastic",
     "run.rounds": 100_000,
@@ -71,6 +73,9 @@ def test_an_operator_reads_the_page_and_works_with_it(tmp_path: Path) -> None:
         browser.until("document.querySelectorAll('#clients-list tbody tr').length === 1")
         assert "client-3" in browser.text("#clients-list tbody")
 
+        browser.evaluate(CLEAR)
+        browser.until("document.querySelectorAll('#clients-list tbody tr').length === 6")
+
         # A curve has its figures as a table, which opens by keyboard; new versions do not take the focus away.
         browser.evaluate("document.querySelector('#charts summary').focus()")
         seen = browser.evaluate("document.querySelector('#run-progress').value")
@@ -92,6 +97,16 @@ def test_an_operator_reads_the_page_and_works_with_it(tmp_path: Path) -> None:
         taken = browser.downloads / f"version-{number}.safetensors"
         federation.until(taken.exists, "the download is there")
         assert sum(_size(shape) for shape in check_header(taken).values()) == 2000
+
+        # What a worker says is text, whatever it says.
+        with federation.raw_worker("w2", ["client-6"]) as raw:
+            raw.attend()
+            failed = pb.TaskFailed(round=1, attempt=1, client="client-6", reason=HOSTILE)
+            raw.up.put(pb.WorkerMessage(task_failed=failed))
+            browser.until(
+                f"document.querySelector('#clients-list').innerText.includes({json.dumps(HOSTILE)})"
+            )
+            assert browser.evaluate("document.querySelectorAll('img, #clients-list script').length") == 0
 
         # A lost worker is told of.
         lost.kill()
@@ -122,6 +137,11 @@ def _size(shape: tuple[int, ...]) -> int:
     return size
 
 
+CLEAR = """(() => {
+  const search = document.querySelector("#clients-list input[type=search]");
+  search.value = "";
+  search.dispatchEvent(new Event("input"));
+})()"""
 CONTRAST = """(() => {
   // WCAG 2.1: 4.5 to 1 between every text and what is behind it.
   const parse = (colour) => colour.match(/[0-9.]+/g).map(Number);

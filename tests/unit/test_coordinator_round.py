@@ -491,3 +491,37 @@ def test_no_history_breaks_the_rules(history, mode, minimum) -> None:
             if kind == "upload" and answered:
                 assert answered == 1
         assert (state.attempt is not None) == (open_attempt is not None)
+
+
+def test_a_large_cohort_is_not_gone_through_for_each_of_its_clients() -> None:
+    """Whether a client is still wanted is asked of every client after every event."""
+    compared = 0
+
+    class Counted(str):
+        __slots__ = ()
+        __hash__ = str.__hash__
+
+        def __eq__(self, other: object) -> bool:
+            nonlocal compared
+            compared += 1
+            return str.__eq__(self, other)
+
+        def __lt__(self, other: str) -> bool:
+            nonlocal compared
+            compared += 1
+            return str.__lt__(self, other)
+
+    cohort = tuple(Counted(f"c{index:04d}") for index in range(2000))
+    attempt = Attempt(
+        round=1,
+        number=1,
+        cohort=cohort,
+        goal=1,
+        opened_at=0.0,
+        deadline_at=None,
+        accepted=frozenset(cohort[::2]),
+    )
+    assert [attempt.wants(str(client)) for client in cohort] == [False, True] * 1000
+    assert not attempt.wants("c")
+    assert not attempt.wants("c9999")
+    assert compared < 2000 * 30

@@ -17,15 +17,21 @@ import pytest
 
 from coordinator.address import Address
 from coordinator.clock import SystemClock
+from coordinator.core import events
 from coordinator.core.registry import Claim
+from coordinator.core.round import step
 from coordinator.driver import Driver
 from coordinator.errors import TokenUnusable
 from coordinator.messages import Capabilities
 from coordinator.metrics import CoordinatorMetrics
+from coordinator.sessions import Session
+from coordinator.web import overview, people
 from coordinator.web.access import Access, read_token
 from coordinator.web.api import PIECE_BYTES, Api
+from coordinator.web.curves import MOST_POINTS, curves, thinned
 from coordinator.web.http import HttpServer, create_app
 from coordinator.web.pages import add_pages, load
+from coordinator.web.people import Page
 from driver_harness import driver, settle, simulate
 from ssd.safetensors_header import check_header
 
@@ -451,6 +457,54 @@ class TestModels:
             assert json.loads(body)["error"]
 
         play(tmp_path, scene, token)
+
+
+class TestLargeFederations:
+    def test_a_thousand_workers_and_ten_thousand_clients_are_a_few_pages(self, tmp_path: Path) -> None:
+        names = tuple(f"client-{index:05d}" for index in range(10_000))
+        hosts = {client: f"worker-{index // 10:04d}" for index, client in enumerate(names)}
+        subject = driver(tmp_path, clients=names)
+        for worker in sorted(set(hosts.values())):
+            own = frozenset(client for client in names[int(worker[-4:]) * 10 :][:10])
+            subject.sessions.add(
+                Session(
+                    token=worker,
+                    worker=worker,
+                    instance="0" * 32,
+                    clients=own,
+                    capabilities=Capabilities(),
+                    last_seen=0.0,
+                )
+            )
+        subject._state, _ = step(replace(subject.state, hosts=hosts), events.Tick(now=0.0))
+        newest = subject.catalogue.newest
+        for number in range(1, 2001):
+            subject.catalogue.add(replace(newest, number=number, statistics={"loss": 1.0 / number}))
+        now = SystemClock()
+        status = overview.status(subject, now, "build", names=True)
+        assert status["cohort"]["invited"] == 10_000
+        assert status["population"]["workers"] == 1000
+        for found, most in [
+            (status, 4 << 10),
+            (people.cohort(subject, Page(limit=10**6)), 128 << 10),
+            (people.workers(subject, now, Page()), 32 << 10),
+            (people.clients(subject, now, Page()), 32 << 10),
+            (overview.versions(subject, limit=50), 32 << 10),
+            (curves(subject.catalogue.records.values(), {}), 32 << 10),
+        ]:
+            assert len(json.dumps(found)) < most
+        thin = [value for _, value in curves(subject.catalogue.records.values(), {})["training"]["loss"]]
+        assert (max(thin), min(thin), len(thin)) == (1.0, 1 / 2000, MOST_POINTS)
+
+    def test_thinning_keeps_ends_and_extremes(self) -> None:
+        points = [(at, 0.0) for at in range(10_000)]
+        points[5003] = (5003, 9.0)
+        points[5004] = (5004, -9.0)
+        thin = thinned(points, 50)
+        assert len(thin) <= 50
+        assert {points[0], points[-1], points[5003], points[5004]} <= set(thin)
+        assert thin == sorted(thin)
+        assert thinned(points[:50], 50) == points[:50]
 
 
 class TestFraming:
