@@ -77,6 +77,8 @@ class _Present:
     """Participants in the opened sum that are not assumed corrupt."""
     phase: str = ""
     since: float = 0.0
+    given_up: bool = False
+    """Counted already, with the reason of the protocol."""
 
 
 class SecureRounds:
@@ -274,6 +276,7 @@ class SecureRounds:
                     )
                 case GivenUp():
                     self._metrics.stopped(outcome.reason)
+                    present.given_up = True
                     said = f"{outcome.reason.value}: {outcome.detail}"
                     await self._apply(events.SumAborted(now=now, reason=said, halt=outcome.hopeless, **where))
                 case Stuck():
@@ -508,6 +511,8 @@ class SecureRounds:
         if present is None:
             return
         self._tell(present, AbortNotice(reason=AbortReason.ABANDONED.value, detail=reason[:200]))
+        if reason.startswith(f"{AbortReason.TOO_FEW_SURVIVORS.value}:") and not present.given_up:
+            self._metrics.stopped(AbortReason.TOO_FEW_SURVIVORS)
         self._metrics.participants(invited=0, uploaded=0)
         await asyncio.to_thread(self._spool.drop_all_but, None)
 

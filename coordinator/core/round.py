@@ -296,19 +296,20 @@ def _close_if_due(state: RunState, now: float, out: list[Effect]) -> RunState:
         if attempt.deadline_at is not None and now >= attempt.deadline_at:
             return _abandon(state, attempt, "the journaled updates did not come back in time", now, out)
         return state
-    enough = accepted >= max(1, state.policy.min_updates) and unmasking.openable(state, attempt)
+    updates = accepted >= max(1, state.policy.min_updates)
+    enough = updates and unmasking.openable(state, attempt)
     if enough and accepted >= attempt.goal:
         return _close(state, attempt, out)
     if not any(_to_train(attempt, client) for client in attempt.cohort):
         if enough:
             return _close(state, attempt, out)
-        return _abandon(state, attempt, f"only {accepted} clients could report", now, out)
+        missing = unmasking.shortfall(attempt) if updates else f"only {accepted} clients could report"
+        return _abandon(state, attempt, missing, now, out)
     if attempt.deadline_at is not None and now >= attempt.deadline_at:
         if enough:
             return _close(state, attempt, out)
-        return _abandon(
-            state, attempt, f"deadline with {accepted} of {state.policy.min_updates} updates", now, out
-        )
+        missing = f"deadline with {accepted} of {state.policy.min_updates} updates"
+        return _abandon(state, attempt, unmasking.shortfall(attempt) if updates else missing, now, out)
     return state
 
 

@@ -19,6 +19,7 @@ from coordinator.core.effects import Effect
 from coordinator.core.policy import Mode
 from coordinator.core.state import Attempt, Phase, RunState
 from coordinator.errors import InternalFault
+from ssd.secagg.errors import AbortReason
 
 
 def _concerned(state: RunState, round_number: int, number: int) -> Attempt | None:
@@ -33,6 +34,16 @@ def openable(state: RunState, attempt: Attempt) -> bool:
     if not state.policy.secure:
         return True
     return attempt.fewest_uploads is not None and len(attempt.uploaders) >= attempt.fewest_uploads
+
+
+def shortfall(attempt: Attempt) -> str:
+    """Why a sum that lacks uploads of workers, not of clients, cannot be opened."""
+    if attempt.fewest_uploads is None:
+        return "no keys were exchanged in time"
+    return (
+        f"{AbortReason.TOO_FEW_SURVIVORS.value}: {len(attempt.uploaders)} workers uploaded, the sum can be opened"
+        f" with {attempt.fewest_uploads} at least"
+    )
 
 
 def uploaded(state: RunState, attempt: Attempt, worker: str) -> Attempt:

@@ -7,18 +7,23 @@ import json
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from federation import Federation
+from federation import ROOT, Daemon, Federation
 from metrics_page import names
 from pki import Pki
 from ports import free_port
 from prometheus_server import DEPLOY, Prometheus
+from ssd.data.open import DataConfig, open_builtin
+from ssd.data.partition import dirichlet, save
+from ssd.data.source import ImageFormat
 from ssd.trust.names import Role
 
 pytestmark = pytest.mark.e2e
+STRAIGHT = ROOT / "tests" / "support" / "straight.py"
 CLIENTS = ["c0", "c1", "c2", "c3"]
 SETTINGS = {
     "run.mode": "elastic",
@@ -159,3 +164,95 @@ def test_bad_and_late_updates_lost_rounds_a_full_disk_and_old_certificates_ring(
         # This file system is small and the test's certificates live for a day.
         expected = {"SsdDiskNearlyFull", "SsdCertificateExpires", "SsdWorkerCertificateExpires"}
         prometheus.until(lambda: expected <= prometheus.firing(), f"{sorted(expected)} ring")
+
+
+MASKED = {
+    **SETTINGS,
+    "round.deadline_seconds": 8.0,
+    "round.min_updates": 2,
+    "evaluation.every": 0,
+    "method.name": STRAIGHT,
+    "method.config": {"parameters": 2000, "length": 1.0, "train_seconds": 1.5},
+    "secure_aggregation.level": "passive",
+    "secure_aggregation.assumed_corrupt": 0.0,
+    "secure_aggregation.tolerated_dropout": 0.0,
+    "privacy.mechanism": "distributed",
+}
+
+
+def test_masked_sums_and_their_noise_are_seen_and_aborts_ring(tmp_path: Path) -> None:
+    port = free_port()
+    config = {
+        "worker.http_listen": f"127.0.0.1:{port}",
+        "methods.straight": STRAIGHT,
+        "secure_aggregation.level": "passive",
+        "privacy.mechanism": "distributed",
+    }
+    with Federation(tmp_path, **MASKED) as federation, watched(federation, port) as prometheus:
+        coordinator = federation.start_coordinator()
+        federation.start_worker("w0", CLIENTS[:2], config=config)
+        other = {**config, "worker.http_listen": ""}
+        federation.start_worker("w1", CLIENTS[2:], config=other)
+        prometheus.until(
+            lambda: prometheus.query("ssd_coordinator_secure_aggregation_unmasking_seconds_count > 1"),
+            "masked sums are scraped",
+        )
+        assert prometheus.query('ssd_coordinator_privacy_epsilon{scope="total"} > 0')
+        assert not prometheus.firing()
+        for times in (1, 2):
+            begun = len(coordinator.events("round_opened"))
+            federation.until(lambda n=begun: len(uploading(coordinator)) > n, "keys are exchanged")
+            federation.workers["w1"].kill()
+            aborted = f"sum(ssd_coordinator_secure_aggregation_aborts_total) >= {times}"
+            prometheus.until(lambda query=aborted: prometheus.query(query), "the attempt is given up")
+            federation.start_worker("w1", CLIENTS[2:], config=other)
+        prometheus.until(lambda: "SsdSecureAggregationAborts" in prometheus.firing(), "aborts ring")
+        known = {each["metric"]["__name__"] for each in prometheus.query('{__name__=~"ssd_.*"}')}
+        wanted = {name for name in names() if "secure_aggregation" in name or "privacy" in name}
+        assert wanted - known <= {"ssd_coordinator_secure_aggregation_messages_rejected_total"}
+        instance = f"127.0.0.1:{federation.http_port}"
+        for title, expression in panels():
+            filled = expression.replace("$coordinator", instance).replace("$__rate_interval", "10s")
+            if title.startswith("secure-aggregation") and "messages_rejected" not in filled:
+                assert prometheus.query(filled), (title, filled)
+
+
+def uploading(coordinator: Daemon) -> list[dict[str, Any]]:
+    """When a cohort had exchanged its keys."""
+    return [each for each in coordinator.events("secure_phase") if each["phase"] == "uploading"]
+
+
+def test_a_representation_that_collapses_rings(tmp_path: Path) -> None:
+    """Alignment without uniformity: the projector maps all images to one place."""
+    partition = tmp_path / "partition.json"
+    digits = open_builtin(DataConfig(kind="digits"), ImageFormat(size=8, channels=1))
+    save(dirichlet(digits.train.labels.tolist(), 2, 0.5, 1, dataset="digits"), partition)
+    clients = ["client-000", "client-001"]
+    settings = {
+        "run.clients": clients,
+        "run.rounds": 3,
+        "run.when_done": "serve",
+        "round.cohort_size": 2,
+        "evaluation.every": 2,
+        "method.name": "fed_align_uniform",
+        "method.config": {
+            "image": {"size": 8, "channels": 1},
+            "model": {"name": "small"},
+            "views": "digits",
+            "local_epochs": 1,
+            "batch_size": 32,
+            "lr": 0.2,
+            "losses": {"beta": 0.0},
+            "quality": {"features": ["h", "z"], "images": 64, "min_images": 32},
+        },
+    }
+    with Federation(tmp_path, **settings) as federation, watched(federation, free_port()) as prometheus:
+        federation.start_coordinator()
+        federation.start_worker("w", clients, config={"data.kind": "digits", "data.partition": partition})
+        prometheus.until(lambda: prometheus.query("ssd_coordinator_quality_version == 0"), "the beginning")
+        assert "SsdRepresentationCollapsed" not in prometheus.firing()
+        prometheus.until(
+            lambda: "SsdRepresentationCollapsed" in prometheus.firing(), "the collapsed projector rings"
+        )
+        (alert,) = prometheus.query('ALERTS{alertname="SsdRepresentationCollapsed",features="z"}')
+        assert alert["metric"]["measure"] == "uniformity_global"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,13 @@ from ssd.spec import Kind, ParameterSpec
 
 
 class Straight:
-    """See the module docstring. `parameters`: values of the model; `length`: of every update."""
+    """See the module docstring. `parameters`: values of the model; `length`: of every update;
+    `train_seconds`: how long it takes to find that out."""
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         self._config = dict(config)
         self._size, self._length = int(config["parameters"]), float(config["length"])
+        self._seconds = float(config.get("train_seconds", 0.0))
 
     def declare(self) -> Declaration:
         spec = ParameterSpec.build([("weight", (self._size,), "encoder", Kind.PARAMETER)])
@@ -43,6 +46,7 @@ class Straight:
         return {}
 
     def train(self, task: ClientTask, data: object, progress: Progress) -> ClientResult:
+        time.sleep(self._seconds)
         delta = np.zeros(self._size, np.float32)
         delta[0] = self._length
         told = {"loss_sum": np.array(3.0), "batches": np.array(2.0)}
