@@ -1,7 +1,7 @@
 """`ssd-coordinator`: run the daemon, ask it, tell it.
 
-Exit codes: 0 done; 1 a defect of ours; 2 wrong usage or configuration; 3 refused, unreachable, or something is in
-use; 4 the state directory or a file fails; 130 interrupted. Nothing here imports torch, and gRPC only when a
+Exit codes: 0 done; 1 a defect of ours; 2 wrong usage or configuration; 3 refused, unreachable, something is in
+use, or a doctor found a fault; 4 the state directory or a file fails; 130 interrupted. Nothing here imports torch, and gRPC only when a
 command needs it.
 """
 
@@ -22,7 +22,7 @@ from coordinator.audit_cli import audit
 from coordinator.authority_cli import ca
 from coordinator.config import CoordinatorConfig, load
 from coordinator.config_cli import config_group
-from coordinator.doctor import doctor_command
+from coordinator.doctor_cli import doctor_command
 from coordinator.errors import (
     BlobCorrupt,
     BlobMissing,
@@ -34,7 +34,10 @@ from coordinator.errors import (
     RunConfigChanged,
     StorageFailed,
 )
+from coordinator.examples import EXAMPLES
+from coordinator.explain_cli import explain
 from coordinator.registry_cli import registry
+from ssd.help_text import add_examples
 
 if TYPE_CHECKING:
     from coordinator.rpc.operator_client import OperatorClient
@@ -46,8 +49,8 @@ EXIT_OK, EXIT_DEFECT, EXIT_CONFIG, EXIT_REFUSED, EXIT_STORAGE, EXIT_INTERRUPTED 
 _CONFIG_FAULTS = (ConfigInvalid, IdentityUnusable, RunConfigChanged, MethodRefused)
 _STORAGE_FAULTS = (StorageFailed, BlobMissing, BlobCorrupt)
 _CODES = (
-    "Exit codes: 0 done, 1 a defect, 2 usage or configuration, 3 refused, unreachable or in use, 4 storage, "
-    "130 interrupted."
+    "Exit codes: 0 done, 1 a defect, 2 usage or configuration, 3 refused, unreachable, in use or a doctor's fault, "
+    "4 storage, 130 interrupted."
 )
 
 
@@ -106,6 +109,7 @@ def cli() -> None:
 cli.add_command(ca)
 cli.add_command(registry)
 cli.add_command(audit)
+cli.add_command(explain)
 
 _config_option = click.option(
     "--config", "config_path", type=click.Path(path_type=Path), help="TOML file; see deploy/config."
@@ -369,3 +373,6 @@ def export(
         )
     value = {"out": str(out), "version": found.number, "model_digest": found.model_digest}
     _show(value, form, lambda _: f"version {found.number} ({found.model_digest[:16]}) -> {out}")
+
+
+add_examples(cli, "ssd-coordinator", EXAMPLES, _CODES)

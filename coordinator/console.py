@@ -109,6 +109,11 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     return "\n".join([click.style(lines[0], bold=True), *lines[1:]])
 
 
+def coloured(text: str, colour: str | None) -> str:
+    """Text in a colour; None: as it is."""
+    return text if colour is None else click.style(text, fg=colour)
+
+
 def size(nbytes: int) -> str:
     """A number of bytes with a unit."""
     amount, unit = float(nbytes), 0

@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 import datetime as dt
-import json
-import os
 import resource
 import ssl
-from collections.abc import Callable, Iterator
-from typing import Any
-
-import click
+from collections.abc import Iterator
 
 from coordinator.address import Address
 from coordinator.config import CoordinatorConfig, refuse_changes
@@ -18,7 +13,7 @@ from coordinator.errors import RunConfigChanged, StorageFailed
 from coordinator.open_files import OWN_FILES
 from coordinator.store.reading import read_model_size, read_run
 from ssd.doctor.disk import gather_disk, holder, judge_disk
-from ssd.doctor.findings import Finding, Level, as_json, as_lines, fault, healthy, ok, warning
+from ssd.doctor.findings import Finding, fault, ok, warning
 from ssd.doctor.identity import gather_identity, judge_identity
 from ssd.doctor.network import judge_port, try_port
 from ssd.doctor.software import gather_torch, installed, judge_torch, judge_versions
@@ -27,37 +22,9 @@ from ssd.trust.identity_files import IdentityFiles
 from ssd.trust.names import Role
 
 PROTOCOL = 1
-EXIT_FAULT = 3
 _UNKNOWN_MODEL = 256 << 20
 """What a model is taken to have before there is a run: a large encoder."""
 _NEW_CERTIFICATE = "have one made: `ssd-coordinator ca init` makes all, `ssd-coordinator ca issue` a new one"
-_COLOURS = {Level.OK: "green", Level.WARNING: "yellow", Level.FAULT: "red"}
-
-
-def doctor_command(
-    load_config: Callable[..., CoordinatorConfig], settings: Callable[..., Any]
-) -> click.Command:
-    """The command, with the options and the configuration of the other ones."""
-
-    @click.command()
-    @settings
-    @click.option("--patience", type=click.FloatRange(min=0.1, max=600), default=10.0, show_default=True,
-                  help="Seconds that one check may take.")  # fmt: skip
-    @click.option(
-        "--format", "form", type=click.Choice(["human", "json"]), default="human", show_default=True
-    )
-    def doctor(patience: float, form: str, **options: Any) -> int:
-        """Check ports, certificates, clock, disk, the run and versions, and say what to do. Changes nothing."""
-        found = list(examine(load_config(**options), patience, dt.datetime.now(dt.UTC)))
-        if form == "json":
-            click.echo(json.dumps(as_json(found), ensure_ascii=False))
-        else:
-            colour = False if os.environ.get("NO_COLOR") else None
-            for level, line in as_lines(found):
-                click.echo(click.style(line, fg=_COLOURS[level]), color=colour)
-        return 0 if healthy(found) else EXIT_FAULT
-
-    return doctor
 
 
 def examine(config: CoordinatorConfig, patience: float, now: dt.datetime) -> Iterator[Finding]:

@@ -12,6 +12,7 @@ import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -21,6 +22,7 @@ from coordinator.catalogue import Catalogue
 from coordinator.client_evaluations import ClientEvaluations
 from coordinator.committing import Committer, Tally
 from coordinator.core import effects, events
+from coordinator.core.chronicle import Chronicle, Note
 from coordinator.core.effects import Effect
 from coordinator.core.round import next_wakeup, step
 from coordinator.core.state import Phase, RunState
@@ -259,12 +261,16 @@ class Driver:
             revocations=revocations,
         )
         self._fold = self._empty_fold()
+        self._chronicle = Chronicle()
+        if state.attempt is not None:
+            self._chronicle.begin(state.attempt.round, state.attempt.number, store.attempts(1)[0].cohort)
         self._intake = Intake(
             desk=self._desk,
             plan=self.quality.plan,
             inbox=self._inbox,
             post=self.post,
             admit=self.membership.check,
+            told=self._note_upload,
             clock=clock,
             metrics=metrics,
             observations=self.observations,
@@ -383,6 +389,7 @@ class Driver:
     async def _apply(self, event: events.Event) -> None:
         before = self._state.phase
         self._state, todo = step(self._state, event)
+        self._chronicle.step(event, todo, self._clock.wall())
         self.metrics.phase(self._state.phase)
         for effect in todo:
             await self._execute(effect)
@@ -589,6 +596,7 @@ class Driver:
         if self._hook is not None:
             await self._hook.reset()
         await self._durability.write(self._retire)
+        await self._write_chronicle()
         await self._apply(events.VersionCommitted(now=self._clock.monotonic(), version=version.number))
 
     async def _run_hook(self, hook: HookRunner, opened: OpenedFold) -> Hooked | None:
@@ -610,6 +618,16 @@ class Driver:
         except (HookFailed, MethodRefused) as error:
             await self._apply(events.CommitFailed(now=self._clock.monotonic(), reason=str(error)))
             return None
+
+    def _note_upload(self, worker: str, envelope: Envelope, verdict: Verdict) -> None:
+        note = Note(self._clock.wall(), verdict.fate.value, verdict.reason, worker)
+        self._chronicle.upload(envelope.round, envelope.attempt, tuple(envelope.clients), note)
+
+    async def _write_chronicle(self) -> None:
+        """For `ssd-coordinator explain`; nothing depends on it, so it comes after the outcome is durable."""
+        for (round_number, attempt), told in self._chronicle.unwritten().items():
+            keep = partial(self._store.keep_chronicle, round_number, attempt, told)
+            await self._durability.write(keep)
 
     def _retire(self) -> None:
         self._catalogue.retire(
@@ -634,6 +652,7 @@ class Driver:
         await self._durability.write(
             lambda: self._store.abandon_attempt(effect.round, effect.attempt, effect.reason, now)
         )
+        await self._write_chronicle()
         self._desk.forget()
         if self._secure is not None:
             await self._secure.abandoned(effect.reason)

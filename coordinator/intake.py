@@ -37,6 +37,7 @@ class Intake:
         inbox: Inbox,
         post: Callable[[events.Event], None],
         admit: Callable[[Session], None],
+        told: Callable[[str, Envelope, Verdict], None],
         clock: Clock,
         metrics: CoordinatorMetrics,
         observations: Observations,
@@ -46,6 +47,7 @@ class Intake:
         self._inbox = inbox
         self._post = post
         self._admit = admit
+        self._told = told
         self._clock = clock
         self._metrics = metrics
         self._observations = observations
@@ -119,9 +121,12 @@ class Intake:
         offered = self._offered.get(effect.upload)
         if offered is None:
             return  # the daemon stops: its call was dismissed
-        verdict = offered[1]
-        if not verdict.done():
-            verdict.set_result(Verdict(fate=effect.fate, reason=effect.reason, detail=effect.detail))
+        upload, answer = offered
+        if not answer.done():
+            verdict = Verdict(fate=effect.fate, reason=effect.reason, detail=effect.detail)
+            answer.set_result(verdict)
+            # Here and not where the answer is awaited: the commit that it may be part of follows at once.
+            self._told(upload.worker, upload.envelope, verdict)
 
     def dismiss(self) -> None:
         """The daemon stops: nobody waits for a verdict any longer."""
@@ -134,6 +139,7 @@ class Intake:
         verdict = verdict_of(fault)
         self._metrics.upload(verdict.fate, verdict.reason)
         self._note(session, envelope, verdict)
+        self._told(session.worker, envelope, verdict)
         log_event(
             log,
             logging.WARNING if verdict.fate is Fate.REJECTED else logging.INFO,

@@ -20,6 +20,9 @@ from ssd.trust.names import Subject
 
 Json = Any
 
+KEPT_CHRONICLES = 1000
+"""Attempts of which the store still knows what happened to each client."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BlobInfo:
@@ -209,6 +212,16 @@ class Store(Protocol):
 
     def attempts(self, limit: int | None = None) -> tuple[AttemptRecord, ...]:
         """Newest first."""
+        ...
+
+    def keep_chronicle(self, round_number: int, attempt: int, chronicle: Json) -> None:
+        """Behaviour: keeps what happened to an attempt's clients, in place of what was kept of it before. Refuses an
+        attempt that was never opened. Of the oldest attempts nothing is kept once there are `KEPT_CHRONICLES` newer.
+        """
+        ...
+
+    def chronicle(self, round_number: int, attempt: int) -> Json:
+        """What `keep_chronicle` last kept of an attempt of the current run; empty if nothing."""
         ...
 
     def versions(self) -> tuple[VersionRecord, ...]:

@@ -17,7 +17,9 @@ import click
 
 from ssd.data.errors import DataError
 from ssd.evaluation.command import evaluate
+from ssd.examples import EXAMPLES
 from ssd.experiment.cli import experiment, report
+from ssd.help_text import add_examples
 from ssd.terminal import (
     CODES,
     EXIT_INTERRUPTED,
@@ -249,6 +251,9 @@ cli.add_command(evaluate)
 
 cli.add_command(experiment)
 cli.add_command(report)
+
+
+add_examples(cli, "ssd", EXAMPLES, CODES)
 
 
 if __name__ == "__main__":

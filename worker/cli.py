@@ -1,7 +1,7 @@
 """`ssd-worker`: run the daemon, look at its configuration, move clients between hosts.
 
-Exit codes: 0 done; 1 a defect of ours; 2 wrong usage or configuration; 3 refused, or something is in use; 4 the
-state directory fails. Nothing here imports torch; gRPC only when a command needs it.
+Exit codes: 0 done; 1 a defect of ours; 2 wrong usage or configuration; 3 refused, something is in use, or a
+doctor found a fault; 4 the state directory fails; 130 interrupted. Nothing here imports torch; gRPC only when a command needs it.
 """
 
 from __future__ import annotations
@@ -17,16 +17,22 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
+from ssd.help_text import add_examples
 from worker.config import WorkerConfig, load
 from worker.config_cli import config_group
-from worker.doctor import doctor_command
+from worker.doctor_cli import doctor_command
 from worker.errors import EXIT_FAILED, OperatorFault, WorkerError
+from worker.examples import EXAMPLES
 from worker.identity_cli import identity_group
 
 if TYPE_CHECKING:
     from worker.store import SqliteStore
 
 Json = Any
+_CODES = (
+    "Exit codes: 0 done, 1 a defect, 2 usage or configuration, 3 refused, in use or a doctor's fault, 4 the state "
+    "directory fails, 130 interrupted."
+)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -290,6 +296,9 @@ def client_import(source: Path, path: Path | None, state_dir: Path | None) -> No
     with _store(path, state_dir) as store:
         summary = import_client(store, source)
     click.echo(f"imported {summary.client} as of round {summary.last_committed_round}")
+
+
+add_examples(cli, "ssd-worker", EXAMPLES, _CODES)
 
 
 def main(arguments: list[str] | None = None) -> int:

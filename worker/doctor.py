@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import datetime as dt
-import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
-
-import click
 
 from ssd.doctor.disk import gather_disk, holder, judge_disk
-from ssd.doctor.findings import Finding, Level, as_json, as_lines, fault, healthy, ok
+from ssd.doctor.findings import Finding, fault, ok
 from ssd.doctor.identity import gather_identity, judge_identity
 from ssd.doctor.network import judge_handshake, judge_reach, reach
 from ssd.doctor.software import gather_torch, installed, judge_torch, judge_versions
@@ -23,40 +19,13 @@ from ssd.trust.names import Role
 from ssd.trust.registry_pin import PIN_FILE, REGISTRY_FILE, SIGNING_KEY_FILE
 from worker.address import parse
 from worker.config import WorkerConfig
-from worker.errors import EXIT_REFUSED, ConfigInvalid
+from worker.errors import ConfigInvalid
 from worker.hosting import hosted_clients
 
 PROTOCOL = 1
 _UNKNOWN_MODEL = 256 << 20
 """What a worker that has seen no version yet is taken to need for one: a large encoder."""
 _ENROL = "run `ssd-worker enroll` with a token of the federation's operator"
-_COLOURS = {Level.OK: "green", Level.WARNING: "yellow", Level.FAULT: "red"}
-
-
-def doctor_command(load_config: Callable[..., WorkerConfig], settings: Callable[..., Any]) -> click.Command:
-    """The command, with the options and the configuration of the other ones."""
-
-    @click.command()
-    @settings
-    @click.option("--patience", type=click.FloatRange(min=0.1, max=600), default=10.0, show_default=True,
-                  help="Seconds that one check may take.")  # fmt: skip
-    @click.option(
-        "--format", "form", type=click.Choice(["human", "json"]), default="human", show_default=True
-    )
-    def doctor(patience: float, form: str, **options: Any) -> int:
-        """Check network, certificates, clock, disk, data, GPU and versions, and say what to do. Changes nothing."""
-        # gRPC's own chatter does not look like a finding; it reads this when it is imported.
-        os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
-        found = list(examine(load_config(**options), patience, dt.datetime.now(dt.UTC)))
-        if form == "json":
-            click.echo(json.dumps(as_json(found), ensure_ascii=False))
-        else:
-            colour = False if os.environ.get("NO_COLOR") else None
-            for level, line in as_lines(found):
-                click.echo(click.style(line, fg=_COLOURS[level]), color=colour)
-        return 0 if healthy(found) else EXIT_REFUSED
-
-    return doctor
 
 
 def examine(config: WorkerConfig, patience: float, now: dt.datetime) -> Iterator[Finding]:

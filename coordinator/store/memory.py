@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import secrets
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from coordinator.errors import JournalConflict, StorageFailed
-from coordinator.ports import AttemptRecord, ClientRecord, RunRecord, VersionRecord
-from coordinator.store import chain, rules
+from coordinator.ports import KEPT_CHRONICLES, AttemptRecord, ClientRecord, RunRecord, VersionRecord
+from coordinator.store import chain, records, rules
 from ssd.scaling import ScalingVector
+
+Json = Any
 
 
 @dataclass
@@ -28,6 +32,8 @@ class _Run:
     """In the order they were opened."""
     evaluations: dict[int, Mapping[str, float]] = field(default_factory=dict)
     secure_sums: dict[tuple[int, int], bytes] = field(default_factory=dict)
+    chronicles: dict[tuple[int, int], str] = field(default_factory=dict)
+    """As JSON text, so that nobody changes what was kept."""
 
 
 class MemoryStore:
@@ -243,6 +249,24 @@ class MemoryStore:
         with self._lock:
             newest_first = list(reversed(self._runs[-1].attempts.values())) if self._runs else []
             return tuple(newest_first if limit is None else newest_first[:limit])
+
+    def keep_chronicle(self, round_number: int, attempt: int, chronicle: Json) -> None:
+        """See `coordinator.ports.Store`."""
+        with self._lock:
+            key = (round_number, attempt)
+            if not self._runs or key not in self._runs[-1].attempts:
+                raise JournalConflict(f"round {round_number} has no attempt {attempt}")
+            self._changing("keep_chronicle")
+            kept = self._runs[-1].chronicles
+            kept[key] = records.text(chronicle)
+            for old in list(kept)[:-KEPT_CHRONICLES]:
+                del kept[old]
+
+    def chronicle(self, round_number: int, attempt: int) -> Json:
+        """See `coordinator.ports.Store`."""
+        with self._lock:
+            kept = self._runs[-1].chronicles if self._runs else {}
+            return json.loads(kept.get((round_number, attempt), "{}"))
 
     def versions(self) -> tuple[VersionRecord, ...]:
         """See `coordinator.ports.Store`."""

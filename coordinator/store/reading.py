@@ -5,18 +5,36 @@ Nothing is created, upgraded or locked, so whoever may read the files may look.
 
 from __future__ import annotations
 
+import json
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 from coordinator.errors import StorageFailed
-from coordinator.ports import RunRecord
+from coordinator.ports import AttemptRecord, RunRecord
 from coordinator.store import records
 from coordinator.store.schema import SCHEMA_VERSION
 
+Json = Any
 _LOCK_SECONDS = 2.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RoundRecords:
+    """What the journal has of one round."""
+
+    newest_round: int
+    """The highest of which an attempt was opened; 0: none."""
+    attempts: tuple[tuple[AttemptRecord, Mapping[str, Json]], ...] = ()
+    """Each with its chronicle, oldest first."""
+    bindings: Mapping[str, str] = field(default_factory=dict)
+    """Client -> the worker it belongs to now."""
+    model_digest: str = ""
+    """Of the version the round committed; empty: it has not."""
 
 
 def read_run(state_dir: Path) -> RunRecord | None:
@@ -73,3 +91,49 @@ def read_model_size(state_dir: Path) -> int:
             " (SELECT run_id FROM runs ORDER BY position DESC LIMIT 1) ORDER BY number DESC LIMIT 1"
         ).fetchone()
     return 0 if found is None else records.to_version(found[0], found[1], bool(found[2])).full.size
+
+
+def read_round(state_dir: Path, number: int) -> RoundRecords | None:
+    """Everything about one round of the current run; None if there is no run.
+
+    Raises:
+        StorageFailed: as `read_run`.
+    """
+    if read_run(state_dir) is None:
+        return None
+    with _open(state_dir) as db:
+        ((run_id,),) = db.execute("SELECT run_id FROM runs ORDER BY position DESC LIMIT 1").fetchall()
+        ((newest,),) = db.execute(
+            "SELECT coalesce(max(round), 0) FROM attempts WHERE run_id = ?", (run_id,)
+        ).fetchall()
+        rows = db.execute(
+            "SELECT record, outcome, reason, accepted, closed_at FROM attempts WHERE run_id = ? AND round = ?"
+            " ORDER BY attempt",
+            (run_id, number),
+        ).fetchall()
+        attempts = [
+            records.to_attempt(record, outcome, reason, records.to_names(accepted), closed_at)
+            for record, outcome, reason, accepted, closed_at in rows
+        ]
+        tables = {name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        kept: dict[int, Json] = {}
+        if "chronicles" in tables:  # a database of an older version has none
+            found = db.execute(
+                "SELECT attempt, record FROM chronicles WHERE run_id = ? AND round = ?", (run_id, number)
+            )
+            kept = {attempt: json.loads(record) for attempt, record in found}
+        bindings = {}
+        if "bindings" in tables:
+            bindings = dict(db.execute("SELECT client, worker FROM bindings").fetchall())
+        versions = db.execute(
+            "SELECT record, committed_at, retained FROM versions WHERE run_id = ? AND number = ?",
+            (run_id, number),
+        ).fetchall()
+    return RoundRecords(
+        newest_round=int(newest),
+        attempts=tuple((each, kept.get(each.attempt, {})) for each in attempts),
+        bindings=bindings,
+        model_digest=next(
+            (records.to_version(record, at, bool(has)).model_digest for record, at, has in versions), ""
+        ),
+    )

@@ -116,7 +116,18 @@ CREATE TABLE secure_sums (
     FOREIGN KEY (run_id, round, attempt) REFERENCES attempts (run_id, round, attempt)
 ) WITHOUT ROWID;
 """
-_STEPS = (_JOURNAL, _TRUST, _BINDINGS, _CHAIN, _SECURE_SUMS)
+_CHRONICLES = """
+CREATE TABLE chronicles (
+    position INTEGER PRIMARY KEY AUTOINCREMENT,
+    run_id TEXT NOT NULL,
+    round INTEGER NOT NULL,
+    attempt INTEGER NOT NULL,
+    record TEXT NOT NULL,
+    UNIQUE (run_id, round, attempt),
+    FOREIGN KEY (run_id, round, attempt) REFERENCES attempts (run_id, round, attempt)
+);
+"""
+_STEPS = (_JOURNAL, _TRUST, _BINDINGS, _CHAIN, _SECURE_SUMS, _CHRONICLES)
 """What brings a database from each version to the next; an empty file takes them all."""
 
 SCHEMA_VERSION = len(_STEPS)

@@ -7,15 +7,18 @@ the federation, everything else to a run; the current run is the youngest.
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from coordinator.errors import JournalConflict
-from coordinator.ports import AttemptRecord, ClientRecord, RunRecord, VersionRecord
+from coordinator.ports import KEPT_CHRONICLES, AttemptRecord, ClientRecord, RunRecord, VersionRecord
 from coordinator.store import chain, records, rules
 from coordinator.store.bindings import SqliteBindings
 from ssd.scaling import ScalingVector
+
+Json = Any
 
 
 class SqliteStore(SqliteBindings):
@@ -276,6 +279,32 @@ class SqliteStore(SqliteBindings):
         return tuple(
             self._attempts(self._run_id(), "ORDER BY position DESC LIMIT ?", -1 if limit is None else limit)
         )
+
+    def keep_chronicle(self, round_number: int, attempt: int, chronicle: Json) -> None:
+        """See `coordinator.ports.Store`."""
+        with self._transaction("keeping an attempt's chronicle") as db:
+            run_id = self._run_id()
+            if self._attempt(run_id, round_number, attempt) is None:
+                raise JournalConflict(f"round {round_number} has no attempt {attempt}")
+            db.execute(
+                "INSERT INTO chronicles (run_id, round, attempt, record) VALUES (?, ?, ?, ?)"
+                " ON CONFLICT (run_id, round, attempt) DO UPDATE SET record = excluded.record",
+                (run_id, round_number, attempt, records.text(chronicle)),
+            )
+            db.execute(
+                "DELETE FROM chronicles WHERE position <= (SELECT max(position) FROM chronicles) - ?",
+                (KEPT_CHRONICLES,),
+            )
+
+    def chronicle(self, round_number: int, attempt: int) -> Json:
+        """See `coordinator.ports.Store`."""
+        rows = self._rows(
+            "SELECT record FROM chronicles WHERE run_id = ? AND round = ? AND attempt = ?",
+            self._run_id(),
+            round_number,
+            attempt,
+        )
+        return json.loads(rows[0][0]) if rows else {}
 
     def versions(self) -> tuple[VersionRecord, ...]:
         """See `coordinator.ports.Store`."""

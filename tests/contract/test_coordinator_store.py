@@ -21,6 +21,8 @@ from hypothesis import strategies as st
 from coordinator.errors import CoordinatorError, JournalConflict, JournalTampered, StorageFailed
 from coordinator.ports import ArtefactRecord, AttemptRecord, BlobInfo, RunRecord, Store, VersionRecord
 from coordinator.store import chain
+from coordinator.store import memory as memory_store
+from coordinator.store import sqlite as sqlite_store
 from coordinator.store.memory import MemoryStore
 from coordinator.store.sqlite import SqliteStore
 from ssd.scaling import ScalingVector
@@ -96,6 +98,7 @@ def everything(store: Store) -> str:
         "bindings": dict(store.bindings()),
         "chain": store.chain(),
         "granted": sorted(store.granted_workers()),
+        "chronicles": [store.chronicle(each.round, each.attempt) for each in store.attempts()],
     }
     return json.dumps(answers, sort_keys=True)
 
@@ -179,6 +182,27 @@ class TestStore:
         assert [version.number for version in store.versions()] == [0]
         assert not store.run_finished()
         refused(store, lambda: store.create_run(a_run("run-1"), a_version(0)))
+
+    def test_an_attempts_chronicle_is_kept_and_replaced(self, store: Store) -> None:
+        started(store)
+        refused(store, lambda: store.keep_chronicle(1, 1, {}))
+        commit_round(store, 1)
+        assert store.chronicle(1, 1) == {}
+        repeatable(store, lambda: store.keep_chronicle(1, 1, {"a": {"notes": [[1.5, "asked", "", "w"]]}}))
+        store.keep_chronicle(1, 1, {"b": {"notes": []}})
+        assert store.chronicle(1, 1) == {"b": {"notes": []}}
+        refused(store, lambda: store.keep_chronicle(1, 2, {}))
+
+    def test_chronicles_of_the_oldest_attempts_go(
+        self, store: Store, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        for module in (sqlite_store, memory_store):
+            monkeypatch.setattr(module, "KEPT_CHRONICLES", 2)
+        started(store)
+        for number in (1, 2, 3):
+            commit_round(store, number)
+            store.keep_chronicle(number, 1, {"a": number})
+        assert [store.chronicle(number, 1) for number in (1, 2, 3)] == [{}, {"a": 2}, {"a": 3}]
 
     def test_a_run_with_an_attempt_under_way_cannot_finish(self, store: Store) -> None:
         started(store)

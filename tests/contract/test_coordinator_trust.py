@@ -208,6 +208,7 @@ class TestSqlite:
             "granted_workers",
             "chain",
             "secure_sums",
+            "chronicles",
         )
         for table in later:
             db.execute(f"DROP TABLE {table}")

@@ -13,8 +13,10 @@ from concurrent import futures
 from pathlib import Path
 from typing import Any
 
+import click
 import grpc
 import pytest
+from click.testing import CliRunner
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from PIL import Image
 
@@ -35,6 +37,7 @@ from ssd.trust.authority import Credential
 from ssd.trust.diagnosis import Peer
 from ssd.trust.identity_files import IdentityFiles
 from ssd.trust.names import Role, Subject
+from worker.cli import cli as worker_cli
 from worker.cli import main as worker_main
 from worker.config import load as load_worker
 
@@ -241,6 +244,21 @@ class TestWorker:
         assert "-> is the coordinator running" in out
         assert "\x1b" not in out
         assert worker_main(["doctor", "--set", "log.level=loud"]) == 2
+
+    def test_colours_unless_NO_COLOR_says_otherwise(self, tmp_path: Path) -> None:  # noqa: N802  # its name
+        arguments = [
+            "doctor",
+            "--insecure",
+            "--coordinator",
+            "127.0.0.1:1",
+            "--state-dir",
+            str(tmp_path / "s"),
+        ]
+        coloured = CliRunner().invoke(worker_cli, arguments, color=True, env={"NO_COLOR": None})
+        plain = CliRunner().invoke(worker_cli, arguments, color=True, env={"NO_COLOR": "1"})
+        assert "\x1b[31mfault" in coloured.output
+        assert "\x1b" not in plain.output
+        assert click.unstyle(coloured.output) == plain.output
 
 
 class TestCoordinator:

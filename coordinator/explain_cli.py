@@ -1,0 +1,52 @@
+"""`ssd-coordinator explain ROUND`: out of the state directory, whether or not a coordinator is running on it."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from coordinator.config import load
+from coordinator.errors import OperatorFault
+
+
+class NothingToExplain(OperatorFault):
+    """There is no such round, or no run."""
+
+    code = "nothing_to_explain"
+
+
+@click.command()
+@click.argument("number", metavar="ROUND", type=click.IntRange(min=1))
+@click.option(
+    "--config", "config_path", type=click.Path(path_type=Path), help="TOML file that names the state_dir."
+)
+@click.option(
+    "--state-dir", type=click.Path(path_type=Path), help="coordinator.state_dir, if not from --config."
+)
+@click.option("--format", "form", type=click.Choice(["human", "json"]), default="human", show_default=True)
+def explain(number: int, config_path: Path | None, state_dir: Path | None, form: str) -> None:
+    """What happened to every client that ROUND invited: asked when, by which worker, taken, refused, failed or late.
+
+    Read from the state directory, so it works whether or not the coordinator runs. Notes are written when an attempt
+    ends.
+    """
+    from coordinator import explanation
+    from coordinator.store.reading import read_round
+
+    where = state_dir or load(config_path).coordinator.state_dir
+    found = read_round(where, number)
+    if found is None:
+        raise NothingToExplain(
+            f"there is no run in {where}: name the right folder with --state-dir or --config"
+        )
+    if not found.attempts:
+        newest = f"the newest is {found.newest_round}" if found.newest_round else "none was opened yet"
+        raise NothingToExplain(f"round {number} was never opened: {newest}")
+    told = explanation.explain(number, found)
+    shown: Callable[[Any], str] = explanation.text if form == "human" else json.dumps
+    click.echo(shown(told), color=False if os.environ.get("NO_COLOR") else None)
