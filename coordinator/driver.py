@@ -59,6 +59,7 @@ from coordinator.ports import (
     VersionRecord,
 )
 from coordinator.privacy import Privacy
+from coordinator.provenance import Provenance, provenance
 from coordinator.quality import QualityRounds, measured, stored_frequencies
 from coordinator.quality import newest as newest_quality
 from coordinator.revocations import RevocationList
@@ -822,6 +823,23 @@ class Driver:
             statistics={**self._measured, **newest.statistics},
             uptime_seconds=self._clock.monotonic() - self._started,
             privacy="" if self._privacy is None else self._said_of_privacy(self._privacy),
+        )
+
+    async def provenance(self, number: int) -> Provenance:
+        """How version `number`, which must exist, came to be."""
+        record = self._catalogue.record(number)
+        assert record is not None
+        rounds, privacy = self._state.policy.rounds, self._privacy
+        said = "" if privacy is None else privacy.describe(number, rounds, record.statistics)
+        return await asyncio.to_thread(
+            provenance,
+            self._store,
+            number,
+            mode=self._state.policy.mode.value,
+            rounds=rounds,
+            registered_clients=len(self._state.clients),
+            secure_aggregation="off" if self._secure is None else self._secure.terms.level,
+            privacy=said,
         )
 
     def _said_of_privacy(self, privacy: Privacy) -> str:

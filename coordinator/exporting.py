@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import tempfile
 from pathlib import Path
@@ -58,7 +59,15 @@ def export(
             or model_digest(declaration.spec, values) != found.model_digest
         ):
             raise BlobCorrupt(f"version {found.number} does not have the digest it is known by")
-        metadata = {"run": run_id, "version": str(found.number), "model_digest": found.model_digest}
+        metadata = {
+            "run": run_id,
+            "version": str(found.number),
+            "model_digest": found.model_digest,
+            "declaration_digest": declaration.digest,
+            "config": json.dumps(dict(declaration.config), sort_keys=True),
+        }
+        if found.provenance:
+            metadata["provenance"] = json.dumps(dict(found.provenance), sort_keys=True)
         if trained_on is not None:
             metadata["trained_on"] = trained_on
         asyncio.run(_write(method or declaration.method, declaration, vector, out.absolute(), metadata, part))

@@ -20,6 +20,7 @@ from ssd.evaluation.command import evaluate
 from ssd.examples import EXAMPLES
 from ssd.experiment.cli import experiment, report
 from ssd.help_text import add_examples
+from ssd.portable.command import export
 from ssd.terminal import (
     CODES,
     EXIT_INTERRUPTED,
@@ -46,6 +47,7 @@ Examples:
   ssd partition show digits.json
   ssd evaluate runs/demo/ssd/encoder.safetensors --data digits
   ssd evaluate encoder.safetensors --data folder --probe photographs/probe --format json
+  ssd export runs/demo/ssd/encoder.safetensors --out home
 
 """
 
@@ -248,7 +250,7 @@ def _show_partition(found: Partition) -> None:
 
 
 cli.add_command(evaluate)
-
+cli.add_command(export)
 cli.add_command(experiment)
 cli.add_command(report)
 

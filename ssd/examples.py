@@ -10,6 +10,11 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "evaluate encoder.safetensors --data digits",
         "evaluate encoder.safetensors --data folder --probe photographs/probe --format json",
     ),
+    "export": (
+        "export runs/demo/ssd/encoder.safetensors --out home",
+        "export encoder.safetensors --out home --licence cc-by-4.0",
+        "export encoder.safetensors --format onnx --out encoder.onnx",
+    ),
     "experiment": (
         "experiment deploy/experiments/digits.toml --dry-run",
         "experiment deploy/experiments/digits.toml --jobs 2",

@@ -26,6 +26,7 @@ from ssd.spec import ParameterSpec
 if TYPE_CHECKING:
     from torch import nn
 
+    from ssd.data.preparation import Normalisation
     from ssd.data.source import ImageFormat
 
 FORMAT = "ssd-encoder-v1"
@@ -145,6 +146,19 @@ def load_encoder(path: Path) -> tuple[nn.Module, ImageFormat]:
         EncoderFileError: not a file written by this project, or its tensors do not fit its description.
 
     """
+    encoder, image, normalise = bare_encoder(path)
+    # A hook and not a layer in front: the tensors keep their names.
+    encoder.register_forward_pre_hook(lambda _, images: (normalise(images[0]),))
+    return encoder, image
+
+
+def bare_encoder(path: Path) -> tuple[nn.Module, ImageFormat, Normalisation]:
+    """The same as `load_encoder`, with the normalisation apart: the module takes images it was applied to.
+
+    Raises:
+        EncoderFileError: as there.
+
+    """
     from ssd.data.preparation import Normalisation
     from ssd.data.source import ImageFormat
     from ssd.models.registry import ModelConfig, skeleton
@@ -158,12 +172,11 @@ def load_encoder(path: Path) -> tuple[nn.Module, ImageFormat]:
         image = read(ImageFormat, json.loads(metadata["image"]), "image")
         normalise = read(Normalisation, json.loads(metadata.get("normalise", "{}")), "normalise")
         normalise.check(image.channels)
-    except (KeyError, ValueError) as error:
+        # torch answers sizes that no memory holds with RuntimeError, even where nothing is allocated.
+        empty = skeleton(config, image)
+    except (KeyError, ValueError, RecursionError, OverflowError, RuntimeError) as error:
         raise EncoderFileError(f"{path} does not say which encoder it holds: {error}") from error
-    encoder = _filled(skeleton(config, image), tensors, path)
-    # A hook and not a layer in front: the tensors keep their names.
-    encoder.register_forward_pre_hook(lambda _, images: (normalise(images[0]),))
-    return encoder, image
+    return _filled(empty, tensors, path), image, normalise
 
 
 def feature_dim_of(path: Path) -> int:
@@ -256,13 +269,16 @@ def _filled(skeleton: nn.Module, tensors: Mapping[str, NDArray[np.float32]], pat
     from ssd.models.allocate import allocated
     from ssd.models.flat import COUNTER, STATISTICS
 
+    by_batch = not any(name.endswith(STATISTICS) for name in tensors)
+    absent = (*STATISTICS, COUNTER) if by_batch else (COUNTER,)
+    state = {name: value for name, value in skeleton.state_dict().items() if not name.endswith(absent)}
+    # Before any memory is taken: what a file says of its sizes may be anything.
+    fitting(tensors, {name: tuple(value.shape) for name, value in state.items()}, path)
     module = allocated(skeleton)
-    if not any(name.endswith(STATISTICS) for name in tensors):
+    if by_batch:
         for layer in module.modules():
-            for name in (*STATISTICS, COUNTER):
+            for name in absent:
                 if name in dict(layer.named_buffers(recurse=False)):
                     setattr(layer, name, None)
-    state = {name: value for name, value in module.state_dict().items() if not name.endswith(COUNTER)}
-    fitting(tensors, {name: tuple(value.shape) for name, value in state.items()}, path)
     module.load_state_dict({name: torch.from_numpy(tensors[name].copy()) for name in state}, strict=False)
     return module.eval()

@@ -19,6 +19,7 @@ from coordinator.logs import event as log_event
 from coordinator.membership import log_audit
 from coordinator.messages import StatusView
 from coordinator.ports import AttemptRecord, Identity
+from coordinator.provenance import Provenance
 from coordinator.rpc import convert
 from coordinator.rpc.auth import call_name
 from coordinator.rpc.calls import Context, Handler, Stall, check_offset, refuse, send, well_formed
@@ -224,6 +225,7 @@ class OperatorServicer:
         return pb.VersionReply(
             version=convert.version_message(offer),
             declaration=canonical_json(dict(self._driver.run_record.declaration)),
+            provenance=provenance_message(await self._driver.provenance(offer.number)),
         )
 
 
@@ -248,6 +250,23 @@ def _words(wish: Any) -> dict[str, str]:
     for descriptor, value in wish.ListFields():
         found |= {descriptor.name: value} if isinstance(value, str) else _words(value)
     return found
+
+
+def provenance_message(known: Provenance) -> pb.Provenance:
+    """How a version came to be, on the wire."""
+    return pb.Provenance(
+        parent_digest=known.parent_digest,
+        mode=known.mode,
+        rounds=known.rounds,
+        registered_clients=known.registered_clients,
+        included_clients=known.included_clients,
+        total_weight=known.total_weight,
+        statistics=known.statistics,
+        evaluation=known.evaluation,
+        secure_aggregation=known.secure_aggregation,
+        privacy=known.privacy,
+        build=convert.BUILD,
+    )
 
 
 def status_message(view: StatusView) -> pb.StatusReply:

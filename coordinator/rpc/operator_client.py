@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import IO, Any, Self, TypeVar
 
@@ -46,6 +46,8 @@ class VersionFound:
     blob_bytes: int
     declaration: Mapping[str, Json]
     """`ssd.declaration.Declaration.to_json()` of the run."""
+    provenance: Mapping[str, Json] = field(default_factory=dict)
+    """How it came to be: the fields of the message of that name; empty if the coordinator does not say."""
 
 
 class OperatorClient:
@@ -170,6 +172,7 @@ class OperatorClient:
             blob_digest=reply.version.full.digest,
             blob_bytes=reply.version.full.size,
             declaration=json.loads(reply.declaration),
+            provenance=_provenance(reply.provenance) if reply.HasField("provenance") else {},
         )
 
     def download(self, version: VersionFound, into: IO[bytes]) -> None:
@@ -256,6 +259,22 @@ def _status(reply: pb.StatusReply) -> dict[str, Json]:
         "build": reply.build,
         "uptime_seconds": _number(reply.uptime_seconds),
         "privacy": reply.privacy,
+    }
+
+
+def _provenance(known: pb.Provenance) -> dict[str, Json]:
+    return {
+        "parent_digest": known.parent_digest,
+        "mode": known.mode,
+        "rounds": known.rounds,
+        "registered_clients": known.registered_clients,
+        "included_clients": known.included_clients,
+        "total_weight": known.total_weight,
+        "statistics": _numbers(known.statistics),
+        "evaluation": _numbers(known.evaluation),
+        "secure_aggregation": known.secure_aggregation,
+        "privacy": known.privacy,
+        "build": known.build,
     }
 
 

@@ -132,6 +132,19 @@ class ScriptedOperator(OperatorServicer):
                 full=tensor_pb2.BlobRef(digest=digest_bytes(VECTOR.tobytes()), size=VECTOR.nbytes),
             ),
             declaration=json.dumps(DECLARATION.to_json()).encode(),
+            provenance=pb.Provenance(
+                parent_digest="cd" * 32,
+                mode="elastic",
+                rounds=10,
+                registered_clients=6,
+                included_clients=3,
+                total_weight=420,
+                statistics={"weight": 210.0, "loss": math.nan},
+                evaluation={"knn": 0.5},
+                secure_aggregation="passive",
+                privacy="epsilon 2 at delta 1e-05 after 2 rounds",
+                build="test/1",
+            ),
         )
 
     def Download(self, request: Any, context: Any) -> Iterator[pb.DownloadPart]:  # noqa: N802  # the RPC's name
@@ -377,6 +390,21 @@ class TestExport:
         header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
         assert header["__metadata__"]["run"] == "run-1"
         assert header["__metadata__"]["version"] == "2"
+        assert header["__metadata__"]["declaration_digest"] == DECLARATION.digest
+        assert json.loads(header["__metadata__"]["config"]) == dict(DECLARATION.config)
+        assert json.loads(header["__metadata__"]["provenance"]) == {
+            "parent_digest": "cd" * 32,
+            "mode": "elastic",
+            "rounds": 10,
+            "registered_clients": 6,
+            "included_clients": 3,
+            "total_weight": 420,
+            "statistics": {"weight": 210.0, "loss": None},
+            "evaluation": {"knn": 0.5},
+            "secure_aggregation": "passive",
+            "privacy": "epsilon 2 at delta 1e-05 after 2 rounds",
+            "build": "test/1",
+        }
         assert [path.name for path in tmp_path.iterdir()] == ["encoder.safetensors"]
 
     def test_what_the_exporter_knows_is_noted_and_a_missing_part_is_explained(

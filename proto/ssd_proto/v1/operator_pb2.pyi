@@ -283,9 +283,51 @@ class DownloadPart(_message.Message):
     def __init__(self, size: _Optional[int] = ..., offset: _Optional[int] = ..., data: _Optional[bytes] = ...) -> None: ...
 
 class VersionReply(_message.Message):
-    __slots__ = ("version", "declaration")
+    __slots__ = ("version", "declaration", "provenance")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     DECLARATION_FIELD_NUMBER: _ClassVar[int]
+    PROVENANCE_FIELD_NUMBER: _ClassVar[int]
     version: _tensor_pb2.ModelVersion
     declaration: bytes
-    def __init__(self, version: _Optional[_Union[_tensor_pb2.ModelVersion, _Mapping]] = ..., declaration: _Optional[bytes] = ...) -> None: ...
+    provenance: Provenance
+    def __init__(self, version: _Optional[_Union[_tensor_pb2.ModelVersion, _Mapping]] = ..., declaration: _Optional[bytes] = ..., provenance: _Optional[_Union[Provenance, _Mapping]] = ...) -> None: ...
+
+class Provenance(_message.Message):
+    __slots__ = ("parent_digest", "mode", "rounds", "registered_clients", "included_clients", "total_weight", "statistics", "evaluation", "secure_aggregation", "privacy", "build")
+    class StatisticsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: float
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[float] = ...) -> None: ...
+    class EvaluationEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: float
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[float] = ...) -> None: ...
+    PARENT_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    MODE_FIELD_NUMBER: _ClassVar[int]
+    ROUNDS_FIELD_NUMBER: _ClassVar[int]
+    REGISTERED_CLIENTS_FIELD_NUMBER: _ClassVar[int]
+    INCLUDED_CLIENTS_FIELD_NUMBER: _ClassVar[int]
+    TOTAL_WEIGHT_FIELD_NUMBER: _ClassVar[int]
+    STATISTICS_FIELD_NUMBER: _ClassVar[int]
+    EVALUATION_FIELD_NUMBER: _ClassVar[int]
+    SECURE_AGGREGATION_FIELD_NUMBER: _ClassVar[int]
+    PRIVACY_FIELD_NUMBER: _ClassVar[int]
+    BUILD_FIELD_NUMBER: _ClassVar[int]
+    parent_digest: str
+    mode: str
+    rounds: int
+    registered_clients: int
+    included_clients: int
+    total_weight: int
+    statistics: _containers.ScalarMap[str, float]
+    evaluation: _containers.ScalarMap[str, float]
+    secure_aggregation: str
+    privacy: str
+    build: str
+    def __init__(self, parent_digest: _Optional[str] = ..., mode: _Optional[str] = ..., rounds: _Optional[int] = ..., registered_clients: _Optional[int] = ..., included_clients: _Optional[int] = ..., total_weight: _Optional[int] = ..., statistics: _Optional[_Mapping[str, float]] = ..., evaluation: _Optional[_Mapping[str, float]] = ..., secure_aggregation: _Optional[str] = ..., privacy: _Optional[str] = ..., build: _Optional[str] = ...) -> None: ...
