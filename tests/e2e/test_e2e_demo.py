@@ -98,7 +98,14 @@ def test_a_tiny_demo_from_beginning_to_end(tmp_path: Path) -> None:
         assert "2" in federation["evaluations"], "measured by the evaluator, while it ran"
         assert federation["evaluations"]["2"]["uniformity_inter"] > 0
         assert load_encoder(out / method / "encoder.safetensors")[1].size == 8
-        assert read_encoder(out / method / "encoder.safetensors")[1]["trained_on"] == "digits"
+        metadata = read_encoder(out / method / "encoder.safetensors")[1]
+        assert metadata["trained_on"] == "digits"
+        known = json.loads(metadata["provenance"])
+        assert known["parent_digest"] == federation["rounds"][0]["model_digest"]
+        assert (known["rounds"], known["registered_clients"], known["included_clients"]) == (2, 10, 10)
+        assert known["total_weight"] == sum(each["statistics"]["weight"] for each in federation["rounds"])
+        assert known["evaluation"] == federation["evaluations"]["2"]
+        assert (known["secure_aggregation"], known["privacy"]) == ("off", "")
         assert not (out / method / "coordinator").exists()
     dimensions = [set(each["scaled_dimensions"]) for each in summary["federations"]["ssd"]["clients"]]
     assert len(set().union(*dimensions)) == sum(len(each) for each in dimensions) == 60
