@@ -390,10 +390,11 @@ class Driver:
     async def _apply(self, event: events.Event) -> None:
         before = self._state.phase
         self._state, todo = step(self._state, event)
-        self._chronicle.step(event, todo, self._clock.wall())
+        self._chronicle.heard(event, self._clock.wall())
         self.metrics.phase(self._state.phase)
         for effect in todo:
             await self._execute(effect)
+            self._chronicle.done(effect, self._clock.wall())
         if self._secure is not None:
             await self._secure.settle(self._state)
         if self._state.phase is not before:

@@ -68,12 +68,11 @@ class Chronicle:
         self._attempts = {**dict(newest), (round_number, attempt): {client: _Client() for client in cohort}}
         self._unwritten &= self._attempts.keys()
 
-    def step(self, event: Event, todo: Sequence[Effect], now: float) -> None:
-        """Notes what an event meant and what came of it.
+    def heard(self, event: Event, now: float) -> None:
+        """Notes what an event meant, before its effects.
 
         Args:
             event: as the round machine took it.
-            todo: the effects it gave.
             now: Unix seconds.
         """
         match event:
@@ -87,16 +86,23 @@ class Chronicle:
             case events.WorkerDetached():
                 key = self._present()
                 self._note(key, self._of(key, event.worker), Note(now, AWAY, "", event.worker))
-        for effect in todo:
-            match effect:
-                case effects.OpenAttempt():
-                    self.begin(effect.round, effect.attempt, effect.cohort)
-                case effects.SendTrain():
-                    key = (effect.round, effect.attempt)
-                    for client in effect.clients:
-                        if client in self._attempts.get(key, {}):
-                            self._attempts[key][client].worker = effect.worker
-                    self._note(key, effect.clients, Note(now, ASKED, "", effect.worker))
+
+    def done(self, effect: Effect, now: float) -> None:
+        """Notes an effect that was carried out: an attempt exists once it is journaled, and not before.
+
+        Args:
+            effect: of the round machine.
+            now: Unix seconds.
+        """
+        match effect:
+            case effects.OpenAttempt():
+                self.begin(effect.round, effect.attempt, effect.cohort)
+            case effects.SendTrain():
+                key = (effect.round, effect.attempt)
+                for client in effect.clients:
+                    if client in self._attempts.get(key, {}):
+                        self._attempts[key][client].worker = effect.worker
+                self._note(key, effect.clients, Note(now, ASKED, "", effect.worker))
 
     def upload(self, round_number: int, attempt: int, clients: Sequence[str], note: Note) -> None:
         """Notes the fate of an upload; of an attempt long gone, or of clients that were not invited, nothing."""

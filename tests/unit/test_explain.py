@@ -34,9 +34,16 @@ def failed(worker: str, *clients: str, attempt: int = 1) -> events.ClientFailed:
     )
 
 
+def play(chronicle: Chronicle, event: events.Event, todo: list[effects.Effect], now: float) -> None:
+    """As the driver does."""
+    chronicle.heard(event, now)
+    for effect in todo:
+        chronicle.done(effect, now)
+
+
 def begun() -> Chronicle:
     chronicle = Chronicle()
-    chronicle.step(events.Tick(now=0.0), [opened(), sent("w1", "a", "b"), sent("w2", "c")], 100.0)
+    play(chronicle, events.Tick(now=0.0), [opened(), sent("w1", "a", "b"), sent("w2", "c")], 100.0)
     return chronicle
 
 
@@ -55,7 +62,7 @@ class TestChronicle:
     def test_a_failure_of_nobody_in_particular_is_of_all_that_the_worker_still_owes(self) -> None:
         chronicle = begun()
         chronicle.upload(1, 1, ("a",), Note(101.0, "accepted", "", "w1"))
-        chronicle.step(failed("w1"), [], 102.0)
+        play(chronicle, failed("w1"), [], 102.0)
         notes = told(chronicle)
         assert [note[1] for note in notes["a"]] == ["asked", "accepted"]
         assert notes["b"][-1] == [102.0, "failed", "oom", "w1"]
@@ -64,9 +71,9 @@ class TestChronicle:
     def test_revoked_clients_and_workers_that_went_away(self) -> None:
         chronicle = begun()
         chronicle.upload(1, 1, ("a",), Note(101.0, "accepted", "", "w1"))
-        chronicle.step(events.WorkerDetached(now=0.0, worker="w1"), [], 102.0)
-        chronicle.step(events.ClientRevoked(now=0.0, client="c"), [], 103.0)
-        chronicle.step(events.ClientRevoked(now=0.0, client="stranger"), [], 103.0)
+        play(chronicle, events.WorkerDetached(now=0.0, worker="w1"), [], 102.0)
+        play(chronicle, events.ClientRevoked(now=0.0, client="c"), [], 103.0)
+        play(chronicle, events.ClientRevoked(now=0.0, client="stranger"), [], 103.0)
         assert {client: notes[-1][1] for client, notes in told(chronicle).items()} == {
             "a": "accepted", "b": "away", "c": "revoked",
         }  # fmt: skip
@@ -75,20 +82,20 @@ class TestChronicle:
         chronicle = begun()
         assert set(chronicle.unwritten()) == {(1, 1)}
         assert chronicle.unwritten() == {}
-        chronicle.step(events.Tick(now=0.0), [opened(1, 2), sent("w1", "a", attempt=2)], 200.0)
+        play(chronicle, events.Tick(now=0.0), [opened(1, 2), sent("w1", "a", attempt=2)], 200.0)
         chronicle.upload(1, 1, ("b",), Note(201.0, "discarded", "stale_attempt", "w1"))
         found = chronicle.unwritten()
         assert [note[1] for note in found[1, 1]["b"]["notes"]] == ["asked", "discarded"]
         assert set(found[1, 2]) == {"a"}
-        chronicle.step(failed("w1", "a"), [], 202.0)
-        chronicle.step(events.Tick(now=0.0), [opened(2, 1), opened(3, 1)], 300.0)
+        play(chronicle, failed("w1", "a"), [], 202.0)
+        play(chronicle, events.Tick(now=0.0), [opened(2, 1), opened(3, 1)], 300.0)
         chronicle.upload(1, 1, ("b",), Note(301.0, "discarded", "too_late", "w1"))
         assert chronicle.unwritten() == {}
 
     def test_nobody_writes_into_the_record_of_anothers_client(self) -> None:
         chronicle = begun()
         chronicle.upload(1, 1, ("a", "c"), Note(101.0, "rejected", "client_not_hosted", "w2"))
-        chronicle.step(failed("w2", "a", "c"), [], 102.0)
+        play(chronicle, failed("w2", "a", "c"), [], 102.0)
         assert {client: [note[1] for note in each] for client, each in told(chronicle).items()} == {
             "a": ["asked"], "b": ["asked"], "c": ["asked", "rejected", "failed"],
         }  # fmt: skip
@@ -110,7 +117,7 @@ class TestChronicle:
             events.ClientRevoked(now=0.0, client="a"),
             failed("w"),
         ):
-            chronicle.step(event, [], 1.0)
+            play(chronicle, event, [], 1.0)
         assert chronicle.unwritten() == {}
 
 
