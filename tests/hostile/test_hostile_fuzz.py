@@ -78,6 +78,8 @@ def values(field: FieldDescriptor) -> st.SearchStrategy[Any]:
             return FLOATS
         case FieldDescriptor.TYPE_UINT64:
             return INTEGERS | WIDE
+        case FieldDescriptor.TYPE_INT32:
+            return st.sampled_from([0, 1, -1, (1 << 31) - 1, -(1 << 31)])
         case FieldDescriptor.TYPE_BOOL:
             return st.booleans()
         case FieldDescriptor.TYPE_ENUM:

@@ -41,7 +41,6 @@ from worker.cli import cli as worker_cli
 from worker.cli import main as worker_main
 from worker.config import load as load_worker
 
-NOW = dt.datetime.now(dt.UTC)
 WORKER = frozenset({Role.WORKER})
 GOOD_TORCH = {
     "torch": "2.13.0+cpu", "torchvision": "0.28.0", "torchvision_needs": "torch==2.13.0", "cuda_build": None,
@@ -56,6 +55,11 @@ def levels(found: Iterator[Finding] | list[Finding]) -> list[tuple[str, str]]:
 def only(found: Iterator[Finding], check: str) -> Finding:
     (one,) = [each for each in found if each.check == check]
     return one
+
+
+def now() -> dt.datetime:
+    """Asked for when it is needed: a test process may import this file long before it makes the certificates."""
+    return dt.datetime.now(dt.UTC)
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +96,7 @@ def worker_config(folder: Path, address: str, identity: Path | None, **data: Any
 
 
 def examine(config: Any) -> list[Finding]:
-    return list(worker_doctor.examine(config, 3.0, NOW))
+    return list(worker_doctor.examine(config, 3.0, now()))
 
 
 def identity_in(folder: Path, authority: bytes, own: Credential, stem: str = "worker") -> Path:
@@ -156,7 +160,7 @@ class TestWorker:
         assert "does not carry the name fed.example.org" in found.text
 
     def test_an_expired_certificate(self, pki: Pki, peer: tuple[str, Any], tmp_path: Path) -> None:
-        old = pki.issued_at(Role.WORKER, "w1", NOW - dt.timedelta(days=3), days=1.0)
+        old = pki.issued_at(Role.WORKER, "w1", now() - dt.timedelta(days=3), days=1.0)
         found = examine(worker_config(tmp_path, peer[0], identity_in(tmp_path / "id", pki.authority, old)))
         assert "expired on" in only(iter(found), "tls").text
         assert "ssd-worker enroll" in only(iter(found), "tls").advice
@@ -274,7 +278,7 @@ class TestCoordinator:
         return load_coordinator(None, {**base, **flags}, {})
 
     def examine(self, config: CoordinatorConfig) -> list[Finding]:
-        return list(coordinator_doctor.examine(config, 3.0, NOW))
+        return list(coordinator_doctor.examine(config, 3.0, now()))
 
     def test_a_healthy_one_is_told_so_and_nothing_is_made(self, pki: Pki, tmp_path: Path) -> None:
         found = self.examine(self.config(tmp_path, pki))
@@ -370,8 +374,8 @@ class TestIdentity:
     def test_a_key_for_others_to_read(self, pki: Pki, tmp_path: Path, mode: int, who: str | None) -> None:
         folder = identity_in(tmp_path, pki.authority, pki.issued(Role.WORKER, "w"))
         (folder / "worker.key").chmod(mode)
-        facts = gather_identity(IdentityFiles.in_folder(folder, "worker"), NOW)
-        faults = [each for each in judge_identity(facts, WORKER, NOW, "-") if each.level is Level.FAULT]
+        facts = gather_identity(IdentityFiles.in_folder(folder, "worker"), now())
+        faults = [each for each in judge_identity(facts, WORKER, now(), "-") if each.level is Level.FAULT]
         assert [(who or "-") in each.text for each in faults] == ([] if who is None else [True])
         assert [each.advice for each in faults] == (
             [] if who is None else [f"chmod 600 {folder / 'worker.key'}"]
@@ -379,7 +383,7 @@ class TestIdentity:
 
     def test_a_clock_that_is_behind(self, pki: Pki, tmp_path: Path) -> None:
         folder = identity_in(tmp_path, pki.authority, pki.issued(Role.WORKER, "w"))
-        past = NOW - dt.timedelta(days=5)
+        past = now() - dt.timedelta(days=5)
         facts = gather_identity(IdentityFiles.in_folder(folder, "worker"), past)
         found = list(judge_identity(facts, WORKER, past, "-"))
         assert levels(found) == [("tls", "fault"), ("clock", "fault")]
@@ -389,9 +393,9 @@ class TestIdentity:
         def judged(born: float, left: float) -> Level:
             facts = IdentityFacts(
                 certificate=Path("c"), key=Path("k"), key_mode=0o600, subject=Subject("f", Role.WORKER, "w"),
-                not_before=NOW - dt.timedelta(days=born), not_after=NOW + dt.timedelta(days=left),
+                not_before=now() - dt.timedelta(days=born), not_after=now() + dt.timedelta(days=left),
             )  # fmt: skip
-            return only(judge_identity(facts, WORKER, NOW, "enrol"), "tls").level
+            return only(judge_identity(facts, WORKER, now(), "enrol"), "tls").level
 
         assert judged(27, 3) is Level.WARNING
         assert judged(0.5, 0.5) is Level.OK
