@@ -12,6 +12,7 @@ import signal
 from coordinator.aggregation import VersionMaker
 from coordinator.clock import SystemClock
 from coordinator.config import CoordinatorConfig, refuse_changes
+from coordinator.core.spans import RoundSpans
 from coordinator.core.strategy import create as create_strategy
 from coordinator.driver import Driver
 from coordinator.errors import ConfigInvalid, StorageFailed
@@ -37,6 +38,7 @@ from coordinator.store.lock import StateDirectoryLock
 from coordinator.store.sqlite import SqliteStore
 from coordinator.store.staging import BudgetedStaging
 from coordinator.store.trust import SqliteTrust
+from coordinator.tracing import NoTracing, RoundTracing, Tracing
 from coordinator.transport import Transport
 from coordinator.web.access import Access
 from coordinator.web.api import Api
@@ -45,6 +47,7 @@ from coordinator.web.pages import add_pages
 from ssd.codec import Encoding
 from ssd.declaration import Declaration
 from ssd.secagg.dp import left_out
+from ssd.tracing.setup import TracingUnavailable, open_exporter
 
 log = logging.getLogger(__name__)
 
@@ -91,6 +94,7 @@ async def _serve(config: CoordinatorConfig) -> int:
         if privacy is not None:
             planned = privacy.describe(0, config.run.rounds, {})
             log_event(log, logging.INFO, "privacy", detail=planned, not_reported=left_out(declaration))
+        tracing = _tracing(config, run_record.run_id, clock, stack)
         strategy = create_strategy(
             config.strategy.name,
             learning_rate=config.strategy.learning_rate,
@@ -122,6 +126,7 @@ async def _serve(config: CoordinatorConfig) -> int:
             revocations=revocations,
             participants=participants_of(config, transport),
             privacy=privacy,
+            tracing=tracing,
         )
         largest = driver.max_upload_bytes
         if not staging.fits(largest):
@@ -178,6 +183,26 @@ async def _serve(config: CoordinatorConfig) -> int:
             watching = asyncio.ensure_future(revocations.watch())
             stack.callback(watching.cancel)
         return await _drive(driver, server, transport, access)
+
+
+def _tracing(
+    config: CoordinatorConfig, run_id: str, clock: SystemClock, stack: contextlib.AsyncExitStack
+) -> Tracing:
+    """As configured; what was not sent yet goes out when the stack unwinds.
+
+    Raises:
+        ConfigInvalid: it cannot be.
+    """
+    own = config.tracing
+    if not own.endpoint:
+        return NoTracing()
+    resource = {"service.name": own.service_name, "service.version": BUILD, "service.instance.id": run_id}
+    try:
+        exporter = open_exporter(own.endpoint, own.root_certificates, resource)
+    except TracingUnavailable as error:
+        raise ConfigInvalid(str(error)) from error
+    stack.push_async_callback(asyncio.to_thread, exporter.close)
+    return RoundTracing(RoundSpans(run_id, own.share), exporter.emit, clock.wall)
 
 
 async def _current_run(

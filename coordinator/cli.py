@@ -37,6 +37,7 @@ from coordinator.errors import (
 from coordinator.examples import EXAMPLES
 from coordinator.explain_cli import explain
 from coordinator.registry_cli import registry
+from coordinator.track_cli import track_command
 from ssd.help_text import add_examples
 
 if TYPE_CHECKING:
@@ -375,4 +376,5 @@ def export(
     _show(value, form, lambda _: f"version {found.number} ({found.model_digest[:16]}) -> {out}")
 
 
+cli.add_command(track_command(_client, _verb))
 add_examples(cli, "ssd-coordinator", EXAMPLES, _CODES)

@@ -22,6 +22,7 @@ from coordinator.config_checks import changed_keys, cross_checks, not_json
 from coordinator.config_sources import Key, Sources, gather
 from coordinator.errors import ConfigInvalid, RunConfigChanged
 from coordinator.suggest import nearest
+from ssd.tracing.setup import check_endpoint
 
 Json = Any
 MIB = 1 << 20
@@ -71,6 +72,7 @@ AddressText = Annotated[str, AfterValidator(_address)]
 HttpAddressText = Annotated[str, AfterValidator(_http_address)]
 EnrolmentAddressText = Annotated[str, AfterValidator(_enrolment_address)]
 ClientNames = Annotated[tuple[str, ...], BeforeValidator(_as_tuple), AfterValidator(_client_names)]
+EndpointText = Annotated[str, AfterValidator(check_endpoint)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Encoding = Literal["float32", "float16", "int8"]
@@ -312,6 +314,19 @@ class LogSection(_Section):
     """`auto`: human on a terminal, JSON otherwise."""
 
 
+class TracingSection(_Section):
+    """`[tracing]`: traces of rounds for an OpenTelemetry collector (docs/tracing.md). May change between starts."""
+
+    endpoint: EndpointText = ""
+    """The collector's OTLP/gRPC address: http://host:4317 or https://host:4317; empty: no traces."""
+    share: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 1.0
+    """Of the attempts at rounds, how many are traced. Daemons with the same share trace the same ones."""
+    service_name: Annotated[str, Field(min_length=1, max_length=128)] = "ssd-coordinator"
+    """Under which it appears in the collector."""
+    root_certificates: ConfigPath | None = None
+    """PEM file of who may vouch for an https collector; without it, whom gRPC trusts by itself."""
+
+
 class CoordinatorConfig(_Section):
     """The whole tree. Components receive their own section, never the root."""
 
@@ -329,6 +344,7 @@ class CoordinatorConfig(_Section):
     secure_aggregation: SecureAggregationSection = SecureAggregationSection()
     privacy: PrivacySection = PrivacySection()
     log: LogSection = LogSection()
+    tracing: TracingSection = TracingSection()
 
     @property
     def listen(self) -> Address:
@@ -369,7 +385,7 @@ class CoordinatorConfig(_Section):
 
 MUTABLE = frozenset(
     {
-        "coordinator.*", "transport.*", "enrolment.*", "log.*", "retention.*", "evaluation.*",
+        "coordinator.*", "transport.*", "enrolment.*", "log.*", "tracing.*", "retention.*", "evaluation.*",
         "limits.staging_ram_bytes", "limits.staging_disk_bytes", "limits.min_free_bytes", "limits.heartbeat_seconds",
         "limits.max_connections", "limits.calls_per_connection", "limits.uploads_per_worker",
         "limits.fetches_per_worker", "limits.staging_bytes_per_worker", "limits.messages_per_second",

@@ -68,6 +68,7 @@ from coordinator.secure_settings import SecureSettings
 from coordinator.server_hook import Hooked, HookRunner
 from coordinator.sessions import Session, SessionTable
 from coordinator.tasks import Tasks
+from coordinator.tracing import NoTracing, Tracing
 from coordinator.uploads import Addressing, Upload, UploadDesk, check_envelope
 from coordinator.welcoming import Terms
 from ssd.codec import Encoding
@@ -132,8 +133,10 @@ class Driver:
         participants: Callable[[], Registry | None] = lambda: None,
         entropy: Callable[[int], bytes] = os.urandom,
         privacy: Privacy | None = None,
+        tracing: Tracing | None = None,
     ) -> None:
         self.run_record = run
+        self.tracing: Tracing = tracing or NoTracing()
         self.revocations = revocations
         self.declaration = declaration
         self.quality = QualityRounds(
@@ -214,6 +217,7 @@ class Driver:
                 entropy=entropy,
                 state_dir=state_dir,
                 transcripts=settings.transcripts,
+                entered=self.tracing.secure_phase,
             )
         self._unhooked: OpenedFold | None = None
         """The reduced updates of a journaled set whose server hook failed."""
@@ -264,7 +268,9 @@ class Driver:
         self._fold = self._empty_fold()
         self._chronicle = Chronicle()
         if state.attempt is not None:
-            self._chronicle.begin(state.attempt.round, state.attempt.number, store.attempts(1)[0].cohort)
+            newest = store.attempts(1)[0]
+            self._chronicle.begin(state.attempt.round, state.attempt.number, newest.cohort)
+            self.tracing.resumed(state, newest.opened_at)
         self._intake = Intake(
             desk=self._desk,
             plan=self.quality.plan,
@@ -388,8 +394,9 @@ class Driver:
         self._inbox.put(run)
 
     async def _apply(self, event: events.Event) -> None:
-        before = self._state.phase
-        self._state, todo = step(self._state, event)
+        before = self._state
+        self._state, todo = step(before, event)
+        self.tracing.stepped(before, event, self._state, todo)
         self._chronicle.heard(event, self._clock.wall())
         self.metrics.phase(self._state.phase)
         for effect in todo:
@@ -397,7 +404,7 @@ class Driver:
             self._chronicle.done(effect, self._clock.wall())
         if self._secure is not None:
             await self._secure.settle(self._state)
-        if self._state.phase is not before:
+        if self._state.phase is not before.phase:
             log_event(log, logging.INFO, "phase", phase=self._state.phase.value, round=self._state.round)
         self._say_waiting()
         self._evaluations.offer(self._state.policy.seed)
@@ -545,15 +552,17 @@ class Driver:
             opened = self._secure.take()
         elif opened is None:
             assert self._fold is not None
-            if self._privacy is not None:
-                await asyncio.to_thread(self._privacy.add_noise, self._fold)
-            opened = await asyncio.to_thread(self._fold.open)
+            with self.tracing.part("open_sum"):
+                if self._privacy is not None:
+                    await asyncio.to_thread(self._privacy.add_noise, self._fold)
+                opened = await asyncio.to_thread(self._fold.open)
         # The accumulator is twice the model: gone before the next version is made.
         self._fold = self._empty_fold()
         hooked: Hooked | None = None
         if self._hook is not None:
             self._unhooked = opened
-            hooked = await self._run_hook(self._hook, opened)
+            with self.tracing.part("server_hook"):
+                hooked = await self._run_hook(self._hook, opened)
             if hooked is None:
                 return
             self._unhooked = None
@@ -565,9 +574,10 @@ class Driver:
             spent = await asyncio.to_thread(
                 self._privacy.spent, effect.round, honest, self._catalogue.newest.statistics
             )
-        version = await self._committer.commit(
-            effect.round, effect.attempt, opened, hooked, self._tally, spent
-        )
+        with self.tracing.part("make_version"):
+            version = await self._committer.commit(
+                effect.round, effect.attempt, opened, hooked, self._tally, spent
+            )
         del opened, hooked
         self._committed_rounds.update(dict.fromkeys(effect.accepted, effect.round))
         self._accepted_sets[effect.round] = frozenset(effect.accepted)

@@ -27,6 +27,11 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "drain": (f"drain {_CONFIG}",),
     "revoke": ("revoke north-garden", "revoke --worker gpu-2"),
     "export": ("export --out encoder.safetensors", "export --out v40.safetensors --version 40"),
+    "track": (
+        "track --tensorboard logs",
+        "track --tensorboard logs --follow --every 5",
+        "track --tensorboard logs --state-dir state/coordinator    of a run whose coordinator is gone",
+    ),
     "ca init": ("ca init --out pki --host fed.example.org",),
     "ca issue": ("ca issue --role operator --name olga --out olga",),
     "ca show": ("ca show --pki pki",),

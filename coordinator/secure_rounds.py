@@ -92,6 +92,7 @@ class SecureRounds:
         entropy: random bytes; `os.urandom`.
         state_dir: where masked uploads and transcripts go.
         transcripts: whether they are kept.
+        entered: told of round, attempt and phase when a phase begins; "" before the first.
     """
 
     def __init__(
@@ -109,6 +110,7 @@ class SecureRounds:
         entropy: Callable[[int], bytes],
         state_dir: Path,
         transcripts: bool,
+        entered: Callable[[int, int, str], None] = lambda *_: None,
     ) -> None:
         self._settings = settings
         self._quality = quality
@@ -118,6 +120,7 @@ class SecureRounds:
         self._durability = durability
         self._sessions = sessions
         self._clock = clock
+        self._entered = entered
         self._entropy = entropy
         self._metrics = metrics.secure
         self._spool = MaskedSpool(state_dir / "masked")
@@ -306,6 +309,7 @@ class SecureRounds:
         if present.phase:
             self._metrics.phase(present.phase, now - present.since)
         present.phase, present.since = phase, now
+        self._entered(present.round, present.number, phase)
         self._metrics.participants(
             invited=len(present.machine.participants), uploaded=len(present.machine.uploaders)
         )

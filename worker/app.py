@@ -15,6 +15,7 @@ from importlib import metadata
 
 from ssd.secagg.graph import PPM, Level
 from ssd.secagg.policy import ParticipantPolicy
+from ssd.tracing.setup import Exporter, TracingUnavailable, open_exporter
 from ssd.trust.identity_store import IdentityStore
 from ssd.trust.names import Subject
 from worker.config import WorkerConfig
@@ -31,6 +32,7 @@ from worker.rpc.renewal import RenewalCall
 from worker.secure_identity import SecureIdentity
 from worker.secure_rounds import SecureSettings
 from worker.store import SqliteStore
+from worker.tracing import NoTracing, TaskTracing, Tracing
 from worker.trainer import ProcessTrainer, TrainerSettings
 from worker.web import serve_http
 
@@ -93,7 +95,8 @@ async def _run(config: WorkerConfig, clients: tuple[str, ...]) -> None:
     store = await asyncio.to_thread(SqliteStore, settings.state_dir)
     try:
         metrics = Metrics(build_name())
-        driver = _driver(config, clients, store, channels, metrics)
+        exporter = _exporter(config)
+        driver = _driver(config, clients, store, channels, metrics, exporter)
         _stop_on_signals(driver)
         extra = fields(
             name=settings.name,
@@ -102,11 +105,45 @@ async def _run(config: WorkerConfig, clients: tuple[str, ...]) -> None:
             state=settings.state_dir,
         )
         _log.info("started", extra=extra)
-        async with serve_http(settings.http_listen, metrics, driver), _renewing(config, channels, metrics):
+        async with (
+            _closing(exporter),
+            serve_http(settings.http_listen, metrics, driver),
+            _renewing(config, channels, metrics),
+        ):
             await driver.run()
         _log.info("stopped")
     finally:
         store.close()
+
+
+def _exporter(config: WorkerConfig) -> Exporter | None:
+    """Where spans go; None: tracing is off.
+
+    Raises:
+        ConfigInvalid: it cannot be as configured.
+    """
+    own = config.tracing
+    if not own.endpoint:
+        return None
+    resource = {
+        "service.name": own.service_name,
+        "service.version": build_name(),
+        "service.instance.id": config.worker.name,
+    }
+    try:
+        return open_exporter(own.endpoint, own.root_certificates, resource)
+    except TracingUnavailable as error:
+        raise ConfigInvalid(str(error)) from error
+
+
+@contextlib.asynccontextmanager
+async def _closing(exporter: Exporter | None) -> AsyncIterator[None]:
+    """Sends what is left at the end."""
+    try:
+        yield
+    finally:
+        if exporter is not None:
+            await asyncio.to_thread(exporter.close)
 
 
 def _named(config: WorkerConfig, subject: Subject) -> WorkerConfig:
@@ -149,7 +186,12 @@ def _complain_of_defect(task: asyncio.Task[None]) -> None:
 
 
 def _driver(
-    config: WorkerConfig, clients: tuple[str, ...], store: SqliteStore, channels: Channels, metrics: Metrics
+    config: WorkerConfig,
+    clients: tuple[str, ...],
+    store: SqliteStore,
+    channels: Channels,
+    metrics: Metrics,
+    exporter: Exporter | None,
 ) -> Driver:
     settings = config.worker
     stored = store.load_run(store.current_run())
@@ -194,8 +236,11 @@ def _driver(
             min_noise_multiplier=config.privacy.min_noise_multiplier,
         ),
     )
-    transport = GrpcTransport(settings.coordinator, channels, greeting, metrics.moved)
-    return Driver(session, store, transport, make_trainer, SystemClock(), metrics, secure)
+    tracing: Tracing = NoTracing()
+    if exporter is not None:
+        tracing = TaskTracing(config.tracing.share, exporter.emit, time.time_ns)
+    transport = GrpcTransport(settings.coordinator, channels, greeting, metrics.moved, tracing)
+    return Driver(session, store, transport, make_trainer, SystemClock(), metrics, secure, tracing)
 
 
 def secure_settings(config: WorkerConfig) -> SecureSettings:

@@ -17,6 +17,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
 
+from ssd.tracing.setup import check_endpoint
 from worker.address import parse
 from worker.config_sources import Key, RawConfig, read
 from worker.errors import ConfigInvalid
@@ -212,6 +213,19 @@ class LogSection(_Section):
     """`auto`: human on a terminal, JSON otherwise."""
 
 
+class TracingSection(_Section):
+    """`[tracing]`: traces of rounds for an OpenTelemetry collector (docs/tracing.md)."""
+
+    endpoint: Annotated[str, AfterValidator(check_endpoint)] = ""
+    """The collector's OTLP/gRPC address: http://host:4317 or https://host:4317; empty: no traces."""
+    share: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 1.0
+    """Of the attempts at rounds, how many are traced. Daemons with the same share trace the same ones."""
+    service_name: Annotated[str, Field(min_length=1, max_length=128)] = "ssd-worker"
+    """Under which it appears in the collector."""
+    root_certificates: ConfigPath | None = None
+    """PEM file of who may vouch for an https collector; without it, whom gRPC trusts by itself."""
+
+
 class WorkerConfig(_Section):
     """The whole tree. Components receive their own section, never the root."""
 
@@ -223,6 +237,7 @@ class WorkerConfig(_Section):
     secure_aggregation: SecureAggregationSection = SecureAggregationSection()
     privacy: PrivacySection = PrivacySection()
     log: LogSection = LogSection()
+    tracing: TracingSection = TracingSection()
 
     def resolved(self) -> dict[str, Json]:
         """The tree as a JSON object, every setting present."""

@@ -34,6 +34,7 @@ from worker.preparation import Preparation
 from worker.recorder import Recorder
 from worker.secure_rounds import SecureRounds, SecureSettings
 from worker.tasks import NamedTasks
+from worker.tracing import NoTracing, Tracing
 from worker.uploader import Uploader
 from worker.uploads import Uploads
 
@@ -60,12 +61,14 @@ class Driver:
         clock: Clock,
         metrics: Metrics,
         secure: SecureSettings,
+        tracing: Tracing | None = None,
     ) -> None:
         self.session = session
         self._store = store
         self._transport = transport
         self._clock = clock
         self._metrics = metrics
+        self._tracing: Tracing = tracing or NoTracing()
         self._queue: asyncio.Queue[events.Event | FromLink | _Defect] = asyncio.Queue()
         self._trainer = trainer(self)
         self._preparation = Preparation(store, transport, clock)
@@ -98,6 +101,7 @@ class Driver:
             secure=self._secure,
             clock=clock,
             metrics=metrics,
+            tracing=self._tracing,
             post=self.post,
         )
         self._performers: dict[type, Callable[[Any], Coroutine[Any, Any, None]]] = {
@@ -202,6 +206,7 @@ class Driver:
             await self._close_link(None)
             self.post(lost(fault, self._clock.uniform()))
             return
+        self._tracing.stepped(self.session.run_id, event, todo)
         try:
             for effect in todo:
                 await self._performers[type(effect)](effect)
@@ -293,6 +298,7 @@ class Driver:
         started = self._clock.monotonic()
         try:
             welcome, access = self._access()
+            access = replace(access, parent=self._tracing.preparing)
             prepared = await self._preparation.prepare(
                 welcome, access, task.base, task.artefacts, self.session.versions
             )

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from ssd.secagg.participant import RoundMemory
+from ssd.tracing.context import SpanContext
 from worker.core.events import Event, StoredRun
 from worker.core.messages import (
     Blob,
@@ -199,6 +200,8 @@ class DataAccess:
     session: str
     endpoints: tuple[str, ...] = ()
     """Empty: where the control stream goes."""
+    parent: SpanContext | None = None
+    """The span its calls belong to; None: they are not traced."""
 
 
 class Transport(Protocol):

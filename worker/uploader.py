@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 
 from worker.core import effects, events, messages
 from worker.core.messages import Welcome
@@ -13,6 +14,7 @@ from worker.metrics import Metrics, bounded
 from worker.plans import Plans
 from worker.ports import Clock, DataAccess, Post
 from worker.secure_rounds import SecureRounds
+from worker.tracing import Tracing
 from worker.uploads import Failures, UploadBody, Uploads
 
 _log = logging.getLogger(__name__)
@@ -30,6 +32,7 @@ class Uploader:
         secure: masked bodies.
         clock: for waits.
         metrics: where verdicts are counted.
+        tracing: says where the calls belong.
         post: takes the events.
     """
 
@@ -42,6 +45,7 @@ class Uploader:
         secure: SecureRounds,
         clock: Clock,
         metrics: Metrics,
+        tracing: Tracing,
         post: Post,
     ) -> None:
         self._access = access
@@ -50,6 +54,7 @@ class Uploader:
         self._secure = secure
         self._clock = clock
         self._metrics = metrics
+        self._tracing = tracing
         self._post = post
 
     async def run(self, effect: effects.StartUpload) -> None:
@@ -85,6 +90,7 @@ class Uploader:
                 reason="message_too_large",
                 detail=f"{size} bytes, the coordinator takes {welcome.max_upload_bytes}",
             )
+        access = replace(access, parent=self._tracing.uploading)
         return await self._uploads.send(access, body, self._on_hold)
 
     async def _body(

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Collection, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import grpc
@@ -19,6 +20,7 @@ from coordinator.ports import Identity
 from coordinator.rpc.status import REASON_KEY, SESSION_KEY, TABLE
 from coordinator.rpc.wire import ChunkPart, Malformed
 from coordinator.sessions import Session
+from coordinator.tracing import Call
 from ssd.digest import CHUNK_BYTES
 
 log = logging.getLogger(__name__)
@@ -136,6 +138,12 @@ def session_of(driver: Driver, identity: Identity, context: Context) -> Session:
     if identity.subject(context.auth_context()) != session.subject:
         raise ClientFault(Reason.IDENTITY_MISMATCH, "the session token is another worker's")
     return session
+
+
+def traced(driver: Driver, session: Session, method: str, context: Context) -> AbstractContextManager[Call]:
+    """The span of a data call of a worker, if it is traced; what it raises is the span's error."""
+    metadata: Sequence[tuple[str, str | bytes]] = context.invocation_metadata() or ()
+    return driver.tracing.call(method, session.worker, len(session.clients), metadata)
 
 
 async def refuse(metrics: CoordinatorMetrics, context: Context, call: str, fault: ClientFault) -> None:

@@ -161,6 +161,7 @@ class OperatorServicer:
         )
         if attempt.closed_at is not None:
             record.seconds = max(0.0, attempt.closed_at - attempt.opened_at)
+            record.closed_at = attempt.closed_at
         version = self._driver.catalogue.record(attempt.round)
         if attempt.outcome == "committed" and version is not None:
             record.model_digest = version.model_digest

@@ -109,6 +109,7 @@ class OperatorClient:
                 "model_digest": each.model_digest,
                 "statistics": _numbers(each.statistics),
                 "accepted_clients": list(each.accepted_clients),
+                "closed_at": each.closed_at,
             }
             for each in reply.rounds
         ]

@@ -28,12 +28,14 @@ from coordinator.rpc.calls import (
     refuse,
     send,
     session_of,
+    traced,
     well_formed,
 )
 from coordinator.rpc.hello import HelloDesk
 from coordinator.rpc.upload_call import UploadCalls
 from coordinator.rpc.wire import Malformed, blob_part, serialise, tolerant, upload_part
 from coordinator.sessions import Session
+from coordinator.tracing import Call
 from ssd.digest import CHUNK_BYTES
 from ssd_proto.v1 import federation_pb2 as pb
 
@@ -197,30 +199,8 @@ class FederationServicer:
         try:
             session = session_of(self._driver, self._identity, context)
             checked = well_formed(request)
-            task = asyncio.current_task()
-            assert task is not None
-            if len(session.fetches) >= (most := self._limits.fetches_per_worker):
-                raise ClientFault(Reason.NO_ROOM, f"{most} fetches of this session are under way")
-            reader = self._driver.open_blob(checked.digest, session)
-            # A reader that never reads is cut off with its session.
-            session.fetches.add(task)
-            try:
-                offset, size = checked.offset, reader.info.size
-                check_offset(offset, size)
-                stall = Stall(self._limits.stall_seconds)
-                # Alone, so that the status never has to bring it a second time.
-                await context.send_initial_metadata(())
-                head = pb.BlobPart(chunk_digests=b"".join(reader.chunk_digests), size=size, offset=offset)
-                await send(context, head, stall)
-                while offset < size:
-                    data = await asyncio.to_thread(reader.read, offset, min(CHUNK_BYTES, size - offset))
-                    await send(context, blob_part(offset, data), stall)
-                    stall.moved(len(data))
-                    offset += len(data)
-                    self._driver.sent(len(data))
-            finally:
-                session.fetches.discard(task)
-                reader.close()
+            with traced(self._driver, session, "FetchBlob", context) as call:
+                await self._fetch(session, checked, context, call)
         except ClientFault as fault:
             await self._refuse(context, "fetch_blob", fault)
         except BlobMissing as error:
@@ -228,6 +208,35 @@ class FederationServicer:
         except (BlobCorrupt, StorageFailed) as error:
             log_event(log, logging.ERROR, error.code, detail=str(error))
             await self._refuse(context, "fetch_blob", ClientFault(Reason.STORAGE, str(error)))
+
+    async def _fetch(
+        self, session: Session, request: pb.FetchBlobRequest, context: Context, call: Call
+    ) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        if len(session.fetches) >= (most := self._limits.fetches_per_worker):
+            raise ClientFault(Reason.NO_ROOM, f"{most} fetches of this session are under way")
+        reader = self._driver.open_blob(request.digest, session)
+        # A reader that never reads is cut off with its session.
+        session.fetches.add(task)
+        try:
+            offset, size = request.offset, reader.info.size
+            check_offset(offset, size)
+            call.say({"ssd.offset": offset, "ssd.bytes": size - offset})
+            stall = Stall(self._limits.stall_seconds)
+            # Alone, so that the status never has to bring it a second time.
+            await context.send_initial_metadata(())
+            head = pb.BlobPart(chunk_digests=b"".join(reader.chunk_digests), size=size, offset=offset)
+            await send(context, head, stall)
+            while offset < size:
+                data = await asyncio.to_thread(reader.read, offset, min(CHUNK_BYTES, size - offset))
+                await send(context, blob_part(offset, data), stall)
+                stall.moved(len(data))
+                offset += len(data)
+                self._driver.sent(len(data))
+        finally:
+            session.fetches.discard(task)
+            reader.close()
 
     # ----------------------------------------------------------------------------------------------- common
 

@@ -16,9 +16,10 @@ from coordinator.errors import ClientFault, Reason, StorageFailed
 from coordinator.messages import Envelope, Verdict
 from coordinator.ports import Identity
 from coordinator.rpc import convert
-from coordinator.rpc.calls import Context, Stall, finished, read, refuse, session_of
+from coordinator.rpc.calls import Context, Stall, finished, read, refuse, session_of, traced
 from coordinator.rpc.wire import ChunkPart
 from coordinator.sessions import Session
+from coordinator.tracing import Call
 from coordinator.uploads import RETRYING, Upload
 from ssd_proto.v1 import federation_pb2 as pb
 
@@ -44,11 +45,12 @@ class UploadCalls:
             return
         session.uploads += 1
         try:
-            await self._submit(session, context)
+            with traced(self._driver, session, "SubmitUpdate", context) as call:
+                await self._submit(session, context, call)
         finally:
             session.uploads -= 1
 
-    async def _submit(self, session: Session, context: Context) -> None:
+    async def _submit(self, session: Session, context: Context, call: Call) -> None:
         envelope: Envelope | None = None
         try:
             ends = (asyncio.ensure_future(session.closed.wait()),)
@@ -59,10 +61,13 @@ class UploadCalls:
             if not isinstance(first, pb.UploadPart) or first.WhichOneof("kind") != "envelope":
                 raise ClientFault(Reason.WRONG_ORDER, "the first message of an upload is its envelope")
             envelope = convert.envelope_of(first.envelope)
+            call.belongs_to(envelope.round, envelope.attempt)
+            call.say({"ssd.clients": len(envelope.clients), "ssd.bytes": envelope.body_size})
             self._driver.let_in(session, envelope)
             upload = await self._room(session, envelope, context)
             verdict = await self._take_in(session, upload, context)
         except ClientFault as fault:
+            call.failed(fault.reason.value)
             if envelope is not None:
                 verdict = self._driver.reject(session, envelope, fault)
                 if fault.reason not in RETRYING:
@@ -72,8 +77,12 @@ class UploadCalls:
                 await self._refuse(context, fault)
             return
         except StorageFailed as error:
+            call.failed(Reason.STORAGE.value)
             await self._refuse(context, ClientFault(Reason.STORAGE, str(error)))
             return
+        call.say({"ssd.outcome": verdict.fate.value})
+        if verdict.reason:
+            call.failed(verdict.reason)
         await self._answer(context, verdict)
         if verdict.fate is Fate.REJECTED:
             await self._refuse(context, ClientFault(Reason(verdict.reason), verdict.detail))

@@ -15,7 +15,7 @@ from typing import Any
 from urllib.parse import quote
 
 from coordinator.errors import StorageFailed
-from coordinator.ports import AttemptRecord, RunRecord
+from coordinator.ports import AttemptRecord, RunRecord, VersionRecord
 from coordinator.store import records
 from coordinator.store.schema import SCHEMA_VERSION
 
@@ -91,6 +91,52 @@ def read_model_size(state_dir: Path) -> int:
             " (SELECT run_id FROM runs ORDER BY position DESC LIMIT 1) ORDER BY number DESC LIMIT 1"
         ).fetchone()
     return 0 if found is None else records.to_version(found[0], found[1], bool(found[2])).full.size
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class History:
+    """What the journal has of the current run."""
+
+    run: RunRecord
+    attempts: tuple[AttemptRecord, ...]
+    """Oldest first."""
+    versions: tuple[VersionRecord, ...]
+    """Oldest first."""
+    evaluations: tuple[tuple[int, Mapping[str, float]], ...]
+    """Version and values, by version."""
+
+
+def read_history(state_dir: Path) -> History | None:
+    """The current run's rounds and what was measured; None if there is no run.
+
+    Raises:
+        StorageFailed: as `read_run`.
+    """
+    run = read_run(state_dir)
+    if run is None:
+        return None
+    with _open(state_dir) as db:
+        attempts = db.execute(
+            "SELECT record, outcome, reason, accepted, closed_at FROM attempts WHERE run_id = ?"
+            " ORDER BY round, attempt",
+            (run.run_id,),
+        ).fetchall()
+        versions = db.execute(
+            "SELECT record, committed_at, retained FROM versions WHERE run_id = ? ORDER BY number",
+            (run.run_id,),
+        ).fetchall()
+        measured = db.execute(
+            "SELECT version, record FROM evaluations WHERE run_id = ? ORDER BY version", (run.run_id,)
+        ).fetchall()
+    return History(
+        run=run,
+        attempts=tuple(
+            records.to_attempt(record, outcome, reason, records.to_names(accepted), closed_at)
+            for record, outcome, reason, accepted, closed_at in attempts
+        ),
+        versions=tuple(records.to_version(record, at, bool(has)) for record, at, has in versions),
+        evaluations=tuple((int(version), records.to_values(record)) for version, record in measured),
+    )
 
 
 def read_round(state_dir: Path, number: int) -> RoundRecords | None:

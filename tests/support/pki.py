@@ -71,6 +71,11 @@ class Pki(Identities):
             [(own.key, own.certificate)], self.authority, require_client_auth=True
         )
 
+    def server_credentials_without_clients(self) -> grpc.ServerCredentials:
+        """A server that shows the coordinator's certificate and asks for none."""
+        own = self.issued(Role.COORDINATOR, "coordinator")
+        return grpc.ssl_server_credentials([(own.key, own.certificate)])
+
 
 def open_channel(
     address: str, pki: Pki | None, role: Role, name: str, options: Sequence[tuple[str, Any]] = ()

@@ -125,7 +125,8 @@ def test_contradictions_are_refused(tmp_path: Path, text: str, expected: str) ->
 
 def test_the_resolved_tree_is_json_and_holds_every_setting() -> None:
     tree = json.loads(json.dumps(load(None, INSECURE, {}).resolved()))
-    assert set(tree) == {"worker", "transport", "data", "methods", "secure_aggregation", "privacy", "log"}
+    tables = {"worker", "transport", "data", "methods", "secure_aggregation", "privacy", "log", "tracing"}
+    assert set(tree) == tables
     assert tree["worker"]["state_dir"] == "state/worker"
 
 

@@ -27,6 +27,7 @@ from worker.errors import BlobUnavailable, CoordinatorFault, LinkBroken, Session
 from worker.ports import BlobSink, DataAccess, UploadSource
 from worker.rpc import convert, wire
 from worker.rpc.channels import Channels
+from worker.tracing import NoTracing, Tracing
 
 EOF = aio.EOF  # type: ignore[attr-defined]  # public, but missing in the stubs
 _SERVICE = "/ssd_proto.v1.Federation/"
@@ -86,12 +87,18 @@ class GrpcTransport:
     """
 
     def __init__(
-        self, target: str, channels: Channels, greeting: Greeting, count: Callable[[str, int], None]
+        self,
+        target: str,
+        channels: Channels,
+        greeting: Greeting,
+        count: Callable[[str, int], None],
+        tracing: Tracing | None = None,
     ) -> None:
         self._target = target
         self._channels = channels
         self._greeting = greeting
         self._count = count
+        self._tracing: Tracing = tracing or NoTracing()
         self._data: dict[str, _DataChannel] = {}
         self._turn = 0
         self._stamp = channels.stamp()
@@ -129,13 +136,16 @@ class GrpcTransport:
 
     async def fetch(self, access: DataAccess, blob: Blob, sink: BlobSink) -> None:
         """Fill the sink from where it stands."""
-        async with self._channel(access) as channel:
-            call = channel.unary_stream(_SERVICE + "FetchBlob")(
-                convert.fetch_request(blob.digest, sink.received), metadata=_metadata(access)
-            )
-            await self._receive(call, sink)
-        if sink.received < blob.size:
-            raise LinkBroken("truncated", f"{sink.received} of {blob.size} bytes of a blob arrived")
+        with self._tracing.call("FetchBlob", access.parent) as span:
+            span.say({"ssd.offset": sink.received, "ssd.bytes": blob.size - sink.received})
+            async with self._channel(access) as channel:
+                call = channel.unary_stream(_SERVICE + "FetchBlob")(
+                    convert.fetch_request(blob.digest, sink.received),
+                    metadata=(*_metadata(access), *span.metadata),
+                )
+                await self._receive(call, sink)
+            if sink.received < blob.size:
+                raise LinkBroken("truncated", f"{sink.received} of {blob.size} bytes of a blob arrived")
 
     async def _receive(self, call: Any, sink: BlobSink) -> None:
         loop = asyncio.get_running_loop()
@@ -163,13 +173,18 @@ class GrpcTransport:
         self, access: DataAccess, source: UploadSource, on_hold: Callable[[bool], None]
     ) -> Verdict:
         """One upload call, to the verdict."""
-        async with self._channel(access) as channel:
-            call = channel.stream_stream(_SERVICE + "SubmitUpdate")(metadata=_metadata(access))
-            upload = _Upload(call, source, on_hold, self._count)
-            try:
-                return await upload.run()
-            finally:
-                call.cancel()
+        with self._tracing.call("SubmitUpdate", access.parent) as span:
+            span.say({"ssd.bytes": source.envelope.body_size})
+            async with self._channel(access) as channel:
+                metadata = (*_metadata(access), *span.metadata)
+                call = channel.stream_stream(_SERVICE + "SubmitUpdate")(metadata=metadata)
+                upload = _Upload(call, source, on_hold, self._count)
+                try:
+                    verdict = await upload.run()
+                finally:
+                    call.cancel()
+            span.say({"ssd.outcome": verdict.fate.value})
+            return verdict
 
     async def close(self) -> None:
         """Close the data connections."""

@@ -101,7 +101,7 @@ class RoundsReply(_message.Message):
     def __init__(self, rounds: _Optional[_Iterable[_Union[RoundRecord, _Mapping]]] = ...) -> None: ...
 
 class RoundRecord(_message.Message):
-    __slots__ = ("round", "attempt", "outcome", "reason", "cohort_size", "accepted", "seconds", "model_digest", "statistics", "bytes_up", "bytes_down", "accepted_clients")
+    __slots__ = ("round", "attempt", "outcome", "reason", "cohort_size", "accepted", "seconds", "model_digest", "statistics", "bytes_up", "bytes_down", "accepted_clients", "closed_at")
     class StatisticsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -121,6 +121,7 @@ class RoundRecord(_message.Message):
     BYTES_UP_FIELD_NUMBER: _ClassVar[int]
     BYTES_DOWN_FIELD_NUMBER: _ClassVar[int]
     ACCEPTED_CLIENTS_FIELD_NUMBER: _ClassVar[int]
+    CLOSED_AT_FIELD_NUMBER: _ClassVar[int]
     round: int
     attempt: int
     outcome: str
@@ -133,7 +134,8 @@ class RoundRecord(_message.Message):
     bytes_up: int
     bytes_down: int
     accepted_clients: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, round: _Optional[int] = ..., attempt: _Optional[int] = ..., outcome: _Optional[str] = ..., reason: _Optional[str] = ..., cohort_size: _Optional[int] = ..., accepted: _Optional[int] = ..., seconds: _Optional[float] = ..., model_digest: _Optional[str] = ..., statistics: _Optional[_Mapping[str, float]] = ..., bytes_up: _Optional[int] = ..., bytes_down: _Optional[int] = ..., accepted_clients: _Optional[_Iterable[str]] = ...) -> None: ...
+    closed_at: float
+    def __init__(self, round: _Optional[int] = ..., attempt: _Optional[int] = ..., outcome: _Optional[str] = ..., reason: _Optional[str] = ..., cohort_size: _Optional[int] = ..., accepted: _Optional[int] = ..., seconds: _Optional[float] = ..., model_digest: _Optional[str] = ..., statistics: _Optional[_Mapping[str, float]] = ..., bytes_up: _Optional[int] = ..., bytes_down: _Optional[int] = ..., accepted_clients: _Optional[_Iterable[str]] = ..., closed_at: _Optional[float] = ...) -> None: ...
 
 class EvaluationsRequest(_message.Message):
     __slots__ = ()

@@ -1,0 +1,116 @@
+"""Where a run's rounds and measures are read from: a coordinator that answers, or the state directory it left."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from coordinator.errors import OperatorFault
+from coordinator.ports import AttemptRecord, VersionRecord
+from coordinator.store.reading import read_history
+
+if TYPE_CHECKING:
+    from coordinator.rpc.operator_client import OperatorClient
+
+Json = Any
+FIRST_ASK = 100
+"""Round attempts asked for at first; four times as many until all are there."""
+
+
+class NoRun(OperatorFault):
+    """There is nothing to read."""
+
+    code = "no_run"
+
+
+class RunHistory(Protocol):
+    """One run, as far as it has come."""
+
+    def name(self) -> tuple[str, str, bool]:
+        """Method, run id, and whether all of its rounds are committed."""
+        ...
+
+    def rounds(self, newer_than: int) -> list[Mapping[str, Json]]:
+        """Attempts at least at every round above `newer_than`, as `ssd-coordinator rounds --format json` has them."""
+        ...
+
+    def evaluations(self) -> Sequence[Mapping[str, Json]]:
+        """As `ssd-coordinator evaluations --format json` has them."""
+        ...
+
+
+class LiveHistory:
+    """Asks a coordinator; every method raises what `OperatorClient` raises."""
+
+    def __init__(self, client: OperatorClient) -> None:
+        self._client = client
+
+    def name(self) -> tuple[str, str, bool]:
+        """Of its status."""
+        status = self._client.status()
+        return status["method"], status["run_id"], status["phase"] == "finished"
+
+    def rounds(self, newer_than: int) -> list[Mapping[str, Json]]:
+        """The newest, and more of them until `newer_than` is reached: the coordinator sends them newest first."""
+        asked = FIRST_ASK
+        while True:
+            found = self._client.rounds(asked)
+            if len(found) < asked or found[-1]["round"] <= newer_than:
+                return list(found)
+            asked *= 4
+
+    def evaluations(self) -> Sequence[Mapping[str, Json]]:
+        """All."""
+        return self._client.evaluations()
+
+
+class StoredHistory:
+    """Reads a state directory, beside a running coordinator or without one.
+
+    Raises (all methods):
+        NoRun: there is none.
+        StorageFailed: it cannot be read.
+    """
+
+    def __init__(self, state_dir: Path) -> None:
+        self._state_dir = state_dir
+
+    def name(self) -> tuple[str, str, bool]:
+        """Of the journal."""
+        run, rounds = self._history.run, self._history.run.config["run"]["rounds"]
+        return run.config["method"]["name"], run.run_id, self._history.versions[-1].number >= rounds
+
+    def rounds(self, newer_than: int) -> list[Mapping[str, Json]]:
+        """All of the newer ones."""
+        history = self._history
+        versions = {version.number: version for version in history.versions}
+        return [
+            _round(each, versions.get(each.round)) for each in history.attempts if each.round > newer_than
+        ]
+
+    def evaluations(self) -> Sequence[Mapping[str, Json]]:
+        """All."""
+        return [{"version": version, "values": values} for version, values in self._history.evaluations]
+
+    @property
+    def _history(self) -> Json:
+        found = read_history(self._state_dir)
+        if found is None:
+            raise NoRun(
+                f"there is no run in {self._state_dir}: name the right folder with --state-dir or --config"
+            )
+        return found
+
+
+def _round(attempt: AttemptRecord, version: VersionRecord | None) -> Mapping[str, Json]:
+    committed = attempt.outcome == "committed" and version is not None
+    return {
+        "round": attempt.round,
+        "attempt": attempt.attempt,
+        "outcome": attempt.outcome,
+        "cohort_size": len(attempt.cohort),
+        "accepted": len(attempt.accepted),
+        "statistics": dict(version.statistics) if committed and version is not None else {},
+        "closed_at": attempt.closed_at or 0.0,
+    }

@@ -1,0 +1,5 @@
+"""Traces of rounds: ids that both sides derive, spans as plain records, and their way to a collector.
+
+Nothing here knows what a round is made of: `coordinator.core.spans` and `worker.core.spans` do. Only
+`ssd.tracing.exporter` imports OpenTelemetry, and only it is imported late: when tracing is configured.
+"""
