@@ -278,6 +278,7 @@ def test_an_upload_in_the_clear_under_secure_aggregation_is_a_defect_and_sends_n
         secure=nobody,
         clock=nobody,
         metrics=nobody,
+        tracing=nobody,
         post=nobody,
     )
     effect: Any = SimpleNamespace(secure_round=b"", upload=1)
