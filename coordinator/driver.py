@@ -209,6 +209,7 @@ class Driver:
                 quality=self.quality,
                 registry=participants,
                 apply=self._apply,
+                later=self._inbox.put,
                 store=store,
                 durability=self._durability,
                 sessions=self.sessions,

@@ -6,6 +6,7 @@ of the driver's loop. Rules it keeps:
 - The journal has the accepted set and the state of the opening before a participant is asked for a signature or a
   share, and the shares before they are used.
 - A sum that shares were asked for is opened over exactly that set or not at all; only the operator goes on from there.
+- Secrets are searched for in a thread, as a liar can make that take seconds; what is found is an event of the loop.
 - After a restart an attempt whose set was journaled goes on; any other is abandoned, for its keys belong to it alone.
 """
 
@@ -44,6 +45,7 @@ from ssd.secagg.config_digest import config_digest
 from ssd.secagg.errors import Aborted, AbortReason, MalformedMessage, Rejected, SecureAggregationStopped
 from ssd.secagg.messages import AbortNotice, Graph, Message, Offer, encode
 from ssd.secagg.numbers import MaskedPlan, NotConsistent
+from ssd.secagg.opening import Rebuilding
 from ssd.trust.participants import Registry, RegistryRefused
 
 log = logging.getLogger(__name__)
@@ -89,6 +91,7 @@ class SecureRounds:
         quality: the run's fold plans.
         registry: the participants' registry, read anew for every attempt; None in level passive.
         apply: the driver's way to let an event happen.
+        later: the driver's way to do something between two events.
         entropy: random bytes; `os.urandom`.
         state_dir: where masked uploads and transcripts go.
         transcripts: whether they are kept.
@@ -102,6 +105,7 @@ class SecureRounds:
         quality: QualityRounds,
         registry: Callable[[], Registry | None],
         apply: Callable[[events.Event], Awaitable[None]],
+        later: Callable[[Callable[[], Awaitable[None]]], None],
         store: Store,
         durability: Durability,
         sessions: SessionTable,
@@ -116,6 +120,7 @@ class SecureRounds:
         self._quality = quality
         self._registry = registry
         self._apply = apply
+        self._later = later
         self._store = store
         self._durability = durability
         self._sessions = sessions
@@ -127,6 +132,8 @@ class SecureRounds:
         self._transcripts = Transcripts(state_dir / "transcripts") if transcripts else None
         self._plans: dict[int, MaskedPlan] = {}
         self._present: _Present | None = None
+        self._search: asyncio.Task[None] | None = None
+        """For the secrets of the present attempt, while there is one under way."""
         self._ended = b""
         """Round id of the attempt before: what was on its way when it ended is nobody's fault."""
 
@@ -283,12 +290,33 @@ class SecureRounds:
                     said = f"{outcome.reason.value}: {outcome.detail}"
                     await self._apply(events.SumAborted(now=now, reason=said, halt=outcome.hopeless, **where))
                 case Stuck():
-                    await self._stuck(
-                        present.round, present.number, AbortReason.TOO_FEW_REVEALS, outcome.detail
-                    )
+                    await self._stuck(present.round, present.number, outcome.reason, outcome.detail)
         if self._present is present:
             self._note_phase(present, now)
             present.delivery.deliver(present.machine)
+            work = present.machine.rebuilding()
+            if work is not None:
+                if self._search is not None:
+                    self._search.cancel()
+                self._search = asyncio.create_task(self._rebuild(present, work))
+
+    async def _rebuild(self, present: _Present, work: Rebuilding) -> None:
+        """Beside the loop: search to the end, then let the loop know, whatever came of it."""
+        error: Exception | None = None
+        try:
+            while await asyncio.to_thread(work.step):
+                pass
+        except Exception as raised:  # noqa: BLE001 - a defect, which has to end the loop and not this task alone
+            error = raised
+
+        async def take() -> None:
+            if error is not None:
+                raise error
+            if self._present is present:
+                now = self._clock.monotonic()
+                await self._follow(present, present.machine.rebuilt(work, now))
+
+        self._later(take)
 
     async def _stuck(self, round_number: int, number: int, reason: AbortReason, detail: str) -> None:
         self._metrics.stopped(reason)
@@ -522,6 +550,9 @@ class SecureRounds:
 
     def _end(self) -> _Present | None:
         present, self._present = self._present, None
+        if self._search is not None:
+            self._search.cancel()
+            self._search = None
         self._ended = b"" if present is None else present.round_id
         return present
 

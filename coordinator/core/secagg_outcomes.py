@@ -69,6 +69,7 @@ class GivenUp(Outcome):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Stuck(Outcome):
-    """Shares were asked for, and too few can still come."""
+    """Shares were asked for, and the sum cannot be opened with what can still come."""
 
+    reason: AbortReason
     detail: str

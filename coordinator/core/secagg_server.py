@@ -12,6 +12,7 @@ Rules it keeps:
   gone says so and is a dropout of this attempt.
 - Reproducible mode waits for everybody and gives the attempt up as soon as somebody cannot upload any more. Elastic
   mode goes on without those that are late, as long as the thresholds allow.
+- Secrets are searched for by the caller, who may take a thread for it (`rebuilding`, `rebuilt`).
 - Nothing is due to anybody that depends on a state which `SecureAttempt.state` does not yet show to be journaled: the
   caller persists what an outcome asks for before it looks at `due` again.
 """
@@ -38,6 +39,7 @@ from ssd.secagg.messages import (
     decode,
     encode,
 )
+from ssd.secagg.opening import Rebuilding
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -185,6 +187,16 @@ class SecureAttempt:
         self._answered[type(message)].add(worker)
         return self.advance(now)
 
+    def rebuilding(self) -> Rebuilding | None:
+        """The search for secrets that is due; see `Aggregator.rebuilding`."""
+        return None if self.over or self.aggregator is None else self.aggregator.rebuilding()
+
+    def rebuilt(self, done: Rebuilding, now: float) -> list[Outcome]:
+        """A search came to its end."""
+        assert self.aggregator is not None
+        self.aggregator.rebuilt(done)
+        return self.advance(now)
+
     def uploaded(self, worker: str) -> None:
         """A worker's masked upload is kept and in the sum."""
         assert self.aggregator is not None
@@ -234,8 +246,8 @@ class SecureAttempt:
             case AggregatorPhase.REVEALING if aggregator.may_close():
                 self.over = True
                 return [Ready()]
-            case AggregatorPhase.REVEALING if aggregator.complete():
-                return self._stuck()
+            case AggregatorPhase.REVEALING if aggregator.complete() and not aggregator.searching:
+                return self._stuck(aggregator)
         return []
 
     # --------------------------------------------------------------------------------------------- messages
@@ -379,12 +391,15 @@ class SecureAttempt:
     def _give_up(self, reason: AbortReason, detail: str, *, hopeless: bool = False) -> list[Outcome]:
         self.over = True
         if self._asked:
-            return [Stuck(detail=f"{reason.value}: {detail}")]
+            return [Stuck(reason=reason, detail=f"{reason.value}: {detail}")]
         return [GivenUp(reason=reason, detail=detail, hopeless=hopeless)]
 
-    def _stuck(self) -> list[Outcome]:
+    def _stuck(self, aggregator: Aggregator) -> list[Outcome]:
         self.over = True
+        if not aggregator.short:
+            owners = ", ".join(aggregator.unverified[:8])
+            said = f"no choice of the revealed shares fits what was advertised by {owners}: its owner or holders lied"
+            return [Stuck(reason=AbortReason.UNVERIFIABLE_SECRET, detail=said)]
         away = [worker for worker in sorted(self._uploaded) if worker in self._refused]
-        return [
-            Stuck(detail=f"the keys of {', '.join(away)} are gone, and the others' shares do not suffice")
-        ]
+        said = f"the keys of {', '.join(away)} are gone, and the others' shares do not suffice"
+        return [Stuck(reason=AbortReason.TOO_FEW_REVEALS, detail=said)]

@@ -43,7 +43,7 @@ from ssd.secagg.messages import (
     digest,
     encode,
 )
-from ssd.secagg.opening import Opening
+from ssd.secagg.opening import Opening, Rebuilding
 from ssd.secagg.policy import AggregatorPolicy
 from ssd.secagg.signatures import advert_is_signed, keys_of, survivors_are_signed
 from ssd.trust.participants import Registry
@@ -323,6 +323,41 @@ class Aggregator:
         )
         self._opening.add(reveal)
 
+    def rebuilding(self) -> Rebuilding | None:
+        """The search for secrets that is due; None before enough is revealed, when nothing new was, or while one runs.
+
+        It may run in another thread while this object is used; its end is told by `rebuilt`.
+        """
+        return self._opening.rebuilding() if self.phase is Phase.REVEALING else None
+
+    def rebuilt(self, done: Rebuilding) -> None:
+        """A search came to its end; of no consequence if the attempt did before."""
+        if self._revealed is not None:
+            self._revealed.rebuilt(done)
+
+    def rebuild(self) -> None:
+        """Do what is due at once."""
+        work = self.rebuilding()
+        if work is not None:
+            while work.step():
+                pass
+            self.rebuilt(work)
+
+    @property
+    def searching(self) -> bool:
+        """Whether a search for secrets is due or under way; from SIGNING on."""
+        return self._opening.searching
+
+    @property
+    def short(self) -> bool:
+        """Whether a wanted secret has too few shares; from SIGNING on."""
+        return bool(self._opening.short())
+
+    @property
+    def unverified(self) -> tuple[str, ...]:
+        """Whose wanted secrets are not rebuilt; from SIGNING on."""
+        return tuple(name for name, _ in self._opening.unknown())
+
     def unmask(self) -> list[MaskKey]:
         """The masks that are in the sum of the survivors' vectors, with the sign they have there: to be subtracted."""
         self._expect(Phase.REVEALING, Phase.READY)
@@ -331,11 +366,11 @@ class Aggregator:
             AbortReason.TOO_FEW_REVEALS,
             f"only {len(self._opening.reveals)} revealed",
         )
-        unknown = self._opening.unknown()
+        unknown = self.unverified
         self._abort_unless(
             not unknown,
             AbortReason.UNVERIFIABLE_SECRET,
-            "no choice of shares fits what was advertised by " + ", ".join(name for name, _ in unknown[:8]),
+            "no choice of shares fits what was advertised by " + ", ".join(unknown[:8]),
         )
         self.phase = Phase.READY
         return self._opening.masks()

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from coordinator.core.state import Fate
+from coordinator.core import events
+from coordinator.core.state import Fate, Phase
 from coordinator.errors import ClientFault, Reason
-from masked_place import THREE, Place, committed, model_of, play
+from masked_place import THREE, Crash, Place, committed, model_of, play
 from masked_worker import MaskedWorker
-from ssd.secagg.messages import Offer
+from ssd.secagg.messages import Offer, Roster
+from ssd.secagg.opening import Rebuilding
+from ssd.secagg.participant import Participant
 
 
 class Hostile(MaskedWorker):
@@ -136,5 +141,82 @@ def test_what_is_no_message_ends_the_stream(tmp_path: Path) -> None:
         with pytest.raises(ClientFault) as caught:
             await place.now().attendance.secure_message(session, offer.round_id, b"\x01\x02garbage")
         assert caught.value.reason is Reason.MALFORMED_MESSAGE
+
+    play(scene, Place(tmp_path, rounds=1))
+
+
+class SharesAnother(MaskedWorker):
+    """It shares another secret than it committed to: no choice of shares will ever fit."""
+
+    def _answer(self, participant: Participant, said: object):
+        if isinstance(said, Roster):
+            assert participant._own is not None
+            participant._own._self_secret = b"\x02" * 32
+        return super()._answer(participant, said)
+
+
+def test_a_secret_that_does_not_fit_its_commitment_halts_the_run_and_names_its_owner(tmp_path: Path) -> None:
+    async def scene(place: Place) -> None:
+        workers = place.workers(THREE)
+        workers["w2"] = SharesAnother(place.now, "w2", ("c", "d"))
+        place.begin(*workers.values())
+        await place.until(lambda: place.now().state.phase is Phase.HALTED)
+        told = place.now().status().waiting_for
+        assert "fits what was advertised by w2" in told
+        assert "No other set of updates may be opened" in told
+        assert (
+            'aggregation_aborts_total{reason="unverifiable_secret"} 1'
+            in place.now().metrics.render().decode()
+        )
+
+    play(scene, Place(tmp_path, rounds=1))
+
+
+def test_the_loop_goes_on_while_secrets_are_searched_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A liar can make the search long: meanwhile others attend, and what they say is heard."""
+    begun, go_on = threading.Event(), threading.Event()
+    search = Rebuilding.step
+
+    def slow(self: Rebuilding) -> bool:
+        begun.set()
+        assert go_on.wait(30)
+        return search(self)
+
+    monkeypatch.setattr(Rebuilding, "step", slow)
+
+    async def scene(place: Place) -> None:
+        workers = place.workers(THREE)
+        place.begin(*workers.values())
+        try:
+            await place.until(begun.is_set)
+            paused = place.now().operate(lambda now: events.PauseRequested(now=now))
+            await asyncio.wait_for(paused, 10)
+            late = MaskedWorker(place.now, "w9", ())
+            await asyncio.wait_for(late.attend(), 10)
+            assert place.now().state.phase is Phase.UNMASKING
+        finally:
+            go_on.set()
+        await place.until(committed(place, 1))
+        assert place.digests()[:2] == model_of(place, {1: "abcdef"})
+
+    play(scene, Place(tmp_path, rounds=1))
+
+
+def test_a_search_that_fails_by_a_defect_ends_the_loop_like_any_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(self: Rebuilding) -> bool:
+        raise Crash("a defect")
+
+    monkeypatch.setattr(Rebuilding, "step", broken)
+
+    async def scene(place: Place) -> None:
+        place.begin(*place.workers(THREE).values())
+        await place.crashed()
+        monkeypatch.undo()
+        place.start()
+        place.begin(*place.workers(THREE).values())
 
     play(scene, Place(tmp_path, rounds=1))

@@ -120,6 +120,11 @@ class Ring:
                 raise AssertionError(said)
         try:
             self.outcomes += self.attempt.heard(name, encode(answer), now)
+            work = self.attempt.rebuilding()
+            if work is not None:
+                while work.step():
+                    pass
+                self.outcomes += self.attempt.rebuilt(work, now)
         except Rejected as late:
             # Enough had signed before: the phase is over.
             if not isinstance(said, Survivors) or late.reason is not AbortReason.UNEXPECTED_MESSAGE:

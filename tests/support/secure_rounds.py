@@ -201,11 +201,13 @@ class Federation:
             answers = {name: self._revealed[name] for name in names}
         for name, answer in answers.items():
             self.aggregator.reveal(name, wire(answer))
+            self.aggregator.rebuild()
 
     def open(self) -> Words:
         """The opened sum."""
         survivors = self.aggregator.survivors
         assert survivors is not None
+        self.aggregator.rebuild()
         total = sum((self.uploads[name] for name in survivors.names), np.zeros(len(self.names), np.uint32))
         apply_masks(total, 0, negated(self.aggregator.unmask()))
         return total

@@ -182,6 +182,7 @@ class Scene:
         for name, answer in answers.items():
             assert isinstance(answer, Reveal)
             aggregator.reveal(name, answer)
+            aggregator.rebuild()
 
     def open(self, bodies: Sequence[bytes]) -> tuple[OpenedFold, bytes]:
         """The sum, and the digest of its ring vector."""

@@ -11,13 +11,24 @@ import numpy as np
 import pytest
 
 from secure_rounds import CONFIG, MODEL, Drawn, Federation, masked, names_of, offer_for, registry, signing_key
-from ssd.secagg import journal, shamir
+from ssd.secagg import journal, opening, rebuilding, shamir
 from ssd.secagg.aggregator import Aggregator, Phase
 from ssd.secagg.errors import Aborted, AbortReason, MalformedMessage, Rejected
 from ssd.secagg.graph import Level
-from ssd.secagg.messages import Advert, Graph, Kind, Reveal, RevealedShare, ShareBundle, digest, encode
+from ssd.secagg.layout import Layout
+from ssd.secagg.messages import (
+    Advert,
+    Graph,
+    Kind,
+    Reveal,
+    RevealedShare,
+    Roster,
+    ShareBundle,
+    digest,
+    encode,
+)
 from ssd.secagg.policy import AggregatorPolicy, ParticipantPolicy
-from ssd.secagg.rebuilding import MAX_TRIES, rebuild
+from ssd.secagg.rebuilding import MAX_TRIES, Search
 from ssd.secagg.round_keys import RoundKeys
 from ssd.secagg.signatures import sign_advert
 
@@ -371,6 +382,7 @@ def test_the_same_reveal_twice_is_one_share() -> None:
     for _ in range(2):
         for name in NAMES[:5]:
             f.aggregator.reveal(name, reveals[name])
+    f.aggregator.rebuild()
     assert not f.aggregator.may_close()
     aborted(f.aggregator.unmask, R.TOO_FEW_REVEALS)
     assert f.aggregator._revealed is None
@@ -386,8 +398,10 @@ def test_wrong_shares_are_found_and_their_holders_named(level: Level, liars: int
             reveals[name], entries=tuple(replace(each, share=b"\x01" * 32) for each in reveals[name].entries)
         )
         f.aggregator.reveal(name, bad)
+        f.aggregator.rebuild()
     for name in NAMES[liars:9]:
         f.aggregator.reveal(name, reveals[name])
+        f.aggregator.rebuild()
     assert f.aggregator.may_close()
     assert f.aggregator.wrong == set(NAMES[:liars])
     assert (f.open() == f.expected(NAMES[:9])).all()
@@ -398,8 +412,10 @@ def test_one_wrong_share_of_just_enough_waits_for_one_more() -> None:
     f.aggregator.reveal(NAMES[0], with_share(reveals[NAMES[0]], 4, share=b"\x01" * 32))
     for name in NAMES[1:6]:
         f.aggregator.reveal(name, reveals[name])
+    f.aggregator.rebuild()
     assert not f.aggregator.may_close()
     f.aggregator.reveal(NAMES[6], reveals[NAMES[6]])
+    f.aggregator.rebuild()
     assert f.aggregator.may_close()
     assert f.aggregator.wrong == {NAMES[0]}
     assert (f.open() == f.expected(NAMES)).all()
@@ -410,6 +426,7 @@ def test_shares_that_fit_nothing_abort() -> None:
     f.aggregator.reveal(NAMES[0], with_share(reveals[NAMES[0]], 4, share=b"\x01" * 32))
     for name in NAMES[1:6]:
         f.aggregator.reveal(name, reveals[name])
+    f.aggregator.rebuild()
     aborted(f.aggregator.unmask, R.UNVERIFIABLE_SECRET)
 
 
@@ -432,20 +449,106 @@ def test_a_participant_that_shared_something_else_than_it_advertised_aborts(kind
     aborted(f.aggregator.unmask, R.UNVERIFIABLE_SECRET)
 
 
-def test_looking_for_the_wrong_shares_ends() -> None:
-    f, _ = revealing()
-    layout = f.aggregator._layout
-    tries = 0
+def choices_of(monkeypatch: pytest.MonkeyPatch) -> list[frozenset[int]]:
+    """Every choice of holders, by their points, that is tried from now on (as long as none fits)."""
+    tried: list[frozenset[int]] = []
+    combine = rebuilding.shamir.combine
 
-    class Counted(dict[str, bytes]):
-        def __getitem__(self, key: str) -> bytes:
-            nonlocal tries
-            tries += 1
-            return super().__getitem__(key)
+    def counted(shares: dict[int, bytes], **more: int) -> bytes:
+        tried.append(frozenset(shares))
+        return combine(shares, **more)
 
-    shares = Counted({name: bytes([1, index]) + bytes(30) for index, name in enumerate(NAMES)})
-    assert rebuild(layout, NAMES[0], Kind.SELF, shares) is None
-    assert tries <= MAX_TRIES * layout.threshold
+    monkeypatch.setattr(rebuilding.shamir, "combine", counted)
+    return tried
+
+
+def searched(count: int) -> tuple[Search, list[str], dict[str, bytes]]:
+    """The search for the first participant's own secret, the holders in the order they come, and the right shares."""
+    names = names_of(count)
+    roster = Roster(adverts=tuple(RoundKeys(each, Drawn(each)).advert(offer_for(count)) for each in names))
+    layout = Layout.of(offer_for(count), roster)
+    secret = RoundKeys(names[0], Drawn(names[0]))._self_secret
+    points = {each: layout.points[each] for each in names}
+    shares = shamir.split(secret, layout.threshold, list(points.values()), Drawn("shares"))
+    return Search(layout, names[0], Kind.SELF), list(names), {each: shares[x] for each, x in points.items()}
+
+
+def test_a_secret_that_was_never_shared_costs_a_bounded_search_and_no_choice_is_tried_twice(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One lying participant: at each further share all choices used to be tried from the beginning."""
+    search, names, _ = searched(40)
+    threshold = search._layout.threshold
+    made_up = {each: bytes([1, index]) + bytes(30) for index, each in enumerate(names)}
+    tried = choices_of(monkeypatch)
+    for upto in range(1, len(names) + 1):
+        before = len(tried)
+        assert search.go_on({each: made_up[each] for each in names[:upto]}) is None
+        point = search._layout.points[names[upto - 1]]
+        assert all(point in choice for choice in tried[before:])
+        assert len(tried) > before or upto < threshold, "a new share is always worth a try"
+    assert len(set(tried)) == len(tried) == search.tried <= MAX_TRIES + len(names)
+
+
+@pytest.mark.parametrize(
+    ("count", "liars"), [(12, (0, 1)), (12, (0, 5)), (60, (0, 20)), (60, (30, 31)), (60, tuple(range(9)))]
+)
+def test_wrong_shares_that_come_early_do_not_keep_the_secret_from_being_found(
+    count: int, liars: tuple[int, ...]
+) -> None:
+    search, names, shares = searched(count)
+    wrong = {names[each] for each in liars}
+    given = {each: b"\x01" * 32 if each in wrong else share for each, share in shares.items()}
+    found = [search.go_on({each: given[each] for each in names[:upto]}) for upto in range(1, count + 1)]
+    first = next(each for each in found if each is not None)
+    assert first.secret == RoundKeys(names[0], Drawn(names[0]))._self_secret
+    assert first.wrong <= wrong
+
+
+def test_a_round_with_several_liars_has_one_budget(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(opening, "MAX_TRIES_IN_ALL", 30)
+    f, reveals = revealing()
+    tried = choices_of(monkeypatch)
+    for name in NAMES[1:]:
+        nonsense = tuple(
+            replace(each, share=name[1:].encode() * 8 + bytes(8)) for each in reveals[name].entries
+        )
+        f.aggregator.reveal(name, replace(reveals[name], entries=nonsense))
+        f.aggregator.rebuild()
+    assert len(tried) <= 30 + len(NAMES) * (len(NAMES) - f.aggregator._layout.threshold)
+    aborted(f.aggregator.unmask, R.UNVERIFIABLE_SECRET)
+
+
+def test_a_search_under_way_takes_nothing_that_comes_meanwhile_and_another_follows() -> None:
+    f, reveals = revealing()
+    for name in NAMES[:6]:
+        f.aggregator.reveal(
+            name, with_share(reveals[name], 4, share=b"\x01" * 32) if name == NAMES[0] else reveals[name]
+        )
+    work = f.aggregator.rebuilding()
+    assert work is not None
+    f.aggregator.reveal(NAMES[6], reveals[NAMES[6]])
+    assert f.aggregator.rebuilding() is None
+    while work.step():
+        assert f.aggregator.searching
+    assert f.aggregator.searching
+    f.aggregator.rebuilt(work)
+    assert not f.aggregator.may_close()
+    assert f.aggregator.searching
+    f.aggregator.rebuild()
+    assert f.aggregator.may_close()
+    assert not f.aggregator.searching
+    assert (f.open() == f.expected(NAMES)).all()
+
+
+def test_what_is_searched_for_cannot_be_printed_or_pickled() -> None:
+    f, reveals = revealing()
+    for name in NAMES[:6]:
+        f.aggregator.reveal(name, reveals[name])
+    work = f.aggregator.rebuilding()
+    assert repr(work) == "Rebuilding(10 to do)"
+    with pytest.raises(TypeError):
+        pickle.dumps(work)
 
 
 # ------------------------------------------------------------------------------------------------------ restart
@@ -484,7 +587,9 @@ def test_a_coordinator_that_starts_again_goes_on_where_it_was(level: Level) -> N
         f.aggregator.reveal(name, answers[name])
     f.aggregator = restarted(f)
     assert (f.open() == f.expected(NAMES[1:])).all()
-    assert restarted(f).unmask() == f.aggregator.unmask()
+    again = restarted(f)
+    again.rebuild()
+    assert again.unmask() == f.aggregator.unmask()
 
 
 def test_what_is_kept_before_the_reveals_holds_no_secret() -> None:

@@ -107,6 +107,7 @@ class Machine(RuleBasedStateMachine):
                     a.shares(name, message)
                 case Reveal():
                     a.reveal(name, message)
+                    a.rebuild()
                 case "upload":
                     a.uploaded(name)
                     self.heard_uploads.add(name)
@@ -144,6 +145,7 @@ class Machine(RuleBasedStateMachine):
         if a.phase in (Phase.SIGNING, Phase.REVEALING):
             self.f.aggregator = Aggregator.restore(a.state(), AggregatorPolicy(), self.f.registry)
             assert self.f.aggregator.phase is a.phase
+            self.f.aggregator.rebuild()
         else:
             self.new_attempt()
 
