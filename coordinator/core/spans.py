@@ -99,6 +99,8 @@ class RoundSpans:
             elif after.phase is not before.phase:
                 if after.phase not in _COLLECTING:
                     self._close_tasks(self._open, now, out)
+                if after.phase is Phase.COMMITTING:
+                    self._end_secure(self._open, now, out)
                 out.append(self._open.phase.end(now))
                 self._enter(self._open, after.phase, now)
         if after.attempt is not None and _key(after.attempt) != _key(before.attempt):
@@ -135,8 +137,7 @@ class RoundSpans:
     ) -> None:
         self._close_tasks(held, now, out)
         out.append(held.phase.end(now))
-        if held.secure is not None:
-            out.append(held.secure.end(now))
+        self._end_secure(held, now, out)
         ended = [each for each in todo if isinstance(each, effects.AbandonAttempt)]
         reason = ended[0].reason if ended else ""
         accepted = 0 if before.attempt is None else len(before.attempt.accepted)
@@ -235,12 +236,18 @@ class RoundSpans:
         held = self._open
         if held is None or (held.round, held.attempt) != (round_number, attempt):
             return []
-        out = [] if held.secure is None else [held.secure.end(now)]
-        held.secure = None
+        out: list[Span] = []
+        self._end_secure(held, now, out)
         if phase:
             root = held.root.context
             held.secure = OpenSpan(f"secure.{phase}", root.derived("secure", phase), root, now)
         return out
+
+    @staticmethod
+    def _end_secure(held: _Attempt, now: int, out: list[Span]) -> None:
+        if held.secure is not None:
+            out.append(held.secure.end(now))
+            held.secure = None
 
     # ---------------------------------------------------------------------------------------- what hangs below
 

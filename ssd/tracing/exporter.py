@@ -2,7 +2,8 @@
 
 Rules it keeps:
 
-- `emit` never waits and never raises: spans go into a queue of bounded length, and out of it on a thread. While the
+- `emit` never waits and never raises: spans go into a queue of bounded length, and out of it on a thread, which also
+  brings them into OpenTelemetry's form. While the
   collector is away the oldest of them are lost, and a library's warning says so.
 - `close` ends within `CLOSE_SECONDS`, whatever the collector does.
 
@@ -13,13 +14,14 @@ endpoint and its certificates are arguments.
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from grpc import ssl_channel_credentials
 from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import Event, ReadableSpan
-from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import Link, SpanKind, Status, StatusCode, TraceFlags
 from opentelemetry.trace import SpanContext as OtelContext
@@ -48,14 +50,13 @@ class OtlpExporter:
 
     def __init__(self, endpoint: str, root_certificates: bytes | None, resource: Mapping[str, str]) -> None:
         insecure = endpoint.startswith("http:")
-        self._resource = Resource.create(dict(resource))
-        self._scope = InstrumentationScope("ssd-federated")
-        self._exporter = OTLPSpanExporter(
+        collector = OTLPSpanExporter(
             endpoint=endpoint,
             insecure=insecure,
             credentials=None if insecure else ssl_channel_credentials(root_certificates),
             timeout=CALL_SECONDS,
         )
+        self._exporter = _Translating(collector, Resource.create(dict(resource)))
         self._queue = BatchSpanProcessor(
             self._exporter,
             max_queue_size=QUEUE,
@@ -65,7 +66,7 @@ class OtlpExporter:
 
     def emit(self, span: Span) -> None:
         """Hand a span over."""
-        self._queue.on_end(self._readable(span))
+        self._queue.on_end(_Waiting(span))  # type: ignore[arg-type]  # the queue looks at its context only
 
     def close(self) -> None:
         """Send what waits, if that is quickly done, and end."""
@@ -75,6 +76,33 @@ class OtlpExporter:
         if ending.is_alive():
             # Ends the waiting between tries and the call under way.
             self._exporter.shutdown()
+
+
+class _Waiting:
+    """A span in the queue, which asks whether it is sampled."""
+
+    __slots__ = ("span",)
+    context = OtelContext(1, 1, is_remote=False, trace_flags=TraceFlags(TraceFlags.SAMPLED))
+
+    def __init__(self, span: Span) -> None:
+        self.span = span
+
+
+class _Translating(SpanExporter):
+    """Translates on the queue's thread, so that the daemon's loop does not have to."""
+
+    def __init__(self, collector: OTLPSpanExporter, resource: Resource) -> None:
+        self._collector = collector
+        self._resource = resource
+        self._scope = InstrumentationScope("ssd-federated")
+
+    def export(self, spans: Sequence[Any]) -> SpanExportResult:
+        """One call on the collector."""
+        return self._collector.export([self._readable(each.span) for each in spans])
+
+    def shutdown(self) -> None:
+        """Ends the call under way, too."""
+        self._collector.shutdown()
 
     def _readable(self, span: Span) -> ReadableSpan:
         return ReadableSpan(

@@ -24,6 +24,7 @@ from coordinator.store.memory import MemoryStore
 from coordinator.store.memory_blobs import MemoryBlobs
 from coordinator.store.memory_trust import MemoryTrust
 from coordinator.store.staging import BudgetedStaging
+from coordinator.tracing import Tracing
 from coordinator.trust import TrustStore
 from ssd.codec import Encoding
 from ssd.declaration import Declaration
@@ -43,6 +44,7 @@ def driver(
     changes: Mapping[str, Mapping[str, Any]] | None = None,
     blobs: MemoryBlobs | None = None,
     participants: Registry | None = None,
+    tracing: Tracing | None = None,
     **evaluation: int,
 ) -> Driver:
     """A driver of two clients; `proven`: as under TLS, where workers prove their names.
@@ -56,6 +58,7 @@ def driver(
         changes: tables of the configuration that differ.
         blobs: of an earlier driver, to go on with.
         participants: the registry of participants, if the level is active.
+        tracing: who is told of what happens.
         evaluation: the table of that name.
     """
     tables: dict[str, Any] = {
@@ -125,6 +128,7 @@ def driver(
         metrics=CoordinatorMetrics(),
         participants=lambda: participants,
         privacy=privacy_of(config, plan, os.urandom),
+        tracing=tracing,
     )
 
 

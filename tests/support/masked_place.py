@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from coordinator.driver import Driver
 from coordinator.store.memory import MemoryStore
 from coordinator.store.memory_blobs import MemoryBlobs
+from coordinator.tracing import Tracing
 from driver_harness import driver
 from masked_worker import MaskedWorker, expected_sum
 from ssd.trust.participants import Participant, Registry, introduce
@@ -76,6 +77,8 @@ class Place:
         for table, values in changes.items():
             self.changes[table] = {**self.changes.get(table, {}), **values}
         self.registry, self.signers = registry_of("w1", "w2", "w3", "w4") if level == "active" else (None, {})
+        self.tracing: Callable[[], Tracing | None] = lambda: None
+        """Asked at every start: a process has its own."""
         self.subject: Driver | None = None
         self.loop: asyncio.Future[None] | None = None
         self.tasks: list[asyncio.Future[None]] = []
@@ -92,6 +95,7 @@ class Place:
             changes=self.changes,
             blobs=self.blobs,
             participants=self.registry,
+            tracing=self.tracing(),
         )
         self.loop = asyncio.ensure_future(self.subject.run())
         return self.subject

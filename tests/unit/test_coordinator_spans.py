@@ -206,8 +206,9 @@ def test_phases_of_secure_aggregation_lie_beside_those_of_the_machine() -> None:
     (offered,) = machine.spans.secure_phase(1, 1, "uploading", 210)
     assert (offered.name, offered.parent, offered.start, offered.end) == ("secure.offered", ONE, 200, 210)
     assert machine.spans.secure_phase(1, 2, "offered", 220) == []
-    machine.upload("w", *CLIENTS)
-    assert names(machine.commit()) == ["committing", "secure.uploading", "round"]
+    # The sum is open before anything is committed.
+    assert names(machine.upload("w", *CLIENTS)) == ["client_task"] * 3 + ["secure.uploading", "training"]
+    assert names(machine.commit()) == ["committing", "round"]
 
 
 def test_what_is_not_sampled_makes_no_span() -> None:

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ssd.tracing.context import (
@@ -25,7 +25,7 @@ ROOT = attempt_context("run", 3, 1)
 
 
 def test_ids_are_the_same_wherever_they_are_derived() -> None:
-    assert SpanContext("20f0b72054124121f47ec5cc88d671ab", "cef6fa0fbbe5d5b7") == ROOT
+    assert SpanContext("e7e9f3c995d32022fad238b1fc6d3e19", "3ad85f45f4d1753b") == ROOT
 
 
 def test_every_name_has_an_id_of_its_own() -> None:
@@ -77,7 +77,8 @@ def test_anything_else_says_nothing(value: object) -> None:
     assert parse_traceparent(value) is None
 
 
-@given(st.text() | st.from_regex(r"[0-9a-f-]{50,60}", fullmatch=True))
+@settings(max_examples=50, deadline=None)
+@given(st.text(max_size=80) | st.from_regex(r"[0-9a-f-]{50,60}", fullmatch=True))
 def test_no_text_makes_it_fail(value: str) -> None:
     found = parse_traceparent(value)
     assert found is None or traceparent(found)[:-2] == value[:-2]
