@@ -17,7 +17,7 @@ help:
 	@echo "make lint    ruff, mypy --strict, import rules, generated code is current"
 	@echo "make format  let ruff rewrite what it can"
 	@echo "make proto   regenerate the protobuf modules"
-	@echo "make docs    write docs/metrics.md and docs/configuration.md from the code"
+	@echo "make docs    write docs/metrics.md, configuration.md and exit-codes.md from the code"
 	@echo "make bench   round engine benchmarks against the wire floor of this machine"
 	@echo "make mutation  take the checks of secure aggregation out one by one; every time a test has to fail (half an hour)"
 	@echo "make clean   remove .venv, caches and runs/"
@@ -54,6 +54,8 @@ docs: $(READY)
 	mv docs/metrics.md.new docs/metrics.md
 	PYTHONPATH=.:proto $(BIN)/python tests/support/configuration_page.py > docs/configuration.md.new
 	mv docs/configuration.md.new docs/configuration.md
+	PYTHONPATH=.:proto $(BIN)/python tests/support/exit_codes_page.py > docs/exit-codes.md.new
+	mv docs/exit-codes.md.new docs/exit-codes.md
 
 bench: $(READY)
 	$(BIN)/python tests/benchmarks/bench_rounds.py

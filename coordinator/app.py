@@ -15,7 +15,7 @@ from coordinator.config import CoordinatorConfig, refuse_changes
 from coordinator.core.spans import RoundSpans
 from coordinator.core.strategy import create as create_strategy
 from coordinator.driver import Driver
-from coordinator.errors import ConfigInvalid, StorageFailed
+from coordinator.errors import EXIT_STORAGE, ConfigInvalid, StorageFailed
 from coordinator.heap import share_arenas
 from coordinator.host_client import SubprocessMethodHost
 from coordinator.issuing import certificate_desk
@@ -148,7 +148,7 @@ async def _serve(config: CoordinatorConfig) -> int:
         )
         desk = certificate_desk(config, trust, driver.membership.bind, clock, metrics)
         renewal = RenewalServicer(desk, transport.identity, clock, metrics)
-        server = RpcServer(driver, transport.identity, renewal, config.limits)
+        server = RpcServer(driver, transport.identity, renewal, config.limits, clock)
         port = await server.start(str(config.listen), transport.credentials())
         stack.push_async_callback(server.stop, STOP_GRACE_SECONDS)
         if config.enrolment_listen is not None and desk is not None:
@@ -259,7 +259,7 @@ async def _drive(driver: Driver, server: RpcServer, transport: Transport, access
     if driver.storage_trouble:
         # Asked to stop while the medium failed: nothing is lost, the attempt is journaled as far as it got.
         log_event(log, logging.ERROR, "stopped_in_storage_failure", detail=driver.storage_trouble)
-        return 4
+        return EXIT_STORAGE
     log_event(log, logging.INFO, "stopped", version=driver.state.version)
     return 0
 

@@ -1,7 +1,6 @@
 """`ssd-coordinator`: run the daemon, ask it, tell it.
 
-Exit codes: 0 done; 1 a defect of ours; 2 wrong usage or configuration; 3 refused, unreachable, something is in
-use, or a doctor found a fault; 4 the state directory or a file fails; 130 interrupted. Nothing here imports torch, and gRPC only when a
+Its exit codes are `coordinator.errors.EXIT_CODES`. Nothing here imports torch, and gRPC only when a
 command needs it.
 """
 
@@ -24,35 +23,29 @@ from coordinator.config import CoordinatorConfig, load
 from coordinator.config_cli import config_group
 from coordinator.doctor_cli import doctor_command
 from coordinator.errors import (
-    BlobCorrupt,
-    BlobMissing,
-    ConfigInvalid,
+    EXIT_CODES,
+    EXIT_DEFECT,
+    EXIT_INTERRUPTED,
+    EXIT_OK,
     CoordinatorError,
-    IdentityUnusable,
-    MethodRefused,
     OperatorFault,
-    RunConfigChanged,
-    StorageFailed,
 )
 from coordinator.examples import EXAMPLES
 from coordinator.explain_cli import explain
 from coordinator.registry_cli import registry
 from coordinator.track_cli import track_command
-from ssd.help_text import add_examples
+from coordinator.watch_cli import watch_command
+from ssd.completion import completion_command
+from ssd.help_text import add_examples, codes_sentence
 
 if TYPE_CHECKING:
+    from coordinator.rpc.operator_channel import Caller
     from coordinator.rpc.operator_client import OperatorClient
 
 Json = Any
 Command = TypeVar("Command", bound=Callable[..., Any])
 
-EXIT_OK, EXIT_DEFECT, EXIT_CONFIG, EXIT_REFUSED, EXIT_STORAGE, EXIT_INTERRUPTED = 0, 1, 2, 3, 4, 130
-_CONFIG_FAULTS = (ConfigInvalid, IdentityUnusable, RunConfigChanged, MethodRefused)
-_STORAGE_FAULTS = (StorageFailed, BlobMissing, BlobCorrupt)
-_CODES = (
-    "Exit codes: 0 done, 1 a defect, 2 usage or configuration, 3 refused, unreachable, in use or a doctor's fault, "
-    "4 storage, 130 interrupted."
-)
+_CODES = codes_sentence(EXIT_CODES)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -70,18 +63,11 @@ def _guarded(run: Callable[[], Json]) -> int:
         return EXIT_INTERRUPTED
     except OperatorFault as error:
         _complain(str(error))
-        return exit_code(error)
+        return error.exit_code
     except CoordinatorError as error:
         _complain(f"{error} (a defect; please report it with the log)")
         return EXIT_DEFECT
     return code if isinstance(code, int) else EXIT_OK
-
-
-def exit_code(fault: OperatorFault) -> int:
-    """The exit code a fault ends the process with."""
-    if isinstance(fault, _CONFIG_FAULTS):
-        return EXIT_CONFIG
-    return EXIT_STORAGE if isinstance(fault, _STORAGE_FAULTS) else EXIT_REFUSED
 
 
 def _complain(message: str) -> None:
@@ -175,10 +161,15 @@ cli.add_command(doctor_command(_load, _settings))
 
 
 def _verb(command: Command) -> Command:
-    """The options of everything that talks to a running coordinator."""
+    """The options of everything that talks to a running coordinator and has something to show."""
     command = click.option(
         "--format", "form", type=click.Choice(["human", "json"]), default="human", show_default=True
     )(command)
+    return _reaching(command)
+
+
+def _reaching(command: Command) -> Command:
+    """The options that say where the coordinator is."""
     command = click.option(
         "--insecure", is_flag=True, help="Talk without TLS, to this machine only.  [default: from --config]"
     )(command)
@@ -192,18 +183,26 @@ def _verb(command: Command) -> Command:
     return _config_option(command)
 
 
+def _caller(config_path: Path | None, address: str | None, pki: Path, insecure: bool) -> Caller:
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+    from coordinator.rpc.operator_channel import Caller
+
+    said = load(config_path)
+    return Caller(address or said.coordinator.listen, None if insecure or said.transport.insecure else pki)
+
+
 @contextlib.contextmanager
 def _client(
     config_path: Path | None, address: str | None, pki: Path, insecure: bool
 ) -> Iterator[OperatorClient]:
-    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
-    from coordinator.rpc.operator_channel import Caller
+    caller = _caller(config_path, address, pki, insecure)
     from coordinator.rpc.operator_client import OperatorClient
 
-    said = load(config_path)
-    caller = Caller(address or said.coordinator.listen, None if insecure or said.transport.insecure else pki)
     with OperatorClient(caller) as client:
         yield client
+
+
+cli.add_command(watch_command(_reaching, _caller))
 
 
 @cli.command()
@@ -377,4 +376,5 @@ def export(
 
 
 cli.add_command(track_command(_client, _verb))
+cli.add_command(completion_command("ssd-coordinator"))
 add_examples(cli, "ssd-coordinator", EXAMPLES, _CODES)

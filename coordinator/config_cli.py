@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from coordinator.config import CoordinatorConfig, refuse_changes
-from coordinator.errors import ConfigInvalid, MethodRefused, RunConfigChanged, StorageFailed
+from coordinator.errors import EXIT_CONFIG, ConfigInvalid, MethodRefused, RunConfigChanged, StorageFailed
 from ssd.hidden import without_secrets
 from ssd.setting_text import example_file, tables
 from ssd.toml_text import document
@@ -19,7 +19,6 @@ from ssd.toml_text import document
 Json = Any
 Load = Callable[..., CoordinatorConfig]
 
-EXIT_CONFIG = 2
 _HEAD = """\
 Configuration of ssd-coordinator. Every setting is in here: those that are written have been chosen, all others keep the
 default that stands behind their "#". Each can also be set by the environment (SSD_ROUND_COHORT_SIZE=5) or a flag

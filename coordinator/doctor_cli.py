@@ -11,9 +11,9 @@ from typing import Any
 import click
 
 from coordinator.config import CoordinatorConfig
+from coordinator.errors import EXIT_REFUSED
 from ssd.doctor.findings import Level, as_json, as_lines, healthy
 
-EXIT_FAULT = 3
 _COLOURS = {Level.OK: "green", Level.WARNING: "yellow", Level.FAULT: "red"}
 
 
@@ -45,6 +45,6 @@ def doctor_command(
             colour = False if os.environ.get("NO_COLOR") else None
             for level, line in as_lines(found):
                 click.echo(click.style(line, fg=_COLOURS[level]), color=colour)
-        return 0 if healthy(found) else EXIT_FAULT
+        return 0 if healthy(found) else EXIT_REFUSED
 
     return doctor

@@ -9,6 +9,17 @@ from __future__ import annotations
 
 from enum import StrEnum
 
+EXIT_OK, EXIT_DEFECT, EXIT_CONFIG, EXIT_REFUSED, EXIT_STORAGE, EXIT_INTERRUPTED = 0, 1, 2, 3, 4, 130
+EXIT_CODES = {
+    EXIT_OK: "done",
+    EXIT_DEFECT: "a defect",
+    EXIT_CONFIG: "usage or configuration",
+    EXIT_REFUSED: "refused, unreachable, in use or a doctor's fault",
+    EXIT_STORAGE: "storage",
+    EXIT_INTERRUPTED: "interrupted",
+}
+"""What the process ends with, and what it means."""
+
 
 class Reason(StrEnum):
     """Why a message was rejected or discarded, or a call refused. Values are stable: wire, metrics, logs."""
@@ -102,39 +113,45 @@ class NotPermitted(ClientFault):
 
 
 class OperatorFault(CoordinatorError):
-    """Something the operator can put right; the message says how."""
+    """Something the operator can put right; the message says how, and the class which exit code the process ends with."""
 
     code = "operator"
+    exit_code = EXIT_REFUSED
 
 
 class ConfigInvalid(OperatorFault):
     """The configuration file, a flag or an environment variable is wrong."""
 
     code = "config_invalid"
+    exit_code = EXIT_CONFIG
 
 
 class IdentityUnusable(OperatorFault):
     """The program's own certificate, its key or the authority's certificate is missing or wrong."""
 
     code = "identity_unusable"
+    exit_code = EXIT_CONFIG
 
 
 class TokenUnusable(OperatorFault):
     """The file with the status page's token is missing, too short, or readable by others."""
 
     code = "token_unusable"
+    exit_code = EXIT_CONFIG
 
 
 class RunConfigChanged(OperatorFault):
     """The configuration differs from the one the current run was created with."""
 
     code = "run_config_changed"
+    exit_code = EXIT_CONFIG
 
 
 class MethodRefused(OperatorFault):
     """The method does not accept its configuration or warm start."""
 
     code = "method_refused"
+    exit_code = EXIT_CONFIG
 
 
 class HookFailed(OperatorFault):
@@ -147,6 +164,7 @@ class StorageFailed(OperatorFault):
     """The state directory is full, read-only or otherwise failing."""
 
     code = "storage_failed"
+    exit_code = EXIT_STORAGE
 
 
 class JournalTampered(StorageFailed):
@@ -159,12 +177,14 @@ class BlobMissing(OperatorFault):
     """A blob the journal names is not on disk."""
 
     code = "blob_missing"
+    exit_code = EXIT_STORAGE
 
 
 class BlobCorrupt(OperatorFault):
     """A blob's content does not match its digest."""
 
     code = "blob_corrupt"
+    exit_code = EXIT_STORAGE
 
 
 class PortUnavailable(OperatorFault):

@@ -9,7 +9,8 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "config init --out coordinator.toml     a file to begin with",
         "doctor --config coordinator.toml       what would keep it from running",
         "run --config coordinator.toml",
-        "status --watch",
+        "status",
+        "watch                                  the same and more, live",
     ),
     "run": (f"run {_CONFIG}", f"run {_CONFIG} --rounds 300 --set log.level=debug"),
     "doctor": (f"doctor {_CONFIG}", f"doctor {_CONFIG} --format json"),
@@ -18,6 +19,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "config show": (f"config show {_CONFIG}", "config show --format json"),
     "config check": (f"config check {_CONFIG}",),
     "status": ("status", "status --watch", f"status {_CONFIG} --format json"),
+    "watch": ("watch", f"watch {_CONFIG} --interval 5", "watch --once"),
     "rounds": ("rounds --limit 50", "rounds --format json"),
     "evaluations": ("evaluations", "evaluations --format json"),
     "clients": ("clients", "clients --format json", "clients move north-garden --to gpu-2"),
@@ -49,4 +51,5 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "registry verify": (f"registry verify participants.json --signer {'ab' * 32} --federation ssd",),
     "registry show": ("registry show participants.json",),
     "audit": ("audit transcripts/*.transcript", "audit transcripts/round-12.transcript --format json"),
+    "completion": ("completion bash", "completion zsh", "completion fish"),
 }

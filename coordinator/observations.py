@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -105,6 +106,18 @@ class Observations:
     def departed(self) -> Mapping[str, Departure]:
         """Workers that were here and are not."""
         return self._departed
+
+    def newest_departures(self, most: int) -> list[tuple[str, Departure]]:
+        """Workers that were here and are not, the last to leave first, at most `most` of them."""
+        return list(islice(reversed(self._departed.items()), most))
+
+    def newest_failures(self, most: int) -> list[tuple[str, Drop]]:
+        """The clients that failed, newest first, at most `most` of them."""
+        return list(islice(reversed(self._failed.items()), most))
+
+    def newest_refusals(self, most: int) -> list[tuple[str, Drop]]:
+        """The workers whose uploads were refused, newest first, at most `most` of them."""
+        return list(islice(reversed(self._refused.items()), most))
 
     def refusal(self, worker: str) -> Drop | None:
         """The last upload of a worker that was refused."""

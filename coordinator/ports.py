@@ -99,6 +99,20 @@ class AttemptRecord:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class AttemptCounts:
+    """An `AttemptRecord` without its names: a cohort may have ten thousand."""
+
+    round: int
+    attempt: int
+    opened_at: float
+    outcome: str
+    reason: str
+    invited: int
+    accepted: int
+    closed_at: float | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class ClientRecord:
     """A registered client."""
 
@@ -212,6 +226,10 @@ class Store(Protocol):
 
     def attempts(self, limit: int | None = None) -> tuple[AttemptRecord, ...]:
         """Newest first."""
+        ...
+
+    def attempt_counts(self, limit: int) -> tuple[AttemptCounts, ...]:
+        """The newest `limit` of `attempts`, newest first, counted where they are stored."""
         ...
 
     def keep_chronicle(self, round_number: int, attempt: int, chronicle: Json) -> None:

@@ -1,7 +1,6 @@
 """`ssd`: try a federation, split a data set among clients, measure an encoder.
 
-Exit codes: 0 done; 1 a defect of ours; 2 wrong usage, settings or data; 3 refused, in use, or a process of the demo
-failed; 4 a file cannot be read or written; 130 interrupted. torch is imported only by a command that needs it.
+Its exit codes are `ssd.terminal.EXIT_CODES`. torch is imported only by a command that needs it.
 """
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ssd.completion import completion_command
 from ssd.data.errors import DataError
 from ssd.evaluation.command import evaluate
 from ssd.examples import EXAMPLES
@@ -253,6 +253,7 @@ cli.add_command(evaluate)
 cli.add_command(export)
 cli.add_command(experiment)
 cli.add_command(report)
+cli.add_command(completion_command("ssd"))
 
 
 add_examples(cli, "ssd", EXAMPLES, CODES)

@@ -20,4 +20,5 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "experiment deploy/experiments/digits.toml --jobs 2",
     ),
     "report": ("report runs/experiments/digits",),
+    "completion": ("completion bash", "completion zsh", "completion fish"),
 }

@@ -38,6 +38,11 @@ def add_examples(root: click.Command, program: str, examples: Examples, codes: s
         command.epilog = told
 
 
+def codes_sentence(codes: Mapping[int, str]) -> str:
+    """What a program's exit codes mean, for `add_examples`."""
+    return "Exit codes: " + ", ".join(f"{code} {meaning}" for code, meaning in codes.items()) + "."
+
+
 def _own(path: tuple[str, ...], command: click.Command, examples: Examples) -> Sequence[str]:
     name = " ".join(path)
     if name in examples or not isinstance(command, click.Group):

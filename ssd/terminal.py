@@ -10,13 +10,21 @@ from typing import Any, TypeVar
 import click
 from rich.console import Console
 
+from ssd.help_text import codes_sentence
+
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 EXIT_OK, EXIT_DEFECT, EXIT_USAGE, EXIT_REFUSED, EXIT_STORAGE, EXIT_INTERRUPTED = 0, 1, 2, 3, 4, 130
-CODES = (
-    "Exit codes: 0 done, 1 a defect, 2 usage, settings or data, 3 refused, in use or a process of the demo failed, "
-    "4 a file cannot be read or written, 130 interrupted."
-)
+EXIT_CODES = {
+    EXIT_OK: "done",
+    EXIT_DEFECT: "a defect",
+    EXIT_USAGE: "usage, settings or data",
+    EXIT_REFUSED: "refused, in use or a process of the demo failed",
+    EXIT_STORAGE: "a file cannot be read or written",
+    EXIT_INTERRUPTED: "interrupted",
+}
+"""What the process ends with, and what it means."""
+CODES = codes_sentence(EXIT_CODES)
 KINDS = ("digits", "cifar10", "cifar100", "mnist")
 """The built-in data sets; a copy of `ssd.data.builtin.KINDS`, whose module imports torch."""
 _PLAIN_WIDTH = 116

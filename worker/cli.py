@@ -1,7 +1,6 @@
 """`ssd-worker`: run the daemon, look at its configuration, move clients between hosts.
 
-Exit codes: 0 done; 1 a defect of ours; 2 wrong usage or configuration; 3 refused, something is in use, or a
-doctor found a fault; 4 the state directory fails; 130 interrupted. Nothing here imports torch; gRPC only when a command needs it.
+Its exit codes are `worker.errors.EXIT_CODES`. Nothing here imports torch; gRPC only when a command needs it.
 """
 
 from __future__ import annotations
@@ -17,11 +16,12 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
-from ssd.help_text import add_examples
+from ssd.completion import completion_command
+from ssd.help_text import add_examples, codes_sentence
 from worker.config import WorkerConfig, load
 from worker.config_cli import config_group
 from worker.doctor_cli import doctor_command
-from worker.errors import EXIT_FAILED, OperatorFault, WorkerError
+from worker.errors import EXIT_CODES, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, OperatorFault, WorkerError
 from worker.examples import EXAMPLES
 from worker.identity_cli import identity_group
 
@@ -29,10 +29,7 @@ if TYPE_CHECKING:
     from worker.store import SqliteStore
 
 Json = Any
-_CODES = (
-    "Exit codes: 0 done, 1 a defect, 2 usage or configuration, 3 refused, in use or a doctor's fault, 4 the state "
-    "directory fails, 130 interrupted."
-)
+_CODES = codes_sentence(EXIT_CODES)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -298,6 +295,7 @@ def client_import(source: Path, path: Path | None, state_dir: Path | None) -> No
     click.echo(f"imported {summary.client} as of round {summary.last_committed_round}")
 
 
+cli.add_command(completion_command("ssd-worker"))
 add_examples(cli, "ssd-worker", EXAMPLES, _CODES)
 
 
@@ -311,14 +309,14 @@ def main(arguments: list[str] | None = None) -> int:
         error.show()
         return error.exit_code
     except (KeyboardInterrupt, click.Abort):
-        return 130
+        return EXIT_INTERRUPTED
     except OperatorFault as fault:
         click.echo(f"error: {fault}", err=True)
         return fault.exit_code
     except WorkerError as fault:
         click.echo(f"error: {fault} (a defect; please report it with the log)", err=True)
         return EXIT_FAILED
-    return code if isinstance(code, int) else 0
+    return code if isinstance(code, int) else EXIT_OK
 
 
 if __name__ == "__main__":

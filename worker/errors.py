@@ -8,10 +8,16 @@ process ends with. `TaskFault`: one client cannot be trained; reported upwards, 
 
 from __future__ import annotations
 
-EXIT_FAILED = 1
-EXIT_USAGE = 2
-EXIT_REFUSED = 3
-EXIT_STORAGE = 4
+EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_REFUSED, EXIT_STORAGE, EXIT_INTERRUPTED = 0, 1, 2, 3, 4, 130
+EXIT_CODES = {
+    EXIT_OK: "done",
+    EXIT_FAILED: "a defect",
+    EXIT_USAGE: "usage or configuration",
+    EXIT_REFUSED: "refused, in use or a doctor's fault",
+    EXIT_STORAGE: "the state directory fails",
+    EXIT_INTERRUPTED: "interrupted",
+}
+"""What the process ends with, and what it means."""
 
 
 class WorkerError(Exception):

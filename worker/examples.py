@@ -26,4 +26,5 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "client list": (f"client list {_CONFIG}", "client list --state-dir state/worker --format json"),
     "client export": (f"client export north-garden {_CONFIG} --out north-garden.client --remove",),
     "client import": (f"client import north-garden.client {_CONFIG}",),
+    "completion": ("completion bash", "completion zsh", "completion fish"),
 }

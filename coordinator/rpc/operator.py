@@ -18,11 +18,12 @@ from coordinator.errors import BlobCorrupt, BlobMissing, ClientFault, Reason, St
 from coordinator.logs import event as log_event
 from coordinator.membership import log_audit
 from coordinator.messages import StatusView
-from coordinator.ports import AttemptRecord, Identity
+from coordinator.ports import AttemptCounts, AttemptRecord, Clock, Identity
 from coordinator.provenance import Provenance
 from coordinator.rpc import convert
 from coordinator.rpc.auth import call_name
 from coordinator.rpc.calls import Context, Handler, Stall, check_offset, refuse, send, well_formed
+from coordinator.rpc.details import details_message
 from coordinator.rpc.wire import serialise, tolerant
 from coordinator.trust import Holder
 from ssd.digest import CHUNK_BYTES, canonical_json
@@ -39,9 +40,10 @@ WATCH_INTERVAL_SECONDS = 0.1
 class OperatorServicer:
     """Reads the driver's views and hands it the operator's wishes."""
 
-    def __init__(self, driver: Driver, identity: Identity, stall_seconds: float) -> None:
+    def __init__(self, driver: Driver, identity: Identity, clock: Clock, stall_seconds: float) -> None:
         self._driver = driver
         self._identity = identity
+        self._clock = clock
         self._stall_seconds = stall_seconds
 
     def handler(self) -> Handler:
@@ -106,8 +108,11 @@ class OperatorServicer:
             log_event(log, logging.ERROR, error.code, detail=str(error))
             await refuse(metrics, context, name, ClientFault(Reason.STORAGE, str(error)))
 
-    async def _status(self, _: pb.StatusRequest) -> pb.StatusReply:
-        return status_message(self._driver.status())
+    async def _status(self, request: pb.StatusRequest) -> pb.StatusReply:
+        reply = status_message(self._driver.status())
+        if request.details:
+            reply.details.CopyFrom(details_message(self._driver, self._clock))
+        return reply
 
     async def _watch(self, request: Any, context: Context) -> None:
         async with self._refusing("watch", context):
@@ -140,8 +145,15 @@ class OperatorServicer:
                 reader.close()
 
     async def _rounds(self, request: pb.RoundsRequest) -> pb.RoundsReply:
-        attempts = await asyncio.to_thread(self._driver.store_view().attempts, request.limit or 100)
-        return pb.RoundsReply(rounds=[self._round(each) for each in attempts])
+        store, limit = self._driver.store_view(), request.limit or 100
+        if request.counts_only:
+            counted = await asyncio.to_thread(store.attempt_counts, limit)
+            return pb.RoundsReply(rounds=[self._round(each, each.invited, each.accepted) for each in counted])
+        attempts = await asyncio.to_thread(store.attempts, limit)
+        records = [self._round(each, len(each.cohort), len(each.accepted)) for each in attempts]
+        for record, attempt in zip(records, attempts, strict=True):
+            record.accepted_clients.extend(attempt.accepted)
+        return pb.RoundsReply(rounds=records)
 
     async def _evaluations(self, _: pb.EvaluationsRequest) -> pb.EvaluationsReply:
         done = await asyncio.to_thread(self._driver.store_view().evaluations)
@@ -149,15 +161,14 @@ class OperatorServicer:
             evaluations=[pb.EvaluationRecord(version=version, values=values) for version, values in done]
         )
 
-    def _round(self, attempt: AttemptRecord) -> pb.RoundRecord:
+    def _round(self, attempt: AttemptRecord | AttemptCounts, invited: int, accepted: int) -> pb.RoundRecord:
         record = pb.RoundRecord(
             round=attempt.round,
             attempt=attempt.attempt,
             outcome=attempt.outcome,
             reason=attempt.reason,
-            cohort_size=len(attempt.cohort),
-            accepted=len(attempt.accepted),
-            accepted_clients=attempt.accepted,
+            cohort_size=invited,
+            accepted=accepted,
         )
         if attempt.closed_at is not None:
             record.seconds = max(0.0, attempt.closed_at - attempt.opened_at)

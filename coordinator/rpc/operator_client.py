@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -12,6 +11,7 @@ from typing import IO, Any, Self, TypeVar
 import grpc
 
 from coordinator.errors import BlobCorrupt, OperatorFault
+from coordinator.rpc import operator_values as values
 from coordinator.rpc.operator_channel import Caller
 from coordinator.rpc.status import REASON_KEY
 from ssd.digest import BlobHasher
@@ -53,12 +53,17 @@ class VersionFound:
 class OperatorClient:
     """Calls on one coordinator. Every method raises `Unreachable` or `CallRefused` if it comes to nothing.
 
+    Args:
+        caller: whom to call, and as whom.
+        patience: seconds that one answer may take.
+
     Raises:
         OperatorFault: it cannot even be tried.
     """
 
-    def __init__(self, caller: Caller) -> None:
+    def __init__(self, caller: Caller, patience: float = CALL_SECONDS) -> None:
         self.address = caller.address
+        self._patience = patience
         self._caller = caller
         self._channel = caller.open_channel()
         self._stub = OperatorStub(self._channel)  # type: ignore[no-untyped-call]  # generated code
@@ -75,9 +80,10 @@ class OperatorClient:
     ) -> None:
         self.close()
 
-    def status(self) -> dict[str, Json]:
-        """The coordinator's state now."""
-        return _status(self._ask(lambda: self._stub.Status(pb.StatusRequest(), timeout=CALL_SECONDS)))
+    def status(self, *, details: bool = False) -> dict[str, Json]:
+        """The coordinator's state now; `details`: with how far the cohort is and who dropped out, under that name."""
+        request = pb.StatusRequest(details=details)
+        return values.status(self._ask(lambda: self._stub.Status(request, timeout=self._patience)))
 
     def watch(self) -> Iterator[dict[str, Json]]:
         """The state now and after every change, for as long as the caller listens."""
@@ -88,13 +94,17 @@ class OperatorClient:
                     reply = self._ask(lambda: next(replies))
                 except StopIteration:
                     return
-                yield _status(reply)
+                yield values.status(reply)
         finally:
             replies.cancel()
 
-    def rounds(self, limit: int = 0) -> list[dict[str, Json]]:
-        """Round attempts, newest first; `limit` 0: as many as the coordinator sends unasked."""
-        reply = self._ask(lambda: self._stub.Rounds(pb.RoundsRequest(limit=limit), timeout=CALL_SECONDS))
+    def rounds(self, limit: int = 0, *, counts_only: bool = False) -> list[dict[str, Json]]:
+        """Round attempts, newest first; `limit` 0: as many as the coordinator sends unasked.
+
+        `counts_only`: without the names of accepted clients.
+        """
+        request = pb.RoundsRequest(limit=limit, counts_only=counts_only)
+        reply = self._ask(lambda: self._stub.Rounds(request, timeout=self._patience))
         return [
             {
                 "round": each.round,
@@ -107,7 +117,7 @@ class OperatorClient:
                 "bytes_up": each.bytes_up,
                 "bytes_down": each.bytes_down,
                 "model_digest": each.model_digest,
-                "statistics": _numbers(each.statistics),
+                "statistics": values.numbers(each.statistics),
                 "accepted_clients": list(each.accepted_clients),
                 "closed_at": each.closed_at,
             }
@@ -116,12 +126,14 @@ class OperatorClient:
 
     def evaluations(self) -> list[dict[str, Json]]:
         """Everything that was measured in this run, by version."""
-        reply = self._ask(lambda: self._stub.Evaluations(pb.EvaluationsRequest(), timeout=CALL_SECONDS))
-        return [{"version": each.version, "values": _numbers(each.values)} for each in reply.evaluations]
+        reply = self._ask(lambda: self._stub.Evaluations(pb.EvaluationsRequest(), timeout=self._patience))
+        return [
+            {"version": each.version, "values": values.numbers(each.values)} for each in reply.evaluations
+        ]
 
     def clients(self) -> list[dict[str, Json]]:
         """Every registered client, by id."""
-        reply = self._ask(lambda: self._stub.Clients(pb.ClientsRequest(), timeout=CALL_SECONDS))
+        reply = self._ask(lambda: self._stub.Clients(pb.ClientsRequest(), timeout=self._patience))
         return [
             {
                 "client": each.client,
@@ -139,41 +151,41 @@ class OperatorClient:
 
     def pause(self) -> None:
         """Finish the attempt under way, then start no further one."""
-        self._ask(lambda: self._stub.Pause(pb.PauseRequest(), timeout=CALL_SECONDS))
+        self._ask(lambda: self._stub.Pause(pb.PauseRequest(), timeout=self._patience))
 
     def resume(self) -> None:
         """Go on after a pause or halt."""
-        self._ask(lambda: self._stub.Resume(pb.ResumeRequest(), timeout=CALL_SECONDS))
+        self._ask(lambda: self._stub.Resume(pb.ResumeRequest(), timeout=self._patience))
 
     def drain(self) -> None:
         """Finish the attempt under way, then stop the coordinator. Returns when the wish is noted."""
-        self._ask(lambda: self._stub.Drain(pb.DrainRequest(), timeout=CALL_SECONDS))
+        self._ask(lambda: self._stub.Drain(pb.DrainRequest(), timeout=self._patience))
 
     def revoke(self, client: str) -> None:
         """Never sample the client again and refuse its uploads."""
-        self._ask(lambda: self._stub.Revoke(pb.RevokeRequest(client=client), timeout=CALL_SECONDS))
+        self._ask(lambda: self._stub.Revoke(pb.RevokeRequest(client=client), timeout=self._patience))
 
     def revoke_identity(self, role: str, name: str) -> bool:
         """Cut the holder of a certificate off for ever; whether a worker under that name was connected."""
         request = pb.RevokeRequest(identity=pb.Identity(role=role, name=name))
-        return bool(self._ask(lambda: self._stub.Revoke(request, timeout=CALL_SECONDS)).connected)
+        return bool(self._ask(lambda: self._stub.Revoke(request, timeout=self._patience)).connected)
 
     def move_client(self, client: str, worker: str) -> str:
         """Give a client to another worker; whose it was before, or ""."""
         request = pb.MoveClientRequest(client=client, worker=worker)
-        return str(self._ask(lambda: self._stub.MoveClient(request, timeout=CALL_SECONDS)).before)
+        return str(self._ask(lambda: self._stub.MoveClient(request, timeout=self._patience)).before)
 
     def version(self, number: int | None = None) -> VersionFound:
         """A version by number; None: the newest."""
         request = pb.VersionRequest(newest=True) if number is None else pb.VersionRequest(number=number)
-        reply = self._ask(lambda: self._stub.Version(request, timeout=CALL_SECONDS))
+        reply = self._ask(lambda: self._stub.Version(request, timeout=self._patience))
         return VersionFound(
             number=reply.version.number,
             model_digest=reply.version.model_digest,
             blob_digest=reply.version.full.digest,
             blob_bytes=reply.version.full.size,
             declaration=json.loads(reply.declaration),
-            provenance=_provenance(reply.provenance) if reply.HasField("provenance") else {},
+            provenance=values.provenance(reply.provenance) if reply.HasField("provenance") else {},
         )
 
     def download(self, version: VersionFound, into: IO[bytes]) -> None:
@@ -220,7 +232,7 @@ class OperatorClient:
             )
         if code is grpc.StatusCode.DEADLINE_EXCEEDED:
             return Unreachable(
-                f"the coordinator at {self.address} did not answer within {CALL_SECONDS:.0f} s: look at its log"
+                f"the coordinator at {self.address} did not answer within {self._patience:.0f} s: look at its log"
             )
         if code is grpc.StatusCode.UNIMPLEMENTED:
             return CallRefused(
@@ -229,65 +241,6 @@ class OperatorClient:
         return CallRefused(f"the call on {self.address} failed ({code.name.lower()}): {details}")
 
 
-def _status(reply: pb.StatusReply) -> dict[str, Json]:
-    return {
-        "run_id": reply.run_id,
-        "method": reply.method,
-        "mode": reply.mode,
-        "phase": reply.phase,
-        "waiting_for": reply.waiting_for,
-        "version": reply.version.number,
-        "model_digest": reply.version.model_digest,
-        "rounds": reply.rounds,
-        "round": reply.round,
-        "attempt": reply.attempt,
-        "cohort": dict(sorted(reply.cohort.items())),
-        "workers": [
-            {
-                "worker": each.worker,
-                "clients": each.clients,
-                "evaluates": each.evaluates,
-                "device": each.device,
-                "last_seen_seconds": _number(each.last_seen_seconds),
-            }
-            for each in reply.workers
-        ],
-        "registered_clients": reply.registered_clients,
-        "connected_clients": reply.connected_clients,
-        "evaluated_version": reply.evaluated_version,
-        "evaluation": _numbers(reply.evaluation),
-        "statistics": _numbers(reply.statistics),
-        "build": reply.build,
-        "uptime_seconds": _number(reply.uptime_seconds),
-        "privacy": reply.privacy,
-    }
-
-
-def _provenance(known: pb.Provenance) -> dict[str, Json]:
-    return {
-        "parent_digest": known.parent_digest,
-        "mode": known.mode,
-        "rounds": known.rounds,
-        "registered_clients": known.registered_clients,
-        "included_clients": known.included_clients,
-        "total_weight": known.total_weight,
-        "statistics": _numbers(known.statistics),
-        "evaluation": _numbers(known.evaluation),
-        "secure_aggregation": known.secure_aggregation,
-        "privacy": known.privacy,
-        "build": known.build,
-    }
-
-
 def _trailing(error: Any) -> dict[str, str]:
     """The trailing metadata; grpc's stubs give its pairs no usable type."""
     return {key: value for key, value in error.trailing_metadata() or () if isinstance(value, str)}
-
-
-def _numbers(values: Mapping[str, float]) -> dict[str, float | None]:
-    return {name: _number(value) for name, value in sorted(values.items())}
-
-
-def _number(value: float) -> float | None:
-    """JSON has no NaN."""
-    return value if math.isfinite(value) else None

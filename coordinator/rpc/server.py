@@ -14,7 +14,7 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2
 from coordinator.config import LimitsSection
 from coordinator.driver import Driver
 from coordinator.errors import PortUnavailable
-from coordinator.ports import Identity
+from coordinator.ports import Clock, Identity
 from coordinator.rpc import operator, servicer
 from coordinator.rpc.enrolment import RENEWAL, RenewalServicer
 from coordinator.rpc.first_message import FirstMessage
@@ -49,7 +49,12 @@ class RpcServer:
     """One server for control, data and operator calls."""
 
     def __init__(
-        self, driver: Driver, identity: Identity, renewal: RenewalServicer, limits: LimitsSection
+        self,
+        driver: Driver,
+        identity: Identity,
+        renewal: RenewalServicer,
+        limits: LimitsSection,
+        clock: Clock,
     ) -> None:
         # The gate comes first: who may not call is not waited for either.
         interceptors = (
@@ -64,7 +69,7 @@ class RpcServer:
             (
                 federation.handler(),
                 renewal.handler(),
-                operator.OperatorServicer(driver, identity, limits.stall_seconds).handler(),
+                operator.OperatorServicer(driver, identity, clock, limits.stall_seconds).handler(),
             )
         )
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)

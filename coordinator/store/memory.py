@@ -10,7 +10,14 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from coordinator.errors import JournalConflict, StorageFailed
-from coordinator.ports import KEPT_CHRONICLES, AttemptRecord, ClientRecord, RunRecord, VersionRecord
+from coordinator.ports import (
+    KEPT_CHRONICLES,
+    AttemptCounts,
+    AttemptRecord,
+    ClientRecord,
+    RunRecord,
+    VersionRecord,
+)
 from coordinator.store import chain, records, rules
 from ssd.scaling import ScalingVector
 
@@ -249,6 +256,22 @@ class MemoryStore:
         with self._lock:
             newest_first = list(reversed(self._runs[-1].attempts.values())) if self._runs else []
             return tuple(newest_first if limit is None else newest_first[:limit])
+
+    def attempt_counts(self, limit: int) -> tuple[AttemptCounts, ...]:
+        """See `coordinator.ports.Store`."""
+        return tuple(
+            AttemptCounts(
+                round=each.round,
+                attempt=each.attempt,
+                opened_at=each.opened_at,
+                outcome=each.outcome,
+                reason=each.reason,
+                invited=len(each.cohort),
+                accepted=len(each.accepted),
+                closed_at=each.closed_at,
+            )
+            for each in self.attempts(limit)
+        )
 
     def keep_chronicle(self, round_number: int, attempt: int, chronicle: Json) -> None:
         """See `coordinator.ports.Store`."""

@@ -13,7 +13,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from coordinator.errors import JournalConflict
-from coordinator.ports import KEPT_CHRONICLES, AttemptRecord, ClientRecord, RunRecord, VersionRecord
+from coordinator.ports import (
+    KEPT_CHRONICLES,
+    AttemptCounts,
+    AttemptRecord,
+    ClientRecord,
+    RunRecord,
+    VersionRecord,
+)
 from coordinator.store import chain, records, rules
 from coordinator.store.bindings import SqliteBindings
 from ssd.scaling import ScalingVector
@@ -278,6 +285,29 @@ class SqliteStore(SqliteBindings):
         """See `coordinator.ports.Store`."""
         return tuple(
             self._attempts(self._run_id(), "ORDER BY position DESC LIMIT ?", -1 if limit is None else limit)
+        )
+
+    def attempt_counts(self, limit: int) -> tuple[AttemptCounts, ...]:
+        """See `coordinator.ports.Store`."""
+        rows = self._rows(
+            "SELECT round, attempt, json_extract(record, '$.opened_at'), outcome, reason,"
+            " json_array_length(record, '$.cohort'), json_array_length(accepted), closed_at"
+            " FROM attempts WHERE run_id = ? ORDER BY position DESC LIMIT ?",
+            self._run_id(),
+            limit,
+        )
+        return tuple(
+            AttemptCounts(
+                round=round_number,
+                attempt=attempt,
+                opened_at=opened_at,
+                outcome=outcome,
+                reason=reason,
+                invited=invited,
+                accepted=accepted,
+                closed_at=closed_at,
+            )
+            for round_number, attempt, opened_at, outcome, reason, invited, accepted, closed_at in rows
         )
 
     def keep_chronicle(self, round_number: int, attempt: int, chronicle: Json) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
+from enum import Enum
 from typing import Any
 
 from coordinator.ports import VersionRecord
@@ -18,6 +19,15 @@ MOST_SERIES = 64
 """Names of evaluations come from workers: there is an end to them."""
 _BOOKKEEPING = frozenset({"clients", "weight", "step_norm", "seconds", "bytes_up", "bytes_down"})
 _COUNTS = ("_images", "_clients")
+
+
+class Kind(Enum):
+    """What a statistic tells of."""
+
+    TRAINING = "training"
+    REPRESENTATION = "representation"
+    BOOKKEEPING = "bookkeeping"
+    """Nothing that a curve is drawn of."""
 
 
 def curves(versions: Iterable[VersionRecord], measured: Mapping[int, Mapping[str, float]]) -> dict[str, Json]:
@@ -36,12 +46,11 @@ def curves(versions: Iterable[VersionRecord], measured: Mapping[int, Mapping[str
         # Its round measured the version it started from.
         of = int(version.statistics.get(MEASURED_VERSION, 0))
         for name, value in version.statistics.items():
-            if name.startswith(QUALITY_PREFIX):
-                short = name.removeprefix(QUALITY_PREFIX)
-                if name != MEASURED_VERSION and not short.endswith(_COUNTS):
-                    _add(representation, short, of, value)
-            elif name not in _BOOKKEEPING and not name.startswith(PRIVACY_PREFIX):
-                _add(training, name, version.number, value)
+            match kind(name):
+                case Kind.REPRESENTATION:
+                    _add(representation, name.removeprefix(QUALITY_PREFIX), of, value)
+                case Kind.TRAINING:
+                    _add(training, name, version.number, value)
     evaluation: dict[str, list[Point]] = {}
     for number in sorted(measured):
         for name, value in measured[number].items():
@@ -55,6 +64,15 @@ def curves(versions: Iterable[VersionRecord], measured: Mapping[int, Mapping[str
         },
         "left_out": left_out,
     }
+
+
+def kind(name: str) -> Kind:
+    """What the statistic of a committed round tells of."""
+    if name.startswith(QUALITY_PREFIX):
+        counts = name == MEASURED_VERSION or name.endswith(_COUNTS)
+        return Kind.BOOKKEEPING if counts else Kind.REPRESENTATION
+    bookkeeping = name in _BOOKKEEPING or name.startswith(PRIVACY_PREFIX)
+    return Kind.BOOKKEEPING if bookkeeping else Kind.TRAINING
 
 
 def _add(series: dict[str, list[Point]], name: str, at: int, value: float) -> None:

@@ -10,11 +10,11 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from coordinator.cohort_progress import cohort_counts
 from coordinator.core.state import Phase
 from coordinator.driver import Driver
 from coordinator.ports import Clock, VersionRecord
 from coordinator.privacy import PREFIX as PRIVACY_PREFIX
-from coordinator.web.people import cohort_counts
 
 Json = Any
 
@@ -142,7 +142,7 @@ def _version(driver: Driver, record: VersionRecord) -> dict[str, Json]:
 def rounds(driver: Driver, *, limit: int, names: bool) -> dict[str, Json]:
     """The newest round attempts, newest first. Reads the journal: not for the event loop."""
     found = []
-    for record in driver.store_view().attempts(limit):
+    for record in driver.store_view().attempt_counts(limit):
         version = driver.catalogue.record(record.round)
         committed = record.outcome == "committed" and version is not None
         statistics = version.statistics if committed and version is not None else {}
@@ -152,8 +152,8 @@ def rounds(driver: Driver, *, limit: int, names: bool) -> dict[str, Json]:
                 "attempt": record.attempt,
                 "outcome": record.outcome,
                 "reason": record.reason if names else "",
-                "invited": len(record.cohort),
-                "accepted": len(record.accepted),
+                "invited": record.invited,
+                "accepted": record.accepted,
                 "opened_at": _seconds(record.opened_at),
                 **_finite({name: statistics[name] for name in _COSTS if name in statistics}),
             }

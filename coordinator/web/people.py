@@ -1,18 +1,16 @@
-"""Workers and clients in JSON. Everything here names somebody, but for `cohort_counts`.
+"""Workers and clients in JSON. Everything here names somebody.
 
 Lists come in pages, sorted by name: a federation may have ten thousand clients, and what is drawn is a screenful.
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from enum import StrEnum
 from itertools import islice
 from typing import Any
 
-from coordinator.core.state import Attempt
+from coordinator.cohort_progress import part
 from coordinator.driver import Driver
 from coordinator.observations import Departure, Drop
 from coordinator.ports import Clock
@@ -20,22 +18,6 @@ from coordinator.sessions import Session
 
 Json = Any
 MOST_PER_PAGE = 1000
-
-
-class Part(StrEnum):
-    """How far a client of the cohort has come."""
-
-    AWAY = "away"
-    """Invited, and nobody hosts it now."""
-    INVITED = "invited"
-    """Its worker has the task."""
-    TRAINING = "training"
-    """Its worker told of steps."""
-    TRAINED = "trained"
-    """Finished; its update is not here yet."""
-    UPLOADED = "uploaded"
-    """Its update was accepted."""
-    FAILED = "failed"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -53,27 +35,6 @@ class Page:
         found = sorted(name for name in names if wanted in name.casefold())
         shown = islice(found, self.offset, self.offset + min(self.limit, MOST_PER_PAGE))
         return {"total": len(found), "offset": self.offset, "rows": [row(name) for name in shown]}
-
-
-def part(driver: Driver, attempt: Attempt, client: str) -> Part:
-    """How far a client of the present attempt has come."""
-    if client in attempt.accepted:
-        return Part.UPLOADED
-    if attempt.failures.get(client):
-        return Part.FAILED
-    if client not in driver.state.hosts:
-        return Part.AWAY
-    steps = driver.observations.steps(client)
-    if steps is None:
-        return Part.INVITED
-    return Part.TRAINED if steps[0] == steps[1] else Part.TRAINING
-
-
-def cohort_counts(driver: Driver) -> dict[str, int]:
-    """How many clients of the present attempt are where; zeros outside an attempt. Names nobody."""
-    attempt = driver.state.attempt
-    counted = Counter(part(driver, attempt, client) for client in attempt.cohort) if attempt else Counter()
-    return {each.value: counted[each] for each in Part}
 
 
 def cohort(driver: Driver, page: Page) -> dict[str, Json]:

@@ -29,11 +29,11 @@ from ssd.federating.hosting import deal
 from ssd.federating.plan import FederationPlan
 from ssd.federating.provenance import code_version, machine, processor_seconds, versions
 from ssd.federating.records import DaemonFailed, Progress, Remains
+from ssd.terminal import EXIT_INTERRUPTED, EXIT_REFUSED
 
 Json = Any
 FORMAT = "ssd-experiment-result"
 VERSION = 1
-EXIT_FAILED, EXIT_INTERRUPTED = 3, 130
 _PREDECESSOR_SECONDS = 60.0
 
 
@@ -73,7 +73,7 @@ def main(path: str) -> int:
             words=[readable(line) for line in failed.lines],
             log=str(failed.log),
         )
-        return EXIT_FAILED
+        return EXIT_REFUSED
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
     return 0

@@ -9,15 +9,20 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ssd.terminal import CODES, EXIT_OK, EXIT_REFUSED, EXIT_USAGE, complain, console
+from ssd.help_text import codes_sentence
+from ssd.terminal import CODES, EXIT_CODES, EXIT_OK, EXIT_REFUSED, EXIT_USAGE, complain, console
 
 if TYPE_CHECKING:
     from ssd.experiment.grid import Cell
     from ssd.experiment.run import Failure
 
-_CODES = (
-    "Exit codes: 0 every cell is finished, 1 a defect, 2 usage or the file, 3 refused, in use, or a cell failed, 4 a "
-    "file cannot be read or written, 130 interrupted."
+_CODES = codes_sentence(
+    EXIT_CODES
+    | {
+        EXIT_OK: "every cell is finished",
+        EXIT_USAGE: "usage or the file",
+        EXIT_REFUSED: "refused, in use, or a cell failed",
+    }
 )
 
 

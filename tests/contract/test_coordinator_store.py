@@ -447,6 +447,22 @@ class TestStore:
         store.open_attempt(an_attempt(2))
         assert [(a.round, a.attempt) for a in store.attempts()] == [(2, 1), (1, 2), (1, 1)]
         assert [(a.round, a.attempt) for a in store.attempts(limit=2)] == [(2, 1), (1, 2)]
+        assert [
+            (a.round, a.attempt, a.opened_at, a.outcome, a.reason, a.invited, a.accepted, a.closed_at)
+            for a in store.attempt_counts(2)
+        ] == [
+            (
+                a.round,
+                a.attempt,
+                a.opened_at,
+                a.outcome,
+                a.reason,
+                len(a.cohort),
+                len(a.accepted),
+                a.closed_at,
+            )
+            for a in store.attempts(2)
+        ]
 
     def test_forgotten_versions_stay_listed(self, store: Store) -> None:
         started(store)

@@ -1,9 +1,10 @@
-"""Doctors and `explain` beside real daemons: what they say of a federation in which one client cannot be trained."""
+"""Doctors, `explain` and `watch` beside real daemons: what they say of a federation in which one client cannot be trained."""
 
 from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -12,17 +13,21 @@ from typing import Any
 import pytest
 
 from federation import ROOT, Federation
+from ports import free_port
+from terminal import Terminal
 
 pytestmark = pytest.mark.e2e
 
 
+ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "proto")])}
+
+
 def ask(daemon: str, *arguments: str) -> tuple[int, Any]:
     """Exit code and the JSON a command prints."""
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "proto")])}
     done = subprocess.run(
         [sys.executable, "-m", daemon, *arguments, "--format", "json"],
         capture_output=True,
-        env=environment,
+        env=ENVIRONMENT,
         text=True,
     )
     assert done.stdout, done.stderr
@@ -71,3 +76,53 @@ def test_a_federation_with_a_client_that_fails(tmp_path: Path) -> None:
         code, told = ask("worker", "doctor", "--config", str(tmp_path / "w1.toml"), *patience)
         assert code == 3
         assert [each["check"] for each in told["findings"] if each["level"] == "fault"] == ["network"]
+
+        follow(federation)
+
+
+def follow(federation: Federation) -> None:
+    """`watch`, from before the coordinator is back until after it went away once more."""
+    assert federation.pki is not None
+    program = [sys.executable, "-m", "coordinator", "watch", "--interval", "0.2"]
+    where = ["--address", federation.address, "--pki", str(federation.pki.folder)]
+    with Terminal([*program, *where], {**ENVIRONMENT, "NO_COLOR": "1"}) as terminal:
+        terminal.shows("not heard of yet")
+        coordinator = federation.start_coordinator()
+        terminal.shows("w1")
+        assert any(line.startswith("version   1 of 1") for line in terminal.picture)
+        assert any("committed" in line and "2/3" in line for line in terminal.picture)
+
+        terminal.resize(12, 40)
+        terminal.until(lambda: len(terminal.picture) == 12, "a smaller picture")
+        assert all(len(line) <= 40 for line in terminal.picture)
+        coordinator.kill()
+        terminal.shows("silent for")
+        federation.start_coordinator()
+        terminal.until(
+            lambda: not any("silent" in line for line in terminal.picture), "the coordinator is back"
+        )
+        assert terminal.settings_now() != terminal.settings  # what is typed is not shown
+        terminal.press(b"\x03")
+        assert terminal.ended() == 0
+        assert terminal.drawn.index("\x1b[?1049h") < terminal.drawn.index("\x1b[?1049l")
+        assert terminal.drawn.rindex("\x1b[?25l") < terminal.drawn.rindex("\x1b[?25h")
+        assert terminal.settings_now() == terminal.settings
+        assert "\x1b[3" not in terminal.drawn  # NO_COLOR
+        assert "Traceback" not in terminal.drawn
+
+
+def test_watch_gives_the_terminal_back_while_it_is_stopped_and_when_it_is_ended() -> None:
+    nobody = ["--address", f"127.0.0.1:{free_port()}", "--insecure"]
+    with Terminal([sys.executable, "-m", "coordinator", "watch", *nobody], ENVIRONMENT) as terminal:
+        terminal.shows("no coordinator answers")
+        terminal.send(signal.SIGTSTP)
+        terminal.until(lambda: "\x1b[?1049l" in terminal.drawn, "the usual screen is back")
+        terminal.until(lambda: terminal.settings_now() == terminal.settings, "what is typed is shown again")
+        assert "\x1b[?25h" in terminal.drawn
+        terminal.drawn = ""
+        terminal.send(signal.SIGCONT)
+        terminal.shows("no coordinator answers")
+        terminal.send(signal.SIGTERM)
+        assert terminal.ended() == 143
+        assert terminal.drawn.rindex("\x1b[?1049h") < terminal.drawn.rindex("\x1b[?1049l")
+        assert terminal.settings_now() == terminal.settings

@@ -9,6 +9,7 @@ import socket
 import ssl
 import subprocess
 import sys
+import urllib.error
 import urllib.request
 from pathlib import Path
 
@@ -175,28 +176,56 @@ def test_without_tls_it_works_and_is_said(tmp_path: Path) -> None:
         assert worker.events("insecure")
 
 
-def test_metrics_over_https(tmp_path: Path) -> None:
+def test_a_reload_takes_up_what_serves_https_and_the_operators_token(tmp_path: Path) -> None:
     with Federation(tmp_path, **{**SETTINGS, "run.when_done": "serve"}) as federation:
         pki = federation.pki
         assert pki is not None
         files = {
             "coordinator.http_certificate": str(pki.folder / "coordinator.pem"),
             "coordinator.http_key": str(pki.folder / "coordinator.key"),
+            "coordinator.http_token_file": str(token_file(tmp_path, "first")),
         }
         coordinator = federation.start_coordinator(**files)
         context = ssl.create_default_context(cadata=pki.authority.decode())
         url = f"https://127.0.0.1:{federation.http_port}/livez"
         with urllib.request.urlopen(url, timeout=20, context=context) as reply:
             assert reply.status == 200
+
+        def answers(token: str) -> int:
+            asked = urllib.request.Request(
+                url.replace("livez", "api/v1/clients"), headers={"Authorization": f"Bearer {token * 8}"}
+            )
+            try:
+                with urllib.request.urlopen(asked, timeout=20, context=context) as reply:
+                    return reply.status
+            except urllib.error.HTTPError as refused:
+                return refused.code
+
+        token_file(tmp_path, "second")
+        assert (answers("first"), answers("second")) == (200, 401)
         new = pki.issued(Role.COORDINATOR, "coordinator")
         put(pki, new)
         coordinator.process.send_signal(signal.SIGHUP)
         federation.until(lambda: len(coordinator.events("certificate_reloaded")) == 2, "both are taken up")
         assert shown(federation.http_port) == new.certificate.decode()
+        assert (answers("first"), answers("second")) == (401, 200)
+        token_file(tmp_path, "third")
         # Half of a pair must not take the place of half of the good one.
         (pki.folder / "coordinator.pem").write_bytes(pki.issued(Role.COORDINATOR, "coordinator").certificate)
         coordinator.process.send_signal(signal.SIGHUP)
         federation.until(lambda: len(coordinator.events("certificate_not_reloaded")) == 2, "none is taken up")
         assert shown(federation.http_port) == new.certificate.decode()
+        federation.until(
+            lambda: len(coordinator.events("token_reloaded")) == 2, "the token is taken up all the same"
+        )
+        assert (answers("second"), answers("third")) == (401, 200)
         with urllib.request.urlopen(url, timeout=20, context=context) as reply:
             assert reply.status == 200
+
+
+def token_file(folder: Path, word: str) -> Path:
+    """The operator's token, in its file: the word eight times."""
+    path = folder / "token"
+    path.touch(0o600)
+    path.write_text(word * 8)
+    return path

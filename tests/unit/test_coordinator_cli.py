@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 from coordinator import app, cli, console, errors
-from coordinator.cli import exit_code, main
+from coordinator.cli import main
 from coordinator.config import load
 from pki import Pki
 from ssd.digest import CHUNK_BYTES, digest_bytes
@@ -228,6 +228,24 @@ class TestVerbs:
     def test_watching_prints_every_change(self, run: Run, address: str, operator: ScriptedOperator) -> None:
         code, out, _ = run("status", "--watch", "--address", address, "--format", "json")
         assert (code, [json.loads(line)["round"] for line in out.splitlines()]) == (0, [3, 3])
+
+    def test_watch_prints_one_picture_where_there_is_no_terminal(
+        self, run: Run, address: str, operator: ScriptedOperator
+    ) -> None:
+        code, out, err = run("watch", "--address", address)
+        assert (code, err) == (0, "")
+        assert "phase     waiting: 2 more clients" in out
+        assert "1 of 4 uploaded" in out
+        assert [line.split()[:2] for line in out.splitlines() if line.startswith("2.2")] == [
+            ["2.2", "committed"]
+        ]
+        assert [line.split() for line in out.splitlines() if line.startswith("w1")] == [
+            ["w1", "evaluates", "cpu", "4", "0.5", "s"]
+        ]
+        assert "\x1b" not in out
+        code, out, err = run("watch", "--once", "--address", "127.0.0.1:1")
+        assert (code, out) == (3, "")
+        assert "no coordinator answers at 127.0.0.1:1" in err
 
     def test_rounds(self, run: Run, address: str, operator: ScriptedOperator) -> None:
         _, out, _ = run("rounds", "--address", address, "--limit", "7")
@@ -567,7 +585,7 @@ class TestRun:
                 yield from below(each)
 
         for kind in below(errors.OperatorFault):
-            assert exit_code(kind("x")) in {2, 3, 4}
+            assert kind.exit_code in {2, 3, 4}
 
 
 class TestUsage:

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
 import click
 import pytest
 
-from coordinator.cli import cli as coordinator
-from ssd.cli import cli as ssd
-from worker.cli import cli as worker
+from command_lines import PROGRAMS, check
 
 ROOT = Path(__file__).resolve().parents[2]
-PROGRAMS: dict[str, click.Command] = {"ssd-coordinator": coordinator, "ssd-worker": worker, "ssd": ssd}
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
 FENCED = re.compile(r"^```\w*\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
@@ -28,35 +24,10 @@ def shown() -> Iterator[tuple[str, str]]:
                 # A prompt of another user, variables, and a path may stand before the program.
                 found = re.match(r"\s*(?:sudo -u \S+ )?(?:\w+=\S* )*(?:\S*/)?(ssd(?:-\w+)?)( .*|)$", line)
                 if found and found[1] in PROGRAMS and " ─" not in line and "|" not in line:
-                    yield page.name, f"{found[1]}{found[2]}"
+                    yield page.name, re.sub(r" >{1,2} ?\S+$", "", f"{found[1]}{found[2]}")
 
 
 SHOWN = sorted(set(shown()))
-
-
-def check(line: str) -> None:
-    """Walk down to the command and let it parse; values are not looked at.
-
-    Raises:
-        click.UsageError: an unknown command or option, or arguments that it does not take.
-    """
-    program, *words = shlex.split(line, comments=True)
-    command, path, context = PROGRAMS[program], [program], None
-    while True:
-        context = click.Context(command, info_name=path[-1], parent=context)
-        # A group leaves what follows its command's name; a command has to use every word up.
-        _, words, _ = command.make_parser(context).parse_args(list(words))
-        if not isinstance(command, click.Group):
-            break
-        if not words:
-            return  # (its help)
-        name, *words = words
-        found = command.get_command(context, name)
-        if found is None:
-            raise click.UsageError(f"{' '.join(path)} has no command {name!r}")
-        command, path = found, [*path, name]
-    if words:
-        raise click.UsageError(f"{' '.join(path)} takes no {words!r}")
 
 
 def test_commands_are_shown() -> None:

@@ -8,11 +8,13 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class StatusRequest(_message.Message):
-    __slots__ = ()
-    def __init__(self) -> None: ...
+    __slots__ = ("details",)
+    DETAILS_FIELD_NUMBER: _ClassVar[int]
+    details: bool
+    def __init__(self, details: bool = ...) -> None: ...
 
 class StatusReply(_message.Message):
-    __slots__ = ("run_id", "method", "mode", "phase", "waiting_for", "version", "round", "attempt", "rounds", "cohort", "workers", "registered_clients", "connected_clients", "evaluation", "evaluated_version", "statistics", "build", "uptime_seconds", "privacy")
+    __slots__ = ("run_id", "method", "mode", "phase", "waiting_for", "version", "round", "attempt", "rounds", "cohort", "workers", "registered_clients", "connected_clients", "evaluation", "evaluated_version", "statistics", "build", "uptime_seconds", "privacy", "details")
     class CohortEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -53,6 +55,7 @@ class StatusReply(_message.Message):
     BUILD_FIELD_NUMBER: _ClassVar[int]
     UPTIME_SECONDS_FIELD_NUMBER: _ClassVar[int]
     PRIVACY_FIELD_NUMBER: _ClassVar[int]
+    DETAILS_FIELD_NUMBER: _ClassVar[int]
     run_id: str
     method: str
     mode: str
@@ -72,7 +75,79 @@ class StatusReply(_message.Message):
     build: str
     uptime_seconds: float
     privacy: str
-    def __init__(self, run_id: _Optional[str] = ..., method: _Optional[str] = ..., mode: _Optional[str] = ..., phase: _Optional[str] = ..., waiting_for: _Optional[str] = ..., version: _Optional[_Union[_tensor_pb2.ModelVersion, _Mapping]] = ..., round: _Optional[int] = ..., attempt: _Optional[int] = ..., rounds: _Optional[int] = ..., cohort: _Optional[_Mapping[str, int]] = ..., workers: _Optional[_Iterable[_Union[WorkerStatus, _Mapping]]] = ..., registered_clients: _Optional[int] = ..., connected_clients: _Optional[int] = ..., evaluation: _Optional[_Mapping[str, float]] = ..., evaluated_version: _Optional[int] = ..., statistics: _Optional[_Mapping[str, float]] = ..., build: _Optional[str] = ..., uptime_seconds: _Optional[float] = ..., privacy: _Optional[str] = ...) -> None: ...
+    details: StatusDetails
+    def __init__(self, run_id: _Optional[str] = ..., method: _Optional[str] = ..., mode: _Optional[str] = ..., phase: _Optional[str] = ..., waiting_for: _Optional[str] = ..., version: _Optional[_Union[_tensor_pb2.ModelVersion, _Mapping]] = ..., round: _Optional[int] = ..., attempt: _Optional[int] = ..., rounds: _Optional[int] = ..., cohort: _Optional[_Mapping[str, int]] = ..., workers: _Optional[_Iterable[_Union[WorkerStatus, _Mapping]]] = ..., registered_clients: _Optional[int] = ..., connected_clients: _Optional[int] = ..., evaluation: _Optional[_Mapping[str, float]] = ..., evaluated_version: _Optional[int] = ..., statistics: _Optional[_Mapping[str, float]] = ..., build: _Optional[str] = ..., uptime_seconds: _Optional[float] = ..., privacy: _Optional[str] = ..., details: _Optional[_Union[StatusDetails, _Mapping]] = ...) -> None: ...
+
+class StatusDetails(_message.Message):
+    __slots__ = ("progress", "goal", "open_seconds", "left_seconds", "departed", "departed_workers", "dropped", "secure_aggregation")
+    class ProgressEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: int
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
+    PROGRESS_FIELD_NUMBER: _ClassVar[int]
+    GOAL_FIELD_NUMBER: _ClassVar[int]
+    OPEN_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    LEFT_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    DEPARTED_FIELD_NUMBER: _ClassVar[int]
+    DEPARTED_WORKERS_FIELD_NUMBER: _ClassVar[int]
+    DROPPED_FIELD_NUMBER: _ClassVar[int]
+    SECURE_AGGREGATION_FIELD_NUMBER: _ClassVar[int]
+    progress: _containers.ScalarMap[str, int]
+    goal: int
+    open_seconds: float
+    left_seconds: float
+    departed: _containers.RepeatedCompositeFieldContainer[DepartedWorker]
+    departed_workers: int
+    dropped: _containers.RepeatedCompositeFieldContainer[DroppedOut]
+    secure_aggregation: SecureAggregationStatus
+    def __init__(self, progress: _Optional[_Mapping[str, int]] = ..., goal: _Optional[int] = ..., open_seconds: _Optional[float] = ..., left_seconds: _Optional[float] = ..., departed: _Optional[_Iterable[_Union[DepartedWorker, _Mapping]]] = ..., departed_workers: _Optional[int] = ..., dropped: _Optional[_Iterable[_Union[DroppedOut, _Mapping]]] = ..., secure_aggregation: _Optional[_Union[SecureAggregationStatus, _Mapping]] = ...) -> None: ...
+
+class DepartedWorker(_message.Message):
+    __slots__ = ("worker", "last_seen_seconds", "reason")
+    WORKER_FIELD_NUMBER: _ClassVar[int]
+    LAST_SEEN_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    worker: str
+    last_seen_seconds: float
+    reason: str
+    def __init__(self, worker: _Optional[str] = ..., last_seen_seconds: _Optional[float] = ..., reason: _Optional[str] = ...) -> None: ...
+
+class DroppedOut(_message.Message):
+    __slots__ = ("client", "worker", "round", "attempt", "reason", "seconds_ago")
+    CLIENT_FIELD_NUMBER: _ClassVar[int]
+    WORKER_FIELD_NUMBER: _ClassVar[int]
+    ROUND_FIELD_NUMBER: _ClassVar[int]
+    ATTEMPT_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    SECONDS_AGO_FIELD_NUMBER: _ClassVar[int]
+    client: str
+    worker: str
+    round: int
+    attempt: int
+    reason: str
+    seconds_ago: float
+    def __init__(self, client: _Optional[str] = ..., worker: _Optional[str] = ..., round: _Optional[int] = ..., attempt: _Optional[int] = ..., reason: _Optional[str] = ..., seconds_ago: _Optional[float] = ...) -> None: ...
+
+class SecureAggregationStatus(_message.Message):
+    __slots__ = ("level", "phase", "participants", "uploaded", "survivors", "awaited", "awaited_workers")
+    LEVEL_FIELD_NUMBER: _ClassVar[int]
+    PHASE_FIELD_NUMBER: _ClassVar[int]
+    PARTICIPANTS_FIELD_NUMBER: _ClassVar[int]
+    UPLOADED_FIELD_NUMBER: _ClassVar[int]
+    SURVIVORS_FIELD_NUMBER: _ClassVar[int]
+    AWAITED_FIELD_NUMBER: _ClassVar[int]
+    AWAITED_WORKERS_FIELD_NUMBER: _ClassVar[int]
+    level: str
+    phase: str
+    participants: int
+    uploaded: int
+    survivors: int
+    awaited: _containers.RepeatedScalarFieldContainer[str]
+    awaited_workers: int
+    def __init__(self, level: _Optional[str] = ..., phase: _Optional[str] = ..., participants: _Optional[int] = ..., uploaded: _Optional[int] = ..., survivors: _Optional[int] = ..., awaited: _Optional[_Iterable[str]] = ..., awaited_workers: _Optional[int] = ...) -> None: ...
 
 class WorkerStatus(_message.Message):
     __slots__ = ("worker", "clients", "evaluates", "device", "last_seen_seconds")
@@ -89,10 +164,12 @@ class WorkerStatus(_message.Message):
     def __init__(self, worker: _Optional[str] = ..., clients: _Optional[int] = ..., evaluates: bool = ..., device: _Optional[str] = ..., last_seen_seconds: _Optional[float] = ...) -> None: ...
 
 class RoundsRequest(_message.Message):
-    __slots__ = ("limit",)
+    __slots__ = ("limit", "counts_only")
     LIMIT_FIELD_NUMBER: _ClassVar[int]
+    COUNTS_ONLY_FIELD_NUMBER: _ClassVar[int]
     limit: int
-    def __init__(self, limit: _Optional[int] = ...) -> None: ...
+    counts_only: bool
+    def __init__(self, limit: _Optional[int] = ..., counts_only: bool = ...) -> None: ...
 
 class RoundsReply(_message.Message):
     __slots__ = ("rounds",)

@@ -1,0 +1,94 @@
+"""`ssd-coordinator watch`: a picture of the run in the terminal that follows it."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from coordinator.rpc.operator_channel import Caller
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+PATIENCE_SECONDS = 5.0
+"""For one answer: a picture that stands still is worse than one that says it waits."""
+
+PLAIN_WIDTH = 100
+"""Of a picture in a file or pipe, unless COLUMNS says otherwise."""
+
+
+def watch_command(
+    reaching: Callable[[Command], Command],
+    caller_of: Callable[[Path | None, str | None, Path, bool], Caller],
+) -> click.Command:
+    """The command.
+
+    Args:
+        reaching: adds the options that say where the coordinator is: config_path, address, pki, insecure.
+        caller_of: makes a caller of their values.
+    """
+
+    @click.command("watch")
+    @reaching  # type: ignore[arg-type]  # a decorator of any command
+    @click.option(
+        "--interval",
+        type=click.FloatRange(min=0.2, max=3600),
+        default=2.0,
+        show_default=True,
+        help="Seconds between two looks.",
+    )
+    @click.option("--once", is_flag=True, help="Print one picture and end.  [default: if not on a terminal]")
+    def watch(
+        config_path: Path | None, address: str | None, pki: Path, insecure: bool, interval: float, once: bool
+    ) -> int:
+        """Follow the run: phase, cohort, losses and measures, rounds, workers and who dropped out.
+
+        A coordinator that is restarted is waited for. Ctrl-C ends it, with exit code 0. Colours are left out if
+        NO_COLOR is set.
+        """
+        caller = caller_of(config_path, address, pki, insecure)
+        return _watch(caller, interval, once=once)
+
+    return watch
+
+
+def _watch(caller: Caller, interval: float, *, once: bool) -> int:
+    from rich.console import Console
+
+    from coordinator.rpc.operator_client import OperatorClient, Unreachable
+    from coordinator.watch_screen import Screen
+    from coordinator.watch_view import frame
+    from coordinator.watching import Watcher
+
+    terminal = sys.stdout.isatty()
+    width = None if terminal or "COLUMNS" in os.environ else PLAIN_WIDTH
+    console = Console(highlight=False, markup=False, emoji=False, width=width)
+    live = not once and terminal and not console.is_dumb_terminal
+    ascii_only = console.options.ascii_only
+    watcher = Watcher(
+        caller.address,
+        lambda: OperatorClient(caller, PATIENCE_SECONDS),
+        time.monotonic,
+        (Unreachable,) if live else (),
+    )
+    try:
+        if not live:
+            console.print(frame(watcher.look(), console.width, ascii_only=ascii_only))
+            return 0
+        # What cannot be put right by waiting is said on the usual screen.
+        scene = watcher.look()
+        screen = Screen(console)
+        with screen.taken():
+            while True:
+                screen.draw(frame(scene, *console.size, ascii_only=ascii_only))
+                if not screen.wait(interval):
+                    scene = watcher.look()
+    except KeyboardInterrupt:
+        return 0 if live else 130
+    finally:
+        watcher.close()
