@@ -8,7 +8,7 @@ READY := $(VENV)/.ready
 # fixtures, and the long files come first.
 TESTS := $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help demo test lint format proto docs bench clean
+.PHONY: help demo test lint format proto docs bench mutation validate deployment clean
 .DEFAULT_GOAL := help
 
 help:
@@ -20,6 +20,8 @@ help:
 	@echo "make docs    write docs/metrics.md, configuration.md and exit-codes.md from the code"
 	@echo "make bench   round engine benchmarks against the wire floor of this machine"
 	@echo "make mutation  take the checks of secure aggregation out one by one; every time a test has to fail (half an hour)"
+	@echo "make validate  deploy/ through the linters and parsers of the tools that read it (fetches them; a minute)"
+	@echo "make deployment  image, composition and system services in clean Debian roots (root on Debian; ten minutes)"
 	@echo "make clean   remove .venv, caches and runs/"
 
 $(READY): pyproject.toml
@@ -62,6 +64,13 @@ bench: $(READY)
 
 mutation: $(READY)
 	PYTHONPATH=.:proto:tests/support $(BIN)/python tests/mutation/mutate_checks.py
+
+validate: $(READY)
+	PATH="$(abspath $(BIN)):$$PATH" tests/deployment/validate.sh
+
+deployment: $(READY)
+	$(BIN)/python tests/deployment/image_in_clean_root.py
+	$(BIN)/python tests/deployment/services_in_clean_root.py
 
 clean:
 	rm -rf $(VENV) runs build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
