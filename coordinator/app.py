@@ -8,6 +8,7 @@ import logging
 import os
 import shutil
 import signal
+import socket
 
 from coordinator.aggregation import VersionMaker
 from coordinator.clock import SystemClock
@@ -47,7 +48,7 @@ from coordinator.web.pages import add_pages
 from ssd.codec import Encoding
 from ssd.declaration import Declaration
 from ssd.secagg.dp import left_out
-from ssd.tracing.setup import TracingUnavailable, open_exporter
+from ssd.tracing.setup import Exporter, TracingUnavailable, open_exporter
 
 log = logging.getLogger(__name__)
 
@@ -74,11 +75,14 @@ async def _serve(config: CoordinatorConfig) -> int:
     # Before anything is written: a run that nobody can be let into is not worth creating.
     transport = Transport(config.transport, config.http_identity, clock, metrics)
     access = Access(config.coordinator.http_token_file, clock.monotonic)
+    exporter = open_tracing(config)
     state_dir = config.coordinator.state_dir
     for prefix in (SCRATCH_PREFIX, HOOK_PREFIX):
         for leftover in state_dir.glob(f"{prefix}*"):
             shutil.rmtree(leftover, ignore_errors=True)
     async with contextlib.AsyncExitStack() as stack:
+        if exporter is not None:
+            stack.push_async_callback(asyncio.to_thread, exporter.close)
         store = SqliteStore(state_dir)
         stack.callback(store.close)
         blobs = FileBlobs(state_dir)
@@ -94,7 +98,10 @@ async def _serve(config: CoordinatorConfig) -> int:
         if privacy is not None:
             planned = privacy.describe(0, config.run.rounds, {})
             log_event(log, logging.INFO, "privacy", detail=planned, not_reported=left_out(declaration))
-        tracing = _tracing(config, run_record.run_id, clock, stack)
+        tracing: Tracing = NoTracing()
+        if exporter is not None:
+            spans = RoundSpans(run_record.run_id, config.tracing.share)
+            tracing = RoundTracing(spans, exporter.emit, clock.wall)
         strategy = create_strategy(
             config.strategy.name,
             learning_rate=config.strategy.learning_rate,
@@ -185,24 +192,24 @@ async def _serve(config: CoordinatorConfig) -> int:
         return await _drive(driver, server, transport, access)
 
 
-def _tracing(
-    config: CoordinatorConfig, run_id: str, clock: SystemClock, stack: contextlib.AsyncExitStack
-) -> Tracing:
-    """As configured; what was not sent yet goes out when the stack unwinds.
+def open_tracing(config: CoordinatorConfig) -> Exporter | None:
+    """Where spans go; None: tracing is off.
 
     Raises:
-        ConfigInvalid: it cannot be.
+        ConfigInvalid: it cannot be as configured.
     """
     own = config.tracing
     if not own.endpoint:
-        return NoTracing()
-    resource = {"service.name": own.service_name, "service.version": BUILD, "service.instance.id": run_id}
+        return None
+    resource = {
+        "service.name": own.service_name,
+        "service.version": BUILD,
+        "service.instance.id": socket.gethostname(),
+    }
     try:
-        exporter = open_exporter(own.endpoint, own.root_certificates, resource)
+        return open_exporter(own.endpoint, own.root_certificates, resource)
     except TracingUnavailable as error:
         raise ConfigInvalid(str(error)) from error
-    stack.push_async_callback(asyncio.to_thread, exporter.close)
-    return RoundTracing(RoundSpans(run_id, own.share), exporter.emit, clock.wall)
 
 
 async def _current_run(

@@ -12,6 +12,7 @@ from coordinator.config import CoordinatorConfig, refuse_changes
 from coordinator.errors import RunConfigChanged, StorageFailed
 from coordinator.open_files import OWN_FILES
 from coordinator.store.reading import read_model_size, read_run
+from ssd.doctor.collector import gather_collector, judge_collector
 from ssd.doctor.disk import gather_disk, holder, judge_disk
 from ssd.doctor.findings import Finding, fault, ok, warning
 from ssd.doctor.identity import gather_identity, judge_identity
@@ -50,6 +51,8 @@ def examine(config: CoordinatorConfig, patience: float, now: dt.datetime) -> Ite
             yield judge_port(
                 try_port(setting, str(address), address.host, address.port, address.path), running
             )
+    tracing = config.tracing
+    yield from judge_collector(gather_collector(tracing.endpoint, tracing.root_certificates, patience))
     yield from judge_files(config.limits.max_connections, resource.getrlimit(resource.RLIMIT_NOFILE)[1])
     yield from _state(config)
 

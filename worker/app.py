@@ -95,7 +95,7 @@ async def _run(config: WorkerConfig, clients: tuple[str, ...]) -> None:
     store = await asyncio.to_thread(SqliteStore, settings.state_dir)
     try:
         metrics = Metrics(build_name())
-        exporter = _exporter(config)
+        exporter = open_tracing(config)
         driver = _driver(config, clients, store, channels, metrics, exporter)
         _stop_on_signals(driver)
         extra = fields(
@@ -116,7 +116,7 @@ async def _run(config: WorkerConfig, clients: tuple[str, ...]) -> None:
         store.close()
 
 
-def _exporter(config: WorkerConfig) -> Exporter | None:
+def open_tracing(config: WorkerConfig) -> Exporter | None:
     """Where spans go; None: tracing is off.
 
     Raises:

@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from ssd.doctor.collector import gather_collector, judge_collector
 from ssd.doctor.disk import gather_disk, holder, judge_disk
 from ssd.doctor.findings import Finding, fault, ok
 from ssd.doctor.identity import gather_identity, judge_identity
@@ -43,6 +44,8 @@ def examine(config: WorkerConfig, patience: float, now: dt.datetime) -> Iterator
     yield from _data(config, patience)
     yield from _methods(config)
     yield from _participation(config)
+    tracing = config.tracing
+    yield from judge_collector(gather_collector(tracing.endpoint, tracing.root_certificates, patience))
 
 
 def _connection(config: WorkerConfig, patience: float, now: dt.datetime) -> Iterator[Finding]:

@@ -9,6 +9,8 @@ from urllib.parse import urlsplit
 
 from ssd.tracing.spans import Span
 
+INSTALL = "pip install 'ssd-federated[tracing]'"
+
 
 class Exporter(Protocol):
     """Where spans go.
@@ -44,6 +46,21 @@ def check_endpoint(value: str) -> str:
     return value.rstrip("/")
 
 
+def read_roots(path: Path) -> bytes:
+    """PEM of who may vouch for the collector.
+
+    Raises:
+        TracingUnavailable: the file cannot be read, or holds none.
+    """
+    try:
+        roots = path.read_bytes()
+    except OSError as error:
+        raise TracingUnavailable(f"[tracing] root_certificates: {path}: {error.strerror}") from error
+    if b"-----BEGIN CERTIFICATE-----" not in roots:
+        raise TracingUnavailable(f"[tracing] root_certificates: {path} holds no PEM certificate")
+    return roots
+
+
 def open_exporter(endpoint: str, root_certificates: Path | None, resource: Mapping[str, str]) -> Exporter:
     """The exporter.
 
@@ -55,24 +72,12 @@ def open_exporter(endpoint: str, root_certificates: Path | None, resource: Mappi
     Raises:
         TracingUnavailable: the optional packages are missing, or the file cannot be used.
     """
-    roots = None
-    if root_certificates is not None:
-        try:
-            roots = root_certificates.read_bytes()
-        except OSError as error:
-            raise TracingUnavailable(
-                f"[tracing] root_certificates: {root_certificates}: {error.strerror}"
-            ) from error
-        if b"-----BEGIN CERTIFICATE-----" not in roots:
-            raise TracingUnavailable(
-                f"[tracing] root_certificates: {root_certificates} holds no PEM certificate"
-            )
+    roots = None if root_certificates is None else read_roots(root_certificates)
     try:
         # Late: without tracing nobody pays for OpenTelemetry, and nobody needs to have it.
         from ssd.tracing.exporter import OtlpExporter
     except ImportError as error:
         raise TracingUnavailable(
-            f"[tracing] endpoint: tracing needs the package {error.name}: pip install 'ssd-federated[tracing]', or"
-            " leave endpoint out"
+            f"[tracing] endpoint: tracing needs the package {error.name}: {INSTALL}, or leave endpoint out"
         ) from error
     return OtlpExporter(endpoint, roots, resource)

@@ -27,6 +27,8 @@ from coordinator.config import CoordinatorConfig
 from coordinator.config import load as load_coordinator
 from coordinator.store.sqlite import SqliteStore
 from pki import Pki
+from ssd.doctor import collector
+from ssd.doctor.collector import gather_collector, judge_collector
 from ssd.doctor.disk import DiskFacts, gather_disk, holder, judge_disk
 from ssd.doctor.findings import Finding, Level, as_json, as_lines, fault, healthy, ok, warning
 from ssd.doctor.identity import IdentityFacts, gather_identity, judge_identity
@@ -548,3 +550,30 @@ class TestFindings:
         ]
         assert as_json(found)["healthy"] is False
         assert healthy(found[:2])
+
+
+class TestCollector:
+    def test_without_tracing_there_is_nothing_to_say(self) -> None:
+        assert list(judge_collector(gather_collector("", None, 1.0))) == []
+
+    def test_a_collector_that_listens(self) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as listening:
+            endpoint = f"http://127.0.0.1:{listening.getsockname()[1]}"
+            found = only(judge_collector(gather_collector(endpoint, None, 5.0)), "tracing")
+        assert found.level is Level.OK
+
+    def test_one_that_does_not_keeps_no_daemon_from_starting(self) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as listening:
+            endpoint = f"http://127.0.0.1:{listening.getsockname()[1]}"
+        found = only(judge_collector(gather_collector(endpoint, None, 5.0)), "tracing")
+        assert (found.level, endpoint in found.text) == (Level.WARNING, True)
+
+    def test_packages_and_certificates_that_are_not_there_do(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        roots = tmp_path / "none.pem"
+        found = only(judge_collector(gather_collector("https://127.0.0.1:1", roots, 1.0)), "tracing")
+        assert (found.level, "none.pem: No such file" in found.text) == (Level.FAULT, True)
+        monkeypatch.setattr(collector, "PACKAGES", ("no_such_package_of_anybody.trace",))
+        found = only(judge_collector(gather_collector("http://127.0.0.1:1", None, 1.0)), "tracing")
+        assert (found.level, "ssd-federated[tracing]" in found.advice) == (Level.FAULT, True)
