@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import replace
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
-from coordinator.core import events
+from coordinator.core import effects, events
 from coordinator.core.policy import Mode, RoundPolicy
 from coordinator.core.round import step
 from coordinator.core.spans import RoundSpans
 from coordinator.core.state import RunState
-from coordinator.errors import ClientFault, Reason
+from coordinator.errors import ClientFault, InternalFault, Reason
 from coordinator.tracing import CALLS_PER_CLIENT, CALLS_PER_WORKER, RoundTracing
 from ssd.tracing.context import SpanContext, attempt_context, client_context, phase_context, traceparent
 from ssd.tracing.spans import Kind, Span
@@ -31,6 +34,8 @@ class Machine:
         self.spans = RoundSpans("run", share)
         self.now = 100
         self.ended: list[Span] = []
+        self.asked: dict[SpanContext, set[str]] = {}
+        """Root of an attempt -> who got a task in it."""
 
     def tell(self, event: events.Event) -> list[Span]:
         before = self.state
@@ -38,6 +43,10 @@ class Machine:
         self.now += 1
         found = self.spans.stepped(before, event, self.state, todo, self.now)
         self.ended += found
+        for effect in todo:
+            if isinstance(effect, effects.SendTrain):
+                root = attempt_context("run", effect.round, effect.attempt)
+                self.asked.setdefault(root, set()).update(effect.clients)
         return found
 
     def attach(self, worker: str, *clients: str) -> list[Span]:
@@ -220,6 +229,97 @@ def test_what_is_not_sampled_makes_no_span() -> None:
     assert machine.spans.phase is None
     assert machine.spans.training(1, 1) is None
     assert machine.spans.caller(traceparent(ONE)) is None
+
+
+workers = st.sampled_from(["v", "w"])
+some_clients = st.lists(st.sampled_from(CLIENTS), min_size=1, max_size=3, unique=True).map(tuple)
+operations = st.one_of(
+    st.tuples(st.just("attach"), workers, some_clients),
+    st.tuples(st.just("upload"), workers, some_clients),
+    st.tuples(st.just("fail"), workers, st.one_of(st.just(()), some_clients)),
+    st.tuples(st.just("detach"), workers, st.just(())),
+    st.tuples(st.just("revoke"), workers, some_clients),
+    st.tuples(st.sampled_from(["all", "commit", "resume", "tick"]), workers, st.just(())),
+    st.tuples(
+        st.sampled_from(["commit failed", "pause", "drain", "fixed", "opened", "abort", "stuck"]),
+        workers,
+        st.just(()),
+    ),
+)
+
+
+def told(machine: Machine, kind: str, worker: str, clients: tuple[str, ...]) -> None:
+    """Let something happen, if it can."""
+    attempt, now = machine.state.attempt, float(machine.now)
+    if kind == "all":
+        # Both workers bring what is wanted of them.
+        for each in ("v", "w"):
+            hosted = (client for client, host in machine.state.hosts.items() if host == each)
+            wanted = tuple(client for client in hosted if attempt is not None and attempt.wants(client))
+            if wanted:
+                told(machine, "upload", each, wanted)
+        return
+    number = {"round": attempt.round if attempt else 1, "attempt": attempt.number if attempt else 1}
+    happened: dict[str, events.Event] = {
+        "attach": events.WorkerAttached(now=now, worker=worker, clients=clients),
+        "detach": events.WorkerDetached(now=now, worker=worker),
+        "upload": events.UploadVerified(now=now, upload=1, worker=worker, clients=clients, **number),
+        "fail": events.ClientFailed(now=now, worker=worker, clients=clients, reason="x", **number),
+        "revoke": events.ClientRevoked(now=now, client=clients[0] if clients else "a"),
+        "tick": events.Tick(now=now + 30.0),
+        "commit": events.VersionCommitted(now=now, version=machine.state.version + 1),
+        "commit failed": events.CommitFailed(now=now, reason="x"),
+        "pause": events.PauseRequested(now=now),
+        "resume": events.ResumeRequested(now=now),
+        "drain": events.DrainRequested(now=now),
+        "fixed": events.SharersFixed(now=now, clients=CLIENTS[:2], fewest_uploads=1, **number),
+        "opened": events.SumOpened(now=now, **number),
+        "abort": events.SumAborted(now=now, reason="x", **number),
+        "stuck": events.UnmaskingStuck(now=now, reason="x", **number),
+    }
+    with contextlib.suppress(InternalFault):  # (it cannot happen now, and changes nothing)
+        machine.tell(happened[kind])
+
+
+@given(st.lists(operations, min_size=10, max_size=40), st.sampled_from(list(Mode)), st.booleans())
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def test_no_history_makes_a_tree_that_does_not_hang_together(
+    history: list[tuple[str, str, tuple[str, ...]]], mode: Mode, secure: bool
+) -> None:
+    machine = Machine(
+        mode=mode,
+        min_participants=1 if secure else 0,
+        max_client_failures=1,
+        deadline_seconds=20.0,
+        retry_seconds=1.0,
+        rounds=9,
+    )
+    machine.attach("v", *CLIENTS)
+    for each in history:
+        told(machine, *each)
+    by_trace: dict[str, list[Span]] = {}
+    for span in machine.ended:
+        by_trace.setdefault(span.context.trace_id, []).append(span)
+    for spans in by_trace.values():
+        ids = [span.context for span in spans]
+        assert len(set(ids)) == len(ids), "an id was used twice"
+        roots = [span for span in spans if span.parent is None]
+        if not roots:
+            continue  # (its attempt is under way)
+        (root,) = roots
+        assert root is spans[-1], "something ended after the whole"
+        assert all(span.parent in ids for span in spans[:-1]), "a parent is missing"
+        assert all(root.start <= span.start <= span.end <= root.end for span in spans)
+        tasks = [span.attributes["ssd.client"] for span in spans if span.name == "client_task"]
+        assert sorted(set(tasks)) == sorted(machine.asked[root.context]), "somebody who was asked is missing"
+        assert root.attributes["ssd.outcome"] in ("committed", "abandoned")
+        assert bool(root.error) == (root.attributes["ssd.outcome"] == "abandoned")
+    present = machine.state.attempt
+    assert (machine.spans.phase is None) == (present is None)
+    if present is not None:
+        root = attempt_context("run", present.round, present.number)
+        assert machine.spans.phase is not None
+        assert machine.spans.phase.trace_id == root.trace_id
 
 
 # ------------------------------------------------------------------------------------------------------ calls
