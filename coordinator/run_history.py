@@ -55,7 +55,7 @@ class LiveHistory:
         """The newest, and more of them until `newer_than` is reached: the coordinator sends them newest first."""
         asked = FIRST_ASK
         while True:
-            found = self._client.rounds(asked)
+            found = self._client.rounds(asked, counts_only=True)
             if len(found) < asked or found[-1]["round"] <= newer_than:
                 return list(found)
             asked *= 4
