@@ -131,6 +131,11 @@ class Observations:
         """Of a client whose worker went away."""
         return self._last.get(client)
 
+    @property
+    def progress(self) -> Mapping[str, tuple[int, int]]:
+        """Client -> (done, all) steps of the present attempt, of those that told of any."""
+        return self._steps
+
     def steps(self, client: str) -> tuple[int, int] | None:
         """(done, all) steps of the present attempt; None if nothing was said."""
         return self._steps.get(client)

@@ -127,7 +127,9 @@ class RunState:
         """Clients the present attempt still wants that no attached worker hosts, sorted."""
         if self.attempt is None:
             return ()
-        return tuple(c for c in self.attempt.cohort if self.attempt.wants(c) and c not in self.hosts)
+        accepted, hosts = self.attempt.accepted, self.hosts
+        # Whoever is not accepted of the cohort is wanted: asked at every status of a cohort of ten thousand.
+        return tuple(c for c in self.attempt.cohort if c not in accepted and c not in hosts)
 
     def waiting_for(self) -> tuple[int, str]:
         """How many clients are missing, and one sentence that says so; (0, "") when nothing is awaited."""

@@ -6,6 +6,7 @@ import asyncio
 import json
 import random
 import re
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -17,6 +18,7 @@ import pytest
 
 from coordinator.address import Address
 from coordinator.clock import SystemClock
+from coordinator.cohort_progress import Part, cohort_counts, part
 from coordinator.core import events
 from coordinator.core.registry import Claim
 from coordinator.core.round import step
@@ -460,6 +462,31 @@ class TestModels:
 
 
 class TestLargeFederations:
+    def test_counting_a_cohort_is_counting_its_clients(self, tmp_path: Path) -> None:
+        names = tuple(f"c{index:02d}" for index in range(30))
+        subject = driver(tmp_path, clients=names)
+        hosts = dict.fromkeys(names[:24], "w")
+        state, _ = step(replace(subject.state, hosts=hosts), events.Tick(now=0.0))
+        attempt = state.attempt
+        assert attempt is not None
+        failures = {"c03": 1, "c08": 2, "c09": 0, "c29": 1, "stranger": 1}
+        attempt = replace(attempt, accepted=frozenset(names[:7]), failures=failures)
+        subject._state = replace(state, attempt=attempt)
+        subject.observations.opened(1, 1)
+        for client, done in (
+            ("c03", 5),
+            ("c08", 5),
+            ("c10", 5),
+            ("c11", 9),
+            ("c12", 9),
+            ("c25", 9),
+            ("stranger", 9),
+        ):
+            subject.observations.progressed(1, 1, client, done, 9)
+        one_by_one = Counter(part(subject, attempt, client).value for client in attempt.cohort)
+        assert cohort_counts(subject) == {each.value: one_by_one[each.value] for each in Part}
+        assert min(cohort_counts(subject).values()) >= 1
+
     def test_a_thousand_workers_and_ten_thousand_clients_are_a_few_pages(self, tmp_path: Path) -> None:
         names = tuple(f"client-{index:05d}" for index in range(10_000))
         hosts = {client: f"worker-{index // 10:04d}" for index, client in enumerate(names)}
