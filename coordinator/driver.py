@@ -177,8 +177,10 @@ class Driver:
             self._catalogue,
             self.sessions,
             settings.evaluation_every,
-            # What clients measure on their own images would leave them without noise.
-            self._client_evaluations() if declaration.client_evaluation and privacy is None else None,
+            # What clients measure on their own images would leave them unmasked, or without noise.
+            self._client_evaluations()
+            if declaration.client_evaluation and privacy is None and settings.secure is None
+            else None,
         )
         self._committer = Committer(
             store=store,

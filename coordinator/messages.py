@@ -85,6 +85,10 @@ class Train(Down):
     rounds: int
     values: Mapping[str, float]
     threads: int
+    expected_clients: int
+    """How many clients share the dimensions of the scaling vectors."""
+    sample_digest: str
+    """Of the sample in the order of its positions; empty where scaling vectors belong to clients."""
     clients: tuple[tuple[str, ScalingVector | None], ...]
     artefacts: tuple[ArtefactRecord, ...]
     upload_within: float

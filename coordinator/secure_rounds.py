@@ -57,7 +57,8 @@ MILLION = 1_000_000
 WHAT_TO_DO = (
     " No other set of updates may be opened for this version, so this round cannot be tried again. Bring back workers"
     " of the round whose process still runs, then resume; if they are gone for good, begin a new run in another state"
-    " directory with run.warm_start set to an exported encoder"
+    " directory, with another run.seed (the same would begin with a model that the workers have seen opened), and with"
+    " run.warm_start set to an exported encoder to keep what was learnt"
 )
 
 

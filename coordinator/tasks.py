@@ -13,6 +13,7 @@ from ssd.digest import json_digest
 from ssd.random_stream import RandomStream
 from ssd.scaling import ScalingVector, assign
 from ssd.schedule import resolve
+from ssd.task_digest import task_digest
 
 Vectors = Mapping[str, tuple[int, ScalingVector | None]]
 """Client -> its index and its scaling vector."""
@@ -99,8 +100,10 @@ class Tasks:
             rounds=rounds,
             values=self.values(effect.round, rounds),
             threads=self._threads,
+            expected_clients=self._expected_clients,
+            sample_digest=self._sample_digest(),
             clients=tuple((client, self._scaling.get(client)) for client in effect.clients),
-            artefacts=(*self._artefacts(effect.round), *made),
+            artefacts=self._artefacts(effect.round, made),
             upload_within=effect.upload_within,
             quality=self._quality.measures(effect.round),
         )
@@ -124,27 +127,30 @@ class Tasks:
     def digest(
         self, round_number: int, base_digest: str, made: tuple[ArtefactRecord, ...], rounds: int
     ) -> str:
-        """SHA-256 of all that decides what training gives, but for the client: equal tasks want equal work."""
-        decisive = {
-            "run": self._run.run_id,
-            "round": round_number,
-            "base": base_digest,
-            "declaration": self._run.declaration_digest,
-            "seed": self._seed,
-            "values": self.values(round_number, rounds),
-            "threads": self._threads,
-        }
-        if self._quality.measures(round_number):
-            decisive["quality"] = True
-        if made:
-            decisive["artefacts"] = {artefact.name: artefact.blob.digest for artefact in made}
-        if self._by_position:
-            decisive["sample"] = list(self._sample)
-        return json_digest(decisive)
+        """What workers compute from the task themselves; see `ssd.task_digest`."""
+        return task_digest(
+            run_id=self._run.run_id,
+            round_number=round_number,
+            rounds=rounds,
+            base_digest=base_digest,
+            declaration_digest=self._run.declaration_digest,
+            run_seed=self._seed,
+            values=self.values(round_number, rounds),
+            threads=self._threads,
+            quality=self._quality.measures(round_number),
+            expected_clients=self._expected_clients,
+            sample_digest=self._sample_digest(),
+            artefacts={
+                each.name: (each.blob.digest, each.shape) for each in self._artefacts(round_number, made)
+            },
+        )
 
-    def _artefacts(self, round_number: int) -> tuple[ArtefactRecord, ...]:
+    def _sample_digest(self) -> str:
+        return json_digest(list(self._sample)) if self._by_position else ""
+
+    def _artefacts(self, round_number: int, made: tuple[ArtefactRecord, ...]) -> tuple[ArtefactRecord, ...]:
         fixed = self._run.artefacts
-        return fixed if self._quality.measures(round_number) else without_frequencies(fixed)
+        return (*(fixed if self._quality.measures(round_number) else without_frequencies(fixed)), *made)
 
     def values(self, round_number: int, rounds: int) -> dict[str, float]:
         """The method's schedules, resolved for a round."""

@@ -13,6 +13,7 @@ from enum import StrEnum
 from typing import Any
 
 from ssd.digest import json_digest
+from ssd.scaling import ScalingError, ScalingVector, block_size
 from ssd.spec import ParameterSpec
 
 Json = Any
@@ -238,6 +239,34 @@ class Declaration:
             if group.name == name:
                 return group
         raise KeyError(name)
+
+    def check_scaling(self, vector: ScalingVector | None, expected_clients: int) -> None:
+        """Whether a client's scaling vector is one that this declaration hands out, whichever client it belongs to.
+
+        Args:
+            vector: what a task carries.
+            expected_clients: how many clients share the dimensions.
+
+        Raises:
+            DeclarationError: there should be none, or one of another dimension, alpha or number of dimensions.
+        """
+        declared = self.scaling
+        if declared is None or vector is None:
+            if (declared is None) != (vector is None):
+                raise DeclarationError(
+                    "the task has no scaling vector" if vector is None else "the task has a scaling vector"
+                )
+            return
+        try:
+            size = block_size(declared.dimension, expected_clients, declared.block)
+        except ScalingError as error:
+            raise DeclarationError(str(error)) from error
+        carried = (vector.dimension, vector.alpha, len(vector.indices))
+        if carried != (declared.dimension, declared.alpha, size):
+            raise DeclarationError(
+                f"a scaling vector of {carried[2]} of {carried[0]} dimensions times {carried[1]:g}, "
+                f"not of {size} of {declared.dimension} times {declared.alpha:g}"
+            )
 
     def to_json(self) -> dict[str, Json]:
         """A JSON object holding every field."""

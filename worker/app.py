@@ -251,7 +251,7 @@ def secure_settings(config: WorkerConfig) -> SecureSettings:
             # A worker that asks for nothing still takes part in what a run demands.
             level=Level.ACTIVE if own.level == "active" else Level.PASSIVE,
             min_participants=own.min_participants,
-            min_gamma_ppm=round(own.min_assumed_corrupt * PPM),
+            min_gamma_ppm=round(own.least_assumed_corrupt * PPM),
             max_delta_ppm=round(own.max_tolerated_dropout * PPM),
             ring_bits=frozenset(own.ring_bits),
             allow_ring=own.allow_sparse_graph,

@@ -174,8 +174,9 @@ class SecureAggregationSection(_Section):
     """The least it works under. With `off` it works for every run, and takes part in whatever the run demands."""
     min_participants: Annotated[int, Field(ge=2, le=10_000)] = 2
     """Its updates are only ever part of a sum over at least so many workers, itself among them."""
-    min_assumed_corrupt: Annotated[float, Field(ge=0, lt=0.5)] = 0.0
-    """The least share of corrupt participants that the run's thresholds must withstand."""
+    min_assumed_corrupt: Annotated[float, Field(ge=0, lt=0.5)] | None = None
+    """The least share of corrupt participants that the run's thresholds must withstand; not set: 0.1 with level `active`,
+    where the coordinator is not trusted to choose it, else 0."""
     max_tolerated_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.5
     """The largest share of participants that may be missing from a sum: whoever picks the missing ones makes the sum
     smaller."""
@@ -192,6 +193,13 @@ class SecureAggregationSection(_Section):
     newer one is taken up in the next round."""
     mask_threads: Annotated[int, Field(ge=1, le=64)] = 1
     """Threads that make the masks of an upload."""
+
+    @property
+    def least_assumed_corrupt(self) -> float:
+        """`min_assumed_corrupt`, or what stands for it."""
+        if self.min_assumed_corrupt is not None:
+            return self.min_assumed_corrupt
+        return 0.1 if self.level == "active" else 0.0
 
 
 class PrivacySection(_Section):

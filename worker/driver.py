@@ -14,6 +14,7 @@ from typing import Any
 
 from worker.core import effects, events, messages
 from worker.core.messages import Down, UpdateKey, Welcome
+from worker.core.secagg_client import OFF
 from worker.core.session import step
 from worker.core.state import Link, Session
 from worker.errors import (
@@ -40,6 +41,8 @@ from worker.uploads import Uploads
 
 _log = logging.getLogger(__name__)
 _STOP_SECONDS = 10.0
+_PROGRESS_PARTS = 1000
+"""Of a client's training, under secure aggregation."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +173,9 @@ class Driver:
         if not self._link.is_open or current is None or current.train.key(key.client) != key or done >= total:
             return
         task = current.train
+        if self.session.level != OFF:
+            # The number of steps tells how many images a client has, which is masked in its update.
+            done, total = _PROGRESS_PARTS * done // total, _PROGRESS_PARTS
         message = messages.Progress(
             round=task.round, attempt=task.attempt, client=key.client, step=done, steps=total, seconds=seconds
         )

@@ -106,6 +106,7 @@ class ProcessTrainer:
             "values": dict(task.values),
             "threads": task.threads,
             "quality": task.quality,
+            "expected_clients": task.expected_clients,
             "scaling": None if client.scaling is None else client.scaling.to_json(),
             "state": None if state is None else str(state),
             "state_out": str(self._store.pending_state_path(key)),

@@ -21,7 +21,7 @@ import safetensors.numpy
 from numpy.typing import NDArray
 
 from ssd.codec import Encoding, NotFinite
-from ssd.declaration import Declaration
+from ssd.declaration import Declaration, DeclarationError
 from ssd.digest import Buffer, byte_view, chunk_digests
 from ssd.folding import FoldPlan, encode_update
 from ssd.methods.method import ClientResult, ClientTask, Method, Progress
@@ -139,6 +139,11 @@ def train(
         quality=order["quality"],
         clip_norm=prepared["clip_norm"],
     )
+    scaling = None if order["scaling"] is None else ScalingVector.from_json(order["scaling"])
+    try:
+        declaration.check_scaling(scaling, order["expected_clients"])
+    except DeclarationError as error:
+        raise TaskFault("declaration_differs", f"client {client}: {error}") from error
     images = data.open(client, declaration)
     started = time.monotonic()
     task = ClientTask(
@@ -148,7 +153,7 @@ def train(
         client_id=client,
         base=vector(prepared["base"], declaration.spec.size),
         values=order["values"],
-        scaling=None if order["scaling"] is None else ScalingVector.from_json(order["scaling"]),
+        scaling=scaling,
         artefacts={name: array(path, shape) for name, (path, shape) in prepared["artefacts"].items()},
         state=read_state(order["state"], client),
         quality=order["quality"],

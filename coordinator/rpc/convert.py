@@ -245,6 +245,8 @@ def _train(message: m.Train) -> pb.Train:
         rounds=message.rounds,
         values=message.values,
         threads=message.threads,
+        expected_clients=message.expected_clients,
+        sample_digest=message.sample_digest,
         clients=[_client_task(client, scaling) for client, scaling in message.clients],
         artefacts=[_artefact(each) for each in message.artefacts],
         upload_within_seconds=message.upload_within,

@@ -111,8 +111,6 @@ class AbortReason(StrEnum):
     """Participants went away and the rest cannot finish."""
     COORDINATOR_RESTARTED = "coordinator_restarted"
     """The coordinator lost the round's state in a restart."""
-    DEADLINE = "deadline"
-    """A phase took too long."""
     ABANDONED = "abandoned"
     """The attempt was given up for a reason outside the protocol."""
 

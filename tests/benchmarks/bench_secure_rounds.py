@@ -1,6 +1,6 @@
 """Seconds per round under secure aggregation through the real daemons, beside the plain round in the same run.
 
-    python tests/benchmarks/bench_secure_rounds.py [--workers 16] [--parameters 11200000] [--rounds 4] [--dropouts 3]
+    python tests/benchmarks/bench_secure_rounds.py [--workers 16] [--parameters 11200000] [--rounds 4] [--dropouts 3] [--levels passive active]
 
 `synthetic` clients, one per worker process, that train for `--train-seconds` (a sleep, so that the key phases have a
 training to hide behind, as they have on a GPU), elastic rounds, 24-bit masked values against float32 in the clear. A dropout is a worker that
@@ -29,6 +29,7 @@ import grpc
 import numpy as np
 
 from federation import Federation
+from ssd.federating.vouching import Vouching
 
 
 def rounds(options: argparse.Namespace, level: str, dropouts: int) -> tuple[list[float], float]:
@@ -57,9 +58,12 @@ def rounds(options: argparse.Namespace, level: str, dropouts: int) -> tuple[list
             "method.config": method,
         }
         with Federation(Path(scratch), **settings) as federation:
+            workers = {f"worker-{index:02d}": [client] for index, client in enumerate(clients)}
+            if level == "active":
+                vouch(federation, workers)
             coordinator = federation.start_coordinator()
-            for index, client in enumerate(clients):
-                federation.start_worker(f"worker-{index:02d}", [client])
+            for name, own in workers.items():
+                federation.start_worker(name, own, config={"secure_aggregation.level": level})
             federation.until(
                 lambda: federation.metric("ssd_coordinator_model_version") >= options.rounds + 2,
                 "all rounds are committed",
@@ -76,6 +80,15 @@ def rounds(options: argparse.Namespace, level: str, dropouts: int) -> tuple[list
     return [later - earlier for earlier, later in itertools.pairwise(at[2:])], peak
 
 
+def vouch(federation: Federation, workers: dict[str, list[str]]) -> None:
+    """A signing key for each worker and a registry that names it, signed."""
+    assert federation.pki is not None
+    vouching = Vouching(federation.pki.folder, federation.pki.federation)
+    registry = {"registry": str(vouching.registry), "registry_signer": vouching.signer}
+    federation.config["secure_aggregation"] |= registry
+    vouching.enter({name: (federation.pki.worker(name), own) for name, own in workers.items()})
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -85,6 +98,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--dropouts", type=int, default=3)
     parser.add_argument("--train-seconds", type=float, default=5.0)
+    parser.add_argument("--levels", nargs="+", choices=("passive", "active"), default=["passive", "active"])
     options = parser.parse_args()
     print(
         f"{os.cpu_count()} cores, Python {platform.python_version()}, grpcio {grpc.__version__},"
@@ -93,7 +107,7 @@ def main() -> None:
     )
     print(f"{'level':>8} {'dropouts':>8} {'round s':>9} {'min':>7} {'max':>7} {'ratio':>6} {'peak MB':>8}")
     plain: dict[int, float] = {}
-    for level, dropouts in itertools.product(("off", "passive"), (0, options.dropouts)):
+    for level, dropouts in itertools.product(("off", *options.levels), (0, options.dropouts)):
         taken, peak = rounds(options, level, dropouts)
         median = statistics.median(taken)
         plain.setdefault(dropouts, median)

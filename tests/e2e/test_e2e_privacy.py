@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from ssd.codec import Encoding
 from ssd.fold_plan import FoldPlan
 from ssd.secagg.dp import NoisePlace, NoisePlan, PrivacySettings, spent
 from ssd.secagg.numbers import MaskedPlan, MaskedSettings
+from ssd_proto.v1 import operator_pb2 as operator_pb
 
 pytestmark = pytest.mark.e2e
 STRAIGHT = ROOT / "tests" / "support" / "straight.py"
@@ -116,10 +118,11 @@ def test_workers_noise_is_in_the_masked_sum(tmp_path: Path) -> None:
         "secure_aggregation.ring_bits": 32,
         "privacy.min_honest": 2,
         "run.rounds": 1,
+        "run.when_done": "serve",
     }
     with Federation(tmp_path, **settings("distributed", **changes)) as federation:
         start(federation, 3, **{"privacy.mechanism": "distributed"})
-        assert federation.finish() == 0
+        federation.until(lambda: federation.status().phase == "finished", "the run is finished")
         terms = PrivacySettings(
             place=NoisePlace.DISTRIBUTED, clip_norm=CLIP, noise_multiplier=NOISE, delta=DELTA, min_honest=2
         )
@@ -130,7 +133,19 @@ def test_workers_noise_is_in_the_masked_sum(tmp_path: Path) -> None:
         assert_noise(step_of(federation, 1), deviation(plan) * math.sqrt(3 / 2))
         statistics = federation.store().versions()[-1].statistics
         assert statistics["privacy_honest"] == 2
-        assert statistics["privacy_epsilon"] == statistics["privacy_round_epsilon"] > 0
+        epsilon = statistics["privacy_epsilon"]
+        assert epsilon == statistics["privacy_round_epsilon"] > 0
+        # The status page and what goes into an exported file say the same.
+        code, text = federation.http("/api/v1/status")
+        overview = json.loads(text)
+        assert (code, overview["secure_aggregation"]["level"]) == (200, "passive")
+        assert overview["privacy"]["mechanism"] == "distributed"
+        assert overview["privacy"]["epsilon"] == pytest.approx(epsilon)
+        source = federation.operator(
+            "Version", operator_pb.VersionRequest(newest=True), operator_pb.VersionReply
+        ).provenance
+        assert (source.secure_aggregation, source.total_weight) == ("passive", len(CLIENTS))
+        assert source.privacy.startswith(f"epsilon {epsilon:.4g} at delta {DELTA:g} after 1 round")
 
 
 def test_a_worker_that_asks_for_noise_works_for_no_run_without(tmp_path: Path) -> None:

@@ -32,6 +32,7 @@ from ssd.secagg.messages import (
 from ssd.secagg.numbers import MaskedPlan
 from ssd.secagg.policy import ParticipantPolicy
 from ssd_proto.v1 import federation_pb2 as pb
+from ssd_proto.v1 import tensor_pb2 as tensor
 from worker.core.state import SecureTerms
 from worker.errors import RefusedForGood
 from worker.secure_identity import SecureIdentity
@@ -469,6 +470,41 @@ def test_a_clip_other_than_that_of_the_welcome_is_refused(tmp_path: Path) -> Non
     play(scene)
 
 
+@pytest.mark.parametrize(
+    "lie",
+    [
+        {"values": {"lr": 0.0}},
+        {"rounds": 3},
+        {"run_seed": 12},
+        {
+            "artefacts": [
+                tensor.Artefact(name="basis", blob=tensor.BlobRef(digest="0" * 64, size=4), shape=[1])
+            ]
+        },
+    ],
+)
+def test_a_task_that_differs_from_what_the_others_were_told_is_not_worked_at(
+    tmp_path: Path, lie: dict[str, Any]
+) -> None:
+    """Were all but one told to train with rate 0 under one digest, their sum would be that one's update."""
+
+    async def scene() -> None:
+        async with secure_federation(tmp_path) as (coordinator, worker):
+            attended = await coordinator.attended()
+            honest = coordinator.train(["a", "b"])
+            lied = coordinator.train(["a", "b"], task_digest=honest.task_digest, **lie)
+            scene = Scene(coordinator, attended, lied)
+            scene.begin()
+            scene.say(scene.offer)
+            # It hangs up before it makes a key, and comes again; what is true then is done.
+            attended = await coordinator.attended()
+            await silent(coordinator)
+            assert not worker.store.secure.seen(scene.offer.round_id)
+            await whole_round(Scene(coordinator, attended, honest), worker, ["a", "b"])
+
+    play(scene)
+
+
 def test_a_message_that_cannot_be_fetched_or_is_another_one_is_refused(tmp_path: Path) -> None:
     async def scene() -> None:
         async with secure_federation(tmp_path) as (coordinator, _):
@@ -503,14 +539,14 @@ def test_an_abort_drops_everything_and_is_counted(tmp_path: Path) -> None:
             await scene.share_keys()
             await worker.until(lambda: bool(worker.driver.session.secure.ready))
             participant = worker.driver._secure._round.participant
-            scene.say(AbortNotice(reason="deadline", detail="too slow"))
+            scene.say(AbortNotice(reason="coordinator_restarted", detail="gone"))
             scene.say(AbortNotice(reason="a_reason_of_its_own", detail=""), secrets.token_bytes(16))
             await worker.until(lambda: worker.sample(ENDED, outcome="aborted") == 1)
             await worker.until(lambda: "CLOSED" in repr(participant))
             gate.set()
             await worker.until(lambda: len(worker.driver.session.held) == 2)
             await silent(coordinator)
-            labels = {"outcome": "aborted", "reason": "deadline"}
+            labels = {"outcome": "aborted", "reason": "coordinator_restarted"}
             assert worker.sample("ssd_worker_secure_aggregation_aborts_total", **labels) == 1
 
     play(scene)

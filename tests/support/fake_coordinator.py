@@ -7,7 +7,6 @@ to come are set as attributes (`break_fetch_after`, `corrupt_chunks`, `break_upl
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,6 +21,7 @@ from ssd.digest import CHUNK_BYTES, canonical_json, chunk_digests, digest_bytes
 from ssd.folding import Fold, FoldPlan
 from ssd.methods.synthetic import create
 from ssd.spec import model_digest
+from ssd.task_digest import task_digest
 from ssd.version import next_version
 from ssd_proto.v1 import federation_pb2 as pb
 from ssd_proto.v1 import federation_pb2_grpc as rpc
@@ -151,19 +151,37 @@ class FakeCoordinator(rpc.FederationServicer):
 
     def train(self, clients: Sequence[str], *, attempt: int = 1, **changes: Any) -> pb.Train:
         base = self.version()
-        seed = changes.pop("run_seed", 11)
-        label = f"{self.run_id}{base.number}{base.model_digest}{seed}"
         fields = {
             "round": base.number + 1,
             "attempt": attempt,
             "base": base,
-            "task_digest": hashlib.sha256(label.encode()).hexdigest(),
-            "run_seed": seed,
+            "run_seed": 11,
             "rounds": 10,
             "threads": 1,
+            "expected_clients": 10,
             "clients": [pb.ClientTask(client=client) for client in clients],
         }
-        return pb.Train(**(fields | changes))
+        task = pb.Train(**(fields | changes))
+        if not task.task_digest:
+            task.task_digest = self.task_digest(task)
+        return task
+
+    def task_digest(self, task: pb.Train) -> str:
+        """What is true of the task."""
+        return task_digest(
+            run_id=self.run_id,
+            round_number=task.round,
+            rounds=task.rounds,
+            base_digest=task.base.model_digest,
+            declaration_digest=self.declaration.digest,
+            run_seed=task.run_seed,
+            values=dict(task.values),
+            threads=task.threads,
+            quality=task.quality,
+            expected_clients=task.expected_clients,
+            sample_digest=task.sample_digest,
+            artefacts={each.name: (each.blob.digest, tuple(each.shape)) for each in task.artefacts},
+        )
 
     def commit(self, uploads: Sequence[Upload]) -> None:
         """Make the next version out of uploads."""

@@ -192,12 +192,12 @@ def test_the_largest_roster_fits() -> None:
 
 def test_a_refusal_of_any_length_fits() -> None:
     for detail in ("x" * 5000, "ä" * 5000):
-        assert decode(encode(Refusal.of(AbortReason.DEADLINE, detail)))
+        assert decode(encode(Refusal.of(AbortReason.ABANDONED, detail)))
 
 
 def test_reasons_are_stable_codes_and_each_is_said_once() -> None:
     assert all(reason.value == reason.name.lower() for reason in AbortReason)
-    assert str(Refused(AbortReason.DEADLINE, "late")) == "deadline: late"
-    assert str(Rejected(AbortReason.DEADLINE)) == "deadline"
+    assert str(Refused(AbortReason.ABANDONED, "late")) == "abandoned: late"
+    assert str(Rejected(AbortReason.ABANDONED)) == "abandoned"
     assert MalformedMessage("x").reason is AbortReason.MALFORMED_MESSAGE
     assert Level("active") is Level.ACTIVE

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from worker import address
+from worker.app import secure_settings
 from worker.config import load
 from worker.errors import ConfigInvalid
 from worker.hosting import data_fields, has_client_tests, has_labels, hosted_clients
@@ -209,6 +210,26 @@ def test_a_table_with_an_underscore_is_set_by_the_environment_too() -> None:
     environ = {"SSD_SECURE_AGGREGATION_LEVEL": "active", "SSD_SECURE_AGGREGATION_MIN_PARTICIPANTS": "5"}
     secure = load(None, INSECURE, environ).secure_aggregation
     assert (secure.level, secure.min_participants) == ("active", 5)
+
+
+@pytest.mark.parametrize(
+    ("environ", "ppm"),
+    [
+        ({}, 0),
+        ({"LEVEL": "passive"}, 0),
+        ({"LEVEL": "active"}, 100_000),
+        ({"LEVEL": "active", "MIN_ASSUMED_CORRUPT": "0"}, 0),
+        ({"LEVEL": "active", "MIN_ASSUMED_CORRUPT": "0.2"}, 200_000),
+        ({"LEVEL": "passive", "MIN_ASSUMED_CORRUPT": "0.05"}, 50_000),
+    ],
+)
+def test_a_worker_that_does_not_trust_the_coordinator_does_not_let_it_choose_how_many_are_corrupt(
+    environ: dict[str, str], ppm: int
+) -> None:
+    config = load(
+        None, INSECURE, {f"SSD_SECURE_AGGREGATION_{name}": value for name, value in environ.items()}
+    )
+    assert secure_settings(config).policy.min_gamma_ppm == ppm
 
 
 @pytest.mark.parametrize(

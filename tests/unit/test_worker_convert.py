@@ -55,6 +55,8 @@ def train(**changes: object) -> pb.Train:
         "base": version(),
         "task_digest": DIGEST,
         "threads": 1,
+        "expected_clients": 3,
+        "sample_digest": "5" * 64,
         "values": {"lr": 0.1},
         "clients": [
             pb.ClientTask(client="a", scaling=pb.ScalingVector(dimension=4, indices=[1, 2], alpha=2.0)),
@@ -88,6 +90,7 @@ def test_a_task_arrives_whole() -> None:
     assert first.scaling is not None
     assert first.scaling.indices == (1, 2)
     assert second.scaling is None
+    assert (got.expected_clients, got.sample_digest) == (3, "5" * 64)
     assert got.key("a") == UpdateKey(client="a", round=3, base_digest=DIGEST, task_digest=DIGEST)
 
 
@@ -129,6 +132,8 @@ def test_a_welcome_that_lacks_something_is_refused(changes: dict[str, object]) -
             ]
         },
         {"artefacts": [tensor.Artefact(name="x", blob=tensor.BlobRef(digest=DIGEST, size=8), shape=[3])]},
+        {"artefacts": [tensor.Artefact(name="x", blob=tensor.BlobRef(digest=DIGEST, size=8), shape=[2])] * 2},
+        {"expected_clients": 0},
     ],
 )
 def test_a_task_that_lacks_something_is_refused(changes: dict[str, object]) -> None:

@@ -77,17 +77,18 @@ def welcome(number: int = 0, *, level: str = "passive", run: str = RUN, held: in
 
 
 def train(clients: str, number: int = 0, attempt: int = 1) -> Train:
-    return Train(
+    said = Train(
         round=number + 1,
         attempt=attempt,
         base=version(number),
-        task_digest="t",
+        task_digest="",
         run_seed=1,
         rounds=10,
         values={},
         threads=1,
         clients=tuple(TaskClient(client=client) for client in clients),
     )
+    return replace(said, task_digest=said.computed_digest(RUN, "d" * 64))
 
 
 def offer(task: Train, round_id: bytes = ID) -> Offer:
@@ -792,3 +793,38 @@ TestHistory = History.TestCase
 TestHistory.settings = settings(
     max_examples=40, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
 )
+
+
+def test_another_task_in_the_same_attempt_ends_the_keys_that_were_made_for_the_first() -> None:
+    """They are bound to the first task's digest, and what is trained now is not what the others agreed to."""
+    machine, task = ready()
+    other = replace(task, values={"lr": 0.0})
+    machine.tell(replace(other, task_digest=other.computed_digest(RUN, "d" * 64)))
+    assert machine.asked(effects.CloseSecure) == [effects.CloseSecure(round_id=ID)]
+    assert machine.session.secure is None
+    # The same task once more changes nothing.
+    machine, task = ready()
+    machine.tell(task)
+    assert not machine.asked(effects.CloseSecure)
+
+
+@pytest.mark.parametrize(
+    ("level", "privacy"), [("passive", None), ("active", None), ("off", private("central")), ("off", None)]
+)
+def test_what_clients_score_leaves_the_host_only_in_a_run_that_protects_nobody(
+    level: str, privacy: PrivacySettings | None
+) -> None:
+    news = welcome(level=level)
+    machine = Machine(terms=SecureTerms(cannot_sign=""))
+    machine.tell(events.DialDue(), replace(news, welcome=replace(news.welcome, privacy=privacy)))
+    asked = messages.Evaluate(
+        version=version(0), run_seed=1, clients=(TaskClient(client="a"), TaskClient(client="b"))
+    )
+    machine.tell(asked)
+    plain = level == "off" and privacy is None
+    assert bool(machine.asked(effects.RunEvaluation)) is plain
+    refused = messages.EvaluationDone(version=0, error="not_in_the_clear", clients=())
+    assert (effects.Send(message=refused) in machine.out) is not plain
+    # On the worker's own probe data, which are no client's, it measures.
+    machine.tell(messages.Evaluate(version=version(0), run_seed=1))
+    assert bool(machine.asked(effects.RunEvaluation)) is not plain

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -11,7 +12,17 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from worker.core import effects, events, messages
 from worker.core.effects import Effect
-from worker.core.messages import Blob, Fate, Finished, TaskClient, Train, UploadFate, Verdict, Version
+from worker.core.messages import (
+    Artefact,
+    Blob,
+    Fate,
+    Finished,
+    TaskClient,
+    Train,
+    UploadFate,
+    Verdict,
+    Version,
+)
 from worker.core.session import step
 from worker.core.state import Link, Session
 from worker.errors import CoordinatorFault
@@ -45,18 +56,19 @@ def welcome(number: int = 0, fates: tuple[Fate, ...] = (), **changes: object) ->
 
 
 def train(clients: str, number: int = 0, attempt: int = 1, task: str = "t", within: float = 0.0) -> Train:
-    return Train(
+    said = Train(
         round=number + 1,
         attempt=attempt,
         base=version(number),
-        task_digest=task,
+        task_digest="",
         run_seed=1,
         rounds=10,
-        values={},
+        values={task: 1.0},
         threads=1,
         clients=tuple(TaskClient(client=client) for client in clients),
         upload_within_seconds=within,
     )
+    return replace(said, task_digest=said.computed_digest(RUN, "d" * 64))
 
 
 def finished(task: Train, client: str) -> Finished:
@@ -744,3 +756,42 @@ TestHistory = History.TestCase
 TestHistory.settings = settings(
     max_examples=150, stateful_step_count=50, deadline=None, suppress_health_check=list(HealthCheck)
 )
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"values": {"t": 0.0}},
+        {"rounds": 11},
+        {"run_seed": 2},
+        {"threads": 2},
+        {"quality": True},
+        {"expected_clients": 2},
+        {"sample_digest": "a" * 64},
+        {"base": replace(version(0), model_digest="e" * 64)},
+        {"artefacts": (Artefact(name="basis", blob=Blob(digest="f" * 64, size=4), shape=(1,)),)},
+        {"task_digest": "f" * 64},
+    ],
+)
+def test_a_task_whose_digest_does_not_fit_what_it_says_is_not_worked_at(change: dict[str, Any]) -> None:
+    """Workers that were told different things under one digest would help to take one of them out of their sum."""
+    machine = Machine()
+    machine.attend()
+    lie = replace(train("abc"), **change)
+    before = machine.session
+    with pytest.raises(CoordinatorFault, match="digest"):
+        machine.tell(lie)
+    assert machine.session is before
+    # The same with a digest of its own is other work, and fine.
+    if "task_digest" not in change:
+        machine.tell(replace(lie, task_digest=lie.computed_digest(RUN, "d" * 64)))
+        assert machine.asked(effects.Prepare)
+
+
+def test_a_task_of_another_run_or_method_is_not_worked_at() -> None:
+    task = train("abc")
+    for run, declaration in (("run-2", "d" * 64), (RUN, "c" * 64)):
+        machine = Machine()
+        machine.attend()
+        with pytest.raises(CoordinatorFault, match="digest"):
+            machine.tell(replace(task, task_digest=task.computed_digest(run, declaration)))

@@ -76,6 +76,7 @@ class Bench:
             values={},
             threads=1,
             clients=(),
+            expected_clients=4,
         )
 
     def on_progress(self, key: Any, step: int, steps: int, _seconds: float) -> None:
@@ -170,6 +171,33 @@ def test_equal_tasks_give_equal_bytes_in_different_processes(tmp_path: Path) -> 
         (tmp_path / name).mkdir()
         run(tmp_path / name, scenario, config)
     assert bodies[0] == bodies[1]
+
+
+def test_a_scaling_vector_that_the_method_never_hands_out_is_not_trained_with(tmp_path: Path) -> None:
+    cases = [
+        (ScalingVector(8, (1, 3), 1e-9), "of 2 of 8 dimensions times 1e-09, not of 2 of 8 times 4"),
+        (ScalingVector(8, (1, 3, 5), 4.0), "of 3 of 8 dimensions"),
+        (ScalingVector(4, (1, 3), 4.0), "of 2 of 4 dimensions"),
+        (None, "the task has no scaling vector"),
+    ]
+
+    async def scenario(bench: Bench) -> None:
+        for vector, says in cases:
+            event = await bench.train("a", vector)
+            assert isinstance(event, events.ClientFailed)
+            assert event.reason == "declaration_differs"
+            assert says in event.detail
+
+    run(tmp_path, scenario, {"scaling": {"dimension": 8, "alpha": 4.0}})
+
+
+def test_a_scaling_vector_that_the_method_does_not_declare_is_refused(tmp_path: Path) -> None:
+    async def scenario(bench: Bench) -> None:
+        event = await bench.train("a", ScalingVector(dimension=8, indices=(1, 3), alpha=4.0))
+        assert isinstance(event, events.ClientFailed)
+        assert "the task has a scaling vector" in event.detail
+
+    run(tmp_path, scenario)
 
 
 def test_a_stubborn_method_is_killed_and_the_next_job_gets_a_new_process(tmp_path: Path) -> None:

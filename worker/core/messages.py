@@ -11,6 +11,7 @@ from enum import StrEnum
 
 from ssd.scaling import ScalingVector
 from ssd.secagg.dp import PrivacySettings
+from ssd.task_digest import task_digest
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -162,6 +163,10 @@ class Train:
     artefacts: tuple[Artefact, ...] = ()
     quality: bool = False
     """Whether updates end with the declared quality sums."""
+    expected_clients: int = 1
+    """How many clients share the dimensions of the scaling vectors."""
+    sample_digest: str = ""
+    """Of the round's sample, where scaling vectors belong to positions in it."""
     upload_within_seconds: float = 0.0
     """Seconds from receipt after which what is finished is uploaded; 0: no limit."""
 
@@ -172,6 +177,23 @@ class Train:
             round=self.round,
             base_digest=self.base.model_digest,
             task_digest=self.task_digest,
+        )
+
+    def computed_digest(self, run_id: str, declaration_digest: str) -> str:
+        """The task digest as this host computes it from what the task says."""
+        return task_digest(
+            run_id=run_id,
+            round_number=self.round,
+            rounds=self.rounds,
+            base_digest=self.base.model_digest,
+            declaration_digest=declaration_digest,
+            run_seed=self.run_seed,
+            values=self.values,
+            threads=self.threads,
+            quality=self.quality,
+            expected_clients=self.expected_clients,
+            sample_digest=self.sample_digest,
+            artefacts={each.name: (each.blob.digest, each.shape) for each in self.artefacts},
         )
 
     def same_work(self, other: Train) -> bool:

@@ -135,9 +135,10 @@ def offline(session: Session) -> Session:
 
 def _is_of_work(secure: SecureRound, session: Session) -> bool:
     current = session.work
-    return current is not None and (secure.round, secure.attempt) == (
+    return current is not None and (secure.round, secure.attempt, secure.task_digest) == (
         current.train.round,
         current.train.attempt,
+        current.train.task_digest,
     )
 
 
@@ -190,7 +191,12 @@ def _offered(session: Session, event: events.SecureHeard, offer: Offer, out: lis
         return _ignore(session, event.round_id, "the offer is for another attempt", out)
     if secure is not None:
         session = _close(session, out)
-    joined = SecureRound(round_id=event.round_id, round=offer.round, attempt=offer.attempt)
+    joined = SecureRound(
+        round_id=event.round_id,
+        round=offer.round,
+        attempt=offer.attempt,
+        task_digest=current.train.task_digest,
+    )
     if current.upload is not None:
         # It was masked with keys that are gone now.
         if current.upload.active:

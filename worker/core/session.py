@@ -159,6 +159,7 @@ def _welcomed(session: Session, event: events.Welcomed, out: list[Effect]) -> Se
         accepts_rollback=False,
         individual_updates=welcome.individual_updates,
         level=welcome.level,
+        declaration_digest=welcome.declaration_digest,
         privacy=welcome.privacy,
         masking=welcome.masking,
     )
@@ -274,6 +275,14 @@ def _committed(session: Session, event: messages.Committed, out: list[Effect]) -
 
 
 def _evaluate(session: Session, event: messages.Evaluate, out: list[Effect]) -> Session:
+    if event.clients and (session.level != secagg_client.OFF or session.privacy is not None):
+        # What clients score on their own images says something of single clients, for any version they are asked about.
+        said = "the run protects single clients, and measures of theirs would leave this host as they are"
+        fields = {"version": event.version.number, "detail": said}
+        out.append(effects.Note(event="client_evaluation_refused", level="warning", fields=fields))
+        refused = messages.EvaluationDone(version=event.version.number, error="not_in_the_clear", clients=())
+        out.append(effects.Send(message=refused))
+        return session
     waiting = (*session.evaluations, event)
     if len(waiting) > MAX_EVALUATIONS:
         oldest, *rest = waiting

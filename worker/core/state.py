@@ -81,6 +81,8 @@ class SecureRound:
     round_id: bytes
     round: int
     attempt: int
+    task_digest: str
+    """Of the task it was joined for."""
     ready: bool = False
     """The masks are fixed."""
     sent: tuple[UpdateKey, ...] | None = None
@@ -143,6 +145,8 @@ class Session:
     let_go: bytes = b""
     """Round id whose attempt ended last while it was neither refused, aborted nor opened: word of its opening may still
     come, as it is sent after the commit."""
+    declaration_digest: str = ""
+    """Of the current run's method, as the last welcome named it."""
     privacy: PrivacySettings | None = None
     """Of the current run."""
     masking: Masking | None = None

@@ -19,6 +19,7 @@ from worker.core.secagg_client import OFF
 from worker.core.state import Job, Link, Session, Stage, Work
 from worker.core.task import fail, fail_all, failure, untrained
 from worker.core.uploading import upload_next
+from worker.errors import CoordinatorFault
 
 
 def dispatch(session: Session, out: list[Effect]) -> Session:
@@ -66,7 +67,13 @@ def _evaluate(session: Session, evaluate: messages.Evaluate, out: list[Effect]) 
 
 
 def train(session: Session, event: messages.Train, out: list[Effect]) -> Session:
-    """The coordinator wants work, or wants it (again) in this session or attempt."""
+    """The coordinator wants work, or wants it (again) in this session or attempt.
+
+    Raises:
+        CoordinatorFault: its digest is not that of what it says; see `ssd.task_digest` for what that could give away.
+    """
+    if event.task_digest != event.computed_digest(session.run_id, session.declaration_digest):
+        raise CoordinatorFault(f"the task of round {event.round} has a digest that does not fit what it says")
     strangers = [task.client for task in event.clients if task.client not in session.clients]
     out.extend(
         failure(event, client, "client_not_hosted", f"this worker does not host {client}")

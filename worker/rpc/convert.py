@@ -252,6 +252,9 @@ def _train(m: pb.Train) -> messages.Train:
     _require(
         all(math.isfinite(value) for value in m.values.values()), "a task with a value that is not finite"
     )
+    arrays = [artefact.name for artefact in m.artefacts]
+    _require(len(set(arrays)) == len(arrays), "a task with an artefact twice")
+    _require(m.expected_clients >= 1, "a task for no expected clients")
     return messages.Train(
         round=m.round,
         attempt=m.attempt,
@@ -265,6 +268,8 @@ def _train(m: pb.Train) -> messages.Train:
         artefacts=tuple(_artefact(artefact) for artefact in m.artefacts),
         upload_within_seconds=m.upload_within_seconds,
         quality=m.quality,
+        expected_clients=m.expected_clients,
+        sample_digest=m.sample_digest,
     )
 
 

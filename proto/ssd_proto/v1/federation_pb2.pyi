@@ -284,7 +284,7 @@ class HeldFate(_message.Message):
     def __init__(self, fate: _Optional[_Union[HeldFate.Fate, str]] = ...) -> None: ...
 
 class Train(_message.Message):
-    __slots__ = ("round", "attempt", "base", "task_digest", "run_seed", "rounds", "values", "threads", "clients", "artefacts", "upload_within_seconds", "quality")
+    __slots__ = ("round", "attempt", "base", "task_digest", "run_seed", "rounds", "values", "threads", "clients", "artefacts", "upload_within_seconds", "quality", "expected_clients", "sample_digest")
     class ValuesEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -304,6 +304,8 @@ class Train(_message.Message):
     ARTEFACTS_FIELD_NUMBER: _ClassVar[int]
     UPLOAD_WITHIN_SECONDS_FIELD_NUMBER: _ClassVar[int]
     QUALITY_FIELD_NUMBER: _ClassVar[int]
+    EXPECTED_CLIENTS_FIELD_NUMBER: _ClassVar[int]
+    SAMPLE_DIGEST_FIELD_NUMBER: _ClassVar[int]
     round: int
     attempt: int
     base: _tensor_pb2.ModelVersion
@@ -316,7 +318,9 @@ class Train(_message.Message):
     artefacts: _containers.RepeatedCompositeFieldContainer[_tensor_pb2.Artefact]
     upload_within_seconds: float
     quality: bool
-    def __init__(self, round: _Optional[int] = ..., attempt: _Optional[int] = ..., base: _Optional[_Union[_tensor_pb2.ModelVersion, _Mapping]] = ..., task_digest: _Optional[str] = ..., run_seed: _Optional[int] = ..., rounds: _Optional[int] = ..., values: _Optional[_Mapping[str, float]] = ..., threads: _Optional[int] = ..., clients: _Optional[_Iterable[_Union[ClientTask, _Mapping]]] = ..., artefacts: _Optional[_Iterable[_Union[_tensor_pb2.Artefact, _Mapping]]] = ..., upload_within_seconds: _Optional[float] = ..., quality: bool = ...) -> None: ...
+    expected_clients: int
+    sample_digest: str
+    def __init__(self, round: _Optional[int] = ..., attempt: _Optional[int] = ..., base: _Optional[_Union[_tensor_pb2.ModelVersion, _Mapping]] = ..., task_digest: _Optional[str] = ..., run_seed: _Optional[int] = ..., rounds: _Optional[int] = ..., values: _Optional[_Mapping[str, float]] = ..., threads: _Optional[int] = ..., clients: _Optional[_Iterable[_Union[ClientTask, _Mapping]]] = ..., artefacts: _Optional[_Iterable[_Union[_tensor_pb2.Artefact, _Mapping]]] = ..., upload_within_seconds: _Optional[float] = ..., quality: bool = ..., expected_clients: _Optional[int] = ..., sample_digest: _Optional[str] = ...) -> None: ...
 
 class ClientTask(_message.Message):
     __slots__ = ("client", "scaling")
