@@ -10,7 +10,7 @@ import click
 
 from coordinator import console
 from coordinator.errors import OperatorFault
-from ssd.secagg.audit import Audited, AuditFailed
+from ssd.secagg.audit import Audited, AuditFailed, check_follows
 from ssd.secagg.audit import audit as verify
 from ssd.trust.participants import Registry, RegistryRefused, decode
 
@@ -38,7 +38,9 @@ def audit(
     federation: str | None,
     form: str,
 ) -> None:
-    """Verify TRANSCRIPTS of opened rounds: messages, sets, thresholds, signatures; several must follow one another."""
+    """Verify TRANSCRIPTS of opened rounds: messages, sets, thresholds, signatures; several, in the order of their
+    rounds, must follow one another: chained, no round id and no model twice, each on the model the one before made.
+    """
     if registry_file is not None and (signer is None or federation is None):
         raise click.UsageError("--registry is only worth something with --signer and --federation")
     registry = None if registry_file is None else _registry(registry_file, signer or "", federation or "")
@@ -46,7 +48,9 @@ def audit(
     for path in transcripts:
         before = found[-1].head if found else None
         try:
-            found.append(verify(path.read_bytes(), registry, before=before))
+            each = verify(path.read_bytes(), registry, before=before)
+            check_follows(found, each)
+            found.append(each)
         except (AuditFailed, OSError) as error:
             raise TranscriptRefused(f"{path}: {error}") from error
     if form == "json":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from coordinator.aggregation import VersionMaker, mean_statistics
@@ -63,6 +63,7 @@ class Committer:
         hooked: Hooked | None,
         tally: Tally,
         spent: Mapping[str, float],
+        before: Callable[[str], Awaitable[None]] | None = None,
     ) -> VersionRecord:
         """Make and journal the next version; `opened` is used up.
 
@@ -73,6 +74,7 @@ class Committer:
             hooked: what else the server hook made, if there is one.
             tally: what the attempt cost.
             spent: what it costs in privacy.
+            before: what has to be on disk before the commit is; it is told the model's digest.
         """
         newest = self._catalogue.newest
         clients, weight = opened.clients, opened.weight
@@ -104,6 +106,8 @@ class Committer:
             committed_at=self._clock.wall(),
             statistics=statistics,
         )
+        if before is not None:
+            await before(version.model_digest)
         await self._durability.write(lambda: self._store.commit(version, version.committed_at))
         self._catalogue.add(version)
         return version

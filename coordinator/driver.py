@@ -58,7 +58,7 @@ from coordinator.ports import (
     Store,
     VersionRecord,
 )
-from coordinator.privacy import Privacy
+from coordinator.privacy import Account, Privacy
 from coordinator.provenance import Provenance, provenance
 from coordinator.quality import QualityRounds, measured, stored_frequencies
 from coordinator.quality import newest as newest_quality
@@ -170,7 +170,7 @@ class Driver:
         if (privacy is None) != (settings.privacy is None):
             raise ValueError("the workers are told of noise that nobody accounts for, or the other way round")
         self._privacy = privacy
-        self._privacy_said: tuple[tuple[int, int], str] = ((-1, 0), "")
+        self._privacy_told: tuple[tuple[int, int, int | None], Account] | None = None
         self._committed_rounds = {record.client: record.last_committed_round for record in store.clients()}
         self._evaluations = Evaluations(
             EvaluationRecords(store, self._durability, clock, metrics),
@@ -343,6 +343,8 @@ class Driver:
         """Drive rounds until `stop` or the run's own end. Attempts under way stay journaled."""
         self._ready = True
         self._evaluations.begin(self._state.version, last=self._state.version >= self._state.policy.rounds)
+        if self._secure is not None:
+            await self._secure.recover()
         if self._secure is not None and self._state.phase is Phase.UNMASKING:
             attempt = self._state.attempt
             assert attempt is not None
@@ -573,20 +575,26 @@ class Driver:
                 opened, hooked = replace(opened, delta=hooked.delta), replace(hooked, delta=None)
         spent: dict[str, float] = {}
         if self._privacy is not None:
-            honest = 1 if self._secure is None else self._secure.honest
+            honest = 1 if self._secure is None else (self._secure.opened_honest(self._state) or 0)
             spent = await asyncio.to_thread(
                 self._privacy.spent, effect.round, honest, self._catalogue.newest.statistics
             )
         with self.tracing.part("make_version"):
             version = await self._committer.commit(
-                effect.round, effect.attempt, opened, hooked, self._tally, spent
+                effect.round,
+                effect.attempt,
+                opened,
+                hooked,
+                self._tally,
+                spent,
+                before=None if self._secure is None else self._secure.committing,
             )
         del opened, hooked
         self._committed_rounds.update(dict.fromkeys(effect.accepted, effect.round))
         self._accepted_sets[effect.round] = frozenset(effect.accepted)
         self._announce(version, frozenset(effect.accepted))
         if self._secure is not None:
-            await self._secure.committed(version.model_digest)
+            await self._secure.committed()
         self._evaluations.committed(version.number, last=version.number >= self._state.policy.rounds)
         self._measured = measured(version.statistics) or self._measured
         seconds = version.statistics["seconds"]
@@ -818,6 +826,7 @@ class Driver:
             }
         version, values = self._evaluations.newest
         newest = self._catalogue.newest
+        account = Account() if self._privacy is None else self._account(self._privacy)
         return StatusView(
             run_id=self.run_record.run_id,
             method=self.declaration.method,
@@ -834,9 +843,9 @@ class Driver:
             connected_clients=len(state.connected()),
             evaluation=values,
             evaluated_version=version,
-            statistics={**self._measured, **newest.statistics},
+            statistics={**self._measured, **newest.statistics, **account.statistics},
             uptime_seconds=self._clock.monotonic() - self._started,
-            privacy="" if self._privacy is None else self._said_of_privacy(self._privacy),
+            privacy=account.said,
         )
 
     async def provenance(self, number: int) -> Provenance:
@@ -845,6 +854,8 @@ class Driver:
         assert record is not None
         rounds, privacy = self._state.policy.rounds, self._privacy
         said = "" if privacy is None else privacy.describe(number, rounds, record.statistics)
+        if privacy is not None and number == self._catalogue.newest.number:
+            said = self._account(privacy).said
         return await asyncio.to_thread(
             provenance,
             self._store,
@@ -856,12 +867,14 @@ class Driver:
             privacy=said,
         )
 
-    def _said_of_privacy(self, privacy: Privacy) -> str:
+    def _account(self, privacy: Privacy) -> Account:
+        """What all sums opened so far cost, one that is in no version included."""
         newest, rounds = self._catalogue.newest, self._state.policy.rounds
-        key = (newest.number, rounds)
-        if self._privacy_said[0] != key:
-            self._privacy_said = (key, privacy.describe(newest.number, rounds, newest.statistics))
-        return self._privacy_said[1]
+        beside = None if self._secure is None else self._secure.opened_honest(self._state)
+        key = (newest.number, rounds, beside)
+        if self._privacy_told is None or self._privacy_told[0] != key:
+            self._privacy_told = (key, privacy.account(newest.number, rounds, newest.statistics, beside))
+        return self._privacy_told[1]
 
     def _waiting_for(self) -> str:
         said = self._durability.trouble or self._state.waiting_for()[1]
@@ -879,5 +892,7 @@ class Driver:
             accepted=len(attempt.accepted) if attempt else 0,
             failed=len(attempt.failures) if attempt else 0,
         )
+        if self._privacy is not None:
+            self.metrics.privacy(self._account(self._privacy).statistics)
         self._changed.set()
         self._changed = asyncio.Event()

@@ -190,7 +190,7 @@ class CoordinatorMetrics:
         self._step_norm = self._gauge("step_norm", "L2 norm of the model's last step.")
         self._epsilon = self._gauge(
             "privacy_epsilon",
-            "Differential privacy: epsilon of the last committed round, and of all; not a number: none can be given.",
+            "Differential privacy: epsilon of a round, and of all opened sums; not a number: none can be given.",
             ("scope",),
         )
         self._representation = self._gauge(
@@ -246,11 +246,15 @@ class CoordinatorMetrics:
         for name, value in statistics.items():
             if name not in _HOUSEKEEPING and not name.startswith((_QUALITY, _PRIVACY)):
                 self._loss.labels(self._terms.label(name)).set(value)
+        self.privacy(statistics)
+        self.quality(statistics)
+
+    def privacy(self, statistics: Mapping[str, float]) -> None:
+        """What all opened sums cost, if these statistics say so."""
         if _HONEST in statistics:
             # Not a number: no epsilon can be given, which must not look like a small one.
             for scope, name in (("round", f"{_PRIVACY}round_epsilon"), ("total", f"{_PRIVACY}epsilon")):
                 self._epsilon.labels(scope).set(statistics.get(name, math.nan))
-        self.quality(statistics)
 
     def quality(self, statistics: Mapping[str, float]) -> None:
         """What a round's clients told of the version it started from; nothing if it did not measure."""

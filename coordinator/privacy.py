@@ -2,12 +2,14 @@
 
 The account is kept in the versions: each has the epsilon of its round and of all rounds up to it, and how many honest
 participants its sum held at least. The settings are fixed for the run, so what is stored is enough after any restart.
+A sum that was opened and could not be committed is in the journal, and what is shown counts it.
 No epsilon is stored or shown once a sum held fewer honest participants than the noise was made for.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +22,16 @@ PREFIX = "privacy_"
 EPSILON, ROUND_EPSILON, DELTA, HONEST = (
     f"{PREFIX}{name}" for name in ("epsilon", "round_epsilon", "delta", "honest")
 )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Account:
+    """What all opened sums of a run cost."""
+
+    statistics: Mapping[str, float] = field(default_factory=dict)
+    """As versions have them; empty if there is nothing beside what the newest version says."""
+    said: str = ""
+    """For people."""
 
 
 class Privacy:
@@ -59,7 +71,7 @@ class Privacy:
         """What a version's statistics say: of its round, and of all up to it.
 
         Args:
-            rounds: how many were committed, this one included.
+            rounds: how many sums were opened, this one included.
             honest: participants of this sum that are not assumed corrupt.
             before: the statistics of the version before.
         """
@@ -72,11 +84,28 @@ class Privacy:
             return told
         return told | {EPSILON: total.epsilon, ROUND_EPSILON: self._round_epsilon, DELTA: total.delta}
 
+    def account(
+        self, rounds: int, planned: int, statistics: Mapping[str, float], beside: int | None
+    ) -> Account:
+        """What is told of the run now.
+
+        Args:
+            rounds: how many were committed.
+            planned: how many the run is to have.
+            statistics: of the newest version.
+            beside: honest participants of a sum that was opened and is in no version; None: there is none.
+        """
+        if beside is None:
+            return Account(said=self.describe(rounds, planned, statistics))
+        told = self.spent(rounds + 1, beside, statistics)
+        said = self.describe(rounds + 1, max(planned, rounds + 1), told)
+        return Account(statistics=told, said=f"{said}; the sum of round {rounds + 1} counts: it was opened")
+
     def describe(self, rounds: int, planned: int, statistics: Mapping[str, float]) -> str:
         """One paragraph for people.
 
         Args:
-            rounds: how many were committed.
+            rounds: how many sums were opened.
             planned: how many the run is to have.
             statistics: of the newest version.
         """

@@ -76,8 +76,8 @@ class _Present:
     opened: OpenedFold | None = None
     opened_digest: bytes = b""
     """Empty until the sum was opened."""
-    honest: int = 0
-    """Participants in the opened sum that are not assumed corrupt."""
+    honest: int | None = None
+    """Participants in the sum that are not assumed corrupt; None before it is opened."""
     phase: str = ""
     since: float = 0.0
     given_up: bool = False
@@ -153,6 +153,13 @@ class SecureRounds:
         return self._plans[key]
 
     # ---------------------------------------------------------------------------------------------- attempts
+
+    async def recover(self) -> None:
+        """Before anything else after a start: finish with transcripts what a crash left unfinished."""
+        transcripts = self._transcripts
+        if transcripts is not None:
+            models = {version.model_digest for version in self._store.versions()}
+            await self._durability.write(lambda: transcripts.recover(models))
 
     def begin(self, effect: effects.OpenAttempt, base_digest: str, task_digest: str) -> None:
         """An attempt is durable: give it a round id of its own. Its offer goes out when its workers are known."""
@@ -276,6 +283,8 @@ class SecureRounds:
                 case Persist():
                     await self._journal(present)
                 case Ready():
+                    assert present.machine.aggregator is not None
+                    present.honest = present.machine.aggregator.honest
                     await self._journal(present)
                     await self._open(present)
                 case Lost():
@@ -438,6 +447,8 @@ class SecureRounds:
             {
                 "participants": {name: list(own) for name, own in present.machine.participants.items()},
                 "aggregator": aggregator.state().hex(),
+                # Whoever accounts for opened sums counts it from here on, whatever comes of it.
+                "opened": present.honest,
             }
         )
         await self._durability.write(
@@ -461,7 +472,7 @@ class SecureRounds:
         machine = SecureAttempt.restored(self._settings.rules, aggregator, participants, now)
         round_id = aggregator.offer.round_id
         self._present = present = self._attempt(round_number, number, round_id, machine)
-        present.accepted = tuple(accepted)
+        present.accepted, present.honest = tuple(accepted), kept.get("opened")
         self._spool.drop_all_but(round_id)
         log_event(
             log, logging.INFO, "secure_sum_resumed", round=round_number, attempt=number,
@@ -493,7 +504,7 @@ class SecureRounds:
         except Aborted as error:
             await self._stuck(present.round, present.number, error.reason, error.detail)
             return
-        present.opened, present.opened_digest, present.honest = opened, digest, aggregator.honest
+        present.opened, present.opened_digest = opened, digest
         dropped = present.machine.dropped
         self._metrics.opened(dropped=dropped, seconds=self._clock.monotonic() - started)
         log_event(
@@ -514,27 +525,46 @@ class SecureRounds:
         opened, self._present.opened = self._present.opened, None
         return opened
 
-    @property
-    def honest(self) -> int:
-        """How many participants of the opened sum are not assumed corrupt."""
-        assert self._present is not None
-        return self._present.honest
+    def opened_honest(self, state: RunState) -> int | None:
+        """How many participants of a sum that was opened, and is in no version yet, are not assumed corrupt.
+
+        None: every sum that was opened is in a version. There is at most one that is not: an attempt whose shares were
+        asked for is never abandoned, and no other one begins beside it.
+        """
+        if self._present is not None:
+            return self._present.honest
+        attempt = state.attempt
+        if attempt is None or not attempt.closed:
+            return None
+        kept = self._store.secure_sum(attempt.round, attempt.number)
+        return json.loads(kept).get("opened") if kept else None
 
     # --------------------------------------------------------------------------------------------------- end
 
-    async def committed(self, model_digest: str) -> None:
+    async def committing(self, model_digest: str) -> None:
+        """The sum is about to be in that version: its transcript is on disk before anything knows of the version."""
+        present = self._present
+        assert present is not None  # whose sum it is
+        aggregator = present.machine.aggregator
+        assert aggregator is not None
+        aggregator.finish(present.opened_digest, bytes.fromhex(model_digest))
+        transcripts = self._transcripts
+        if transcripts is not None:
+            content = aggregator.transcript
+            await self._durability.write(lambda: transcripts.write(present.round, present.round_id, content))
+
+    async def committed(self) -> None:
         """The sum is in a version: tell the participants, keep the transcript, drop the masked uploads."""
         present = self._end()
         if present is None:
             return
         aggregator = present.machine.aggregator
         assert aggregator is not None
-        said = aggregator.finish(present.opened_digest, bytes.fromhex(model_digest))
-        self._tell(present, said)
+        assert aggregator.opened is not None  # `committing` was before
+        self._tell(present, aggregator.opened)
         transcripts = self._transcripts
         if transcripts is not None:
-            content = aggregator.transcript
-            await self._durability.write(lambda: transcripts.keep(present.round, present.round_id, content))
+            await self._durability.write(lambda: transcripts.keep(present.round, present.round_id))
         self._metrics.participants(invited=0, uploaded=0)
         await asyncio.to_thread(self._spool.drop_all_but, None)
 

@@ -1,17 +1,21 @@
 """Transcripts of opened rounds for `ssd-coordinator audit`: one file each, complete as soon as it is there.
 
 Each continues the one of the round opened before it: whoever keeps one notices if an older one is changed or gone.
+It is written before the commit, under another name, and takes its own after it: a crash between the two loses none.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from coordinator.store.failures import storage_failed
 from ssd.secagg import transcript
 from ssd.secagg.errors import MalformedMessage
+from ssd.secagg.messages import Opened
+
+SUFFIX, PART = ".transcript", ".part"
 
 
 class Transcripts:
@@ -24,31 +28,84 @@ class Transcripts:
     def __init__(self, root: Path) -> None:
         self._root = root
 
-    def keep(self, round_number: int, round_id: bytes, messages: Sequence[bytes]) -> None:
-        """Write a round's transcript. Nothing in it is secret. A second time for one round changes nothing.
+    def write(self, round_number: int, round_id: bytes, messages: Sequence[bytes]) -> None:
+        """Put a round's transcript on disk before its commit; it counts once `keep` or `recover` gave it its name.
+
+        Nothing in it is secret.
 
         Raises:
             StorageFailed: the medium refused.
         """
-        path = self._root / f"round-{round_number:06d}-{round_id.hex()}.transcript"
-        part = path.with_suffix(".part")
+        part = self._path(round_number, round_id).with_suffix(PART)
         try:
-            if path.exists():
-                return
             self._root.mkdir(parents=True, exist_ok=True)
             content = transcript.write(messages, self._head())
             with part.open("wb") as file:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
-            part.rename(path)
+            _sync(self._root)
+        except OSError as error:
+            raise storage_failed(error, part, "writing a round's transcript") from error
+
+    def keep(self, round_number: int, round_id: bytes) -> None:
+        """The round is committed: its transcript is one. A second time changes nothing.
+
+        Raises:
+            StorageFailed: the medium refused.
+        """
+        path = self._path(round_number, round_id)
+        try:
+            if not path.exists():
+                path.with_suffix(PART).rename(path)
+                _sync(self._root)
         except OSError as error:
             raise storage_failed(error, path, "keeping a round's transcript") from error
 
+    def recover(self, models: Collection[str]) -> None:
+        """After a restart: keep what was written of a round that is committed, remove what was written of no such.
+
+        Args:
+            models: digests of all committed models, 64 hex digits.
+
+        Raises:
+            StorageFailed: the medium refused.
+        """
+        try:
+            for part in sorted(self._root.glob(f"round-*{PART}")):
+                if _next_model(part.read_bytes()) in models:
+                    part.rename(part.with_suffix(SUFFIX))
+                else:
+                    part.unlink()
+                _sync(self._root)
+        except OSError as error:
+            raise storage_failed(error, self._root, "looking at the transcripts of rounds") from error
+
+    def _path(self, round_number: int, round_id: bytes) -> Path:
+        return self._root / f"round-{round_number:06d}-{round_id.hex()}{SUFFIX}"
+
     def _head(self) -> bytes:
         """Of the newest transcript; a new chain begins if there is none, or none that can be read."""
-        files = sorted(self._root.glob("round-*.transcript"))
+        files = sorted(self._root.glob(f"round-*{SUFFIX}"))
         try:
             return transcript.read(files[-1].read_bytes()).head if files else transcript.NO_HEAD
         except MalformedMessage:
             return transcript.NO_HEAD
+
+
+def _next_model(content: bytes) -> str:
+    """Digest of the model that the round made; empty if this is no whole transcript."""
+    try:
+        messages = transcript.read(content).messages
+    except MalformedMessage:
+        return ""
+    last = messages[-1] if messages else None
+    return last.next_model_digest.hex() if isinstance(last, Opened) else ""
+
+
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -7,7 +7,7 @@ keep to themselves were met: those are theirs to enforce.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -95,6 +95,37 @@ def audit(
         opened=opened,
         before=read.before,
         head=read.head,
+    )
+
+
+def check_follows(earlier: Sequence[Audited], each: Audited) -> None:
+    """Whether a round can have been opened after these, of the same run, oldest first.
+
+    Two sums over one model whose sets differ by one participant give that one away; so no model may be the base of two.
+
+    Raises:
+        AuditFailed: it cannot.
+    """
+    offer = each.offer
+    for before in earlier:
+        _hold(
+            before.offer.round_id != offer.round_id,
+            f"its round id is that of round {before.offer.round} again",
+        )
+        _hold(
+            before.offer.model_digest != offer.model_digest,
+            f"a sum over its model was opened in round {before.offer.round} already: two of them give participants away",
+        )
+    if not earlier:
+        return
+    last = earlier[-1]
+    _hold(
+        last.offer.round < offer.round,
+        f"round {offer.round} stands after round {last.offer.round}: give the transcripts in the order of their rounds",
+    )
+    _hold(
+        last.offer.round + 1 < offer.round or last.opened.next_model_digest == offer.model_digest,
+        f"it does not begin at the model that round {last.offer.round} made",
     )
 
 

@@ -8,7 +8,10 @@ import pytest
 
 from coordinator.core import events
 from coordinator.core.state import Phase
+from coordinator.secure_transcripts import Transcripts
 from masked_place import CLIENTS, ELASTIC, THREE, Place, committed, die_at, model_of, play, registry_of
+from ssd.secagg import transcript
+from ssd.secagg.audit import Audited, audit, check_follows
 from ssd.secagg.messages import AbortNotice, Offer, Opened, Roster, ShareDelivery
 
 
@@ -149,19 +152,57 @@ def test_a_coordinator_that_dies_at_a_write_goes_on_with_a_journaled_set_or_with
     play(scene, Place(tmp_path, rounds=1, level=level))
 
 
-def test_a_coordinator_that_dies_after_the_commit_goes_on_with_the_next_round(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("holder", "write", "when"),
+    [
+        ("store", "commit", "before"),
+        ("store", "commit", "after"),
+        ("keep", "keep", "before"),
+        ("keep", "keep", "after"),
+    ],
+)
+def test_a_coordinator_that_dies_around_the_commit_loses_neither_the_round_nor_its_transcript(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, holder: str, write: str, when: str
+) -> None:
     async def scene(place: Place) -> None:
         workers = place.workers(THREE)
-        die_at(place.store, "commit", "after")
-        place.begin(*workers.values())
-        await place.crashed()
+        with monkeypatch.context() as planted:
+            if holder == "store":
+                die_at(place.store, write, when)
+            else:
+                planted.setattr(Transcripts, write, getattr(Transcripts, write))
+                die_at(Transcripts, write, when)
+            place.begin(*workers.values())
+            await place.crashed()
+        left = sorted(path.suffix for path in (tmp_path / "transcripts").iterdir())
+        assert left == [".transcript" if (holder, when) == ("keep", "after") else ".part"]
         place.start()
         place.begin(*workers.values())
         await place.until(committed(place, 2))
         assert place.digests() == model_of(place, {1: "abcdef", 2: "abcdef"})
         assert not place.store.secure_sum(1, 1)
+        await place.until(lambda: not list((tmp_path / "transcripts").glob("*.part")))
+        found: list[Audited] = []
+        for path in sorted((tmp_path / "transcripts").iterdir()):
+            each = audit(path.read_bytes(), None, before=found[-1].head if found else transcript.NO_HEAD)
+            check_follows(found, each)
+            found.append(each)
+        assert [each.opened.next_model_digest.hex() for each in found] == place.digests()[1:]
 
     play(scene, Place(tmp_path, rounds=2))
+
+
+def test_a_transcript_that_was_written_for_no_commit_is_removed(tmp_path: Path) -> None:
+    async def scene(place: Place) -> None:
+        workers = place.workers(THREE)
+        die_at(place.store, "commit", "before")
+        place.begin(*workers.values())
+        await place.crashed()
+        (tmp_path / "transcripts" / "round-000009-00.part").write_bytes(b"cut of")
+        place.start()
+        await place.until(lambda: not list((tmp_path / "transcripts").iterdir()))
+
+    play(scene, Place(tmp_path, rounds=1))
 
 
 def test_a_restart_while_keys_are_exchanged_takes_new_ones(tmp_path: Path) -> None:

@@ -9,7 +9,9 @@ import pytest
 
 from coordinator.cli import EXIT_OK, EXIT_REFUSED, main
 from masked_place import THREE, Place, committed, play
+from ssd.secagg import transcript
 from ssd.secagg.messages import Opened
+from ssd.secagg.messages import encode as encode_message
 from ssd.trust.participants import encode
 from ssd.trust.signing import create_key_file, public_hex
 
@@ -44,6 +46,11 @@ def test_transcripts_of_a_run_follow_one_another(tmp_path: Path, capsys: pytest.
     assert all(each["survivors"] == ["w1", "w2", "w3"] for each in told)
     assert code(str(files[0]), str(files[2])) == EXIT_REFUSED
     assert "does not continue the transcript before it" in capsys.readouterr().err
+    twice = tmp_path / "again.transcript"
+    first = transcript.read(files[0].read_bytes())
+    twice.write_bytes(transcript.write([encode_message(each) for each in first.messages], first.head))
+    assert code(str(files[0]), str(twice)) == EXIT_REFUSED
+    assert "its round id is that of round 1 again" in capsys.readouterr().err
     content = bytearray(files[1].read_bytes())
     content[len(content) // 2] ^= 1
     files[1].write_bytes(content)

@@ -74,7 +74,7 @@ def driver(
         tables[table] = {**tables.get(table, {}), **values}
     config = CoordinatorConfig.model_validate(tables)
     blobs, clock = blobs or MemoryBlobs(), SystemClock()
-    method = load("synthetic", {"parameters": 64})
+    method = load(config.method.name, config.method.config)
     declaration = method.declare()
     vector = method.initial(0, None)
 

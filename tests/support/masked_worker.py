@@ -244,7 +244,10 @@ class MaskedWorker:
         fold = self.plan.new_fold()
         for client, _ in self.train.clients:
             content, weight = update(self.plan.fold, client, self.train.round)
+            weight = weight if self.plan.noise is None else 1
             fold.add_client(content, weight, rounding_key(client, self.train.round))
+        if self.plan.noise is not None:
+            fold.add_noise(os.urandom)
         fold.add_masks(self.participant.masks())
         return b"".join(fold.pack_chunks())
 

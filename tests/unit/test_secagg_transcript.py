@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from secure_rounds import CONFIG, MODEL, Drawn, Federation, names_of, offer_for, registry, signing_key
 from ssd.secagg import keys, transcript
-from ssd.secagg.audit import AuditFailed, audit
+from ssd.secagg.audit import Audited, AuditFailed, audit, check_follows
 from ssd.secagg.errors import MalformedMessage
 from ssd.secagg.graph import Level
 from ssd.secagg.layout import Layout
@@ -41,20 +41,27 @@ GOLDEN = Path(__file__).parent / "golden" / "secagg_round.txt"
 
 
 @cache
-def opened_round(level: Level = Level.ACTIVE) -> tuple[bytes, ...]:
-    f = Federation(offer=offer_for(10, level), names=NAMES)
+def opened_round(level: Level = Level.ACTIVE, number: int = 1, **changes: Any) -> tuple[bytes, ...]:
+    fields = {"round": number, "round_id": number.to_bytes(16, "big"), "model_digest": model(number - 1)}
+    offer = offer_for(10, level, **(fields | changes))
+    f = Federation(offer=offer, names=NAMES)
     f.advertise(NAMES)
     f.share(NAMES)
     f.deliver(NAMES)
     f.upload(NAMES[1:])
     f.survive(NAMES[1:])
     f.reveal(NAMES[1:])
-    f.aggregator.finish(hashlib.sha256(f.open()).digest(), MODEL)
+    f.aggregator.finish(hashlib.sha256(f.open()).digest(), model(number))
     return tuple(f.aggregator.transcript)
 
 
-def messages(level: Level = Level.ACTIVE) -> list[Any]:
-    return [decode(each) for each in opened_round(level)]
+def model(version: int) -> bytes:
+    """Digest of a version."""
+    return hashlib.sha256(f"version {version}".encode()).digest()
+
+
+def messages(level: Level = Level.ACTIVE, number: int = 1, **changes: Any) -> list[Any]:
+    return [decode(each) for each in opened_round(level, number, **changes)]
 
 
 def content(told: list[Message], before: bytes = transcript.NO_HEAD) -> bytes:
@@ -88,12 +95,49 @@ def test_an_opened_round_passes(level: Level) -> None:
     assert audit(content(told), registry(NAMES), opened_digest=found.opened.opened_digest) == found
 
 
+def audited(*rounds: list[Any]) -> list[Audited]:
+    """All of them, each chained to the one before."""
+    found: list[Audited] = []
+    for told in rounds:
+        before = found[-1].head if found else transcript.NO_HEAD
+        found.append(audit(content(told, before), registry(NAMES), before=before))
+    return found
+
+
 def test_rounds_are_chained() -> None:
-    first = audit(content(messages()), registry(NAMES))
-    second = content(messages(), first.head)
-    assert audit(second, registry(NAMES), before=first.head).before == first.head
+    first, second, third = audited(*(messages(number=number) for number in (1, 2, 3)))
+    assert (second.before, third.before) == (first.head, second.head)
     with pytest.raises(AuditFailed, match="does not continue"):
-        audit(second, registry(NAMES), before=bytes(32))
+        audit(content(messages(number=2), first.head), registry(NAMES), before=bytes(32))
+    for earlier, each in (([], first), ([first], second), ([first, second], third), ([first], third)):
+        check_follows(earlier, each)
+
+
+@pytest.mark.parametrize(
+    ("second", "words"),
+    [
+        ({"number": 1}, "round id is that of round 1 again"),
+        ({"number": 2, "round_id": (1).to_bytes(16, "big")}, "round id is that of round 1 again"),
+        ({"number": 2, "model_digest": model(0)}, "was opened in round 1 already"),
+        ({"number": 7, "model_digest": model(0)}, "was opened in round 1 already"),
+        ({"number": 2, "model_digest": model(7)}, "does not begin at the model that round 1 made"),
+        ({"number": 2, "round": 1}, "round 1 stands after round 1"),
+    ],
+)
+def test_rounds_that_cannot_follow_one_another_are_noticed(second: dict[str, Any], words: str) -> None:
+    """Well chained and well signed, each for itself: what is wrong shows in both together only."""
+    first, again = audited(messages(), messages(**second))
+    with pytest.raises(AuditFailed, match=words):
+        check_follows([first], again)
+
+
+def test_a_round_has_to_differ_from_every_one_before_it_and_come_after_the_last() -> None:
+    first, second, third = audited(*(messages(number=number) for number in (1, 2, 3)))
+    with pytest.raises(AuditFailed, match="round 2 stands after round 3"):
+        check_follows([first, third], second)
+    fourth = audited(messages(number=4, model_digest=model(0)))[0]
+    with pytest.raises(AuditFailed, match="in round 1 already"):
+        check_follows([first, second, third], fourth)
 
 
 def test_level_passive_needs_no_registry_and_level_active_does() -> None:

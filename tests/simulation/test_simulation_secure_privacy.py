@@ -1,0 +1,121 @@
+"""The account of differential privacy and sums that were opened but came to no version."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+import straight
+from coordinator.core import events
+from coordinator.core.state import Phase
+from coordinator.privacy import EPSILON
+from masked_place import ELASTIC, THREE, Crash, Place, committed, die_at, play
+from masked_worker import MaskedWorker
+from ssd.secagg.dp import NoisePlan, spent
+
+NOISY = {
+    **ELASTIC,
+    "round": {"deadline_seconds": 20.0, "min_updates": 6},
+    "method": {"name": straight.__file__, "config": {"parameters": 64, "length": 1.0}},
+    "wire": {"delta_encoding": "float32", "update_encoding": "float32"},
+    "privacy": {
+        "mechanism": "distributed",
+        "clip_norm": 1.0,
+        "noise_multiplier": 1.0,
+        "delta": 1e-5,
+        "min_honest": 3,
+    },
+}
+
+
+class Spoils(MaskedWorker):
+    """Of a round of its choice it uploads nonsense: the sum that is opened contradicts itself."""
+
+    spoilt_round = 2
+
+    def body(self) -> bytes:
+        body = super().body()
+        assert self.train is not None
+        return os.urandom(len(body)) if self.train.round == self.spoilt_round else body
+
+
+def epsilon_of(place: Place, rounds: int) -> float:
+    """Of so many opened sums."""
+    plan = place.now()._privacy._plan  # type: ignore[union-attr]
+    assert isinstance(plan, NoisePlan)
+    return spent(plan, rounds, 3).epsilon
+
+
+def shown(place: Place) -> tuple[float, str, str]:
+    """Epsilon in the status, the sentence beside it, and what Prometheus gets."""
+    status = place.now().status()
+    lines = place.now().metrics.render().decode().splitlines()
+    (gauge,) = [line for line in lines if line.startswith('ssd_coordinator_privacy_epsilon{scope="total"}')]
+    return status.statistics[EPSILON], status.privacy, gauge.split()[-1]
+
+
+def test_a_sum_that_was_opened_and_is_not_consistent_counts_also_after_a_restart(tmp_path: Path) -> None:
+    async def scene(place: Place) -> None:
+        workers = place.workers(THREE)
+        workers["w2"] = Spoils(place.now, "w2", ("c", "d"))
+        place.begin(*workers.values())
+        await place.until(lambda: place.now().state.phase is Phase.HALTED)
+        assert "the opened sum is none" in place.now().status().waiting_for
+        assert place.store.versions()[-1].statistics[EPSILON] == epsilon_of(place, 1)
+        for _ in range(2):
+            # (Gauges are brought up to date after the event in hand.)
+            await place.now().operate(lambda now: events.Tick(now=now))
+            told, said, gauge = shown(place)
+            assert told == epsilon_of(place, 2) > epsilon_of(place, 1)
+            assert f"epsilon {told:.4g} at delta 1e-05 after 2 rounds" in said
+            assert said.endswith("the sum of round 2 counts: it was opened")
+            assert float(gauge) == pytest.approx(told)
+            provenance = await place.now().provenance(1)
+            assert provenance.privacy == said
+            await place.stop()
+            place.start()
+            await place.until(lambda: place.now().state.phase is Phase.HALTED)
+
+    play(scene, Place(tmp_path, rounds=2, **NOISY))
+
+
+def test_a_sum_that_is_opened_again_after_a_crash_counts_once(tmp_path: Path) -> None:
+    async def scene(place: Place) -> None:
+        workers = place.workers(THREE)
+        die_at(place.store, "commit", "before")
+        place.begin(*workers.values())
+        await place.crashed()
+        place.start()
+        place.begin(*workers.values())
+        await place.until(committed(place, 1))
+        await place.now().operate(lambda now: events.Tick(now=now))
+        told, said, _ = shown(place)
+        assert told == epsilon_of(place, 1)
+        assert "counts: it was opened" not in said
+
+    play(scene, Place(tmp_path, rounds=1, **NOISY))
+
+
+def test_a_sum_is_counted_before_it_is_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A crash between the two must not make it free."""
+
+    async def scene(place: Place) -> None:
+        from coordinator.secure_sums import SecureSum
+
+        with monkeypatch.context() as planted:
+            planted.setattr(SecureSum, "open", SecureSum.open)
+            die_at(SecureSum, "open", "before")
+            place.begin(*place.workers(THREE).values())
+            await place.crashed()
+            assert isinstance(place.loop and place.loop.exception(), Crash)
+        subject = place.now()
+        secure = subject._secure
+        assert secure is not None
+        secure._present = None
+        assert secure.opened_honest(subject.state) == 3
+        place.start()
+        place.begin(*place.workers(THREE).values())
+
+    play(scene, Place(tmp_path, rounds=1, **NOISY))
