@@ -102,6 +102,9 @@ def token(
     authority = pki / "ca.pem" if pki else said.transport.authority
     own = pki / "coordinator.pem" if pki else said.transport.certificate
     where = _address(address) or enrolment_address(said.enrolment.listen, own)
+    folder = state_dir or said.coordinator.state_dir
+    # A relative path means another folder in another place than the one the coordinator was started in.
+    new = not any(folder.glob("state.sqlite3"))
     with _trust(config_path, state_dir) as store:
         made = make_token(
             store,
@@ -119,6 +122,12 @@ def token(
         f"for {role} {name}, once, until {until}; on its host: ssd-worker enroll --token TOKEN", err=True
     )
     click.echo(f"its digest is kept in {store.path}", err=True)
+    if new:
+        click.echo(
+            f"warning: no coordinator has run on {folder.absolute()} yet; if yours keeps its state elsewhere it will not"
+            " know this token: say with --state-dir where",
+            err=True,
+        )
     if not where:
         click.echo(
             "the token does not say where to enrol: set [enrolment] listen, or give enroll --coordinator HOST:PORT",

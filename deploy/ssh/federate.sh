@@ -6,7 +6,8 @@ usage() {
   cat << 'END'
 federate.sh [--dry-run] up|status|down HOSTS WHEEL WORKER.toml COORDINATOR.toml
 
-To be run on the coordinator's host, beside a coordinator that runs and has an enrolment port.
+To be run on the coordinator's host, in the directory in which the coordinator was started, beside a coordinator that
+runs and has an enrolment port.
 
   up      install the wheel on every host, enrol it, check it, start its worker; again is no error
   status  say whether the workers run
@@ -57,17 +58,16 @@ if ! [[ $wheel_name =~ ^[A-Za-z0-9._+-]+\.whl$ ]]; then
   exit 2
 fi
 
-# What is done, in words that can be copied; then it is done. Standard input is the caller's.
+# What is done here is said, then done. Standard input is the caller's.
 step() {
-  printf '  $'
-  printf ' %q' "$@"
-  printf '\n'
+  echo "  $ $*"
   [ -n "$dry_run" ] || "$@"
 }
 
-# On the host of this line. BatchMode: a password that is asked for would wait for ever.
+# The same on the host of this line. BatchMode: a password that is asked for would wait for ever.
 there() {
-  step ssh -o BatchMode=yes -- "$host" "$1"
+  echo "  $host$ $1"
+  [ -n "$dry_run" ] || ssh -o BatchMode=yes -- "$host" "$1"
 }
 
 # What follows runs in a shell of the other host: its tilde, its variables.
@@ -84,7 +84,7 @@ up() {
   step scp -q -o BatchMode=yes -- "$worker_config" "$host:ssd-worker/worker.toml" < /dev/null || return
   there "$program/pip install --quiet --upgrade ~/ssd-worker/$wheel_name" < /dev/null || return
   if ! there 'test -e ~/ssd-worker/state/identity/worker.pem' < /dev/null || [ -n "$dry_run" ]; then
-    echo "  $ ssd-coordinator ca token --worker $name --clients $clients --config $(printf %q "$coordinator_config")"
+    echo "  $ ssd-coordinator ca token --worker $name --clients $clients --config $coordinator_config"
     if [ -z "$dry_run" ]; then
       token=$(ssd-coordinator ca token --worker "$name" --clients "$clients" --config "$coordinator_config") || return
     fi

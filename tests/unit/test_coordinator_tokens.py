@@ -88,6 +88,13 @@ class TestToken:
         journal.close()
         assert len(place.listed("tokens")) == 1
 
+    def test_a_folder_that_no_coordinator_has_used_is_warned_of(self, place: Place) -> None:
+        """A relative state_dir is another folder wherever the command is typed."""
+        _, _, err = place.token("--worker", "edge-1")
+        assert f"no coordinator has run on {place.state} yet" in err
+        _, _, err = place.token("--worker", "edge-1")
+        assert "no coordinator" not in err
+
     def test_every_one_is_another(self, place: Place) -> None:
         made = {place.token("--worker", "edge-1")[1] for _ in range(3)}
         assert len(made) == 3

@@ -136,7 +136,7 @@ class TestSsh:
                 ("venv", "scp", "worker.toml", "pip", "test", "ca token", "enroll", "doctor", "run"), steps, strict=True
             ):  # fmt: skip
                 assert what in line
-                assert line.startswith("  $ ")
+                assert line.startswith(("  $ ", f"  {name.split()[-1]}$ "))
 
     def test_what_was_rehearsed_is_what_is_done(self, tmp_path: Path) -> None:
         place = Place(tmp_path)
