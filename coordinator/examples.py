@@ -46,6 +46,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "ca certificates": (f"ca certificates {_CONFIG}",),
     "ca revoke": (f"ca revoke --worker gpu-1 {_CONFIG}",),
     "registry keygen": ("registry keygen --out signer.key",),
+    "registry new": ("registry new participants.draft --federation ssd",),
     "registry add": ("registry add participants.draft gpu-1.json --clients garden,market --max-weight 2048",),
     "registry sign": ("registry sign participants.draft --key signer.key --out participants.json",),
     "registry verify": (f"registry verify participants.json --signer {'ab' * 32} --federation ssd",),

@@ -1,4 +1,4 @@
-"""`ssd-coordinator registry keygen|add|sign|verify|show`: the registry of participants, made away from the coordinator.
+"""`ssd-coordinator registry keygen|new|add|sign|verify|show`: the registry of participants, made away from the coordinator.
 
 All work on files alone. The signing key belongs on a machine of whoever answers for the participants; the coordinator
 never needs it.
@@ -47,6 +47,19 @@ def keygen(out: Path) -> None:
         click.echo(public_hex(create_key_file(out)))
     except OSError as error:
         raise AuthorityRefused(f"{out} cannot be made: {error.strerror}; choose another name") from error
+
+
+@registry.command()
+@click.argument("draft", type=_FILE)
+@click.option("--federation", required=True, help="Its name, as `ssd-coordinator ca init` was told.")
+def new(draft: Path, federation: str) -> None:
+    """Begin the file DRAFT with nobody in it. A coordinator can start with that, signed, before any worker is enrolled."""
+    if draft.exists():
+        raise AuthorityRefused(f"{draft} is there already: add to it, or choose another name")
+    body = _empty(federation)
+    _refusing(lambda: registry_of(body))
+    replace_private(draft, canonical_json(body))
+    click.echo(f"{draft}: nobody is entered yet; sign it with `ssd-coordinator registry sign`")
 
 
 @registry.command()

@@ -28,10 +28,11 @@ Made from the code by `make docs`. Each daemon reads one TOML file (`--config`).
 (`--set round.cohort_size=5`); a flag wins over the environment, the environment over the file, the file over the default. Unknown keys and impossible values
 are refused, all at once, each with its line and what to write instead.
 
-```
-ssd-coordinator config init --out coordinator.toml      # a commented file with every setting; ssd-worker has the same three
+```sh
+ssd-coordinator config init --out coordinator.toml      # a commented file with every setting
 ssd-coordinator config check --config coordinator.toml  # everything that is wrong, the method's settings included; exit code 2
 ssd-coordinator config show --config coordinator.toml   # what results; --format json for programs; secrets are not shown
+ssd-worker config init --out worker.toml                # the same three for a worker
 ```
 
 Secrets never stand in a file of settings: those name files (`key`, `authority_key`), and join tokens come from a file, standard input or the environment.

@@ -10,7 +10,7 @@ import tempfile
 import time
 import urllib.parse
 import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -63,8 +63,8 @@ def _unpack_debian_package() -> None:
 class Prometheus:
     """Scrapes and evaluates every second; alerts fire at once instead of after their `for`."""
 
-    def __init__(self, root: Path, targets: Mapping[str, int]) -> None:
-        """`targets`: job -> port on loopback."""
+    def __init__(self, root: Path, targets: Mapping[str, int | Sequence[int]]) -> None:
+        """`targets`: job -> port or ports on loopback."""
         self._folder = root / "prometheus"
         self._folder.mkdir()
         self._port = free_port()
@@ -77,8 +77,17 @@ class Prometheus:
             "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
             "rule_files": rules,
             "scrape_configs": [
-                {"job_name": job, "static_configs": [{"targets": [f"127.0.0.1:{port}"]}]}
-                for job, port in targets.items()
+                {
+                    "job_name": job,
+                    "static_configs": [
+                        {
+                            "targets": [
+                                f"127.0.0.1:{port}" for port in ([ports] if isinstance(ports, int) else ports)
+                            ]
+                        }
+                    ],
+                }
+                for job, ports in targets.items()
             ],
         }
         (self._folder / "prometheus.yml").write_text(json.dumps(config))  # JSON is YAML
@@ -101,12 +110,19 @@ class Prometheus:
 
     def query(self, expression: str) -> list[dict[str, Any]]:
         """The samples of an instant query; none while it does not answer yet."""
-        url = f"http://127.0.0.1:{self._port}/api/v1/query?{urllib.parse.urlencode({'query': expression})}"
+        return self._ask("query", query=expression)
+
+    def query_range(self, expression: str, begin: float, end: float, step: float) -> list[dict[str, Any]]:
+        """The series of a query between two times (Unix seconds), a point every `step` seconds."""
+        return self._ask("query_range", query=expression, start=begin, end=end, step=step)
+
+    def _ask(self, call: str, **parameters: str | float) -> list[dict[str, Any]]:
+        url = f"http://127.0.0.1:{self._port}/api/v1/{call}?{urllib.parse.urlencode(parameters)}"
         try:
             with urllib.request.urlopen(url, timeout=20) as reply:
                 return json.load(reply)["data"]["result"]
         except urllib.error.HTTPError as error:
-            raise AssertionError(f"{expression}: {error.read().decode()}") from error
+            raise AssertionError(f"{parameters}: {error.read().decode()}") from error
         except (urllib.error.URLError, ConnectionError):
             return []
 

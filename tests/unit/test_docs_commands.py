@@ -10,6 +10,9 @@ import click
 import pytest
 
 from command_lines import PROGRAMS, check
+from docs_pages import Block, blocks, without_comment
+from docs_stories import NOT_EXECUTED, NOT_EXECUTED_PLACES, STORIES, blocks_at, left_out, told
+from docs_stories import shown as shown_anywhere
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
@@ -24,7 +27,9 @@ def shown() -> Iterator[tuple[str, str]]:
                 # A prompt of another user, variables, and a path may stand before the program.
                 found = re.match(r"\s*(?:sudo -u \S+ )?(?:\w+=\S* )*(?:\S*/)?(ssd(?:-\w+)?)( .*|)$", line)
                 if found and found[1] in PROGRAMS and " ─" not in line and "|" not in line:
-                    yield page.name, re.sub(r" >{1,2} ?\S+$", "", f"{found[1]}{found[2]}")
+                    # What the shell itself does with the line is the shell's matter.
+                    arguments = re.sub(r"\$\(.*?\)", "VALUE", found[2]).split(" > ")[0].split(" >> ")[0]
+                    yield page.name, f"{found[1]}{arguments}"
 
 
 SHOWN = sorted(set(shown()))
@@ -46,6 +51,41 @@ def test_every_command_and_option_exists(page: str, line: str) -> None:
 def test_what_does_not_exist_is_noticed(line: str) -> None:
     with pytest.raises(click.UsageError):
         check(line)
+
+
+def test_every_command_is_executed_or_says_why_not() -> None:
+    """A new command: put its heading into a story of `docs_stories`, or itself and the reason into `NOT_EXECUTED`."""
+    executed = told()
+    forgotten = [each for each in shown_anywhere() if each not in executed and left_out(each) is None]
+    assert not forgotten
+
+
+def test_no_reason_and_no_story_is_left_of_what_is_gone() -> None:
+    assert {left_out(each) for each in shown_anywhere()} == {None, *NOT_EXECUTED, *NOT_EXECUTED_PLACES}
+    for story, places in STORIES.items():
+        for place in places:
+            assert list(blocks_at(place)), place
+        if "/" in story:
+            pages = {place.partition("#")[0] for place in places}
+            assert all(page in (ROOT / story).read_text() for page in pages)
+
+
+def test_a_block_that_is_not_recognised_would_be_noticed() -> None:
+    assert Block("p", "H", "", "terraform apply\n").commands == ("terraform apply",)
+    assert Block("p", "H", "sh", "# one\na \\\n  b  # remark\n\nc '# d'\n").commands == ("a    b", "c '# d'")
+    assert Block("p", "H", "", "photographs/garden/…   images\n").commands == ()
+    assert Block("p", "H", "toml", "a = 1\n").commands == ()
+    assert without_comment("echo a#b # c") == "echo a#b"
+    # What is no shell says what it is: otherwise it would count as commands.
+    languages = {
+        block.language for page in PAGES if page.name != "README.md" for block in blocks(relative(page))
+    }
+    assert "" not in languages
+
+
+def relative(page: Path) -> str:
+    """As `docs_pages` names pages."""
+    return str(page.relative_to(ROOT))
 
 
 def test_the_handbook_explains_every_alert() -> None:

@@ -13,6 +13,7 @@ from click.testing import CliRunner, Result
 from coordinator.cli import cli as coordinator
 from coordinator.errors import OperatorFault
 from pki import Pki
+from ssd.trust.participants import decode
 from ssd.trust.registry_pin import accept, read_pin
 from worker.cli import cli as worker
 from worker.errors import OperatorFault as WorkerFault
@@ -69,6 +70,21 @@ def test_the_whole_way(run: Run, tmp_path: Path) -> None:
     assert read_pin(folder / "participants.pin").version == 2
 
 
+def test_a_registry_begins_with_nobody_so_that_a_coordinator_can_start_before_any_worker_is_enrolled(
+    run: Run, tmp_path: Path
+) -> None:
+    signer = run(coordinator, "registry", "keygen", "--out", "signer.key").stdout.strip()
+    assert run(coordinator, "registry", "new", "draft", "--federation", "test").exit_code == 0
+    for participants in (0, 1):
+        signed = run(coordinator, "registry", "sign", "draft", "--key", "signer.key", "--out", "signed")
+        assert f"version {participants + 1}, {participants} participants" in signed.output, signed.exception
+        found = decode(Path("signed").read_bytes(), signer, "test")
+        assert len(found.participants) == participants
+        alpha = introduction(run, Pki(tmp_path / f"pki-{participants}"), "alpha")
+        entered = ["add", "draft", alpha, "--clients", "a", "--max-weight", 1]
+        assert run(coordinator, "registry", *entered).exit_code == 0
+
+
 def test_what_is_wrong_is_refused_with_a_sentence(run: Run, tmp_path: Path) -> None:
     pki = Pki(tmp_path / "pki")
     run(coordinator, "registry", "keygen", "--out", "signer.key")
@@ -82,6 +98,8 @@ def test_what_is_wrong_is_refused_with_a_sentence(run: Run, tmp_path: Path) -> N
     run(coordinator, "registry", "sign", "draft", "--key", "signer.key", "--out", "signed")
     cases = [
         (["keygen", "--out", "signer.key"], "choose another name"),
+        (["new", "draft", "--federation", "test"], "there already"),
+        (["new", "fresh", "--federation", "no/such name"], "federation"),
         (["add", "fresh", "lying.json", "--clients", "b", "--max-weight", 1], "not proved"),
         (["add", "draft", "nowhere", "--clients", "b", "--max-weight", 1], "cannot be read"),
         (["add", "draft", introduction(run, pki, "gamma"), "--clients", "a", "--max-weight", 1], "client a"),
