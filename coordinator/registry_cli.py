@@ -65,8 +65,15 @@ def new(draft: Path, federation: str) -> None:
 @registry.command()
 @click.argument("draft", type=_FILE)
 @click.argument("introduction", type=_FILE)
-@click.option("--clients", required=True, help="The clients it may fold, separated by commas.")
-@click.option("--max-weight", type=click.IntRange(min=1), required=True, help="The most they weigh together.")
+@click.option(
+    "--clients", required=True, help="The clients it folds, separated by commas; it refuses any other."
+)
+@click.option(
+    "--max-weight",
+    type=click.IntRange(min=1),
+    required=True,
+    help="The most they may weigh together in a round: the worker refuses more clients than that allows.",
+)
 def add(draft: Path, introduction: Path, clients: str, max_weight: int) -> None:
     """Enter a worker in the file DRAFT, by what `ssd-worker identity init` printed; a worker of that name is replaced."""
     told = _refusing(lambda: parse_canonical(_read(introduction).strip()))

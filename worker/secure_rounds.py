@@ -55,6 +55,7 @@ from worker.memory_blob import MemoryBlob
 from worker.metrics import Metrics
 from worker.plans import Plans
 from worker.ports import Clock, DataAccess, Post, Store, Transport
+from worker.registered_clients import check_own_entry
 from worker.secure_identity import SecureIdentity
 from worker.tasks import NamedTasks
 from worker.uploads import UploadBody
@@ -262,6 +263,9 @@ class SecureRounds:
                 registry, signer = self._settings.identity.load()
             except SigningRefused as error:
                 raise Refused(AbortReason.NO_IDENTITY, str(error)) from error
+            clients = [each.client for each in current.train.clients]
+            cap = current.plan.settings.max_client_weight
+            check_own_entry(registry, self._settings.identity.name, clients, cap)
         current.participant = Participant(
             name=self._settings.identity.name,
             policy=_with_noise(self._settings.policy, current.plan),

@@ -27,7 +27,7 @@ class AbortReason(StrEnum):
     POLICY_RING_BITS = "policy_ring_bits"
     """The width of the ring is none the participant allows."""
     POLICY_WEIGHT = "policy_weight"
-    """The total weight is above what the participant allows."""
+    """The total weight is above what the participant allows, or its own clients' above what its entry in the registry does."""
     POLICY_GRAPH = "policy_graph"
     """The participant does not take part on a sparse graph."""
     NO_HEADROOM = "no_headroom"
@@ -56,7 +56,7 @@ class AbortReason(StrEnum):
     BAD_SIGNATURE = "bad_signature"
     """A signature that its participant's registered key did not make for this round."""
     NOT_REGISTERED = "not_registered"
-    """A participant that the pinned registry does not know."""
+    """A participant, or a client of the participant itself, that the pinned registry does not know."""
     NO_THRESHOLD = "no_threshold"
     """No threshold is both safe and able to finish with these participants and fractions."""
 

@@ -46,9 +46,10 @@ class Participant:
     proof: str
     """Its signature over federation, worker and key."""
     clients: tuple[str, ...]
-    """Those it may fold, sorted."""
+    """Those it may fold, sorted: a worker refuses any other in level `active`."""
     max_weight: int
-    """The most its clients may weigh together in one round."""
+    """The most its clients may weigh together in one round: a worker refuses more clients than that allows, each counted
+    with the most a client of the run may weigh."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,9 +1,9 @@
 """Takes the checks of secure aggregation out one by one; every time a test has to fail.
 
-    PYTHONPATH=.:proto:tests/support python tests/mutation/mutate_checks.py [--only TEXT] [--jobs N]
+    PYTHONPATH=.:proto:tests/support python tests/mutation/mutate_checks.py [--only TEXT] [--part statements|branches] [--jobs N]
 
-A check is a statement that calls one of CHECKS; in a copy of the tree the statement is replaced by `pass`, and the suite of secure aggregation runs until its first failure.
-A run that passes is a survivor: a check nothing depends on. Exit status 1 if there is one.
+A check is a statement that calls one of CHECKS, or (in BRANCHES) an `if` that does nothing but raise or refuse. In a copy of the tree the statement is replaced by `pass`, the
+condition by `False`, and the tests that belong to the source run until the first failure. A run that passes is a survivor: a check nothing depends on. Exit status 1 if there is one.
 """
 
 from __future__ import annotations
@@ -39,19 +39,46 @@ CHECKS = frozenset(
 )  # fmt: skip
 """Functions whose call, alone in a statement, is a check; or what must be remembered or forgotten."""
 SUITE = (
-    "test_secagg_lying_coordinator.py",
-    "test_secagg_aggregator.py",
-    "test_secagg_transcript.py",
-    "test_secagg_secrets.py",
-    "test_secagg_rounds.py",
+    "unit/test_secagg_lying_coordinator.py",
+    "unit/test_secagg_aggregator.py",
+    "unit/test_secagg_transcript.py",
+    "unit/test_secagg_secrets.py",
+    "unit/test_secagg_rounds.py",
 )
-"""Under tests/unit."""
+"""Of SOURCES, under tests."""
 FIRST = {
-    "ssd/secagg/audit.py": "test_secagg_transcript.py",
-    "ssd/secagg/aggregator.py": "test_secagg_aggregator.py",
-    "ssd/secagg/participant.py": "test_secagg_secrets.py",
+    "ssd/secagg/audit.py": "unit/test_secagg_transcript.py",
+    "ssd/secagg/aggregator.py": "unit/test_secagg_aggregator.py",
+    "ssd/secagg/participant.py": "unit/test_secagg_secrets.py",
 }
 """Which of them most likely fails for a source: it goes first."""
+BRANCHES: dict[str, tuple[str, str, tuple[str, ...]]] = {
+    "ssd/secagg/numbers.py": (
+        "",
+        "",
+        ("unit/test_ssd_secagg_numbers.py", "unit/test_ssd_secagg_statistics.py"),
+    ),
+    "ssd/secagg/shamir.py": ("", "", ("unit/test_ssd_secagg_shamir.py",)),
+    "ssd/secagg/keys.py": ("", "", ("unit/test_ssd_secagg_masking.py", "unit/test_secagg_aggregator.py")),
+    "ssd/secagg/encoding.py": ("", "", ("unit/test_secagg_messages.py",)),
+    "ssd/secagg/transcript.py": ("", "", ("unit/test_secagg_transcript.py",)),
+    "ssd/trust/registry_pin.py": (
+        "",
+        "",
+        ("unit/test_ssd_participants.py", "unit/test_registry_commands.py"),
+    ),
+    "coordinator/secure_rounds.py": ("check", "", ("simulation/test_simulation_secure_hostile.py",)),
+    "coordinator/uploads.py": (
+        "",
+        "masked",
+        ("simulation/test_simulation_secure_hostile.py", "simulation/test_simulation_driver.py"),
+    ),
+    "worker/core/secagg_client.py": ("", "", ("unit/test_worker_secagg_client.py",)),
+}
+"""Source -> the one function that is looked at and a word its conditions have (empty: all), and the tests that belong to
+it. Of the checks of uploads only those that have to do with masks."""
+REFUSING = frozenset({"_refuse", "_ignore", "_without_keys"})
+"""Functions whose result is returned where a message is refused or of no consequence."""
 RUN_SECONDS = 900
 
 
@@ -64,13 +91,20 @@ class Mutant:
     last: int
     column: int
     text: str
+    last_column: int | None = None
+    """Of a condition; None: a whole statement."""
 
     def __str__(self) -> str:
         return f"{self.source}:{self.first}: {self.text}"
 
     def apply(self, content: str) -> str:
-        """The source without the statement; line numbers stay."""
+        """The source without the check; line numbers stay."""
         lines = content.split("\n")
+        if self.last_column is not None:
+            tail = lines[self.last - 1][self.last_column :]
+            lines[self.first - 1] = lines[self.first - 1][: self.column] + "False" + tail
+            lines[self.first : self.last] = [""] * (self.last - self.first)
+            return "\n".join(lines)
         lines[self.first - 1 : self.last] = [" " * self.column + "pass"] + [""] * (self.last - self.first)
         return "\n".join(lines)
 
@@ -89,6 +123,34 @@ def mutants() -> Iterator[Mutant]:
                     )
 
 
+def branches() -> Iterator[Mutant]:
+    """The conditions of BRANCHES, in the order of the sources."""
+    for source, (function, needle, _) in BRANCHES.items():
+        tree = ast.parse((ROOT / source).read_text())
+        roots = [
+            node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef) and node.name == function
+        ]
+        for root in roots if function else [tree]:
+            for node in ast.walk(root):
+                if not isinstance(node, ast.If) or len(node.body) > 2 or not _refuses(node.body[-1]):
+                    continue
+                text = " ".join(ast.unparse(node.test).split())
+                if needle not in text:
+                    continue
+                at = node.test
+                assert at.end_lineno is not None
+                yield Mutant(
+                    source, at.lineno, at.end_lineno, at.col_offset, f"if {text[:150]}", at.end_col_offset
+                )
+
+
+def _refuses(statement: ast.stmt) -> bool:
+    if isinstance(statement, ast.Raise):
+        return True
+    value = statement.value if isinstance(statement, ast.Return) else None
+    return isinstance(value, ast.Call) and getattr(value.func, "id", "") in REFUSING
+
+
 def survives(mutant: Mutant, tree: Path) -> bool:
     """Whether the suite passes without the statement."""
     target = tree / mutant.source
@@ -102,10 +164,11 @@ def survives(mutant: Mutant, tree: Path) -> bool:
 
 def suite_passes(tree: Path, source: str = "") -> bool:
     """Whether the suite passes in that copy; `source` is what was changed in it."""
-    suite = sorted(SUITE, key=lambda name: name != FIRST.get(source))
+    suite = BRANCHES[source][2] if source in BRANCHES else SUITE
+    suite = tuple(sorted(suite, key=lambda name: name != FIRST.get(source)))
     command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "-c", os.devnull]
     command += ["--rootdir", str(tree), "--import-mode=importlib"]
-    command += [str(tree / "tests/unit" / name) for name in suite]
+    command += [str(tree / "tests" / name) for name in suite]
     paths = os.pathsep.join(str(tree / folder) for folder in (".", "proto", "tests/support"))
     environment = os.environ | {
         "PYTHONPATH": paths,
@@ -126,21 +189,8 @@ def suite_passes(tree: Path, source: str = "") -> bool:
 def copy_tree(folder: str) -> Path:
     """What the suite needs, in a folder of its own."""
     tree = Path(folder)
-    for part in ("ssd/secagg", "ssd/trust"):
+    for part in ("ssd", "coordinator", "worker", "proto", "tests/support", "tests/unit", "tests/simulation"):
         shutil.copytree(ROOT / part, tree / part, ignore=shutil.ignore_patterns("__pycache__"))
-    for path in (ROOT / "ssd").glob("*.py"):
-        shutil.copy(path, tree / "ssd")
-    for part in ("ssd/methods", "ssd/aggregation", "ssd/quality", "ssd/evaluation"):
-        if (ROOT / part).exists():
-            shutil.copytree(ROOT / part, tree / part, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copytree(
-        ROOT / "tests/support", tree / "tests/support", ignore=shutil.ignore_patterns("__pycache__")
-    )
-    (tree / "tests/unit").mkdir()
-    for name in SUITE:
-        shutil.copy(ROOT / "tests/unit" / name, tree / "tests/unit")
-    golden = ROOT / "tests/unit/golden"
-    shutil.copytree(golden, tree / "tests/unit/golden")
     return tree
 
 
@@ -148,18 +198,22 @@ def main() -> int:
     """Run them all and report the survivors."""
     parser = argparse.ArgumentParser(description="take the checks of secure aggregation out one by one")
     parser.add_argument("--only", default="", help="only statements that contain this text")
+    parser.add_argument("--part", choices=("all", "statements", "branches"), default="all")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     options = parser.parse_args()
-    chosen = [mutant for mutant in mutants() if options.only in str(mutant)]
+    found = {"statements": tuple(mutants()), "branches": tuple(branches())}
+    parts = tuple(found) if options.part == "all" else (options.part,)
+    chosen = [mutant for part in parts for mutant in found[part] if options.only in str(mutant)]
     started = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         trees: SimpleQueue[Path] = SimpleQueue()
         for index in range(options.jobs):
             trees.put(copy_tree(f"{folder}/{index}"))
         tree = trees.get()
-        if not suite_passes(tree):
-            print("the suite fails without any change")
-            return 2
+        for source in {mutant.source: None for mutant in chosen}:
+            if (source in BRANCHES or source == SOURCES[0]) and not suite_passes(tree, source):
+                print(f"the tests of {source} fail without any change")
+                return 2
         trees.put(tree)
 
         def judge(mutant: Mutant) -> bool:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from coordinator.cli import EXIT_OK, EXIT_REFUSED, main
+from coordinator.cli import main
+from coordinator.errors import EXIT_OK, EXIT_REFUSED
 from masked_place import THREE, Place, committed, play
 from ssd.secagg import transcript
 from ssd.secagg.messages import Opened

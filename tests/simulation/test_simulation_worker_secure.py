@@ -141,6 +141,46 @@ def test_an_active_round_with_a_signed_registry(tmp_path: Path) -> None:
     play(scene)
 
 
+@pytest.mark.parametrize(
+    ("clients", "max_weight", "reason", "says"),
+    [
+        (("a",), 1 << 20, AbortReason.NOT_REGISTERED, "does not list client b for worker w1"),
+        ((), 1 << 20, AbortReason.NOT_REGISTERED, "does not list client a for worker w1"),
+        (("a", "b"), 15, AbortReason.POLICY_WEIGHT, "may weigh 16 together, version 2 of the registry"),
+    ],
+)
+def test_clients_and_weights_that_its_entry_does_not_allow_are_refused_before_there_are_keys(
+    tmp_path: Path, clients: tuple[str, ...], max_weight: int, reason: AbortReason, says: str
+) -> None:
+    identities = SecureIdentities(tmp_path / "identities", (OWN, "p1", "p2"))
+    identities.publish(2, (OWN, "p1", "p2"), {OWN: clients}, max_weight)
+    settings = SecureSettings(
+        policy=ParticipantPolicy(level=Level.ACTIVE, min_participants=3), identity=identities.identity(OWN)
+    )
+
+    async def scene() -> None:
+        async with secure_federation(
+            tmp_path / "s", level="active", secure=settings, terms=SecureTerms(least="active", cannot_sign="")
+        ) as (coordinator, worker):
+            attended = await coordinator.attended()
+            scene = Scene(
+                coordinator,
+                attended,
+                coordinator.train(["a", "b"]),
+                level=Level.ACTIVE,
+                registry=identities.registry,
+                signers=identities.keys,
+            )
+            scene.begin()
+            scene.say(scene.offer)
+            refused = await refusal(scene)
+            assert refused.reason == reason
+            assert says in refused.detail
+            assert not worker.store.secure.seen(scene.offer.round_id)
+
+    play(scene)
+
+
 def test_messages_too_long_for_the_stream_come_as_blobs_and_never_touch_the_disk(tmp_path: Path) -> None:
     async def scene() -> None:
         async with secure_federation(tmp_path) as (coordinator, worker):

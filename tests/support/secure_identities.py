@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -32,12 +32,22 @@ class SecureIdentities:
             create_pin(folder / name / PIN_FILE, pin)
         self.registry = self.publish(1, names)
 
-    def publish(self, version: int, names: Sequence[str]) -> Registry:
-        """A registry of these, signed and given to everybody."""
+    def publish(
+        self,
+        version: int,
+        names: Sequence[str],
+        clients: Mapping[str, Sequence[str]] = {"w1": ("a", "b")},
+        max_weight: int = 1 << 20,
+    ) -> Registry:
+        """A registry of these with their clients, signed and given to everybody."""
         entries = [introduce(FEDERATION, name, self.keys[name]) for name in sorted(names)]
         participants = tuple(
             Participant(
-                worker=told["worker"], key=told["key"], proof=told["proof"], clients=(), max_weight=1 << 20
+                worker=told["worker"],
+                key=told["key"],
+                proof=told["proof"],
+                clients=tuple(clients.get(told["worker"], ())),
+                max_weight=max_weight,
             )
             for told in entries
         )
