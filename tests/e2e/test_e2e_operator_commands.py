@@ -70,45 +70,37 @@ def test_a_federation_with_a_client_that_fails(tmp_path: Path) -> None:
             "the coordinator is running" in e["text"] for e in told["findings"] if e["check"] == "ports"
         )
 
-        federation.coordinator.kill()
-        code, again = ask("coordinator", "explain", "1", "--state-dir", str(federation.state_dir))
-        assert (code, again["attempts"][-1]["clients"][0]["fate"]) == (0, "included")
-        code, told = ask("worker", "doctor", "--config", str(tmp_path / "w1.toml"), *patience)
-        assert code == 3
-        assert [each["check"] for each in told["findings"] if each["level"] == "fault"] == ["network"]
+        assert federation.pki is not None
+        where = ["--address", federation.address, "--pki", str(federation.pki.folder)]
+        program = [sys.executable, "-m", "coordinator", "watch", "--interval", "0.2", *where]
+        with Terminal(program, {**ENVIRONMENT, "NO_COLOR": "1"}) as terminal:
+            terminal.shows("w1")
+            assert any(line.startswith("version   1 of 1") for line in terminal.picture)
+            assert any("committed" in line and "2/3" in line for line in terminal.picture)
+            terminal.resize(12, 40)
+            terminal.until(lambda: len(terminal.picture) == 12, "a smaller picture")
+            assert all(len(line) <= 40 for line in terminal.picture)
 
-        follow(federation)
+            federation.coordinator.kill()
+            code, again = ask("coordinator", "explain", "1", "--state-dir", str(federation.state_dir))
+            assert (code, again["attempts"][-1]["clients"][0]["fate"]) == (0, "included")
+            code, told = ask("worker", "doctor", "--config", str(tmp_path / "w1.toml"), *patience)
+            assert code == 3
+            assert [each["check"] for each in told["findings"] if each["level"] == "fault"] == ["network"]
 
-
-def follow(federation: Federation) -> None:
-    """`watch`, from before the coordinator is back until after it went away once more."""
-    assert federation.pki is not None
-    program = [sys.executable, "-m", "coordinator", "watch", "--interval", "0.2"]
-    where = ["--address", federation.address, "--pki", str(federation.pki.folder)]
-    with Terminal([*program, *where], {**ENVIRONMENT, "NO_COLOR": "1"}) as terminal:
-        terminal.shows("not heard of yet")
-        coordinator = federation.start_coordinator()
-        terminal.shows("w1")
-        assert any(line.startswith("version   1 of 1") for line in terminal.picture)
-        assert any("committed" in line and "2/3" in line for line in terminal.picture)
-
-        terminal.resize(12, 40)
-        terminal.until(lambda: len(terminal.picture) == 12, "a smaller picture")
-        assert all(len(line) <= 40 for line in terminal.picture)
-        coordinator.kill()
-        terminal.shows("silent for")
-        federation.start_coordinator()
-        terminal.until(
-            lambda: not any("silent" in line for line in terminal.picture), "the coordinator is back"
-        )
-        assert terminal.settings_now() != terminal.settings  # what is typed is not shown
-        terminal.press(b"\x03")
-        assert terminal.ended() == 0
-        assert terminal.drawn.index("\x1b[?1049h") < terminal.drawn.index("\x1b[?1049l")
-        assert terminal.drawn.rindex("\x1b[?25l") < terminal.drawn.rindex("\x1b[?25h")
-        assert terminal.settings_now() == terminal.settings
-        assert "\x1b[3" not in terminal.drawn  # NO_COLOR
-        assert "Traceback" not in terminal.drawn
+            terminal.shows("silent for")
+            federation.start_coordinator()
+            terminal.until(
+                lambda: not any("silent" in line for line in terminal.picture), "the coordinator is back"
+            )
+            assert terminal.settings_now() != terminal.settings  # what is typed is not shown
+            terminal.press(b"\x03")
+            assert terminal.ended() == 0
+            assert terminal.drawn.index("\x1b[?1049h") < terminal.drawn.index("\x1b[?1049l")
+            assert terminal.drawn.rindex("\x1b[?25l") < terminal.drawn.rindex("\x1b[?25h")
+            assert terminal.settings_now() == terminal.settings
+            assert "\x1b[3" not in terminal.drawn  # NO_COLOR
+            assert "Traceback" not in terminal.drawn
 
 
 def test_watch_gives_the_terminal_back_while_it_is_stopped_and_when_it_is_ended() -> None:

@@ -75,8 +75,9 @@ class Terminal:
     @property
     def picture(self) -> list[str]:
         """The lines of the newest frame that is whole, without colours."""
-        frames = self.drawn.split(_HOME)
-        return _CONTROL.sub("", frames[-2] if len(frames) > 2 else "").splitlines()
+        end = self.drawn.rfind(_HOME)
+        begin = self.drawn.rfind(_HOME, 0, max(0, end))
+        return [] if begin < 0 else _CONTROL.sub("", self.drawn[begin + len(_HOME) : end]).splitlines()
 
     def until(self, condition: Callable[[], Any], what: str) -> None:
         """Read until something is true of what was drawn."""
