@@ -12,8 +12,10 @@ import pytest
 from coordinator.core import events
 from coordinator.core.state import Fate, Phase
 from coordinator.errors import ClientFault, Reason
-from masked_place import THREE, Crash, Place, committed, model_of, play
-from masked_worker import MaskedWorker
+from coordinator.messages import Envelope
+from coordinator.uploads import Upload
+from masked_place import ELASTIC, THREE, Crash, Place, committed, model_of, play
+from masked_worker import Gone, MaskedWorker
 from ssd.secagg.messages import Offer, Roster
 from ssd.secagg.opening import Rebuilding
 from ssd.secagg.participant import Participant
@@ -143,6 +145,80 @@ def test_what_is_no_message_ends_the_stream(tmp_path: Path) -> None:
         assert caught.value.reason is Reason.MALFORMED_MESSAGE
 
     play(scene, Place(tmp_path, rounds=1))
+
+
+CHUNK = 128
+CUTS = {
+    "before a byte": 0,
+    "inside the first chunk": CHUNK // 2,
+    "after the first chunk": CHUNK,
+    "one byte on": CHUNK + 1,
+    "after the second chunk": 2 * CHUNK,
+    "one byte before the end": -1,
+}
+
+
+class BreaksOff(MaskedWorker):
+    """Its upload breaks off after so many bytes; then its process ends, or it goes on in a new call."""
+
+    cut = 0
+    comes_back = False
+    resumed_at = -1
+
+    async def upload(self, **_: object) -> None:
+        body = self.body()
+        envelope, cut = self.envelope(body), self.cut % len(body)
+        assert len(envelope.chunk_digests) == 3
+        await self.part(envelope, body[:cut])
+        if not self.comes_back:
+            raise Gone
+        taken = await self.part(envelope, body)
+        assert taken.complete
+        # (A part lets go of what it claimed, as a call that breaks off does.)
+        claimed = self.driver.claim_upload(self.session, envelope)
+        assert claimed is taken
+        self.verdicts.append(await self.driver.judge(self.session, taken))
+        assert self.participant is not None
+        self.participant.uploaded()
+
+    async def part(self, envelope: Envelope, body: bytes) -> Upload:
+        """One call, up to the end of these bytes."""
+        assert self.session is not None
+        self.driver.let_in(self.session, envelope)
+        taken = self.driver.claim_upload(self.session, envelope)
+        assert taken is not None
+        self.resumed_at = taken.body.received
+        while taken.body.received < len(body):
+            start = taken.body.received
+            taken.take(start, body[start : start - start % CHUNK + CHUNK])
+        self.driver.release_upload(taken)
+        return taken
+
+
+@pytest.mark.parametrize("comes_back", [False, True])
+@pytest.mark.parametrize("cut", CUTS.values(), ids=CUTS)
+def test_an_upload_of_three_chunks_that_breaks_off_is_wholly_in_the_sum_or_not_at_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cut: int, comes_back: bool
+) -> None:
+    for module in ("ssd.digest", "coordinator.uploads", "masked_worker"):
+        monkeypatch.setattr(f"{module}.CHUNK_BYTES", CHUNK)
+
+    async def scene(place: Place) -> None:
+        workers = place.workers(THREE)
+        broken = workers["w2"] = BreaksOff(place.now, "w2", ("c", "d"))
+        broken.cut, broken.comes_back = cut, comes_back
+        place.begin(*workers.values())
+        await place.until(committed(place, 1))
+        accepted = "abcdef" if comes_back else "abef"
+        assert place.store.attempts()[0].accepted == tuple(accepted)
+        assert place.digests()[:2] == model_of(place, {1: accepted})
+        if comes_back:
+            assert broken.resumed_at % broken_size(place) == cut % broken_size(place)
+
+    def broken_size(place: Place) -> int:
+        return place.now().max_upload_bytes
+
+    play(scene, Place(tmp_path, rounds=1, **({} if comes_back else ELASTIC)))
 
 
 class SharesAnother(MaskedWorker):

@@ -15,6 +15,7 @@ import pytest
 from fake_coordinator import Attended, FakeCoordinator, Upload
 from secure_identities import SecureIdentities
 from secure_scene import OWN, Scene, secure_federation, secure_worker
+from ssd.digest import CHUNK_BYTES
 from ssd.secagg.config_digest import config_digest
 from ssd.secagg.errors import AbortReason
 from ssd.secagg.graph import Level
@@ -238,6 +239,25 @@ def test_a_broken_upload_goes_on_with_the_very_same_bytes(tmp_path: Path) -> Non
             scene = Scene(coordinator, attended, coordinator.train(["a", "b"]))
             await whole_round(scene, worker, ["a", "b"])
             # One envelope, one body: had the bytes differed, the fake coordinator's digests would not fit.
+            assert len(coordinator.partial) == 1
+
+    play(scene)
+
+
+def test_an_upload_that_breaks_at_chunk_boundaries_and_inside_chunks_goes_on_with_the_very_same_bytes(
+    tmp_path: Path,
+) -> None:
+    async def scene() -> None:
+        async with secure_federation(tmp_path, parameters=750_000) as (coordinator, worker):
+            attended = await coordinator.attended()
+            scene = Scene(coordinator, attended, coordinator.train(["a", "b"]))
+            size = scene.plan.nbytes
+            assert 2 * CHUNK_BYTES < size < 3 * CHUNK_BYTES
+            coordinator.break_uploads_at = [
+                CHUNK_BYTES // 2, CHUNK_BYTES, CHUNK_BYTES + 1, 2 * CHUNK_BYTES - 1, 2 * CHUNK_BYTES, size - 1,
+            ]  # fmt: skip
+            await whole_round(scene, worker, ["a", "b"])
+            assert not coordinator.break_uploads_at
             assert len(coordinator.partial) == 1
 
     play(scene)

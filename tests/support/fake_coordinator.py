@@ -99,6 +99,8 @@ class FakeCoordinator(rpc.FederationServicer):
         self.stall_fetches_of = ""
         """Blob digest whose fetches from the middle never get anywhere."""
         self.break_upload_after: int | None = None
+        self.break_uploads_at: list[int] = []
+        """Byte counts at which calls break off, one after the other; what came beyond is lost."""
         self.hold_uploads: asyncio.Event | None = None
         self._sessions: dict[str, Attended] = {}
         self._server: Any = None
@@ -293,6 +295,9 @@ class FakeCoordinator(rpc.FederationServicer):
                 )
             assert part.chunk.offset == len(body)
             body += part.chunk.data
+            if self.break_uploads_at and len(body) >= self.break_uploads_at[0]:
+                del body[self.break_uploads_at.pop(0) :]
+                await context.abort(grpc.StatusCode.UNAVAILABLE, "broken on purpose")
             if self.break_upload_after is not None and len(body) >= self.break_upload_after:
                 self.break_upload_after = None
                 await context.abort(grpc.StatusCode.UNAVAILABLE, "broken on purpose")

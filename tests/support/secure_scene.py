@@ -244,11 +244,12 @@ async def secure_federation(
     clients: Sequence[str] = ("a", "b"),
     *,
     level: str = "passive",
+    parameters: int = 512,
     secure: SecureSettings | None = None,
     terms: SecureTerms | None = None,
 ) -> AsyncIterator[tuple[FakeCoordinator, Worker]]:
     """A coordinator that runs secure aggregation, and one worker."""
-    coordinator = secure_coordinator(level)
+    coordinator = secure_coordinator(level, parameters)
     await coordinator.start()
     worker = secure_worker(coordinator, state_dir, clients, secure=secure, terms=terms)
     try:
