@@ -31,6 +31,7 @@ from coordinator.messages import Envelope, MaskingTerms, SecureView
 from coordinator.metrics import CoordinatorMetrics
 from coordinator.ports import BlobReader, Clock, Store
 from coordinator.quality import QualityRounds
+from coordinator.registered_clients import check_entry
 from coordinator.secure_delivery import SecureDelivery
 from coordinator.secure_settings import SecureSettings
 from coordinator.secure_sums import SecureSum
@@ -133,6 +134,8 @@ class SecureRounds:
         self._transcripts = Transcripts(state_dir / "transcripts") if transcripts else None
         self._plans: dict[int, MaskedPlan] = {}
         self._present: _Present | None = None
+        self._present_registry: Registry | None = None
+        """That of the present attempt's participants, in level active."""
         self._search: asyncio.Task[None] | None = None
         """For the secrets of the present attempt, while there is one under way."""
         self._ended = b""
@@ -193,6 +196,7 @@ class SecureRounds:
             registry = self._registry()
         except (RegistryRefused, OSError) as error:
             raise Aborted(AbortReason.NOT_REGISTERED, f"the registry of participants: {error}") from error
+        self._present_registry = registry
         return Aggregator(offer, names, self._settings.policy, registry)
 
     def _attempt(self, round_number: int, number: int, round_id: bytes, machine: SecureAttempt) -> _Present:
@@ -413,6 +417,9 @@ class SecureRounds:
             raise ClientFault(
                 Reason.CLIENT_NOT_INVITED, f"client {outside[0]} was not this worker's when the try began"
             )
+        if self._present_registry is not None:
+            cap = self._settings.numbers.max_client_weight
+            check_entry(self._present_registry, session.worker, envelope.clients, cap)
         if not self._settings.elastic and set(envelope.clients) != set(clients):
             raise ClientFault(
                 Reason.MALFORMED_MESSAGE,

@@ -285,7 +285,7 @@ def test_a_restart_with_another_registry_waits_for_the_right_one(tmp_path: Path)
         die_at(place.store, "close_attempt", "after")
         place.begin(*workers.values())
         await place.crashed()
-        right, place.registry = place.registry, registry_of("w1", "w2", "w4")[0]
+        right, place.registry = place.registry, registry_of({"w1": "ab", "w2": "cd", "w4": "ef"})[0]
         place.start()
         await place.until(lambda: place.now().state.phase is Phase.HALTED)
         assert "does not fit the registry" in place.now().status().waiting_for

@@ -14,7 +14,7 @@ from coordinator.core.state import Fate, Phase
 from coordinator.errors import ClientFault, Reason
 from coordinator.messages import Envelope
 from coordinator.uploads import Upload
-from masked_place import ELASTIC, THREE, Crash, Place, committed, model_of, play
+from masked_place import ELASTIC, THREE, Crash, Place, committed, model_of, play, registry_of
 from masked_worker import Gone, MaskedWorker
 from ssd.secagg.messages import Offer, Roster
 from ssd.secagg.opening import Rebuilding
@@ -145,6 +145,31 @@ def test_what_is_no_message_ends_the_stream(tmp_path: Path) -> None:
         assert caught.value.reason is Reason.MALFORMED_MESSAGE
 
     play(scene, Place(tmp_path, rounds=1))
+
+
+@pytest.mark.parametrize(
+    ("entry", "max_weight", "reason", "says"),
+    [
+        ("c", 1 << 20, Reason.CLIENT_NOT_HOSTED, "does not list client d for worker w2"),
+        ("cd", 2 * 1024 - 1, Reason.WEIGHT_OUT_OF_RANGE, "may weigh 2048 together"),
+    ],
+)
+def test_a_worker_cannot_fold_what_its_entry_in_the_registry_does_not_allow(
+    tmp_path: Path, entry: str, max_weight: int, reason: Reason, says: str
+) -> None:
+    """It should have refused itself: this one does not."""
+
+    async def scene(place: Place) -> None:
+        workers = place.workers(THREE)
+        place.registry = registry_of({**THREE, "w2": entry}, max_weight)[0]
+        workers = {name: workers[name] for name in ("w1", "w2", "w3")}
+        place.begin(*workers.values())
+        await place.until(lambda: bool(workers["w2"].refusals))
+        assert workers["w2"].refusals[0].reason is reason
+        assert says in workers["w2"].refusals[0].detail
+        assert place.now().state.version == 0
+
+    play(scene, Place(tmp_path, rounds=1, level="active"))
 
 
 CHUNK = 128

@@ -43,7 +43,7 @@ def driver(
     clients: tuple[str, ...] = ("a", "b"),
     changes: Mapping[str, Mapping[str, Any]] | None = None,
     blobs: MemoryBlobs | None = None,
-    participants: Registry | None = None,
+    participants: Callable[[], Registry | None] = lambda: None,
     tracing: Tracing | None = None,
     **evaluation: int,
 ) -> Driver:
@@ -57,7 +57,7 @@ def driver(
         clients: of the run.
         changes: tables of the configuration that differ.
         blobs: of an earlier driver, to go on with.
-        participants: the registry of participants, if the level is active.
+        participants: reads the registry of participants, if the level is active.
         tracing: who is told of what happens.
         evaluation: the table of that name.
     """
@@ -126,7 +126,7 @@ def driver(
         state_dir=tmp_path,
         clock=clock,
         metrics=CoordinatorMetrics(),
-        participants=lambda: participants,
+        participants=participants,
         privacy=privacy_of(config, plan, os.urandom),
         tracing=tracing,
     )

@@ -27,15 +27,21 @@ ELASTIC: dict[str, Any] = {
 }
 
 
-def registry_of(*names: str) -> tuple[Registry, dict[str, Ed25519PrivateKey]]:
-    """A registry of these workers, and their keys."""
+def registry_of(
+    parts: Mapping[str, str], max_weight: int = 1 << 20
+) -> tuple[Registry, dict[str, Ed25519PrivateKey]]:
+    """A registry of these workers with their clients, and their keys."""
     signers = {
-        name: Ed25519PrivateKey.from_private_bytes(hashlib.sha256(name.encode()).digest()) for name in names
+        name: Ed25519PrivateKey.from_private_bytes(hashlib.sha256(name.encode()).digest()) for name in parts
     }
     introduced = [introduce("federation", name, key) for name, key in sorted(signers.items())]
     participants = tuple(
         Participant(
-            worker=each["worker"], key=each["key"], proof=each["proof"], clients=(), max_weight=1 << 20
+            worker=each["worker"],
+            key=each["key"],
+            proof=each["proof"],
+            clients=tuple(parts[each["worker"]]),
+            max_weight=max_weight,
         )
         for each in introduced
     )
@@ -76,7 +82,9 @@ class Place:
         }
         for table, values in changes.items():
             self.changes[table] = {**self.changes.get(table, {}), **values}
-        self.registry, self.signers = registry_of("w1", "w2", "w3", "w4") if level == "active" else (None, {})
+        self.level = level
+        self.registry: Registry | None = None
+        self.signers: dict[str, Ed25519PrivateKey] = {}
         self.tracing: Callable[[], Tracing | None] = lambda: None
         """Asked at every start: a process has its own."""
         self.subject: Driver | None = None
@@ -94,7 +102,7 @@ class Place:
             clients=CLIENTS,
             changes=self.changes,
             blobs=self.blobs,
-            participants=self.registry,
+            participants=lambda: self.registry,
             tracing=self.tracing(),
         )
         self.loop = asyncio.ensure_future(self.subject.run())
@@ -133,6 +141,8 @@ class Place:
         self.tasks = []
 
     def workers(self, parts: Mapping[str, str]) -> dict[str, MaskedWorker]:
+        if self.level == "active":
+            self.registry, self.signers = registry_of(parts)
         return {
             name: MaskedWorker(
                 self.now, name, tuple(own), registry=self.registry, signer=self.signers.get(name)
