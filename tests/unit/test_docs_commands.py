@@ -32,7 +32,16 @@ def shown() -> Iterator[tuple[str, str]]:
                     yield page.name, f"{found[1]}{arguments}"
 
 
-SHOWN = sorted(set(shown()))
+def mentioned() -> Iterator[tuple[str, str]]:
+    """Page and line of every command with arguments that stands in a sentence; `…` is a value, or more of the same."""
+    for page in PAGES:
+        text = FENCED.sub("", page.read_text(encoding="utf-8"))
+        for line in re.findall(r"`((?:ssd|ssd-coordinator|ssd-worker) [a-z][^`|]*)`", text):
+            valued = re.sub(r"(--[\w-]+) …", r"\1 VALUE", line.replace("\n", " ")).replace(" …", "")
+            yield page.name, valued.split(" > ")[0]
+
+
+SHOWN = sorted({*shown(), *mentioned()})
 
 
 def test_commands_are_shown() -> None:
