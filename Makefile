@@ -19,7 +19,7 @@ help:
 	@echo "make proto   regenerate the protobuf modules"
 	@echo "make docs    write docs/metrics.md, configuration.md and exit-codes.md from the code"
 	@echo "make bench   round engine benchmarks against the wire floor of this machine"
-	@echo "make mutation  take the checks of secure aggregation out one by one; every time a test has to fail (half an hour)"
+	@echo "make mutation  take the checks of secure aggregation out one by one; every time a test has to fail (an hour)"
 	@echo "make validate  deploy/ through the linters and parsers of the tools that read it (fetches them; a minute)"
 	@echo "make deployment  image, composition and system services in clean Debian roots (root on Debian; ten minutes)"
 	@echo "make clean   remove .venv, caches and runs/"

@@ -59,7 +59,11 @@ BRANCHES: dict[str, tuple[str, str, tuple[str, ...]]] = {
         ("unit/test_ssd_secagg_numbers.py", "unit/test_ssd_secagg_statistics.py"),
     ),
     "ssd/secagg/shamir.py": ("", "", ("unit/test_ssd_secagg_shamir.py",)),
-    "ssd/secagg/keys.py": ("", "", ("unit/test_ssd_secagg_masking.py", "unit/test_secagg_aggregator.py")),
+    "ssd/secagg/keys.py": (
+        "",
+        "",
+        ("unit/test_secagg_lying_coordinator.py", "unit/test_secagg_aggregator.py"),
+    ),
     "ssd/secagg/encoding.py": ("", "", ("unit/test_secagg_messages.py",)),
     "ssd/secagg/transcript.py": ("", "", ("unit/test_secagg_transcript.py",)),
     "ssd/trust/registry_pin.py": (
@@ -70,7 +74,7 @@ BRANCHES: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "coordinator/secure_rounds.py": ("check", "", ("simulation/test_simulation_secure_hostile.py",)),
     "coordinator/uploads.py": (
         "",
-        "masked",
+        "masked_nbytes",
         ("simulation/test_simulation_secure_hostile.py", "simulation/test_simulation_driver.py"),
     ),
     "worker/core/secagg_client.py": ("", "", ("unit/test_worker_secagg_client.py",)),

@@ -10,13 +10,18 @@ from typing import Any
 import pytest
 
 from coordinator.core import events
+from coordinator.core.registry import Claim
 from coordinator.core.state import Fate, Phase
+from coordinator.driver import Driver
 from coordinator.errors import ClientFault, Reason
-from coordinator.messages import Envelope
+from coordinator.messages import Capabilities, Envelope, Train
+from coordinator.sessions import Session
 from coordinator.uploads import Upload
+from driver_harness import driver, messages, settle, simulate
 from masked_place import ELASTIC, THREE, Crash, Place, committed, model_of, play, registry_of
 from masked_worker import Gone, MaskedWorker
-from ssd.secagg.messages import Offer, Roster
+from ssd.digest import chunk_digests
+from ssd.secagg.messages import Offer, Roster, ShareDelivery
 from ssd.secagg.opening import Rebuilding
 from ssd.secagg.participant import Participant
 
@@ -62,6 +67,81 @@ def test_a_bad_masked_upload_is_refused_and_spoils_nothing(
         assert place.digests()[:2] == model_of(place, {1: "abcdef"})
 
     play(scene, Place(tmp_path, rounds=1))
+
+
+def test_a_masked_upload_of_nobody_is_refused(tmp_path: Path) -> None:
+    """Elastic rounds take a part of a worker's clients, but not none of them."""
+
+    async def scene(place: Place) -> None:
+        workers = place.workers(THREE)
+        hostile = workers["w2"] = Hostile(place.now, "w2", ("c", "d"))
+        hostile.changes = {"clients": {}}
+        place.begin(*workers.values())
+        await place.until(lambda: bool(hostile.refusals))
+        assert hostile.refusals[0].reason is Reason.MALFORMED_MESSAGE
+
+    play(scene, Place(tmp_path, rounds=1, **ELASTIC))
+
+
+def test_only_participants_upload_and_only_what_was_theirs_when_the_try_began(tmp_path: Path) -> None:
+    async def scene(place: Place) -> None:
+        workers = place.workers(THREE)
+        workers["w3"].mute = "ShareDelivery"
+        place.begin(*workers.values())
+        await place.until(lambda: bool(workers["w3"].said(ShareDelivery)))
+        secure, own = place.now()._secure, workers["w1"].session
+        assert secure is not None
+        assert own is not None
+        machine = secure._present.machine  # type: ignore[union-attr]
+
+        def refused(session: Session, *clients: str) -> Reason:
+            said = Envelope(
+                run_id="", round=1, attempt=1, base_digest="", spec_digest="", task_digest="", fold=False,
+                masked=True, clients=dict.fromkeys(clients, 0), training_seconds={}, body_size=0,
+                chunk_digests=(), digest="", secure_round=workers["w1"].round_id,
+                sharers_digest=machine.sharers_digest,
+            )  # fmt: skip
+            with pytest.raises(ClientFault) as caught:
+                secure.check(session, said)
+            return caught.value.reason
+
+        # Moved to this worker since, and a worker that came later.
+        assert refused(own, "a", "e") is Reason.CLIENT_NOT_INVITED
+        stranger = await MaskedWorker(place.now, "w9", ()).attend()
+        assert refused(stranger, "a") is Reason.NOT_A_PARTICIPANT
+
+    play(
+        scene,
+        Place(tmp_path, rounds=1, **(ELASTIC | {"round": {"deadline_seconds": 30.0, "min_updates": 2}})),
+    )
+
+
+def test_a_masked_upload_is_refused_where_sums_are_not_masked(tmp_path: Path) -> None:
+    async def scene(subject: Driver) -> None:
+        claim = Claim(worker="w", instance="0" * 32, clients={"a": 0, "b": 0}, run_id="run")
+        session = await subject.attendance.attach(claim, (1, 1), Capabilities())
+        await settle()
+        (train,) = messages(session, Train)
+        envelope = Envelope(
+            run_id="run",
+            round=train.round,
+            attempt=train.attempt,
+            base_digest=train.base.model_digest,
+            spec_digest=subject.declaration.spec.digest,
+            task_digest=train.task_digest,
+            fold=False,
+            masked=True,
+            clients={"a": 0, "b": 0},
+            training_seconds={},
+            body_size=3,
+            chunk_digests=chunk_digests(b"abc"),
+            digest="0" * 64,
+        )
+        with pytest.raises(ClientFault) as caught:
+            subject.let_in(session, envelope)
+        assert caught.value.reason is Reason.MALFORMED_MESSAGE
+
+    simulate(scene, driver(tmp_path))
 
 
 def test_a_second_upload_of_a_worker_is_discarded(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from secure_rounds import MODEL, offer_for
+from ssd.secagg.encoding import Bytes, Reader, Text
 from ssd.secagg.errors import AbortReason, MalformedMessage, Refused, Rejected
 from ssd.secagg.graph import Level
 from ssd.secagg.messages import (
@@ -164,6 +165,18 @@ def test_what_has_no_form_is_not_read() -> None:
     ):
         with pytest.raises(MalformedMessage):
             decode(bad)
+
+
+def test_sizes_and_kinds_that_a_field_does_not_have_are_refused_both_ways() -> None:
+    """All the bytes are there, and nothing follows: only the field itself can object."""
+    sized, short = Bytes(0, 64), Text(4)
+    for field, value in ((sized, bytes(5)), (short, b"abcde")):
+        encoded = len(value).to_bytes(4, "big") + value
+        with pytest.raises(MalformedMessage, match="must have one of|at most 4"):
+            field.read(Reader(encoded))
+    for field, other in ((sized, "x" * 64), (sized, bytes(5)), (short, 5), (short, b"ab"), (short, "abcde")):
+        with pytest.raises(MalformedMessage):
+            field.write(other, bytearray())
 
 
 def test_a_claim_of_many_items_costs_no_memory() -> None:
