@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from secure_rounds import MODEL, offer_for
-from ssd.secagg.encoding import Bytes, Reader, Text
+from ssd.secagg.encoding import Bytes, Reader, Sorted, Text
 from ssd.secagg.errors import AbortReason, MalformedMessage, Refused, Rejected
 from ssd.secagg.graph import Level
 from ssd.secagg.messages import (
@@ -174,6 +174,10 @@ def test_sizes_and_kinds_that_a_field_does_not_have_are_refused_both_ways() -> N
         encoded = len(value).to_bytes(4, "big") + value
         with pytest.raises(MalformedMessage, match="must have one of|at most 4"):
             field.read(Reader(encoded))
+    three = bytearray()
+    Sorted(short, 3).write(("a", "b", "c"), three)
+    with pytest.raises(MalformedMessage, match="more than allowed"):
+        Sorted(short, 2).read(Reader(bytes(three)))
     for field, other in ((sized, "x" * 64), (sized, bytes(5)), (short, 5), (short, b"ab"), (short, "abcde")):
         with pytest.raises(MalformedMessage):
             field.write(other, bytearray())
