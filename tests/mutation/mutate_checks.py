@@ -62,7 +62,7 @@ BRANCHES: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "ssd/secagg/keys.py": (
         "",
         "",
-        ("unit/test_secagg_lying_coordinator.py", "unit/test_secagg_aggregator.py"),
+        ("unit/test_secagg_secrets.py", "unit/test_secagg_lying_coordinator.py"),
     ),
     "ssd/secagg/encoding.py": ("", "", ("unit/test_secagg_messages.py",)),
     "ssd/secagg/transcript.py": ("", "", ("unit/test_secagg_transcript.py",)),
