@@ -292,6 +292,17 @@ def test_what_is_no_transcript_is_refused() -> None:
             audit(bad, None)
 
 
+def test_a_transcript_of_another_format_or_too_large_is_refused_before_it_is_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    whole = content(messages(Level.PASSIVE))
+    with pytest.raises(MalformedMessage, match="no transcript"):
+        transcript.read(whole.replace(b"transcript-v1", b"transcript-v9", 1))
+    monkeypatch.setattr(transcript, "MAX_BYTES", len(whole) - 1)
+    with pytest.raises(MalformedMessage, match="at most"):
+        transcript.read(whole)
+
+
 @settings(max_examples=100, deadline=None)
 @given(st.binary(max_size=300))
 def test_any_bytes_are_read_or_refused(tail: bytes) -> None:
