@@ -78,14 +78,18 @@ class Search:
 
 
 def _choices(ordered: list[str], count: int) -> Iterator[tuple[str, ...]]:
-    """The first `count` holders when none, one, two ... of all are left out; no choice twice."""
-    seen = set()
-    for excluded in range(len(ordered) - count + 1):
-        for out in combinations(ordered, excluded):
-            chosen = tuple(islice((holder for holder in ordered if holder not in out), count))
-            if chosen not in seen:
-                seen.add(chosen)
-                yield chosen
+    """The first `count` holders when none, one, two ... of all are left out; no choice twice.
+
+    Those left out stand before the last one chosen: any other would leave the choice as it is. So all work is for a
+    choice that is yielded, however few there are.
+    """
+    if count == 0:
+        yield ()
+        return
+    for last in range(count - 1, len(ordered)):
+        before = ordered[:last]
+        for out in map(frozenset, combinations(before, last - count + 1)):
+            yield (*(holder for holder in before if holder not in out), ordered[last])
 
 
 def _combine(layout: Layout, shares: Mapping[str, bytes], chosen: Collection[str]) -> bytes:

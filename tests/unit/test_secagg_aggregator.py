@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from itertools import combinations, islice
+from math import comb
 from typing import Any
 
 import numpy as np
@@ -488,6 +490,52 @@ def test_a_secret_that_was_never_shared_costs_a_bounded_search_and_no_choice_is_
         assert all(point in choice for choice in tried[before:])
         assert len(tried) > before or upto < threshold, "a new share is always worth a try"
     assert len(set(tried)) == len(tried) == search.tried <= MAX_TRIES + len(names)
+
+
+@pytest.mark.parametrize("holders", range(8))
+def test_choices_are_all_there_are_each_once_and_leave_out_as_few_of_the_first_as_they_can(
+    holders: int,
+) -> None:
+    ordered = [f"w{index}" for index in range(holders)]
+    for count in range(holders + 1):
+        expected: dict[tuple[str, ...], None] = {}
+        for excluded in range(holders - count + 1):
+            for out in combinations(ordered, excluded):
+                expected.setdefault(tuple([each for each in ordered if each not in out][:count]))
+        found = list(rebuilding._choices(ordered, count))
+        assert found == list(expected)
+        assert set(found) == set(combinations(ordered, count))
+
+
+@pytest.mark.parametrize("threshold", [2, 3, 25])
+def test_where_there_are_fewer_choices_than_may_be_tried_nothing_else_is_run_through(
+    monkeypatch: pytest.MonkeyPatch, threshold: int
+) -> None:
+    """A few neighbours on a ring and a small threshold: to leave out others than before gives mostly known choices."""
+    drawn = 0
+
+    def counted(*args: Any) -> Iterator[tuple[str, ...]]:
+        nonlocal drawn
+        for each in combinations(*args):
+            drawn += 1
+            assert drawn <= 2 * MAX_TRIES, "these are not the choices"
+            yield each
+
+    monkeypatch.setattr(rebuilding, "combinations", counted)
+    ordered = [f"w{index:02}" for index in range(25)]
+    found = list(islice(rebuilding._choices(ordered, threshold - 1), MAX_TRIES))
+    assert len(found) == drawn == min(comb(25, threshold - 1), MAX_TRIES)
+
+
+def test_a_search_with_threshold_two_tries_every_pair_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    search, names, _ = searched(26)
+    search._layout = replace(search._layout, threshold=2)
+    tried = choices_of(monkeypatch)
+    made_up = {each: bytes([1, index]) + bytes(30) for index, each in enumerate(names)}
+    assert search.go_on(made_up) is None
+    points = [search._layout.points[each] for each in names]
+    assert len(tried) == len(set(tried))
+    assert set(tried) == {frozenset(pair) for pair in combinations(points, 2)}
 
 
 @pytest.mark.parametrize(
