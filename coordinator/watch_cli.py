@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from coordinator.rpc.operator_channel import Caller
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -57,6 +59,16 @@ def watch_command(
     return watch
 
 
+def _fit(console: Console) -> None:
+    """The size of the terminal as it is now; COLUMNS and LINES, which a parent may have exported, stay as they were."""
+    try:
+        columns, lines = os.get_terminal_size(sys.stdout.fileno())
+    except OSError:
+        return
+    if columns > 0 and lines > 0:
+        console.width, console.height = columns, lines
+
+
 def _watch(caller: Caller, interval: float, *, once: bool) -> int:
     from rich.console import Console
 
@@ -85,6 +97,7 @@ def _watch(caller: Caller, interval: float, *, once: bool) -> int:
         screen = Screen(console)
         with screen.taken():
             while True:
+                _fit(console)
                 screen.draw(frame(scene, *console.size, ascii_only=ascii_only))
                 if not screen.wait(interval):
                     scene = watcher.look()

@@ -73,7 +73,7 @@ def test_a_federation_with_a_client_that_fails(tmp_path: Path) -> None:
         assert federation.pki is not None
         where = ["--address", federation.address, "--pki", str(federation.pki.folder)]
         program = [sys.executable, "-m", "coordinator", "watch", "--interval", "0.2", *where]
-        with Terminal(program, {**ENVIRONMENT, "NO_COLOR": "1"}) as terminal:
+        with Terminal(program, {**ENVIRONMENT, "NO_COLOR": "1", "COLUMNS": "80", "LINES": "24"}) as terminal:
             terminal.shows("w1")
             assert any(line.startswith("version   1 of 1") for line in terminal.picture)
             assert any("committed" in line and "2/3" in line for line in terminal.picture)

@@ -98,16 +98,17 @@ def test_a_medium_that_refuses_keeps_nothing(tmp_path: Path) -> None:
     with pytest.raises(StorageFailed):
         MaskedSpool(tmp_path / "masked").put(ROUND, "w1", BODY)
     with pytest.raises(StorageFailed):
-        Transcripts(tmp_path / "masked").keep(1, ROUND, [])
+        Transcripts(tmp_path / "masked").write(1, ROUND, [])
 
 
 def test_transcripts_continue_one_another_and_are_written_once(tmp_path: Path) -> None:
     kept = Transcripts(tmp_path / "transcripts")
     message = encode(AbortNotice(reason="abandoned", detail=""))
-    kept.keep(1, ROUND, [message])
-    kept.keep(2, OTHER, [message])
+    for number, round_id in ((1, ROUND), (2, OTHER)):
+        kept.write(number, round_id, [message])
+        kept.keep(number, round_id)
     first, second = sorted((tmp_path / "transcripts").iterdir())
     before = first.read_bytes()
-    kept.keep(1, ROUND, [message, message])
+    kept.keep(1, ROUND)
     assert first.read_bytes() == before
     assert transcript.read(second.read_bytes()).before == transcript.read(before).head
