@@ -16,7 +16,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Collection, Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -44,6 +44,7 @@ from ssd.secagg.messages import (
 from ssd.secagg.numbers import MaskedPlan
 from ssd.secagg.participant import Participant
 from ssd.secagg.policy import ParticipantPolicy, RunTerms
+from ssd.trust.participants import Registry
 from ssd.trust.signing import SigningRefused
 from worker.core import effects, events
 from worker.core.messages import Blob, Envelope, Finished, Train, Welcome
@@ -96,6 +97,8 @@ class _Round:
     """Where its masked upload goes."""
     level: Level
     """Of the run."""
+    registry: Registry | None = None
+    """As pinned when the offer was taken; None in `passive`."""
     participant: Participant | None = None
     body: MaskedBody | None = None
 
@@ -263,9 +266,8 @@ class SecureRounds:
                 registry, signer = self._settings.identity.load()
             except SigningRefused as error:
                 raise Refused(AbortReason.NO_IDENTITY, str(error)) from error
-            clients = [each.client for each in current.train.clients]
-            cap = current.plan.settings.max_client_weight
-            check_own_entry(registry, self._settings.identity.name, clients, cap)
+            current.registry = registry
+            self._check_clients(current, [each.client for each in current.train.clients])
         current.participant = Participant(
             name=self._settings.identity.name,
             policy=_with_noise(self._settings.policy, current.plan),
@@ -276,6 +278,11 @@ class SecureRounds:
             told=_told(current),
         )
         return _take_offer(current, offer)
+
+    def _check_clients(self, current: _Round, clients: Collection[str]) -> None:
+        if current.registry is not None:
+            cap = current.plan.settings.max_client_weight
+            check_own_entry(current.registry, self._settings.identity.name, clients, cap)
 
     async def _go_on(self, effect: effects.TellSecure) -> None:
         current = self._round
@@ -339,7 +346,13 @@ class SecureRounds:
         if current.body is None:
             started = self._clock.monotonic()
             loop = asyncio.get_running_loop()
-            failures = await loop.run_in_executor(self._thread, self._mask, current, run_id, effect.updates)
+            try:
+                failures = await loop.run_in_executor(
+                    self._thread, self._mask, current, run_id, effect.updates
+                )
+            except Refused as refused:
+                self._refuse(current.round_id, refused.reason, refused.detail)
+                raise TaskFault("round_over", refused.detail) from refused
             if current.body is None:
                 return None, failures
             self._metrics.secure_step_seconds.labels("mask").observe(self._clock.monotonic() - started)
@@ -348,9 +361,14 @@ class SecureRounds:
         return _upload_body(current, run_id), failures
 
     def _mask(self, current: _Round, run_id: str, updates: tuple[Finished, ...]) -> Failures:
-        """On the thread: make the body, if anything can be in it."""
+        """On the thread: make the body, if anything can be in it.
+
+        Raises:
+            Refused: the registry does not allow what it would be made of. The task may have grown since the offer.
+        """
         participant = current.participant
         assert participant is not None  # `body` looked
+        self._check_clients(current, [each.key.client for each in updates])
         secret, base = self._store.rounding_secret(), bytes.fromhex(current.train.base.model_digest)
 
         def key(client: str) -> bytes:

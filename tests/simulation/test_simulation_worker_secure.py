@@ -182,6 +182,43 @@ def test_clients_and_weights_that_its_entry_does_not_allow_are_refused_before_th
     play(scene)
 
 
+def test_a_client_that_joins_the_task_after_the_keys_is_not_masked_if_its_entry_does_not_allow_it(
+    tmp_path: Path,
+) -> None:
+    identities = SecureIdentities(tmp_path / "identities", (OWN, "p1", "p2"))
+    identities.publish(2, (OWN, "p1", "p2"), {OWN: ("a",)}, 1 << 20)
+    settings = SecureSettings(
+        policy=ParticipantPolicy(level=Level.ACTIVE, min_participants=3), identity=identities.identity(OWN)
+    )
+
+    async def scene() -> None:
+        async with secure_federation(
+            tmp_path / "s", level="active", secure=settings, terms=SecureTerms(least="active", cannot_sign="")
+        ) as (coordinator, worker):
+            gate = worker.trainer.slow["a"] = asyncio.Event()
+            attended = await coordinator.attended()
+            scene = Scene(
+                coordinator,
+                attended,
+                coordinator.train(["a"]),
+                level=Level.ACTIVE,
+                registry=identities.registry,
+                signers=identities.keys,
+            )
+            scene.begin()
+            await scene.share_keys()
+            attended.send(train=coordinator.train(["b"]))
+            await worker.until(lambda: len(worker.driver.session.work.clients) == 2)
+            gate.set()
+            refused = await refusal(scene)
+            assert refused.reason == AbortReason.NOT_REGISTERED
+            assert "does not list client b for worker w1" in refused.detail
+            await silent(coordinator)
+            assert not list((tmp_path / "s" / "masked").glob("*"))
+
+    play(scene)
+
+
 def test_messages_too_long_for_the_stream_come_as_blobs_and_never_touch_the_disk(tmp_path: Path) -> None:
     async def scene() -> None:
         async with secure_federation(tmp_path) as (coordinator, worker):
