@@ -95,6 +95,7 @@ def token(
     state_dir: Path | None,
 ) -> None:
     """Print a join token, good for one certificate. Hand it over like a password."""
+    from coordinator.store.reading import read_run
     from coordinator.tokens import enrolment_address, make_token
     from ssd.trust.names import Role
 
@@ -103,8 +104,6 @@ def token(
     own = pki / "coordinator.pem" if pki else said.transport.certificate
     where = _address(address) or enrolment_address(said.enrolment.listen, own)
     folder = state_dir or said.coordinator.state_dir
-    # A relative path means another folder in another place than the one the coordinator was started in.
-    new = not any(folder.glob("state.sqlite3"))
     with _trust(config_path, state_dir) as store:
         made = make_token(
             store,
@@ -116,6 +115,9 @@ def token(
             lifetime=ttl,
             now=time.time(),
         )
+        # A relative path means another folder in another place than the one the coordinator was started in. The
+        # database alone says nothing: this command makes it, too.
+        new = read_run(folder) is None
     click.echo(made.text())
     until = _date(time.time() + ttl)
     click.echo(

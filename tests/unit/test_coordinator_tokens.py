@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from coordinator.cli import main
+from coordinator.ports import BlobInfo, RunRecord, VersionRecord
 from coordinator.store.sqlite import SqliteStore
 from coordinator.store.trust import SqliteTrust
 from coordinator.tokens import enrolment_address
@@ -90,8 +91,17 @@ class TestToken:
 
     def test_a_folder_that_no_coordinator_has_used_is_warned_of(self, place: Place) -> None:
         """A relative state_dir is another folder wherever the command is typed."""
-        _, _, err = place.token("--worker", "edge-1")
-        assert f"no coordinator has run on {place.state} yet" in err
+        for _ in range(2):  # The first time makes the database.
+            _, _, err = place.token("--worker", "edge-1")
+            assert f"no coordinator has run on {place.state} yet" in err
+        blob = BlobInfo(digest="ab" * 32, size=4)
+        run = RunRecord(
+            run_id="r", created_at=1.0, config={}, declaration={}, declaration_blob=blob,
+            declaration_digest="",
+        )  # fmt: skip
+        journal = SqliteStore(place.state)
+        journal.create_run(run, VersionRecord(number=0, model_digest="m", full=blob, delta=None))
+        journal.close()
         _, _, err = place.token("--worker", "edge-1")
         assert "no coordinator" not in err
 
