@@ -843,7 +843,7 @@ class Driver:
             connected_clients=len(state.connected()),
             evaluation=values,
             evaluated_version=version,
-            statistics={**self._measured, **newest.statistics, **account.statistics},
+            statistics={**self._measured, **account.beside(newest.statistics)},
             uptime_seconds=self._clock.monotonic() - self._started,
             privacy=account.said,
         )

@@ -33,6 +33,16 @@ class Account:
     said: str = ""
     """For people."""
 
+    def beside(self, statistics: Mapping[str, float]) -> dict[str, float]:
+        """The newest version's statistics, with what this account says of privacy in place of what they say.
+
+        All of theirs go, also those this account does not have: an epsilon that is lost must not look as if it held.
+        """
+        if not self.statistics:
+            return dict(statistics)
+        others = {name: value for name, value in statistics.items() if not name.startswith(PREFIX)}
+        return {**others, **self.statistics}
+
 
 class Privacy:
     """Of one run.

@@ -56,7 +56,7 @@ def status(driver: Driver, clock: Clock, build: str, *, names: bool) -> dict[str
         "statistics": _finite(view.statistics),
         "evaluation": {"version": view.evaluated_version, "values": _finite(view.evaluation)},
         "secure_aggregation": _secure(driver, names=names),
-        "privacy": _privacy(driver, view.privacy),
+        "privacy": _privacy(driver, view.statistics, view.privacy),
         "curves": curves_revision(driver),
     }
 
@@ -91,7 +91,7 @@ def _secure(driver: Driver, *, names: bool) -> dict[str, Json]:
     return found | ({"awaited_workers": list(view.awaited[:50])} if names else {})
 
 
-def _privacy(driver: Driver, described: str) -> dict[str, Json]:
+def _privacy(driver: Driver, statistics: Mapping[str, float], described: str) -> dict[str, Json]:
     settings = driver.settings.privacy
     if settings is None:
         return {"mechanism": "off"}
@@ -102,7 +102,7 @@ def _privacy(driver: Driver, described: str) -> dict[str, Json]:
         "described": described,
         **{
             name.removeprefix(PRIVACY_PREFIX): value
-            for name, value in _finite(driver.catalogue.newest.statistics).items()
+            for name, value in _finite(statistics).items()
             if name.startswith(PRIVACY_PREFIX)
         },
     }

@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 
 import straight
+from coordinator.clock import SystemClock
 from coordinator.core import events
 from coordinator.core.state import Phase
 from coordinator.privacy import EPSILON
+from coordinator.web import overview
 from masked_place import ELASTIC, THREE, Crash, Place, committed, die_at, play
 from masked_worker import MaskedWorker
 from ssd.secagg.dp import NoisePlan, spent
@@ -49,8 +51,10 @@ def epsilon_of(place: Place, rounds: int) -> float:
 
 
 def shown(place: Place) -> tuple[float, str, str]:
-    """Epsilon in the status, the sentence beside it, and what Prometheus gets."""
+    """Epsilon in the status, the sentence beside it, and what Prometheus gets; the page shows the same two."""
     status = place.now().status()
+    page = overview.status(place.now(), SystemClock(), "build", names=True)["privacy"]
+    assert (page["epsilon"], page["described"]) == (status.statistics[EPSILON], status.privacy)
     lines = place.now().metrics.render().decode().splitlines()
     (gauge,) = [line for line in lines if line.startswith('ssd_coordinator_privacy_epsilon{scope="total"}')]
     return status.statistics[EPSILON], status.privacy, gauge.split()[-1]

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from coordinator.metrics import CoordinatorMetrics
-from coordinator.privacy import Privacy
+from coordinator.privacy import Account, Privacy
 from ssd.codec import Encoding
 from ssd.folding import Fold, FoldPlan, encode_update
 from ssd.methods.registry import load
@@ -51,6 +51,16 @@ def test_no_epsilon_once_a_sum_held_too_few_honest_participants() -> None:
     assert account().describe(2, 10, told).startswith("none: a sum held 4 honest participants")
     # A version before this one that accounted for nothing leaves nothing to promise.
     assert account().spent(2, 9, {}) == {"privacy_honest": 0.0}
+
+
+def test_an_epsilon_that_a_sum_in_no_version_has_cost_is_not_shown_as_if_it_held() -> None:
+    newest = {"loss": 1.5, **account().spent(1, 9, {})}
+    assert "privacy_epsilon" in newest
+    lost = account().account(1, 10, newest, 4)
+    assert lost.beside(newest) == {"loss": 1.5, "privacy_honest": 4.0}
+    counted = account().account(1, 10, newest, 9)
+    assert counted.beside(newest) == {"loss": 1.5, **account().spent(2, 9, newest)}
+    assert Account(said="as the version says").beside(newest) == newest
 
 
 def test_people_are_told_the_present_the_end_and_the_assumptions() -> None:
