@@ -37,6 +37,7 @@ from coordinator.secure_settings import SecureSettings
 from coordinator.secure_sums import SecureSum
 from coordinator.secure_transcripts import Transcripts
 from coordinator.sessions import Session, SessionTable
+from coordinator.store.rules import IN_FLIGHT
 from coordinator.store.spool import MaskedSpool
 from coordinator.uploads import Upload
 from ssd.digest import canonical_json
@@ -161,8 +162,10 @@ class SecureRounds:
         """Before anything else after a start: finish with transcripts what a crash left unfinished."""
         transcripts = self._transcripts
         if transcripts is not None:
-            models = {version.model_digest for version in self._store.versions()}
-            await self._durability.write(lambda: transcripts.recover(models))
+            models = {version.round: version.model_digest for version in self._store.versions()}
+            in_flight = [each.round for each in self._store.attempts(1) if each.outcome in IN_FLIGHT]
+            due = in_flight[0] if in_flight else None
+            await self._durability.write(lambda: transcripts.recover(models, due))
 
     def begin(self, effect: effects.OpenAttempt, base_digest: str, task_digest: str) -> None:
         """An attempt is durable: give it a round id of its own. Its offer goes out when its workers are known."""

@@ -7,15 +7,24 @@ It is written before the commit, under another name, and takes its own after it:
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Mapping, Sequence
+from enum import Enum, auto
 from pathlib import Path
 
 from coordinator.store.failures import storage_failed
 from ssd.secagg import transcript
 from ssd.secagg.errors import MalformedMessage
-from ssd.secagg.messages import Opened
+from ssd.secagg.messages import Offer, Opened
 
 SUFFIX, PART = ".transcript", ".part"
+
+
+class _Fate(Enum):
+    """What becomes of a transcript without its name after a restart."""
+
+    KEEP = auto()
+    REMOVE = auto()
+    LEAVE = auto()
 
 
 class Transcripts:
@@ -62,19 +71,26 @@ class Transcripts:
         except OSError as error:
             raise storage_failed(error, path, "keeping a round's transcript") from error
 
-    def recover(self, models: Collection[str]) -> None:
-        """After a restart: keep what was written of a round that is committed, remove what was written of no such.
+    def recover(self, models: Mapping[int, str], due: int | None) -> None:
+        """After a restart: keep what was written of a round that is committed, remove what is of no commit.
+
+        What another run left in the directory is not touched: whether its round was committed is not known here.
 
         Args:
-            models: digests of all committed models, 64 hex digits.
+            models: round -> digest of the version it made, 64 hex digits; 0: of the version the run began with.
+            due: the round in flight, if there is one: what its commit needs is written again.
 
         Raises:
             StorageFailed: the medium refused.
         """
         try:
             for part in sorted(self._root.glob(f"round-*{PART}")):
-                if _next_model(part.read_bytes()) in models:
-                    part.rename(part.with_suffix(SUFFIX))
+                fate = _fate(part.read_bytes(), models, due)
+                if fate is _Fate.LEAVE:
+                    continue
+                path = part.with_suffix(SUFFIX)
+                if fate is _Fate.KEEP and not path.exists():
+                    part.rename(path)
                 else:
                     part.unlink()
                 _sync(self._root)
@@ -93,14 +109,21 @@ class Transcripts:
             return transcript.NO_HEAD
 
 
-def _next_model(content: bytes) -> str:
-    """Digest of the model that the round made; empty if this is no whole transcript."""
+def _fate(content: bytes, models: Mapping[int, str], due: int | None) -> _Fate:
+    """By round and models: a round that changes nothing makes a model that was committed before it."""
     try:
         messages = transcript.read(content).messages
     except MalformedMessage:
-        return ""
-    last = messages[-1] if messages else None
-    return last.next_model_digest.hex() if isinstance(last, Opened) else ""
+        messages = ()
+    if not messages or not isinstance(messages[0], Offer) or not isinstance(messages[-1], Opened):
+        # A commit follows a whole transcript on disk: there was none.
+        return _Fate.REMOVE
+    offer, made = messages[0], messages[-1].next_model_digest.hex()
+    if models.get(offer.round - 1) != offer.model_digest.hex():
+        return _Fate.LEAVE
+    if models.get(offer.round) == made:
+        return _Fate.KEEP
+    return _Fate.REMOVE if offer.round == due else _Fate.LEAVE
 
 
 def _sync(folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +14,10 @@ from coordinator.secure_delivery import MAX_INLINE_BYTES, SecureDelivery
 from coordinator.secure_transcripts import Transcripts
 from coordinator.sessions import Session, SessionTable
 from coordinator.store.spool import MaskedSpool
+from secure_rounds import offer_for
 from ssd.digest import CHUNK_BYTES, digest_bytes
 from ssd.secagg import transcript
-from ssd.secagg.messages import AbortNotice, encode
+from ssd.secagg.messages import Opened, encode
 
 ROUND, OTHER = bytes(range(16)), bytes(16)
 BODY = np.arange(CHUNK_BYTES + 77, dtype=np.uint32).view(np.uint8)[: CHUNK_BYTES + 77]
@@ -101,14 +103,112 @@ def test_a_medium_that_refuses_keeps_nothing(tmp_path: Path) -> None:
         Transcripts(tmp_path / "masked").write(1, ROUND, [])
 
 
+def model(version: int) -> bytes:
+    return hashlib.sha256(f"version {version}".encode()).digest()
+
+
+def models(newest: int) -> dict[int, str]:
+    """The digests of a run's versions, as `recover` takes them."""
+    return {version: model(version).hex() for version in range(newest + 1)}
+
+
+def told(number: int, base: bytes | None = None, made: bytes | None = None) -> list[bytes]:
+    """The first and the last message of a round."""
+    offer = offer_for(10, round=number, model_digest=model(number - 1) if base is None else base)
+    opened = Opened(
+        opened_digest=bytes(32), survivors=9, next_model_digest=model(number) if made is None else made
+    )
+    return [encode(offer), encode(opened)]
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
 def test_transcripts_continue_one_another_and_are_written_once(tmp_path: Path) -> None:
-    kept = Transcripts(tmp_path / "transcripts")
-    message = encode(AbortNotice(reason="abandoned", detail=""))
-    for number, round_id in ((1, ROUND), (2, OTHER)):
-        kept.write(number, round_id, [message])
-        kept.keep(number, round_id)
-    first, second = sorted((tmp_path / "transcripts").iterdir())
+    kept = Transcripts(tmp_path)
+    kept.write(1, ROUND, told(1))
+    assert names(tmp_path) == [f"round-000001-{ROUND.hex()}.part"]
+    kept.keep(1, ROUND)
+    kept.write(2, OTHER, told(2))
+    kept.keep(2, OTHER)
+    first, second = sorted(tmp_path.iterdir())
     before = first.read_bytes()
+    kept.write(1, ROUND, told(1, made=model(7)))
     kept.keep(1, ROUND)
     assert first.read_bytes() == before
     assert transcript.read(second.read_bytes()).before == transcript.read(before).head
+
+
+@pytest.mark.parametrize(
+    ("made", "newest", "suffixes"), [(1, 1, [".transcript"]), (1, 0, []), (7, 1, [".part"])]
+)
+def test_after_a_restart_the_transcript_of_a_committed_round_is_kept_and_one_still_to_be_committed_goes(
+    tmp_path: Path, made: int, newest: int, suffixes: list[str]
+) -> None:
+    kept = Transcripts(tmp_path)
+    kept.write(1, ROUND, told(1, made=model(made)))
+    for _ in range(2):
+        kept.recover(models(newest), due=None if newest else 1)
+        assert [path.suffix for path in tmp_path.iterdir()] == suffixes
+
+
+def test_a_round_that_changes_nothing_has_a_transcript_once_it_is_committed_and_not_before(
+    tmp_path: Path,
+) -> None:
+    """Its model is that of the version before: to look for that among all versions would keep it without a commit."""
+    kept, same = Transcripts(tmp_path), told(2, made=model(1))
+    kept.write(1, OTHER, told(1))
+    kept.keep(1, OTHER)
+    kept.write(2, ROUND, same)
+    kept.recover(models(1), due=2)
+    assert names(tmp_path) == [f"round-000001-{OTHER.hex()}.transcript"]
+    kept.write(2, ROUND, same)
+    kept.recover({**models(1), 2: model(1).hex()}, due=3)
+    first, second = (transcript.read(path.read_bytes()) for path in sorted(tmp_path.iterdir()))
+    assert second.before == first.head
+
+
+def test_a_transcript_that_is_there_is_not_replaced_after_a_restart(tmp_path: Path) -> None:
+    kept = Transcripts(tmp_path)
+    kept.write(1, ROUND, told(1))
+    kept.keep(1, ROUND)
+    (path,) = tmp_path.iterdir()
+    before = path.read_bytes()
+    kept.write(1, ROUND, told(1))
+    kept.recover(models(1), due=None)
+    assert names(tmp_path) == [path.name]
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("due", [None, 1, 2])
+@pytest.mark.parametrize("number", [1, 2, 9])
+def test_what_another_run_left_is_not_touched(tmp_path: Path, number: int, due: int | None) -> None:
+    kept = Transcripts(tmp_path)
+    kept.write(number, ROUND, told(number, base=bytes(32), made=model(1)))
+    kept.recover(models(1), due=due)
+    assert names(tmp_path) == [f"round-{number:06d}-{ROUND.hex()}.part"]
+
+
+def test_the_first_round_of_a_run_that_began_with_the_same_model_is_not_touched(tmp_path: Path) -> None:
+    kept = Transcripts(tmp_path)
+    kept.write(1, ROUND, told(1))
+    kept.recover(models(0), due=None)
+    assert names(tmp_path) == [f"round-000001-{ROUND.hex()}.part"]
+
+
+@pytest.mark.parametrize("content", ["cut off", "empty", "only the offer", "no offer"])
+def test_what_is_no_whole_transcript_is_removed_after_a_restart(tmp_path: Path, content: str) -> None:
+    first, last = told(1)
+    whole = transcript.write([first, last])
+    part = tmp_path / f"round-000001-{ROUND.hex()}.part"
+    part.write_bytes(
+        {
+            "cut off": whole[:-1],
+            "empty": b"",
+            "only the offer": transcript.write([first]),
+            "no offer": transcript.write([last]),
+        }[content]
+    )
+    Transcripts(tmp_path).recover(models(1), due=2)
+    assert names(tmp_path) == []
