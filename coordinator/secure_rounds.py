@@ -139,6 +139,8 @@ class SecureRounds:
         """That of the present attempt's participants, in level active."""
         self._search: asyncio.Task[None] | None = None
         """For the secrets of the present attempt, while there is one under way."""
+        self._journaled: tuple[int, int, int | None] | None = None
+        """Round and attempt of the set that was journaled or read last, and its `_Present.honest`."""
         self._ended = b""
         """Round id of the attempt before: what was on its way when it ended is nobody's fault."""
 
@@ -464,10 +466,12 @@ class SecureRounds:
         await self._durability.write(
             lambda: self._store.close_attempt(present.round, present.number, present.accepted, kept)
         )
+        self._journaled = (present.round, present.number, present.honest)
 
     async def resume(self, round_number: int, number: int, accepted: Sequence[str]) -> None:
         """Go on with the opening of a journaled set: after a restart, or because the operator resumed."""
         kept = json.loads(self._store.secure_sum(round_number, number))
+        self._journaled = (round_number, number, kept.get("opened"))
         try:
             aggregator = Aggregator.restore(
                 bytes.fromhex(kept["aggregator"]), self._settings.policy, self._registry()
@@ -482,7 +486,7 @@ class SecureRounds:
         machine = SecureAttempt.restored(self._settings.rules, aggregator, participants, now)
         round_id = aggregator.offer.round_id
         self._present = present = self._attempt(round_number, number, round_id, machine)
-        present.accepted, present.honest = tuple(accepted), kept.get("opened")
+        present.accepted, present.honest = tuple(accepted), self._journaled[2]
         self._spool.drop_all_but(round_id)
         log_event(
             log, logging.INFO, "secure_sum_resumed", round=round_number, attempt=number,
@@ -546,8 +550,12 @@ class SecureRounds:
         attempt = state.attempt
         if attempt is None or not attempt.closed:
             return None
-        kept = self._store.secure_sum(attempt.round, attempt.number)
-        return json.loads(kept).get("opened") if kept else None
+        if self._journaled is None or self._journaled[:2] != (attempt.round, attempt.number):
+            # The whole state of an opening is read for one number of it, and status displays ask at every turn.
+            kept = self._store.secure_sum(attempt.round, attempt.number)
+            honest = json.loads(kept).get("opened") if kept else None
+            self._journaled = (attempt.round, attempt.number, honest)
+        return self._journaled[2]
 
     # --------------------------------------------------------------------------------------------------- end
 

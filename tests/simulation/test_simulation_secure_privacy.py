@@ -13,7 +13,7 @@ from coordinator.core import events
 from coordinator.core.state import Phase
 from coordinator.privacy import EPSILON
 from coordinator.web import overview
-from masked_place import ELASTIC, THREE, Crash, Place, committed, die_at, play
+from masked_place import ELASTIC, THREE, Crash, Place, committed, die_at, play, registry_of
 from masked_worker import MaskedWorker
 from ssd.secagg.dp import NoisePlan, spent
 
@@ -117,9 +117,38 @@ def test_a_sum_is_counted_before_it_is_opened(tmp_path: Path, monkeypatch: pytes
         subject = place.now()
         secure = subject._secure
         assert secure is not None
-        secure._present = None
+        secure._present = secure._journaled = None
         assert secure.opened_honest(subject.state) == 3
         place.start()
         place.begin(*place.workers(THREE).values())
 
     play(scene, Place(tmp_path, rounds=1, **NOISY))
+
+
+def test_a_set_that_cannot_be_gone_on_with_is_read_once_to_be_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its participants are registered no more: nothing is resumed, and what was opened counts at every turn."""
+    reads = 0
+
+    async def scene(place: Place) -> None:
+        die_at(place.store, "commit", "before")
+        place.begin(*place.workers(THREE).values())
+        await place.crashed()
+        read, place.registry = place.store.secure_sum, registry_of({"w7": "ab", "w8": "cd", "w9": "ef"})[0]
+
+        def counted(round_number: int, attempt: int) -> bytes:
+            nonlocal reads
+            reads += 1
+            return read(round_number, attempt)
+
+        monkeypatch.setattr(place.store, "secure_sum", counted)
+        place.start()
+        await place.until(lambda: place.now().state.phase is Phase.HALTED)
+        for _ in range(5):
+            await place.now().operate(lambda now: events.Tick(now=now))
+            assert shown(place)[0] == epsilon_of(place, 1)
+        assert "does not fit the registry" in place.now().status().waiting_for
+        assert reads == 1
+
+    play(scene, Place(tmp_path, rounds=1, level="active", **NOISY))
