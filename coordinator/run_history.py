@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from coordinator.errors import OperatorFault
 from coordinator.ports import AttemptRecord, VersionRecord
-from coordinator.store.reading import read_history
+from coordinator.store.reading import History, read_history
 
 if TYPE_CHECKING:
     from coordinator.rpc.operator_client import OperatorClient
@@ -24,11 +25,23 @@ class NoRun(OperatorFault):
     code = "no_run"
 
 
-class RunHistory(Protocol):
-    """One run, as far as it has come."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Standing:
+    """Which run it is, and how far."""
 
-    def name(self) -> tuple[str, str, bool]:
-        """Method, run id, and whether all of its rounds are committed."""
+    method: str
+    run_id: str
+    finished: bool
+    """All of its rounds are committed."""
+    rounds: int = 0
+    """How many it is to have; 0: not known."""
+
+
+class RunHistory(Protocol):
+    """The current run, as far as it has come; a later look may find another one."""
+
+    def standing(self) -> Standing:
+        """Now."""
         ...
 
     def rounds(self, newer_than: int) -> list[Mapping[str, Json]]:
@@ -46,10 +59,15 @@ class LiveHistory:
     def __init__(self, client: OperatorClient) -> None:
         self._client = client
 
-    def name(self) -> tuple[str, str, bool]:
+    def standing(self) -> Standing:
         """Of its status."""
         status = self._client.status()
-        return status["method"], status["run_id"], status["phase"] == "finished"
+        return Standing(
+            method=status["method"],
+            run_id=status["run_id"],
+            finished=status["phase"] == "finished",
+            rounds=status["rounds"],
+        )
 
     def rounds(self, newer_than: int) -> list[Mapping[str, Json]]:
         """The newest, and more of them until `newer_than` is reached: the coordinator sends them newest first."""
@@ -76,10 +94,12 @@ class StoredHistory:
     def __init__(self, state_dir: Path) -> None:
         self._state_dir = state_dir
 
-    def name(self) -> tuple[str, str, bool]:
-        """Of the journal."""
-        run, rounds = self._history.run, self._history.run.config["run"]["rounds"]
-        return run.config["method"]["name"], run.run_id, self._history.versions[-1].number >= rounds
+    def standing(self) -> Standing:
+        """Of the journal. How many rounds there are to be is not in it: the record of the run has the first wish."""
+        found = self._history
+        return Standing(
+            method=found.run.config["method"]["name"], run_id=found.run.run_id, finished=found.finished
+        )
 
     def rounds(self, newer_than: int) -> list[Mapping[str, Json]]:
         """All of the newer ones."""
@@ -94,7 +114,7 @@ class StoredHistory:
         return [{"version": version, "values": values} for version, values in self._history.evaluations]
 
     @property
-    def _history(self) -> Json:
+    def _history(self) -> History:
         found = read_history(self._state_dir)
         if found is None:
             raise NoRun(

@@ -98,6 +98,8 @@ class History:
     """What the journal has of the current run."""
 
     run: RunRecord
+    finished: bool
+    """All the rounds that were asked for are committed."""
     attempts: tuple[AttemptRecord, ...]
     """Oldest first."""
     versions: tuple[VersionRecord, ...]
@@ -116,6 +118,7 @@ def read_history(state_dir: Path) -> History | None:
     if run is None:
         return None
     with _open(state_dir) as db:
+        ((finished,),) = db.execute("SELECT finished FROM runs WHERE run_id = ?", (run.run_id,)).fetchall()
         attempts = db.execute(
             "SELECT record, outcome, reason, accepted, closed_at FROM attempts WHERE run_id = ?"
             " ORDER BY round, attempt",
@@ -130,6 +133,7 @@ def read_history(state_dir: Path) -> History | None:
         ).fetchall()
     return History(
         run=run,
+        finished=bool(finished),
         attempts=tuple(
             records.to_attempt(record, outcome, reason, records.to_names(accepted), closed_at)
             for record, outcome, reason, accepted, closed_at in attempts

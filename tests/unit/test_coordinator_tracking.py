@@ -16,10 +16,13 @@ from click.testing import CliRunner
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from coordinator.cli import _verb
-from coordinator.errors import StateDirectoryLocked
-from coordinator.run_history import FIRST_ASK, LiveHistory
+from coordinator.errors import OperatorFault, StateDirectoryLocked
+from coordinator.following import FEWEST_MISSES, PATIENCE_SECONDS, Copy, NameUnusable, follow
+from coordinator.ports import BlobInfo, RunRecord, VersionRecord
+from coordinator.run_history import FIRST_ASK, LiveHistory, StoredHistory
+from coordinator.store.sqlite import SqliteStore
 from coordinator.tensorboard_file import NAME, EventFile
-from coordinator.track_cli import NameUnusable, TensorBoardMissing, track_command
+from coordinator.track_cli import TensorBoardMissing, track_command
 from coordinator.tracking import MOST_TAG, MOST_TAGS, Row, rows
 
 
@@ -159,7 +162,7 @@ class Coordinator:
     def status(self) -> Mapping[str, Any]:
         self.committed = min(self.last, self.committed + 1)
         phase = "finished" if self.committed == self.last else "training"
-        return {"method": "synthetic", "run_id": self.run_id, "phase": phase}
+        return {"method": "synthetic", "run_id": self.run_id, "phase": phase, "rounds": self.last}
 
     def rounds(self, limit: int, *, counts_only: bool) -> list[Mapping[str, Any]]:
         assert counts_only, "names are most of an answer, and a long run has many"
@@ -197,6 +200,134 @@ def test_following_ends_with_the_run(tmp_path: Path) -> None:
     found = scalars(tmp_path / "synthetic-abc")
     assert found["training/loss"] == [(number, float(number)) for number in range(1, 5)]
     assert found["evaluation/knn"] == [(0, 0.5)]
+
+
+class Gone(OperatorFault):
+    """Nobody answers."""
+
+
+class Script:
+    """What a coordinator says look after look: a run, how far it is, what was measured of its newest version; None:
+    it does not answer. What comes after the last is the last again."""
+
+    def __init__(self, *looks: tuple[str, int, int, bool] | None) -> None:
+        self.looks = list(looks)
+        self.looked = 0
+
+    def status(self) -> Mapping[str, Any]:
+        look = self.looks[min(self.looked, len(self.looks) - 1)]
+        self.looked += 1
+        if look is None:
+            raise Gone("nobody answers")
+        run_id, self.committed, rounds, self.measured = look
+        phase = "finished" if self.committed == rounds else "training"
+        return {"method": "m", "run_id": run_id, "phase": phase, "rounds": rounds}
+
+    def rounds(self, limit: int, *, counts_only: bool) -> list[Mapping[str, Any]]:
+        return [record(number, loss=1.0) for number in range(self.committed, 0, -1)][:limit]
+
+    def evaluations(self) -> list[Mapping[str, Any]]:
+        return [{"version": self.committed, "values": {"knn": 0.5}}] if self.measured else []
+
+
+def followed(folder: Path, script: Script, every: float = 10.0) -> tuple[list[tuple[str, int]], float]:
+    """Run and newest round at every look that found something; how long it took, in seconds of no real clock."""
+    told: list[tuple[str, int]] = []
+    now = 0.0
+
+    def pause() -> None:
+        nonlocal now
+        now += every
+        assert now < 10_000, "it does not end"
+
+    def said(path: Path, newest: int, _: int) -> None:
+        told.append((path.parent.name, newest))
+
+    with Copy(LiveHistory(script), folder, EventFile, said) as copy:  # type: ignore[arg-type]
+        try:
+            follow(copy, copy.write(copy.read()), pause, lambda: now)
+        except Gone:
+            told.append(("gone", -1))
+    return told, now
+
+
+class TestFollowing:
+    def test_an_evaluation_that_comes_after_the_last_round_is_waited_for(self, tmp_path: Path) -> None:
+        script = Script(("r", 1, 2, True), ("r", 2, 2, False), ("r", 2, 2, False), ("r", 2, 2, True))
+        told, _ = followed(tmp_path, script)
+        assert told == [("m-r", 1), ("m-r", 2), ("m-r", 2)]
+        assert scalars(tmp_path / "m-r")["evaluation/knn"] == [(1, 0.5), (2, 0.5)]
+
+    def test_what_is_all_there_at_once_is_looked_at_once_more(self, tmp_path: Path) -> None:
+        followed(tmp_path, Script(("r", 2, 2, False)))
+        script = Script(("r", 2, 2, False), ("r", 2, 2, True))
+        assert followed(tmp_path, script)[0] == [("m-r", 2)]
+
+    def test_a_new_run_at_the_same_address_has_a_file_of_its_own(self, tmp_path: Path) -> None:
+        script = Script(("r", 1, 3, True), ("r", 2, 3, True), None, ("s", 1, 2, False), ("s", 2, 2, True))
+        told, _ = followed(tmp_path, script)
+        assert told == [("m-r", 1), ("m-r", 2), ("m-s", 1), ("m-s", 2)]
+        assert scalars(tmp_path / "m-r")["training/loss"] == [(1, 1.0), (2, 1.0)]
+        assert scalars(tmp_path / "m-s")["training/loss"] == [(1, 1.0), (2, 1.0)]
+        assert scalars(tmp_path / "m-s")["evaluation/knn"] == [(2, 0.5)]
+
+    def test_a_new_run_with_a_name_that_is_none_is_refused(self, tmp_path: Path) -> None:
+        with pytest.raises(NameUnusable):
+            copy = Copy(
+                LiveHistory(Script(("r", 1, 3, True), ("../s", 1, 3, True))),  # type: ignore[arg-type]
+                tmp_path / "logs", EventFile, lambda *_: None,
+            )  # fmt: skip
+            with copy:
+                follow(copy, copy.write(copy.read()), lambda: None, lambda: 0.0)
+        assert [path.name for path in (tmp_path / "logs").iterdir()] == ["m-r"]
+
+    @pytest.mark.parametrize("every", [1.0, 10.0, 61.0, 600.0])
+    def test_missed_answers_count_by_time_and_by_number(self, tmp_path: Path, every: float) -> None:
+        told, took = followed(tmp_path, Script(("r", 1, 3, True), None), every)
+        assert told == [("m-r", 1), ("gone", -1)]
+        assert max(PATIENCE_SECONDS, every * FEWEST_MISSES - 1) < took
+        assert took <= max(PATIENCE_SECONDS + every, every * FEWEST_MISSES)
+
+    def test_an_answer_in_between_begins_the_count_anew(self, tmp_path: Path) -> None:
+        away = [None] * 2
+        script = Script(("r", 1, 3, True), *away, ("r", 2, 3, True), *away, ("r", 3, 3, True))
+        assert followed(tmp_path, script, 61.0)[0] == [("m-r", 1), ("m-r", 2), ("m-r", 3)]
+
+    def test_a_coordinator_that_ended_with_its_run_is_no_fault(self, tmp_path: Path) -> None:
+        """With `when_done = "exit"` it may be gone before anybody saw it finished."""
+        assert followed(tmp_path, Script(("r", 1, 2, True), ("r", 2, 2, True), None))[0][-1] == ("m-r", 2)
+
+        class Last(Script):
+            """Says that it trains, then sends the last round."""
+
+            def rounds(self, limit: int, *, counts_only: bool) -> list[Mapping[str, Any]]:
+                self.committed = 2
+                return super().rounds(limit, counts_only=counts_only)
+
+        assert followed(tmp_path / "b", Last(("r", 1, 2, True), None))[0] == [("m-r", 2)]
+
+
+def test_a_stored_run_that_is_to_have_more_rounds_is_not_finished(tmp_path: Path) -> None:
+    blob = BlobInfo(digest="ab" * 32, size=4)
+    config = {"run": {"rounds": 1}, "method": {"name": "m"}}
+    run = RunRecord(
+        run_id="r",
+        created_at=1.0,
+        config=config,
+        declaration={},
+        declaration_blob=blob,
+        declaration_digest="",
+    )
+    store = SqliteStore(tmp_path)
+    store.create_run(run, VersionRecord(number=0, model_digest="m", full=blob, delta=None))
+    history = StoredHistory(tmp_path)
+    seen = [history.standing().finished]
+    for change in (store.finish_run, store.reopen_run, store.finish_run):
+        change()
+        seen.append(history.standing().finished)
+    store.close()
+    assert seen == [False, True, False, True]
+    assert (history.standing().method, history.standing().run_id) == ("m", "r")
 
 
 @pytest.mark.parametrize("run_id", ["../../etc", "a/b", "x" * 500, "a\nb"])
