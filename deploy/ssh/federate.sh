@@ -77,13 +77,16 @@ running='pid=$(cat ~/ssd-worker/worker.pid 2> /dev/null) && grep -qs ssd-worker 
 program='~/ssd-worker/venv/bin'
 
 up() {
-  local token=
+  local token='' missing=0
   # shellcheck disable=SC2016
   there 'mkdir -p -m 700 ~/ssd-worker && { [ -x ~/ssd-worker/venv/bin/pip ] || python3 -m venv ~/ssd-worker/venv; }' < /dev/null || return
   step scp -q -o BatchMode=yes -- "$wheel" "$host:ssd-worker/$wheel_name" < /dev/null || return
   step scp -q -o BatchMode=yes -- "$worker_config" "$host:ssd-worker/worker.toml" < /dev/null || return
   there "$program/pip install --quiet --upgrade ~/ssd-worker/$wheel_name" < /dev/null || return
-  if ! there 'test -e ~/ssd-worker/state/identity/worker.pem' < /dev/null || [ -n "$dry_run" ]; then
+  # 1 is the answer no. Anything else, as ssh's own 255, is none, and a token that nobody takes should not be made.
+  there 'test -e ~/ssd-worker/state/identity/worker.pem' < /dev/null || missing=$?
+  [ "$missing" -le 1 ] || return "$missing"
+  if [ "$missing" -eq 1 ] || [ -n "$dry_run" ]; then
     echo "  $ ssd-coordinator ca token --worker $name --clients $clients --config $coordinator_config"
     if [ -z "$dry_run" ]; then
       token=$(ssd-coordinator ca token --worker "$name" --clients "$clients" --config "$coordinator_config") || return

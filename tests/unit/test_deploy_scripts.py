@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+import select
+import signal
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import click
@@ -80,8 +84,164 @@ def test_a_job_is_ended_and_requeued_in_good_order(script: Path) -> None:
     assert text.index("#SBATCH") < text.rindex("#SBATCH") < text.index("set -euo")
     assert directives["signal"] == "B:TERM@120"
     assert "requeue" in directives
-    assert "trap 'kill -TERM \"$daemon\"' TERM" in text
     assert ("gres" in directives) == (script.name == "worker.sbatch")
+
+
+class Job:
+    """A job's script as a plain process, with programs of the test's in place of the daemons, and a clock that races.
+
+    They say how they were called through a pipe, so nothing here waits longer than it must.
+    """
+
+    DAEMON = """#!/bin/bash
+echo "$*" > "$CALLS"
+case "$1" in
+  enroll) case "$*" in *stale:7444*) exit 3 ;; esac; mkdir -p "$STATE/identity"; touch "$STATE/identity/worker.pem" ;;
+  run)
+    trap 'exit 7' TERM
+    echo ready > "$CALLS"
+    while true; do /bin/sleep 0.02; done ;;
+esac
+"""
+
+    def __init__(self, folder: Path, script: str) -> None:
+        self.folder = folder
+        self.host = folder / "coordinator.host"
+        programs = folder / "venv" / "bin"
+        programs.mkdir(parents=True)
+        (folder / "pki").mkdir()
+        (folder / "pki" / "ca.pem").touch()
+        state = folder / "workers" / "worker-2"
+        state.mkdir(parents=True)
+        sleep = "#!/bin/bash\nexec /bin/sleep 0.05\n"
+        for name, text in (("ssd-worker", self.DAEMON), ("ssd-coordinator", self.DAEMON), ("sleep", sleep)):
+            (programs / name).write_text(text)
+            (programs / name).chmod(0o755)
+        os.mkfifo(folder / "calls")
+        # Open both ways: whoever writes never waits for a reader.
+        self._calls = os.fdopen(os.open(folder / "calls", os.O_RDWR), "rb", buffering=0)
+        self._script = DEPLOY / "slurm" / script
+        self._environment = {
+            **os.environ,
+            "PATH": f"{programs}:{os.environ['PATH']}",
+            "SSD_HOME": str(folder),
+            "CALLS": str(folder / "calls"),
+            "STATE": str(state),
+            "SLURM_ARRAY_TASK_ID": "2",
+        }
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self, **more: str) -> None:
+        self.process = subprocess.Popen(
+            ["bash", str(self._script)],
+            env=self._environment | more,
+            stdout=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+
+    def next_call(self) -> str:
+        """What a daemon said next."""
+        line = b""
+        while not line.endswith(b"\n"):
+            assert select.select([self._calls], [], [], 20)[0], "nothing is called any more"
+            line += self._calls.read(1)
+        return line.decode().strip()
+
+    def until(self, what: str) -> str:
+        """The next call that has this in it."""
+        while what not in (call := self.next_call()):
+            pass
+        return call
+
+    def terminate(self) -> int:
+        assert self.process is not None
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(timeout=20)
+
+    def close(self) -> None:
+        if self.process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+        self._calls.close()
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> Iterator[Callable[[str], Job]]:
+    with contextlib.ExitStack() as closing:
+
+        def make(script: str) -> Job:
+            made = Job(tmp_path, script)
+            closing.callback(made.close)
+            return made
+
+        yield make
+
+
+class TestSlurm:
+    # bash takes functions from the environment: this one gives back only when whom it ended has ended.
+    SLOW_KILL = {"BASH_FUNC_kill%%": '() { builtin kill "$@" || return; [ "$1" = -0 ] || /bin/sleep 0.3; }'}  # noqa: RUF012
+
+    @pytest.mark.parametrize("script", ["coordinator.sbatch", "worker.sbatch"])
+    @pytest.mark.parametrize("slow", [False, True])
+    def test_a_job_ends_with_its_daemons_exit_code(
+        self, job: Callable[[str], Job], script: str, slow: bool
+    ) -> None:
+        it = job(script)
+        it.host.write_text("node-1\n")
+        it.start(**(self.SLOW_KILL if slow else {}))
+        it.until("ready")
+        assert it.terminate() == 7
+
+    def test_a_worker_goes_after_its_coordinator(self, job: Callable[[str], Job]) -> None:
+        it = job("worker.sbatch")
+        it.host.write_text("stale\n")
+        it.start()
+        for _ in range(2):
+            assert "--coordinator stale:7444" in it.until("enroll")
+        for place in ("node-1", "node-2"):
+            new = it.folder / "new"
+            new.write_text(place + "\n")
+            new.rename(it.host)
+            assert f"--coordinator {place}:7443" in it.until("run ")
+            it.until("ready")
+        it.host.unlink()  # the coordinator's job has ended, and this is no reason to stop
+        assert it.process is not None
+        assert it.process.poll() is None
+        assert it.terminate() == 7
+
+    def test_a_worker_that_waits_for_a_coordinator_can_be_ended(self, job: Callable[[str], Job]) -> None:
+        it = job("worker.sbatch")
+        it.host.write_text("stale\n")
+        it.start()
+        it.until("enroll")
+        it.host.unlink()
+        assert it.terminate() == 143
+
+    def test_enrolment_that_is_refused_for_good_ends_the_job(self, job: Callable[[str], Job]) -> None:
+        it = job("worker.sbatch")
+        (it.folder / "venv" / "bin" / "ssd-worker").write_text("#!/bin/bash\nexit 2\n")
+        it.host.write_text("node-1\n")
+        it.start()
+        assert it.process is not None
+        assert it.process.wait(timeout=20) == 2
+
+    def test_a_coordinator_says_where_it_is_while_it_is(self, job: Callable[[str], Job]) -> None:
+        it = job("coordinator.sbatch")
+        it.host.write_text("stale\n")
+        it.start()
+        it.until("ready")
+        assert it.host.read_text() not in ("", "stale\n")
+        assert it.terminate() == 7
+        assert not it.host.exists()
+
+    def test_a_coordinator_that_ends_leaves_the_word_of_another(self, job: Callable[[str], Job]) -> None:
+        it = job("coordinator.sbatch")
+        it.start()
+        it.until("ready")
+        it.host.write_text("node-2\n")
+        assert it.terminate() == 7
+        assert it.host.read_text() == "node-2\n"
 
 
 class Place:
@@ -163,6 +323,16 @@ class TestSsh:
         assert done.returncode == 1
         assert "not every host is done" in done.stderr
         assert sum("enroll" in line for line in place.called()) == 1
+
+    @pytest.mark.parametrize(("code", "tokens"), [(0, 0), (1, 2), (2, 0), (255, 0)])
+    def test_a_host_that_did_not_answer_is_not_taken_for_one_that_is_new(
+        self, tmp_path: Path, code: int, tokens: int
+    ) -> None:
+        place = Place(tmp_path)
+        ssh = tmp_path / "bin" / "ssh"
+        ssh.write_text(ssh.read_text().replace("exit 1;;", f"exit {code};;"))
+        assert place.run("up").returncode == (1 if code > 1 else 0)
+        assert sum(line.startswith("ssd-coordinator") for line in place.called()) == tokens
 
     @pytest.mark.parametrize("verb", ["status", "down"])
     def test_the_other_verbs_ask_every_host_once(self, tmp_path: Path, verb: str) -> None:
