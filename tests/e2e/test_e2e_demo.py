@@ -82,7 +82,7 @@ def events(log: Path) -> list[str]:
 
 def test_a_tiny_demo_from_beginning_to_end(tmp_path: Path) -> None:
     out = tmp_path / "demo"
-    demo = start(out, "--rounds", "2", "--workers", "4", "--seed", "5")
+    demo = start(out, "--rounds", "2", "--workers", "2", "--seed", "5")
     text, _ = demo.communicate(timeout=4 * PATIENCE)
     assert demo.returncode == 0, text
     assert "\x1b" not in text, "a pipe gets plain text"
