@@ -13,12 +13,17 @@ from typing import Any
 import pytest
 
 from fake_coordinator import Attended, FakeCoordinator, Upload
+from key_uses import KeyUses
 from secure_identities import SecureIdentities
 from secure_scene import OWN, Scene, secure_federation, secure_worker
+from ssd.codec import Encoding
 from ssd.digest import CHUNK_BYTES
+from ssd.fold_plan import FoldPlan
+from ssd.methods.registry import load
 from ssd.secagg.config_digest import config_digest
 from ssd.secagg.errors import AbortReason
 from ssd.secagg.graph import Level
+from ssd.secagg.masking import MaskKey
 from ssd.secagg.messages import (
     AbortNotice,
     Advert,
@@ -30,7 +35,7 @@ from ssd.secagg.messages import (
     Survivors,
     encode,
 )
-from ssd.secagg.numbers import MaskedPlan
+from ssd.secagg.numbers import MaskedFold, MaskedPlan, MaskedSettings
 from ssd.secagg.policy import ParticipantPolicy
 from ssd_proto.v1 import federation_pb2 as pb
 from ssd_proto.v1 import tensor_pb2 as tensor
@@ -740,3 +745,28 @@ def test_shares_and_uploads_have_one_taker(tmp_path: Path) -> None:
             assert [upload.envelope.kind for upload in uploads] == [pb.Envelope.KIND_MASKED]
 
     play(scene)
+
+
+def test_the_guard_over_keys_sees_this_worker_and_notices_a_mask_on_two_vectors(
+    tmp_path: Path, key_uses: KeyUses
+) -> None:
+    async def scene() -> None:
+        async with secure_federation(tmp_path) as (coordinator, worker):
+            attended = await coordinator.attended()
+            await whole_round(Scene(coordinator, attended, coordinator.train(["a", "b"])), worker, ["a", "b"])
+
+    play(scene)
+    # Three participants: two sealed bundles each, and two masks each beside its own.
+    assert (len(key_uses.sealed), len(key_uses.covered)) == (6, 9)
+    declaration = load("synthetic", {"parameters": 16}).declare()
+    plan = MaskedPlan.create(
+        FoldPlan.create(declaration, Encoding.FLOAT32, 4, 4),
+        MaskedSettings(ring_bits=24, clip=1.0, max_client_weight=4, max_cohort=4),
+    )
+    mask = MaskKey(b"k" * 32, 1)
+    one, same, other = MaskedFold(plan), MaskedFold(plan), MaskedFold(plan)
+    other._narrow[0] += 1
+    one.add_masks([mask])
+    same.add_masks([mask])
+    with pytest.raises(AssertionError, match="two vectors"):
+        other.add_masks([mask])
