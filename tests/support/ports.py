@@ -20,15 +20,25 @@ FIRST, BEYOND, BLOCK = 16_384, 32_768, 128
 def free_port() -> int:
     """A port of 127.0.0.1 that nothing listens on and no other test process chooses."""
     ports = _mine()
-    for _ in range(BLOCK):
-        port = next(ports)
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-        return port
+    # A closed connection keeps its port for a minute. Daemons listen there all the same, so such ports will do if, after
+    # many quick tests, there are no others.
+    for fresh in (True, False):
+        for _ in range(BLOCK):
+            port = next(ports)
+            if _is_free(port, fresh=fresh):
+                return port
     raise AssertionError("every port of this process is in use")
+
+
+def _is_free(port: int, *, fresh: bool) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, int(not fresh))
+        try:
+            probe.bind(("127.0.0.1", port))
+            probe.listen()
+        except OSError:
+            return False
+    return True
 
 
 @functools.cache
