@@ -10,45 +10,52 @@ import shutil
 import signal
 import socket
 
-from coordinator.aggregation import VersionMaker
-from coordinator.clock import SystemClock
-from coordinator.config import CoordinatorConfig, refuse_changes
-from coordinator.core.spans import RoundSpans
+from coordinator.config.sections import CoordinatorConfig, refuse_changes
 from coordinator.core.strategy import create as create_strategy
-from coordinator.driver import Driver
 from coordinator.errors import EXIT_STORAGE, ConfigInvalid, StorageFailed
-from coordinator.heap import share_arenas
-from coordinator.host_client import SubprocessMethodHost
-from coordinator.issuing import certificate_desk
-from coordinator.logs import configure as configure_logs
-from coordinator.logs import event as log_event
-from coordinator.metrics import CoordinatorMetrics
-from coordinator.open_files import raise_limit
-from coordinator.participants import participants_of
-from coordinator.ports import RunRecord
-from coordinator.quality import newest as newest_quality
-from coordinator.revocations import NobodyRevoked, Revocations
+from coordinator.identity.issuing import certificate_desk
+from coordinator.identity.revocations import NobodyRevoked, Revocations
+from coordinator.method_host.client import SubprocessMethodHost
+from coordinator.method_host.hook import SCRATCH_PREFIX as HOOK_PREFIX
+from coordinator.ports.storage import RunRecord
+from coordinator.rounds.driver import Driver
+from coordinator.rounds.run_lifecycle import (
+    SCRATCH_PREFIX,
+    create_run,
+    plan_of,
+    privacy_of,
+    restore,
+    settings_of,
+)
 from coordinator.rpc.convert import BUILD
 from coordinator.rpc.enrolment import EnrolmentServer, RenewalServicer
 from coordinator.rpc.server import RpcServer
-from coordinator.runs import SCRATCH_PREFIX, create_run, plan_of, privacy_of, restore, settings_of
-from coordinator.server_hook import SCRATCH_PREFIX as HOOK_PREFIX
-from coordinator.store import chain
-from coordinator.store.blobs import FileBlobs
+from coordinator.rpc.serving.transport import Transport
+from coordinator.runtime.clock import SystemClock
+from coordinator.runtime.memory import share_arenas
+from coordinator.runtime.open_files import raise_limit
+from coordinator.secure_aggregation.participant_registry import participants_of
+from coordinator.store.files.blobs import FileBlobs
+from coordinator.store.files.staging import BudgetedStaging
+from coordinator.store.journal import chain
+from coordinator.store.journal.sqlite import SqliteStore
 from coordinator.store.lock import StateDirectoryLock
-from coordinator.store.sqlite import SqliteStore
-from coordinator.store.staging import BudgetedStaging
 from coordinator.store.trust import SqliteTrust
-from coordinator.tracing import NoTracing, RoundTracing, Tracing
-from coordinator.transport import Transport
+from coordinator.telemetry.metrics import CoordinatorMetrics
+from coordinator.telemetry.round_spans import RoundSpans
+from coordinator.telemetry.tracing import NoTracing, RoundTracing, Tracing
+from coordinator.versions.next_version import VersionMaker
+from coordinator.versions.quality import newest as newest_quality
 from coordinator.web.access import Access
 from coordinator.web.api import Api
 from coordinator.web.http import HttpServer, create_app
 from coordinator.web.pages import add_pages
-from ssd.codec import Encoding
-from ssd.declaration import Declaration
-from ssd.secagg.dp import left_out
-from ssd.tracing.setup import Exporter, TracingUnavailable, open_exporter
+from ssd.daemon.logs import configure as configure_logs
+from ssd.daemon.logs import event as log_event
+from ssd.daemon.tracing.setup import Exporter, TracingUnavailable, open_exporter
+from ssd.privacy.noise import left_out
+from ssd.updates.codec import Encoding
+from ssd.updates.declaration import Declaration
 
 log = logging.getLogger(__name__)
 

@@ -1,6 +1,6 @@
 """Where configuration comes from: a TOML file, the environment, flags; and where in the file a key stands.
 
-Nothing here knows which keys exist: the tree in `coordinator.config` says what is valid, this room only
+Nothing here knows which keys exist: the tree in `coordinator.config.sections` says what is valid, this room only
 gathers raw values (flag over environment over file) and remembers where each came from.
 """
 

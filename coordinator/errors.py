@@ -2,7 +2,7 @@
 
 `ClientFault`: the peer did wrong; its `reason` goes on the wire and into metrics. `OperatorFault`: the
 configuration, disk or command is wrong; the message says what to do next. `InternalFault`: we did wrong.
-Only `coordinator.rpc.status` knows which gRPC status belongs to which reason.
+Only `coordinator.rpc.serving.status` knows which gRPC status belongs to which reason.
 """
 
 from __future__ import annotations

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 
 from coordinator.core.registry import HeldFate
 from coordinator.core.state import Fate
-from coordinator.ports import ArtefactRecord, BlobInfo
+from coordinator.ports.storage import ArtefactRecord, BlobInfo
+from ssd.privacy.noise import PrivacySettings
 from ssd.scaling import ScalingVector
-from ssd.secagg.dp import PrivacySettings
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

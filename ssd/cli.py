@@ -1,6 +1,6 @@
 """`ssd`: try a federation, split a data set among clients, measure an encoder.
 
-Its exit codes are `ssd.terminal.EXIT_CODES`. torch is imported only by a command that needs it.
+Its exit codes are `ssd.daemon.terminal.EXIT_CODES`. torch is imported only by a command that needs it.
 """
 
 from __future__ import annotations
@@ -14,14 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ssd.completion import completion_command
-from ssd.data.errors import DataError
-from ssd.evaluation.command import evaluate
-from ssd.examples import EXAMPLES
-from ssd.experiment.cli import experiment, report
-from ssd.help_text import add_examples
-from ssd.portable.command import export
-from ssd.terminal import (
+from ssd.daemon.completion import completion_command
+from ssd.daemon.help_text import add_examples
+from ssd.daemon.terminal import (
     CODES,
     EXIT_INTERRUPTED,
     EXIT_OK,
@@ -33,9 +28,14 @@ from ssd.terminal import (
     console,
     data_options,
 )
+from ssd.data.images.errors import DataError
+from ssd.evaluation.command import evaluate
+from ssd.examples import EXAMPLES
+from ssd.experiment.command import experiment, report
+from ssd.export.command import export
 
 if TYPE_CHECKING:
-    from ssd.data.partition import Partition
+    from ssd.data.partition.partition import Partition
 
 Json = Any
 
@@ -107,8 +107,8 @@ def demo(out: Path, rounds: int, seed: int, workers: int, secure_aggregation: st
     from ssd.demo.place import PlaceRefused
     from ssd.demo.run import run_demo
     from ssd.demo.settings import DemoSettings
-    from ssd.federating.failure import describe
-    from ssd.federating.records import DaemonFailed
+    from ssd.federation.failure import describe
+    from ssd.federation.records import DaemonFailed
 
     try:
         settings = DemoSettings(
@@ -175,12 +175,12 @@ def partition_make(
     force: bool,
 ) -> None:
     """Split a data set among clients and write who has what."""
-    from ssd.data import partition as partitions
-    from ssd.data.builtin import load_builtin
-    from ssd.data.fedgen_split import fedgen
-    from ssd.data.held_out import with_test
-    from ssd.data.portion import Portion
-    from ssd.data.source import ImageFormat
+    from ssd.data.images.builtin import load_builtin
+    from ssd.data.images.source import ImageFormat
+    from ssd.data.partition import partition as partitions
+    from ssd.data.partition.fedgen_split import fedgen
+    from ssd.data.partition.held_out import with_test
+    from ssd.data.partition.portion import Portion
 
     if out.exists() and not force:
         raise click.UsageError(f"{out} exists: choose another name or add --force")
@@ -215,7 +215,7 @@ def partition_make(
 @click.option("--format", "form", type=click.Choice(["table", "json"]), default="table", show_default=True)
 def partition_show(file: Path, form: str) -> None:
     """Check a partition file and print who has how many images of which class."""
-    from ssd.data import partition as partitions
+    from ssd.data.partition import partition as partitions
 
     found = partitions.load(file)
     if form == "table":
@@ -242,7 +242,7 @@ def partition_show(file: Path, form: str) -> None:
 
 
 def _show_partition(found: Partition) -> None:
-    from ssd.report.split import describe_split, split_table
+    from ssd.data.partition.table import describe_split, split_table
 
     screen = console()
     screen.print(split_table(found))

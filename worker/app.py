@@ -13,27 +13,27 @@ import time
 from collections.abc import AsyncIterator, Mapping
 from importlib import metadata
 
-from ssd.secagg.graph import PPM, Level
-from ssd.secagg.policy import ParticipantPolicy
-from ssd.tracing.setup import Exporter, TracingUnavailable, open_exporter
+from ssd.daemon.tracing.setup import Exporter, TracingUnavailable, open_exporter
+from ssd.secagg.protocol.graph import PPM, Level
+from ssd.secagg.protocol.policy import ParticipantPolicy
 from ssd.trust.identity_store import IdentityStore
 from ssd.trust.names import Subject
-from worker.config import WorkerConfig
+from worker.config.hosted_clients import data_fields, has_client_tests, has_labels, hosted_clients
+from worker.config.sections import WorkerConfig
+from worker.connection.renewal import Renewal
 from worker.core.state import SecureTerms, Session
 from worker.driver import Driver
 from worker.errors import ConfigInvalid
-from worker.hosting import data_fields, has_client_tests, has_labels, hosted_clients
 from worker.logs import configure_logging, fields
-from worker.metrics import Metrics
-from worker.renewal import Renewal
 from worker.rpc.channels import Channels
 from worker.rpc.client import MAX_MESSAGE_BYTES, Greeting, GrpcTransport
 from worker.rpc.renewal import RenewalCall
-from worker.secure_identity import SecureIdentity
-from worker.secure_rounds import SecureSettings
-from worker.store import SqliteStore
-from worker.tracing import NoTracing, TaskTracing, Tracing
-from worker.trainer import ProcessTrainer, TrainerSettings
+from worker.secure_aggregation.identity import SecureIdentity
+from worker.secure_aggregation.rounds import SecureSettings
+from worker.store.sqlite import SqliteStore
+from worker.telemetry.metrics import Metrics
+from worker.telemetry.tracing import NoTracing, TaskTracing, Tracing
+from worker.training.process import ProcessTrainer, TrainerSettings
 from worker.web import serve_http
 
 _log = logging.getLogger(__name__)

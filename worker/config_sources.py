@@ -1,6 +1,6 @@
 """Raw configuration values out of a TOML file, the environment and flags, and where each was written.
 
-What is valid is not known here; see `worker.config`.
+What is valid is not known here; see `worker.config.sections`.
 """
 
 from __future__ import annotations

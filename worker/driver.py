@@ -12,11 +12,14 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, replace
 from typing import Any
 
+from worker.connection.background import NamedTasks
+from worker.connection.control_stream import ControlLink, FromLink, lost
 from worker.core import effects, events, messages
 from worker.core.messages import Down, UpdateKey, Welcome
 from worker.core.secagg_client import OFF
 from worker.core.session import step
 from worker.core.state import Link, Session
+from worker.downloads.prepare import Preparation
 from worker.errors import (
     CoordinatorFault,
     HistoryContradicted,
@@ -26,18 +29,15 @@ from worker.errors import (
     StorageFailed,
     TaskFault,
 )
-from worker.link import ControlLink, FromLink, lost
 from worker.logs import fields
-from worker.metrics import Metrics, bounded
-from worker.plans import Plans
 from worker.ports import Clock, DataAccess, Store, Trainer, Transport
-from worker.preparation import Preparation
-from worker.recorder import Recorder
-from worker.secure_rounds import SecureRounds, SecureSettings
-from worker.tasks import NamedTasks
-from worker.tracing import NoTracing, Tracing
+from worker.secure_aggregation.rounds import SecureRounds, SecureSettings
+from worker.store.effects import Recorder
+from worker.telemetry.metrics import Metrics, bounded
+from worker.telemetry.tracing import NoTracing, Tracing
 from worker.uploader import Uploader
-from worker.uploads import Uploads
+from worker.uploads.body import Uploads
+from worker.uploads.layouts import Plans
 
 _log = logging.getLogger(__name__)
 _STOP_SECONDS = 10.0

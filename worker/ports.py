@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from ssd.secagg.participant import RoundMemory
-from ssd.tracing.context import SpanContext
+from ssd.daemon.tracing.context import SpanContext
+from ssd.secagg.client.participant import RoundMemory
 from worker.core.events import Event, StoredRun
 from worker.core.messages import (
     Blob,

@@ -10,12 +10,12 @@ from worker.core import effects, events, messages
 from worker.core.messages import Welcome
 from worker.errors import InternalFault, SessionEnded, StorageFailed, TaskFault
 from worker.logs import fields
-from worker.metrics import Metrics, bounded
-from worker.plans import Plans
 from worker.ports import Clock, DataAccess, Post
-from worker.secure_rounds import SecureRounds
-from worker.tracing import Tracing
-from worker.uploads import Failures, UploadBody, Uploads
+from worker.secure_aggregation.rounds import SecureRounds
+from worker.telemetry.metrics import Metrics, bounded
+from worker.telemetry.tracing import Tracing
+from worker.uploads.body import Failures, UploadBody, Uploads
+from worker.uploads.layouts import Plans
 
 _log = logging.getLogger(__name__)
 _STORAGE_RETRY_SECONDS = 5.0

@@ -10,7 +10,7 @@ from aiohttp import web
 from worker.address import parse
 from worker.driver import Driver
 from worker.errors import PortUnavailable
-from worker.metrics import Metrics
+from worker.telemetry.metrics import Metrics
 
 
 @asynccontextmanager

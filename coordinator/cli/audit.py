@@ -8,10 +8,10 @@ from typing import Any
 
 import click
 
-from coordinator import console
+from coordinator.cli import tables
 from coordinator.errors import OperatorFault
-from ssd.secagg.audit import Audited, AuditFailed, check_follows
-from ssd.secagg.audit import audit as verify
+from ssd.secagg.audit.audit import Audited, AuditFailed, check_follows
+from ssd.secagg.audit.audit import audit as verify
 from ssd.trust.participants import Registry, RegistryRefused, decode
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
@@ -67,7 +67,7 @@ def audit(
         )
         for each in found
     ]
-    click.echo(console.table(("round", "level", "in sum", "threshold", "signatures", "model"), rows))
+    click.echo(tables.table(("round", "level", "in sum", "threshold", "signatures", "model"), rows))
     click.echo(f"good: {len(found)} rounds; head {found[-1].head.hex()}")
 
 

@@ -10,11 +10,11 @@ from typing import Any
 
 import click
 
-from coordinator.config import CoordinatorConfig, refuse_changes
+from coordinator.config.sections import CoordinatorConfig, refuse_changes
 from coordinator.errors import EXIT_CONFIG, ConfigInvalid, MethodRefused, RunConfigChanged, StorageFailed
-from ssd.hidden import without_secrets
-from ssd.setting_text import example_file, tables
-from ssd.toml_text import document
+from ssd.daemon.secrets_hidden import without_secrets
+from ssd.daemon.setting_text import example_file, tables
+from ssd.daemon.toml_text import document
 
 Json = Any
 Load = Callable[..., CoordinatorConfig]
@@ -155,7 +155,7 @@ def _problems(load_config: Callable[[], CoordinatorConfig], *, with_method: bool
 
 
 def _fits_the_run(config: CoordinatorConfig) -> None:
-    from coordinator.store.reading import read_run
+    from coordinator.store.journal.reading import read_run
 
     run = read_run(config.coordinator.state_dir)
     if run is not None:
@@ -163,8 +163,8 @@ def _fits_the_run(config: CoordinatorConfig) -> None:
 
 
 async def _fits_the_method(config: CoordinatorConfig) -> None:
-    from coordinator.host_client import SubprocessMethodHost
-    from coordinator.runs import checked_declaration
+    from coordinator.method_host.client import SubprocessMethodHost
+    from coordinator.rounds.run_lifecycle import checked_declaration
 
     host = SubprocessMethodHost()
     try:

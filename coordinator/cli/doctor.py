@@ -8,16 +8,16 @@ import ssl
 from collections.abc import Iterator
 
 from coordinator.address import Address
-from coordinator.config import CoordinatorConfig, refuse_changes
+from coordinator.config.sections import CoordinatorConfig, refuse_changes
 from coordinator.errors import RunConfigChanged, StorageFailed
-from coordinator.open_files import OWN_FILES
-from coordinator.store.reading import read_model_size, read_run
-from ssd.doctor.collector import gather_collector, judge_collector
-from ssd.doctor.disk import gather_disk, holder, judge_disk
-from ssd.doctor.findings import Finding, fault, ok, warning
-from ssd.doctor.identity import gather_identity, judge_identity
-from ssd.doctor.network import judge_port, try_port
-from ssd.doctor.software import gather_torch, installed, judge_torch, judge_versions
+from coordinator.runtime.open_files import OWN_FILES
+from coordinator.store.journal.reading import read_model_size, read_run
+from ssd.daemon.doctor.collector import gather_collector, judge_collector
+from ssd.daemon.doctor.disk import gather_disk, holder, judge_disk
+from ssd.daemon.doctor.findings import Finding, fault, ok, warning
+from ssd.daemon.doctor.identity import gather_identity, judge_identity
+from ssd.daemon.doctor.network import judge_port, try_port
+from ssd.daemon.doctor.software import gather_torch, installed, judge_torch, judge_versions
 from ssd.trust.authority import LOOPBACK, CertificateRefused, hosts_of, is_signed_by
 from ssd.trust.identity_files import IdentityFiles
 from ssd.trust.names import Role

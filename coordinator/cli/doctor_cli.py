@@ -10,9 +10,9 @@ from typing import Any
 
 import click
 
-from coordinator.config import CoordinatorConfig
+from coordinator.config.sections import CoordinatorConfig
 from coordinator.errors import EXIT_REFUSED
-from ssd.doctor.findings import Level, as_json, as_lines, healthy
+from ssd.daemon.doctor.findings import Level, as_json, as_lines, healthy
 
 _COLOURS = {Level.OK: "green", Level.WARNING: "yellow", Level.FAULT: "red"}
 
@@ -36,7 +36,7 @@ def doctor_command(
     )
     def doctor(patience: float, form: str, **options: Any) -> int:
         """Check ports, certificates, clock, disk, the run and versions, and say what to do. Changes nothing."""
-        from coordinator.doctor import examine
+        from coordinator.cli.doctor import examine
 
         found = list(examine(load_config(**options), patience, dt.datetime.now(dt.UTC)))
         if form == "json":

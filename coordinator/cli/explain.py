@@ -7,10 +7,10 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from coordinator import console
-from coordinator.core.chronicle import ACCEPTED, ASKED, AWAY, DISCARDED, FAILED, REJECTED, REVOKED
-from coordinator.ports import AttemptRecord
-from coordinator.store.reading import RoundRecords
+from coordinator.cli import tables
+from coordinator.ports.storage import AttemptRecord
+from coordinator.store.journal.reading import RoundRecords
+from coordinator.telemetry.client_history import ACCEPTED, ASKED, AWAY, DISCARDED, FAILED, REJECTED, REVOKED
 
 Json = Any
 INCLUDED, LATE, NO_ANSWER, NOT_ASKED, UNDER_WAY = (
@@ -123,7 +123,7 @@ def text(told: Mapping[str, Json]) -> str:
             (
                 each["client"],
                 each["worker"] or "-",
-                console.coloured(each["fate"], _COLOURS.get(each["fate"])),
+                tables.coloured(each["fate"], _COLOURS.get(each["fate"])),
                 each["asked"],
                 each["failures"],
                 each["uploads_refused"],
@@ -144,7 +144,7 @@ def text(told: Mapping[str, Json]) -> str:
             "taken after",
             "reason",
         )
-        blocks.append("\n".join([*lines, "", console.table(heads, rows)]))
+        blocks.append("\n".join([*lines, "", tables.table(heads, rows)]))
     return "\n\n".join(blocks)
 
 

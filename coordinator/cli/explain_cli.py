@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from coordinator.config import load
+from coordinator.config.sections import load
 from coordinator.errors import OperatorFault
 
 
@@ -35,8 +35,8 @@ def explain(number: int, config_path: Path | None, state_dir: Path | None, form:
     Read from the state directory, so it works whether or not the coordinator runs. Notes are written when an attempt
     ends.
     """
-    from coordinator import explanation
-    from coordinator.store.reading import read_round
+    from coordinator.cli import explain as explanation
+    from coordinator.store.journal.reading import read_round
 
     where = state_dir or load(config_path).coordinator.state_dir
     found = read_round(where, number)

@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 
 from coordinator.errors import BlobCorrupt, StorageFailed
-from coordinator.host_client import SubprocessMethodHost
-from coordinator.rpc.operator_client import OperatorClient, VersionFound
-from ssd.declaration import Declaration
-from ssd.spec import model_digest
+from coordinator.method_host.client import SubprocessMethodHost
+from coordinator.rpc.operator.client import OperatorClient, VersionFound
+from ssd.updates.declaration import Declaration
+from ssd.updates.spec import model_digest
 
 
 def export(

@@ -16,12 +16,17 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from coordinator import console
-from coordinator.audit_cli import audit
-from coordinator.authority_cli import ca
-from coordinator.config import CoordinatorConfig, load
-from coordinator.config_cli import config_group
-from coordinator.doctor_cli import doctor_command
+from coordinator.cli import tables
+from coordinator.cli.audit import audit
+from coordinator.cli.ca.authority import ca
+from coordinator.cli.ca.registry import registry
+from coordinator.cli.config import config_group
+from coordinator.cli.doctor_cli import doctor_command
+from coordinator.cli.examples import EXAMPLES
+from coordinator.cli.explain_cli import explain
+from coordinator.cli.track.command import track_command
+from coordinator.cli.watch.command import watch_command
+from coordinator.config.sections import CoordinatorConfig, load
 from coordinator.errors import (
     EXIT_CODES,
     EXIT_DEFECT,
@@ -30,17 +35,12 @@ from coordinator.errors import (
     CoordinatorError,
     OperatorFault,
 )
-from coordinator.examples import EXAMPLES
-from coordinator.explain_cli import explain
-from coordinator.registry_cli import registry
-from coordinator.track_cli import track_command
-from coordinator.watch_cli import watch_command
-from ssd.completion import completion_command
-from ssd.help_text import add_examples, codes_sentence
+from ssd.daemon.completion import completion_command
+from ssd.daemon.help_text import add_examples, codes_sentence
 
 if TYPE_CHECKING:
-    from coordinator.rpc.operator_channel import Caller
-    from coordinator.rpc.operator_client import OperatorClient
+    from coordinator.rpc.operator.channel import Caller
+    from coordinator.rpc.operator.client import OperatorClient
 
 Json = Any
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -185,7 +185,7 @@ def _reaching(command: Command) -> Command:
 
 def _caller(config_path: Path | None, address: str | None, pki: Path, insecure: bool) -> Caller:
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
-    from coordinator.rpc.operator_channel import Caller
+    from coordinator.rpc.operator.channel import Caller
 
     said = load(config_path)
     return Caller(address or said.coordinator.listen, None if insecure or said.transport.insecure else pki)
@@ -196,7 +196,7 @@ def _client(
     config_path: Path | None, address: str | None, pki: Path, insecure: bool
 ) -> Iterator[OperatorClient]:
     caller = _caller(config_path, address, pki, insecure)
-    from coordinator.rpc.operator_client import OperatorClient
+    from coordinator.rpc.operator.client import OperatorClient
 
     with OperatorClient(caller) as client:
         yield client
@@ -214,12 +214,12 @@ def status(
     """What the coordinator is doing now."""
     with _client(config_path, address, pki, insecure) as client:
         if not watch:
-            _show(client.status(), form, console.status)
+            _show(client.status(), form, tables.status)
             return
         for value in client.watch():
             if form == "human" and sys.stdout.isatty():
                 click.clear()
-            _show(value, form, console.status)
+            _show(value, form, tables.status)
 
 
 @cli.command()
@@ -230,7 +230,7 @@ def rounds(
 ) -> None:
     """Round attempts, newest first."""
     with _client(config_path, address, pki, insecure) as client:
-        _show(client.rounds(limit), form, console.rounds)
+        _show(client.rounds(limit), form, tables.rounds)
 
 
 @cli.command()
@@ -238,7 +238,7 @@ def rounds(
 def evaluations(config_path: Path | None, address: str | None, pki: Path, insecure: bool, form: str) -> None:
     """Everything that was measured in this run, by version."""
     with _client(config_path, address, pki, insecure) as client:
-        _show(client.evaluations(), form, console.evaluations)
+        _show(client.evaluations(), form, tables.evaluations)
 
 
 @cli.group(invoke_without_command=True)
@@ -256,7 +256,7 @@ def clients(
     if context.invoked_subcommand is not None:
         return
     with _client(config_path, address, pki, insecure) as client:
-        _show(client.clients(), form, console.clients)
+        _show(client.clients(), form, tables.clients)
 
 
 @clients.command("move")
@@ -360,7 +360,7 @@ def export(
     force: bool,
 ) -> None:
     """Write the encoder of the newest version as safetensors."""
-    from coordinator.exporting import export as export_version
+    from coordinator.cli.export import export as export_version
 
     if out.exists() and not force:
         raise click.UsageError(f"{out} exists: choose another name or add --force")

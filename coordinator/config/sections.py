@@ -18,11 +18,11 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic_core import ErrorDetails
 
 from coordinator.address import Address, parse_address
-from coordinator.config_checks import changed_keys, cross_checks, not_json
+from coordinator.config.cross_checks import changed_keys, cross_checks, not_json
 from coordinator.config_sources import Key, Sources, gather
 from coordinator.errors import ConfigInvalid, RunConfigChanged
-from coordinator.suggest import nearest
-from ssd.tracing.setup import check_endpoint
+from ssd.daemon.suggest import nearest
+from ssd.daemon.tracing.setup import check_endpoint
 
 Json = Any
 MIB = 1 << 20

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from coordinator.core.secagg_server import Rules
-from coordinator.core.taking_part import Keys
+from coordinator.core.secure_aggregation.attempt import Rules
+from coordinator.core.secure_aggregation.participants import Keys
 from coordinator.messages import MaskingTerms
-from ssd.secagg.dp import PrivacySettings
-from ssd.secagg.graph import Level
-from ssd.secagg.numbers import MaskedSettings
-from ssd.secagg.policy import AggregatorPolicy
+from ssd.privacy.noise import PrivacySettings
+from ssd.secagg.numbers.masked_plan import MaskedSettings
+from ssd.secagg.protocol.graph import Level
+from ssd.secagg.protocol.policy import AggregatorPolicy
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -7,7 +7,7 @@ Rules it keeps:
 - An attempt whose sum nobody can open any more, and for which nobody revealed anything, is abandoned like any other.
 - A client whose worker has uploaded without it cannot come later: its mask would not cancel.
 
-How keys, masks and shares are exchanged is the business of `coordinator.core.secagg_server`.
+How keys, masks and shares are exchanged is the business of `coordinator.core.secure_aggregation.attempt`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from coordinator.core.effects import Effect
 from coordinator.core.policy import Mode
 from coordinator.core.state import Attempt, Phase, RunState
 from coordinator.errors import InternalFault
-from ssd.secagg.errors import AbortReason
+from ssd.secagg.protocol.errors import AbortReason
 
 
 def _concerned(state: RunState, round_number: int, number: int) -> Attempt | None:

@@ -6,11 +6,11 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-from coordinator.durability import Durability
-from coordinator.logs import event as log_event
-from coordinator.metrics import CoordinatorMetrics
-from coordinator.ports import Clock, Store
-from ssd.client_measures import is_client_measure
+from coordinator.ports.storage import Clock, Store
+from coordinator.runtime.durable_writes import Durability
+from coordinator.telemetry.metrics import CoordinatorMetrics
+from ssd.daemon.logs import event as log_event
+from ssd.evaluation.client_measures import is_client_measure
 
 log = logging.getLogger(__name__)
 

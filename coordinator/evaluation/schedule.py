@@ -6,13 +6,13 @@ import logging
 import math
 from collections.abc import Mapping
 
-from coordinator.catalogue import Catalogue
-from coordinator.client_evaluations import ClientEvaluations
-from coordinator.evaluation_records import EvaluationRecords
-from coordinator.logs import event as log_event
+from coordinator.evaluation.on_clients import ClientEvaluations
+from coordinator.evaluation.records import EvaluationRecords
 from coordinator.messages import Evaluate, Evaluated
-from coordinator.sessions import SessionTable
-from ssd.client_measures import is_client_measure
+from coordinator.versions.catalogue import Catalogue
+from coordinator.workers.sessions import SessionTable
+from ssd.daemon.logs import event as log_event
+from ssd.evaluation.client_measures import is_client_measure
 
 log = logging.getLogger(__name__)
 

@@ -20,10 +20,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from coordinator.errors import ClientFault, JournalConflict, NotPermitted, Reason
-from coordinator.logs import event as log_event
-from coordinator.metrics import CoordinatorMetrics
-from coordinator.ports import Clock
-from coordinator.trust import CertificateRecord, Holder, TokenRecord, TrustStore
+from coordinator.ports.storage import Clock
+from coordinator.ports.trust import CertificateRecord, Holder, TokenRecord, TrustStore
+from coordinator.telemetry.metrics import CoordinatorMetrics
+from ssd.daemon.logs import event as log_event
 from ssd.trust.authority import (
     CertificateRefused,
     Credential,

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 
-from coordinator.authority import load_authority
-from coordinator.config import CoordinatorConfig
-from coordinator.enrolment import Bind, CertificateDesk, Issuer
-from coordinator.logs import event as log_event
-from coordinator.metrics import CoordinatorMetrics
-from coordinator.ports import Clock
-from coordinator.trust import TrustStore
+from coordinator.config.sections import CoordinatorConfig
+from coordinator.identity.authority import load_authority
+from coordinator.identity.enrolment import Bind, CertificateDesk, Issuer
+from coordinator.ports.storage import Clock
+from coordinator.ports.trust import TrustStore
+from coordinator.telemetry.metrics import CoordinatorMetrics
+from ssd.daemon.logs import event as log_event
 
 log = logging.getLogger(__name__)
 

@@ -12,8 +12,8 @@ from collections.abc import Callable
 from typing import Protocol
 
 from coordinator.errors import ClientFault, Reason, StorageFailed
-from coordinator.logs import event as log_event
-from coordinator.trust import Holder, TrustStore
+from coordinator.ports.trust import Holder, TrustStore
+from ssd.daemon.logs import event as log_event
 from ssd.trust.names import Subject
 
 log = logging.getLogger(__name__)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import StrEnum
 
 from coordinator.core.state import Attempt
-from coordinator.driver import Driver
+from coordinator.rounds.driver import Driver
 
 
 class Part(StrEnum):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from coordinator.ports import Store
+from coordinator.ports.storage import Store
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,4 +1,4 @@
-"""The method host port over a subprocess: `python -m ssd.host`, one JSON object per line each way.
+"""The method host port over a subprocess: `python -m ssd.method_host.host`, one JSON object per line each way.
 
 The process is started by the first call, kept, and started again after it died; requests go one at a time. There
 is no timeout, because building a large model takes as long as it takes, but death is noticed at once. Its standard
@@ -20,14 +20,14 @@ from pathlib import Path
 from typing import Any
 
 from coordinator.errors import HookFailed, MethodHostFailed, MethodRefused, StorageFailed
-from coordinator.logs import event
-from coordinator.ports import InitialState
-from coordinator.reduction_files import RawArray, ReductionFiles, ResultFiles
+from coordinator.ports.method_host_files import RawArray, ReductionFiles, ResultFiles
+from coordinator.ports.storage import InitialState
+from ssd.daemon.logs import event
 
 Json = Any
 log = logging.getLogger(__name__)
 
-_COMMAND = (sys.executable, "-m", "ssd.host")
+_COMMAND = (sys.executable, "-m", "ssd.method_host.host")
 _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
 """The number of threads changes bits: the host must give the same ones on every machine."""
 _LONGEST_LINE = 64 << 20
@@ -38,10 +38,10 @@ _REFUSALS = frozenset({"bad_config", "bad_input", "no_server_hook"})
 
 
 class SubprocessMethodHost:
-    """`coordinator.ports.MethodHost` over a subprocess.
+    """`coordinator.ports.storage.MethodHost` over a subprocess.
 
     Args:
-        command: what to start; speaks the protocol of `ssd.host`.
+        command: what to start; speaks the protocol of `ssd.method_host.host`.
     """
 
     def __init__(self, command: Sequence[str] = _COMMAND) -> None:
@@ -52,7 +52,7 @@ class SubprocessMethodHost:
         self._last_words: collections.deque[str] = collections.deque(maxlen=_LAST_WORDS)
 
     async def declare(self, method: str, config: Mapping[str, Json]) -> Mapping[str, Json]:
-        """See `coordinator.ports.MethodHost`."""
+        """See `coordinator.ports.storage.MethodHost`."""
         reply = await self._ask({"op": "declare", "method": method, "config": dict(config)})
         declaration = reply.get("declaration")
         if not isinstance(declaration, dict):
@@ -62,7 +62,7 @@ class SubprocessMethodHost:
     async def initial(
         self, method: str, config: Mapping[str, Json], seed: int, warm_start: Path | None, out: Path
     ) -> InitialState:
-        """See `coordinator.ports.MethodHost`. Writes into the directory `out`, which is made if absent."""
+        """See `coordinator.ports.storage.MethodHost`. Writes into the directory `out`, which is made if absent."""
         await asyncio.to_thread(out.mkdir, parents=True, exist_ok=True)
         reply = await self._ask(
             {
@@ -94,7 +94,7 @@ class SubprocessMethodHost:
         metadata: Mapping[str, str],
         part: str | None = None,
     ) -> None:
-        """See `coordinator.ports.MethodHost`."""
+        """See `coordinator.ports.storage.MethodHost`."""
         await self._ask(
             {
                 "op": "export",
@@ -110,7 +110,7 @@ class SubprocessMethodHost:
     async def after_reduce(
         self, method: str, config: Mapping[str, Json], files: ReductionFiles, out: Path
     ) -> ResultFiles:
-        """See `coordinator.ports.MethodHost`."""
+        """See `coordinator.ports.storage.MethodHost`."""
         reply = await self._ask(
             {
                 "op": "after_reduce",
@@ -153,7 +153,7 @@ class SubprocessMethodHost:
             raise MethodHostFailed(f"the method host answered after_reduce with {sorted(reply)}") from error
 
     async def close(self) -> None:
-        """See `coordinator.ports.MethodHost`. Idempotent; a later call would start the host again."""
+        """See `coordinator.ports.storage.MethodHost`. Idempotent; a later call would start the host again."""
         async with self._lock:
             process = self._process
             if process is None:

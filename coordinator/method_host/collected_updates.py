@@ -11,12 +11,12 @@ from pathlib import Path
 
 import numpy as np
 
-from coordinator.reduction_files import CollectedFiles
+from coordinator.ports.method_host_files import CollectedFiles
 from coordinator.store.failures import storage_failed
 from ssd.digest import Buffer, byte_view
-from ssd.folding import FoldPlan
-from ssd.npy import npy_header
-from ssd.server_hook import collected_groups_layout, layout_size, statistics_layout
+from ssd.method_host.hook import collected_groups_layout, layout_size, statistics_layout
+from ssd.method_host.npy import npy_header
+from ssd.updates.fold import FoldPlan
 
 
 class Spool:

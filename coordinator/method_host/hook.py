@@ -21,20 +21,20 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from coordinator.aggregation import COUNTED
-from coordinator.collecting import Spool
-from coordinator.durability import Durability
 from coordinator.errors import HookFailed, MethodHostFailed
-from coordinator.logs import event as log_event
-from coordinator.ports import ArtefactRecord, BlobInfo, Blobs, MethodHost, RunRecord, VersionRecord
-from coordinator.quality import without_frequencies
-from coordinator.reduction_files import RawArray, ReductionFiles, ResultFiles
+from coordinator.method_host.collected_updates import Spool
+from coordinator.ports.method_host_files import RawArray, ReductionFiles, ResultFiles
+from coordinator.ports.storage import ArtefactRecord, BlobInfo, Blobs, MethodHost, RunRecord, VersionRecord
+from coordinator.runtime.durable_writes import Durability
 from coordinator.store.failures import storage_failed
-from ssd.declaration import Declaration
+from coordinator.versions.next_version import COUNTED
+from coordinator.versions.quality import without_frequencies
+from ssd.daemon.logs import event as log_event
 from ssd.digest import byte_view
-from ssd.folding import FoldPlan, OpenedFold
-from ssd.npy import npy_header, read_npy
-from ssd.quality_sums import PREFIX
+from ssd.method_host.npy import npy_header, read_npy
+from ssd.updates.declaration import Declaration
+from ssd.updates.fold import FoldPlan, OpenedFold
+from ssd.updates.quality_sums import PREFIX
 
 log = logging.getLogger(__name__)
 

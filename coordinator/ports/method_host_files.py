@@ -24,7 +24,7 @@ class CollectedFiles:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ReductionFiles:
-    """A `ssd.methods.method.Reduction` as files."""
+    """A `ssd.method.protocol.Reduction` as files."""
 
     seed: int
     round: int
@@ -46,7 +46,7 @@ class ReductionFiles:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ResultFiles:
-    """A checked `ssd.methods.method.ReductionResult` as files."""
+    """A checked `ssd.method.protocol.ReductionResult` as files."""
 
     delta: Path | None
     """`.npy`, float32 [n]."""

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from coordinator.reduction_files import ReductionFiles, ResultFiles
+from coordinator.ports.method_host_files import ReductionFiles, ResultFiles
 from ssd.scaling import ScalingVector
 from ssd.trust.names import Subject
 
@@ -51,7 +51,7 @@ class RunRecord:
     config: Mapping[str, Json]
     """Every setting that may not change while the run lives."""
     declaration: Mapping[str, Json]
-    """`ssd.declaration.Declaration.to_json()`."""
+    """`ssd.updates.declaration.Declaration.to_json()`."""
     declaration_blob: BlobInfo
     declaration_digest: str
     artefacts: tuple[ArtefactRecord, ...] = ()
@@ -247,7 +247,7 @@ class Store(Protocol):
         ...
 
     def chain(self) -> tuple[str, ...]:
-        """One value a version, as `coordinator.store.chain` defines them, oldest first. Behaviour: written with the
+        """One value a version, as `coordinator.store.journal.chain` defines them, oldest first. Behaviour: written with the
         version, in the same transaction, and never again.
         """
         ...

@@ -6,13 +6,13 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from coordinator.aggregation import VersionMaker, mean_statistics
-from coordinator.catalogue import Catalogue
-from coordinator.durability import Durability
-from coordinator.ports import Clock, Store, VersionRecord
-from coordinator.quality import QualityRounds
-from coordinator.server_hook import Hooked
-from ssd.folding import OpenedFold
+from coordinator.method_host.hook import Hooked
+from coordinator.ports.storage import Clock, Store, VersionRecord
+from coordinator.runtime.durable_writes import Durability
+from coordinator.versions.catalogue import Catalogue
+from coordinator.versions.next_version import VersionMaker, mean_statistics
+from coordinator.versions.quality import QualityRounds
+from ssd.updates.fold import OpenedFold
 
 
 @dataclass(slots=True)

@@ -16,24 +16,17 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from coordinator.aggregation import VersionMaker
-from coordinator.attendance import Attendance
-from coordinator.catalogue import Catalogue
-from coordinator.client_evaluations import ClientEvaluations
-from coordinator.committing import Committer, Tally
+from coordinator.config.secure_settings import SecureSettings
 from coordinator.core import effects, events
-from coordinator.core.chronicle import Chronicle, Note
 from coordinator.core.effects import Effect
 from coordinator.core.round import next_wakeup, step
 from coordinator.core.state import Phase, RunState
-from coordinator.durability import Durability
 from coordinator.errors import ClientFault, HookFailed, MethodRefused, Reason, StorageFailed
-from coordinator.evaluation_records import EvaluationRecords
-from coordinator.evaluations import Evaluations
-from coordinator.inbox import Inbox
-from coordinator.intake import Intake
-from coordinator.logs import event as log_event
-from coordinator.membership import Membership
+from coordinator.evaluation.on_clients import ClientEvaluations
+from coordinator.evaluation.records import EvaluationRecords
+from coordinator.evaluation.schedule import Evaluations
+from coordinator.identity.revocations import RevocationList
+from coordinator.inspection.provenance import Provenance, provenance
 from coordinator.messages import (
     Cancel,
     Committed,
@@ -45,9 +38,8 @@ from coordinator.messages import (
     StatusView,
     Verdict,
 )
-from coordinator.metrics import CoordinatorMetrics
-from coordinator.observations import Observations
-from coordinator.ports import (
+from coordinator.method_host.hook import Hooked, HookRunner
+from coordinator.ports.storage import (
     AttemptRecord,
     BlobReader,
     Blobs,
@@ -58,24 +50,32 @@ from coordinator.ports import (
     Store,
     VersionRecord,
 )
-from coordinator.privacy import Account, Privacy
-from coordinator.provenance import Provenance, provenance
-from coordinator.quality import QualityRounds, measured, stored_frequencies
-from coordinator.quality import newest as newest_quality
-from coordinator.revocations import RevocationList
-from coordinator.secure_rounds import SecureRounds
-from coordinator.secure_settings import SecureSettings
-from coordinator.server_hook import Hooked, HookRunner
-from coordinator.sessions import Session, SessionTable
-from coordinator.tasks import Tasks
-from coordinator.tracing import NoTracing, Tracing
-from coordinator.uploads import Addressing, Upload, UploadDesk, check_envelope
-from coordinator.welcoming import Terms
-from ssd.codec import Encoding
-from ssd.declaration import Declaration
-from ssd.folding import Fold, FoldPlan, OpenedFold
-from ssd.secagg.dp import PrivacySettings
+from coordinator.rounds.commit import Committer, Tally
+from coordinator.rounds.tasks import Tasks
+from coordinator.rounds.worker_reports import Attendance
+from coordinator.runtime.durable_writes import Durability
+from coordinator.runtime.mailbox import Inbox
+from coordinator.secure_aggregation.rounds import SecureRounds
+from coordinator.telemetry.client_history import Chronicle, Note
+from coordinator.telemetry.metrics import CoordinatorMetrics
+from coordinator.telemetry.recent import Observations
+from coordinator.telemetry.tracing import NoTracing, Tracing
+from coordinator.uploads.in_flight import Addressing, Upload, UploadDesk, check_envelope
+from coordinator.uploads.verification import Intake
+from coordinator.versions.catalogue import Catalogue
+from coordinator.versions.next_version import VersionMaker
+from coordinator.versions.privacy import Account, Privacy
+from coordinator.versions.quality import QualityRounds, measured, stored_frequencies
+from coordinator.versions.quality import newest as newest_quality
+from coordinator.workers.ownership import Membership
+from coordinator.workers.sessions import Session, SessionTable
+from coordinator.workers.welcome import Terms
+from ssd.daemon.logs import event as log_event
+from ssd.privacy.noise import PrivacySettings
 from ssd.trust.participants import Registry
+from ssd.updates.codec import Encoding
+from ssd.updates.declaration import Declaration
+from ssd.updates.fold import Fold, FoldPlan, OpenedFold
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from coordinator.core.policy import Mode
-from ssd.declaration import Declaration
-from ssd.secagg import dp
+from ssd.privacy import noise
+from ssd.updates.declaration import Declaration
 
 
 def obstacles(
@@ -27,7 +27,7 @@ def obstacles(
             " run.mode = reproducible, or give vectors to clients (assignment = client)"
         )
     if private:
-        for found in dp.obstacles(declaration):
+        for found in noise.obstacles(declaration):
             yield f"privacy.mechanism: {found}"
     if secure_aggregation == "off":
         return

@@ -14,15 +14,14 @@ from pathlib import Path
 
 import numpy as np
 
-from coordinator.config import CoordinatorConfig
+from coordinator.config.sections import CoordinatorConfig
+from coordinator.config.secure_settings import SecureSettings
 from coordinator.core.cohort import deadline_after
 from coordinator.core.policy import Mode, RoundPolicy
+from coordinator.core.secure_aggregation.participants import Keys
 from coordinator.core.state import Attempt, Phase, RunState
-from coordinator.core.taking_part import Keys
-from coordinator.driver import Settings
 from coordinator.errors import ConfigInvalid, MethodRefused
-from coordinator.obstacles import obstacles
-from coordinator.ports import (
+from coordinator.ports.storage import (
     ArtefactRecord,
     AttemptRecord,
     BlobInfo,
@@ -33,17 +32,18 @@ from coordinator.ports import (
     Store,
     VersionRecord,
 )
-from coordinator.privacy import Privacy
-from coordinator.secure_settings import SecureSettings
-from ssd.codec import Encoding
-from ssd.declaration import Declaration, DeclarationError
+from coordinator.rounds.driver import Settings
+from coordinator.rounds.preconditions import obstacles
+from coordinator.versions.privacy import Privacy
 from ssd.digest import byte_view, canonical_json
-from ssd.fixed_point import OverflowRisk
-from ssd.folding import FoldConfigError, FoldPlan
+from ssd.privacy.noise import NoisePlace, NoisePlan, PrivacyRefused, PrivacySettings
 from ssd.scaling import block_size
-from ssd.secagg.dp import NoisePlace, NoisePlan, PrivacyRefused, PrivacySettings
-from ssd.secagg.graph import Level
-from ssd.secagg.numbers import MaskedPlan
+from ssd.secagg.numbers.masked_plan import MaskedPlan
+from ssd.secagg.protocol.graph import Level
+from ssd.updates.codec import Encoding
+from ssd.updates.declaration import Declaration, DeclarationError
+from ssd.updates.fixed_point import OverflowRisk
+from ssd.updates.fold import FoldConfigError, FoldPlan
 
 SCRATCH_PREFIX = "init-"
 """Directories in the state directory that hold what the method host makes for version 0; removed at start."""

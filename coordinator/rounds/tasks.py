@@ -6,14 +6,14 @@ from collections.abc import Mapping, Sequence
 
 from coordinator.core.effects import SendTrain
 from coordinator.messages import Evaluate, Train, VersionOffer
-from coordinator.ports import ArtefactRecord, RunRecord
-from coordinator.quality import QualityRounds, without_frequencies
-from ssd.declaration import Declaration
+from coordinator.ports.storage import ArtefactRecord, RunRecord
+from coordinator.versions.quality import QualityRounds, without_frequencies
 from ssd.digest import json_digest
+from ssd.method.schedule import resolve
 from ssd.random_stream import RandomStream
 from ssd.scaling import ScalingVector, assign
-from ssd.schedule import resolve
-from ssd.task_digest import task_digest
+from ssd.updates.declaration import Declaration
+from ssd_wire.task_digest import task_digest
 
 Vectors = Mapping[str, tuple[int, ScalingVector | None]]
 """Client -> its index and its scaling vector."""
@@ -127,7 +127,7 @@ class Tasks:
     def digest(
         self, round_number: int, base_digest: str, made: tuple[ArtefactRecord, ...], rounds: int
     ) -> str:
-        """What workers compute from the task themselves; see `ssd.task_digest`."""
+        """What workers compute from the task themselves; see `ssd_wire.task_digest`."""
         return task_digest(
             run_id=self._run.run_id,
             round_number=round_number,

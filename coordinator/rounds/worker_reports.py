@@ -7,21 +7,21 @@ import logging
 import secrets
 from collections.abc import Awaitable, Callable, Collection, Mapping
 
-from coordinator.catalogue import Catalogue
 from coordinator.core import events, registry
 from coordinator.core.state import Phase, RunState
 from coordinator.errors import ClientFault, NotPermitted, Reason
-from coordinator.evaluations import Evaluations
-from coordinator.inbox import Inbox
-from coordinator.logs import event as log_event
+from coordinator.evaluation.schedule import Evaluations
+from coordinator.identity.revocations import RevocationList
 from coordinator.messages import Capabilities, Evaluated, RunChanged
-from coordinator.metrics import CoordinatorMetrics
-from coordinator.observations import Observations
-from coordinator.ports import Clock
-from coordinator.revocations import RevocationList
-from coordinator.secure_rounds import SecureRounds
-from coordinator.sessions import Session, SessionTable
-from coordinator.welcoming import Terms, welcome
+from coordinator.ports.storage import Clock
+from coordinator.runtime.mailbox import Inbox
+from coordinator.secure_aggregation.rounds import SecureRounds
+from coordinator.telemetry.metrics import CoordinatorMetrics
+from coordinator.telemetry.recent import Observations
+from coordinator.versions.catalogue import Catalogue
+from coordinator.workers.sessions import Session, SessionTable
+from coordinator.workers.welcome import Terms, welcome
+from ssd.daemon.logs import event as log_event
 from ssd.trust.names import Role, Subject
 
 log = logging.getLogger(__name__)

@@ -1,11 +1,11 @@
 """The Enrolment service on its own port, and the Renewal service on the main one.
 
 Whoever can reach the enrolment port is a stranger, so it offers one call, takes small messages from few at a time, ends
-connections that linger, and answers only as often as `coordinator.admission` lets it. Refusals of that kind are counted
+connections that linger, and answers only as often as `coordinator.runtime.rate_limit` lets it. Refusals of that kind are counted
 and not logged: a flood of calls must not become a flood of lines.
 
 gRPC bounds no handshakes, and a handshake is what a stranger can have us do most work with. So gRPC listens on a port
-of this machine that nobody is told of, and `coordinator.door` in front of it carries the bytes.
+of this machine that nobody is told of, and `coordinator.runtime.listener` in front of it carries the bytes.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from typing import Any, TypeVar
 import grpc
 
 from coordinator.address import Address
-from coordinator.admission import Admission, Allowance
-from coordinator.door import Bounds, Door, relay
-from coordinator.enrolment import CertificateDesk, Outcome
 from coordinator.errors import ClientFault, NotPermitted, PortUnavailable, Reason, StorageFailed
-from coordinator.identity import TLS_VERSION
-from coordinator.logs import event as log_event
-from coordinator.metrics import CoordinatorMetrics
-from coordinator.ports import Clock, Identity
-from coordinator.rpc.calls import Context, Handler, refuse, well_formed
-from coordinator.rpc.first_message import FirstMessage
-from coordinator.rpc.limits import IDENTITY_ONLY
-from coordinator.rpc.status import REASON_KEY, TABLE
-from coordinator.rpc.wire import serialise, tolerant
+from coordinator.identity.caller import TLS_VERSION
+from coordinator.identity.enrolment import CertificateDesk, Outcome
+from coordinator.ports.storage import Clock, Identity
+from coordinator.rpc.interceptors.first_message import FirstMessage
+from coordinator.rpc.serving.calls import Context, Handler, refuse, well_formed
+from coordinator.rpc.serving.limits import IDENTITY_ONLY
+from coordinator.rpc.serving.status import REASON_KEY, TABLE
+from coordinator.rpc.serving.wire import serialise, tolerant
+from coordinator.runtime.listener import Bounds, Door, relay
+from coordinator.runtime.rate_limit import Admission, Allowance
+from coordinator.telemetry.metrics import CoordinatorMetrics
+from ssd.daemon.logs import event as log_event
 from ssd.trust.requests import MAX_REQUEST_BYTES
 from ssd_proto.v1 import enrolment_pb2 as pb
 

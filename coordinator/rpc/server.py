@@ -11,16 +11,17 @@ from google.protobuf.message_factory import GetMessageClass
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
-from coordinator.config import LimitsSection
-from coordinator.driver import Driver
+from coordinator.config.sections import LimitsSection
 from coordinator.errors import PortUnavailable
-from coordinator.ports import Clock, Identity
-from coordinator.rpc import operator, servicer
+from coordinator.ports.storage import Clock, Identity
+from coordinator.rounds.driver import Driver
 from coordinator.rpc.enrolment import RENEWAL, RenewalServicer
-from coordinator.rpc.first_message import FirstMessage
-from coordinator.rpc.gate import Gate
-from coordinator.rpc.library_calls import LibraryCalls
-from coordinator.rpc.limits import server_options
+from coordinator.rpc.federation import servicer
+from coordinator.rpc.interceptors.first_message import FirstMessage
+from coordinator.rpc.interceptors.gate import Gate
+from coordinator.rpc.interceptors.library_calls import LibraryCalls
+from coordinator.rpc.operator import servicer as operator
+from coordinator.rpc.serving.limits import server_options
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING

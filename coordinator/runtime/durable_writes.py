@@ -10,9 +10,9 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from coordinator.errors import StorageFailed
-from coordinator.logs import event as log_event
-from coordinator.metrics import CoordinatorMetrics
-from coordinator.ports import BlobInfo, Clock
+from coordinator.ports.storage import BlobInfo, Clock
+from coordinator.telemetry.metrics import CoordinatorMetrics
+from ssd.daemon.logs import event as log_event
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)

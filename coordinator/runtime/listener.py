@@ -16,9 +16,9 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from coordinator.address import Address
-from coordinator.admission import network_of
-from coordinator.logs import event as log_event
-from coordinator.pace import Pace
+from coordinator.runtime.pace import Pace
+from coordinator.runtime.rate_limit import network_of
+from ssd.daemon.logs import event as log_event
 
 log = logging.getLogger(__name__)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import resource
 
-from coordinator.logs import event as log_event
+from ssd.daemon.logs import event as log_event
 
 log = logging.getLogger(__name__)
 

@@ -11,11 +11,11 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from coordinator.durability import Durability
-from coordinator.store.spool import MaskedSpool
-from ssd.folding import OpenedFold
-from ssd.secagg.masking import MaskKey
-from ssd.secagg.numbers import MaskedPlan
+from coordinator.runtime.durable_writes import Durability
+from coordinator.store.files.spool import MaskedSpool
+from ssd.secagg.numbers.masked_plan import MaskedPlan
+from ssd.secagg.numbers.masking import MaskKey
+from ssd.updates.fold import OpenedFold
 
 
 class SecureSum:

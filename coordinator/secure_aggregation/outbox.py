@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from coordinator.core.secagg_server import SecureAttempt
+from coordinator.core.secure_aggregation.attempt import SecureAttempt
 from coordinator.messages import Secure
-from coordinator.ports import BlobInfo, BlobReader
-from coordinator.sessions import Session, SessionTable
+from coordinator.ports.storage import BlobInfo, BlobReader
 from coordinator.store.memory_blobs import MemoryBlobs
+from coordinator.workers.sessions import Session, SessionTable
 from ssd.digest import CHUNK_BYTES
 
 MAX_INLINE_BYTES = 256 << 10

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from coordinator.config import CoordinatorConfig
+from coordinator.config.sections import CoordinatorConfig
 from coordinator.errors import ConfigInvalid
-from coordinator.transport import Transport
+from coordinator.rpc.serving.transport import Transport
 from ssd.trust.participants import Registry, RegistryRefused, decode
 
 

@@ -1,6 +1,6 @@
 """Secure aggregation in the driver: messages in and out, uploads, and the sum, for one attempt at a time.
 
-The pure part is `coordinator.core.secagg_server`; this module is its shell. Everything here runs between two events
+The pure part is `coordinator.core.secure_aggregation.attempt`; this module is its shell. Everything here runs between two events
 of the driver's loop. Rules it keeps:
 
 - The journal has the accepted set and the state of the opening before a participant is asked for a signature or a
@@ -19,36 +19,42 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from coordinator.config.secure_settings import SecureSettings
 from coordinator.core import effects, events
-from coordinator.core.secagg_outcomes import Fixed, GivenUp, Lost, Outcome, Persist, Ready, Stuck
-from coordinator.core.secagg_server import SecureAttempt
+from coordinator.core.secure_aggregation.attempt import SecureAttempt
+from coordinator.core.secure_aggregation.outcomes import Fixed, GivenUp, Lost, Outcome, Persist, Ready, Stuck
+from coordinator.core.secure_aggregation.participants import Keys, Standing
 from coordinator.core.state import RunState
-from coordinator.core.taking_part import Keys, Standing
-from coordinator.durability import Durability
 from coordinator.errors import BlobCorrupt, BlobMissing, ClientFault, Reason
-from coordinator.logs import event as log_event
 from coordinator.messages import Envelope, MaskingTerms, SecureView
-from coordinator.metrics import CoordinatorMetrics
-from coordinator.ports import BlobReader, Clock, Store
-from coordinator.quality import QualityRounds
-from coordinator.registered_clients import check_entry
-from coordinator.secure_delivery import SecureDelivery
-from coordinator.secure_settings import SecureSettings
-from coordinator.secure_sums import SecureSum
-from coordinator.secure_transcripts import Transcripts
-from coordinator.sessions import Session, SessionTable
-from coordinator.store.rules import IN_FLIGHT
-from coordinator.store.spool import MaskedSpool
-from coordinator.uploads import Upload
+from coordinator.ports.storage import BlobReader, Clock, Store
+from coordinator.runtime.durable_writes import Durability
+from coordinator.secure_aggregation.masked_sum import SecureSum
+from coordinator.secure_aggregation.outbox import SecureDelivery
+from coordinator.secure_aggregation.registered_clients import check_entry
+from coordinator.secure_aggregation.transcripts import Transcripts
+from coordinator.store.files.spool import MaskedSpool
+from coordinator.store.journal.rules import IN_FLIGHT
+from coordinator.telemetry.metrics import CoordinatorMetrics
+from coordinator.uploads.in_flight import Upload
+from coordinator.versions.quality import QualityRounds
+from coordinator.workers.sessions import Session, SessionTable
+from ssd.daemon.logs import event as log_event
 from ssd.digest import canonical_json
-from ssd.folding import FoldPlan, OpenedFold
-from ssd.secagg.aggregator import Aggregator
-from ssd.secagg.config_digest import config_digest
-from ssd.secagg.errors import Aborted, AbortReason, MalformedMessage, Rejected, SecureAggregationStopped
-from ssd.secagg.messages import AbortNotice, Graph, Message, Offer, encode
-from ssd.secagg.numbers import MaskedPlan, NotConsistent
-from ssd.secagg.opening import Rebuilding
+from ssd.secagg.numbers.config_digest import config_digest
+from ssd.secagg.numbers.masked_plan import MaskedPlan, NotConsistent
+from ssd.secagg.protocol.errors import (
+    Aborted,
+    AbortReason,
+    MalformedMessage,
+    Rejected,
+    SecureAggregationStopped,
+)
+from ssd.secagg.protocol.messages import AbortNotice, Graph, Message, Offer, encode
+from ssd.secagg.server.aggregator import Aggregator
+from ssd.secagg.server.opening import Rebuilding
 from ssd.trust.participants import Registry, RegistryRefused
+from ssd.updates.fold import FoldPlan, OpenedFold
 
 log = logging.getLogger(__name__)
 

@@ -12,9 +12,9 @@ from enum import Enum, auto
 from pathlib import Path
 
 from coordinator.store.failures import storage_failed
-from ssd.secagg import transcript
-from ssd.secagg.errors import MalformedMessage
-from ssd.secagg.messages import Offer, Opened
+from ssd.secagg.audit import transcript
+from ssd.secagg.protocol.errors import MalformedMessage
+from ssd.secagg.protocol.messages import Offer, Opened
 
 SUFFIX, PART = ".transcript", ".part"
 

@@ -6,12 +6,12 @@ import threading
 from dataclasses import replace
 
 from coordinator.errors import JournalConflict
+from coordinator.ports.trust import CertificateRecord, Holder, TokenRecord
 from coordinator.store import trust_rules
-from coordinator.trust import CertificateRecord, Holder, TokenRecord
 
 
 class MemoryTrust:
-    """`coordinator.trust.TrustStore` in memory. No other process can change it, so its mark never does."""
+    """`coordinator.ports.trust.TrustStore` in memory. No other process can change it, so its mark never does."""
 
     def __init__(self) -> None:
         self._tokens: dict[str, TokenRecord] = {}
@@ -20,7 +20,7 @@ class MemoryTrust:
         self._lock = threading.RLock()
 
     def add_token(self, token: TokenRecord) -> None:
-        """See `coordinator.trust.TrustStore`."""
+        """See `coordinator.ports.trust.TrustStore`."""
         with self._lock:
             trust_rules.check_add(
                 token, self._tokens.get(token.digest), revoked=token.holder in self._revoked
@@ -28,23 +28,23 @@ class MemoryTrust:
             self._tokens[token.digest] = token
 
     def token(self, digest: str) -> TokenRecord | None:
-        """See `coordinator.trust.TrustStore`."""
+        """See `coordinator.ports.trust.TrustStore`."""
         with self._lock:
             return self._tokens.get(digest)
 
     def tokens(self) -> tuple[TokenRecord, ...]:
-        """See `coordinator.trust.TrustStore`."""
+        """See `coordinator.ports.trust.TrustStore`."""
         with self._lock:
             return tuple(reversed(self._tokens.values()))
 
     def withdraw_token(self, digest: str, now: float) -> None:
-        """See `coordinator.trust.TrustStore`."""
+        """See `coordinator.ports.trust.TrustStore`."""
         with self._lock:
             if not trust_rules.check_withdraw(self._tokens.get(digest)):
                 self._tokens[digest] = replace(self._tokens[digest], withdrawn_at=now)
 
     def spend_token(self, digest: str, certificate: CertificateRecord, now: float) -> CertificateRecord:
-        """See `coordinator.trust.TrustStore`."""
+        """See `coordinator.ports.trust.TrustStore`."""
         with self._lock:
             token = self._tokens.get(digest)
             bought = self._certificates[token.serial] if token and token.serial else None
@@ -57,7 +57,7 @@ class MemoryTrust:
             return certificate
 
     def record_certificate(self, certificate: CertificateRecord) -> None:
-        """See `coordinator.trust.TrustStore`."""
+        """See `coordinator.ports.trust.TrustStore`."""
         with self._lock:
             trust_rules.check_holder(certificate.holder, revoked=certificate.holder in self._revoked)
             self._insert(certificate)
@@ -68,17 +68,17 @@ class MemoryTrust:
         self._certificates[certificate.serial] = certificate
 
     def certificate(self, serial: str) -> CertificateRecord | None:
-        """See `coordinator.trust.TrustStore`."""
+        """See `coordinator.ports.trust.TrustStore`."""
         with self._lock:
             return self._certificates.get(serial)
 
     def certificates(self) -> tuple[CertificateRecord, ...]:
-        """See `coordinator.trust.TrustStore`."""
+        """See `coordinator.ports.trust.TrustStore`."""
         with self._lock:
             return tuple(sorted(self._certificates.values(), key=lambda each: (each.issued_at, each.serial)))
 
     def revoke(self, holder: Holder, now: float) -> bool:
-        """See `coordinator.trust.TrustStore`."""
+        """See `coordinator.ports.trust.TrustStore`."""
         with self._lock:
             news = holder not in self._revoked
             self._revoked.add(holder)
@@ -88,13 +88,13 @@ class MemoryTrust:
             return news
 
     def revoked(self) -> frozenset[Holder]:
-        """See `coordinator.trust.TrustStore`."""
+        """See `coordinator.ports.trust.TrustStore`."""
         with self._lock:
             return frozenset(self._revoked)
 
     def change_mark(self) -> int:
-        """See `coordinator.trust.TrustStore`."""
+        """See `coordinator.ports.trust.TrustStore`."""
         return 0
 
     def close(self) -> None:
-        """See `coordinator.trust.TrustStore`."""
+        """See `coordinator.ports.trust.TrustStore`."""

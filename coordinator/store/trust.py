@@ -1,4 +1,4 @@
-"""Tokens, certificates and revocations over SQLite, in the state database. `coordinator.trust.TrustStore`.
+"""Tokens, certificates and revocations over SQLite, in the state database. `coordinator.ports.trust.TrustStore`.
 
 A connection of its own: the command line writes while the coordinator runs, and the coordinator notices
 (`change_mark`).
@@ -9,9 +9,10 @@ from __future__ import annotations
 import sqlite3
 from typing import Any
 
-from coordinator.store import records, trust_rules
-from coordinator.store.database import Database
-from coordinator.trust import CertificateRecord, Holder, TokenRecord
+from coordinator.ports.trust import CertificateRecord, Holder, TokenRecord
+from coordinator.store import trust_rules
+from coordinator.store.journal import records
+from coordinator.store.journal.database import Database
 from ssd.trust.names import Role
 
 _TOKEN_COLUMNS = "role, name, digest, clients, created_at, expires_at, withdrawn_at, used_at, serial"  # noqa: S105  # columns
@@ -19,10 +20,10 @@ _CERTIFICATE_COLUMNS = "role, name, serial, key_digest, certificate, issued_at, 
 
 
 class SqliteTrust(Database):
-    """`coordinator.trust.TrustStore` in `<state_dir>/state.sqlite3`."""
+    """`coordinator.ports.trust.TrustStore` in `<state_dir>/state.sqlite3`."""
 
     def add_token(self, token: TokenRecord) -> None:
-        """See `coordinator.trust.TrustStore`."""
+        """See `coordinator.ports.trust.TrustStore`."""
         with self._transaction("keeping a join token") as db:
             trust_rules.check_add(token, self.token(token.digest), revoked=self._is_revoked(token.holder))
             db.execute(
@@ -38,23 +39,23 @@ class SqliteTrust(Database):
             )
 
     def token(self, digest: str) -> TokenRecord | None:
-        """See `coordinator.trust.TrustStore`."""
+        """See `coordinator.ports.trust.TrustStore`."""
         rows = self._rows(f"SELECT {_TOKEN_COLUMNS} FROM join_tokens WHERE digest = ?", digest)  # noqa: S608
         return _to_token(rows[0]) if rows else None
 
     def tokens(self) -> tuple[TokenRecord, ...]:
-        """See `coordinator.trust.TrustStore`."""
+        """See `coordinator.ports.trust.TrustStore`."""
         rows = self._rows(f"SELECT {_TOKEN_COLUMNS} FROM join_tokens ORDER BY position DESC")  # noqa: S608
         return tuple(_to_token(row) for row in rows)
 
     def withdraw_token(self, digest: str, now: float) -> None:
-        """See `coordinator.trust.TrustStore`."""
+        """See `coordinator.ports.trust.TrustStore`."""
         with self._transaction("withdrawing a join token") as db:
             if not trust_rules.check_withdraw(self.token(digest)):
                 db.execute("UPDATE join_tokens SET withdrawn_at = ? WHERE digest = ?", (now, digest))
 
     def spend_token(self, digest: str, certificate: CertificateRecord, now: float) -> CertificateRecord:
-        """See `coordinator.trust.TrustStore`."""
+        """See `coordinator.ports.trust.TrustStore`."""
         with self._transaction("burning a join token") as db:
             token = self.token(digest)
             serial = token.serial if token else None
@@ -75,23 +76,23 @@ class SqliteTrust(Database):
             return certificate
 
     def record_certificate(self, certificate: CertificateRecord) -> None:
-        """See `coordinator.trust.TrustStore`."""
+        """See `coordinator.ports.trust.TrustStore`."""
         with self._transaction("recording a certificate") as db:
             trust_rules.check_holder(certificate.holder, revoked=self._is_revoked(certificate.holder))
             self._insert(db, certificate)
 
     def certificate(self, serial: str) -> CertificateRecord | None:
-        """See `coordinator.trust.TrustStore`."""
+        """See `coordinator.ports.trust.TrustStore`."""
         rows = self._rows(f"SELECT {_CERTIFICATE_COLUMNS} FROM certificates WHERE serial = ?", serial)  # noqa: S608
         return _to_certificate(rows[0]) if rows else None
 
     def certificates(self) -> tuple[CertificateRecord, ...]:
-        """See `coordinator.trust.TrustStore`."""
+        """See `coordinator.ports.trust.TrustStore`."""
         rows = self._rows(f"SELECT {_CERTIFICATE_COLUMNS} FROM certificates ORDER BY issued_at, serial")  # noqa: S608
         return tuple(_to_certificate(row) for row in rows)
 
     def revoke(self, holder: Holder, now: float) -> bool:
-        """See `coordinator.trust.TrustStore`."""
+        """See `coordinator.ports.trust.TrustStore`."""
         with self._transaction("revoking a holder") as db:
             news = db.execute(
                 "INSERT INTO revocations (role, name, revoked_at) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
@@ -105,13 +106,13 @@ class SqliteTrust(Database):
             return bool(news)
 
     def revoked(self) -> frozenset[Holder]:
-        """See `coordinator.trust.TrustStore`."""
+        """See `coordinator.ports.trust.TrustStore`."""
         return frozenset(
             Holder(Role(role), name) for role, name in self._rows("SELECT role, name FROM revocations")
         )
 
     def change_mark(self) -> int:
-        """See `coordinator.trust.TrustStore`."""
+        """See `coordinator.ports.trust.TrustStore`."""
         return int(self._rows("PRAGMA data_version")[0][0])
 
     def _is_revoked(self, holder: Holder) -> bool:

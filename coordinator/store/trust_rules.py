@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from coordinator.errors import JournalConflict
-from coordinator.trust import CertificateRecord, Holder, TokenRecord
+from coordinator.ports.trust import CertificateRecord, Holder, TokenRecord
 
 
 def check_add(token: TokenRecord, present: TokenRecord | None, *, revoked: bool) -> None:

@@ -29,7 +29,7 @@ from prometheus_client import (
 
 from coordinator.core.state import Fate, Phase
 from coordinator.errors import CoordinatorError, Reason
-from coordinator.secure_metrics import SecureMetrics
+from coordinator.telemetry.secure_metrics import SecureMetrics
 
 PREFIX = "ssd_coordinator_"
 CONTENT_TYPE = CONTENT_TYPE_LATEST

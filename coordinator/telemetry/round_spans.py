@@ -6,7 +6,7 @@
     │  └─ open_sum, server_hook, …         what the driver does in between (of committing)
     └─ secure.offered, secure.uploading …  phases of secure aggregation, which do not end with those of the machine
 
-Ids derive from run, round and attempt (`ssd.tracing.context`). An attempt that goes on after a restart goes on in the
+Ids derive from run, round and attempt (`ssd.daemon.tracing.context`). An attempt that goes on after a restart goes on in the
 same trace; of what the process before had already sent, such as an accepted client, a second span under the same id may follow.
 """
 
@@ -19,7 +19,7 @@ from coordinator.core import effects, events
 from coordinator.core.effects import Effect
 from coordinator.core.events import Event
 from coordinator.core.state import Attempt, Fate, Phase, RunState
-from ssd.tracing.context import (
+from ssd.daemon.tracing.context import (
     SpanContext,
     attempt_context,
     client_context,
@@ -27,7 +27,7 @@ from ssd.tracing.context import (
     parse_traceparent,
     phase_context,
 )
-from ssd.tracing.spans import OpenSpan, Span, Value
+from ssd.daemon.tracing.spans import OpenSpan, Span, Value
 
 ACCEPTED, FAILED, REVOKED, UNFINISHED = "accepted", "failed", "revoked", "unfinished"
 """How a client's task ended."""

@@ -1,5 +1,5 @@
 """Spans of the coordinator's own work, as it happens. Off (`NoTracing`) it does nothing; the mapping itself is pure
-(`coordinator.core.spans`).
+(`coordinator.telemetry.round_spans`).
 
 Everything here is called on the event loop, and what an exporter is given it takes without waiting.
 """
@@ -13,11 +13,11 @@ from typing import Protocol
 
 from coordinator.core.effects import Effect
 from coordinator.core.events import Event
-from coordinator.core.spans import REMEMBERED, RoundSpans
 from coordinator.core.state import RunState
 from coordinator.errors import ClientFault
-from ssd.tracing.context import TRACEPARENT, SpanContext
-from ssd.tracing.spans import Kind, OpenSpan, Span, Value
+from coordinator.telemetry.round_spans import REMEMBERED, RoundSpans
+from ssd.daemon.tracing.context import TRACEPARENT, SpanContext
+from ssd.daemon.tracing.spans import Kind, OpenSpan, Span, Value
 
 Metadata = Sequence[tuple[str, str | bytes]]
 CALLS_PER_WORKER = 16

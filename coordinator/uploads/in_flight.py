@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from coordinator.core.state import Fate, Phase, RunState
 from coordinator.errors import ClientFault, Reason
 from coordinator.messages import Envelope, Verdict
-from coordinator.ports import StagedBody, Staging
-from coordinator.sessions import Session
+from coordinator.ports.storage import StagedBody, Staging
+from coordinator.workers.sessions import Session
 from ssd.digest import CHUNK_BYTES
-from ssd.folding import FoldPlan, UpdateRefused, check_fold, check_update
+from ssd.updates.fold import FoldPlan, UpdateRefused, check_fold, check_update
 
 DISCARDING = frozenset(
     {

@@ -9,16 +9,16 @@ from collections.abc import Callable
 from coordinator.core import effects, events
 from coordinator.core.state import Fate
 from coordinator.errors import ClientFault, Reason
-from coordinator.heap import give_back
-from coordinator.inbox import Inbox
-from coordinator.logs import event as log_event
 from coordinator.messages import Envelope, Verdict
-from coordinator.metrics import CoordinatorMetrics
-from coordinator.observations import Observations
-from coordinator.ports import Clock
-from coordinator.sessions import Session
-from coordinator.uploads import CONTENT, Upload, UploadDesk, verdict_of
-from ssd.folding import FoldPlan
+from coordinator.ports.storage import Clock
+from coordinator.runtime.mailbox import Inbox
+from coordinator.runtime.memory import give_back
+from coordinator.telemetry.metrics import CoordinatorMetrics
+from coordinator.telemetry.recent import Observations
+from coordinator.uploads.in_flight import CONTENT, Upload, UploadDesk, verdict_of
+from coordinator.workers.sessions import Session
+from ssd.daemon.logs import event as log_event
+from ssd.updates.fold import FoldPlan
 
 log = logging.getLogger(__name__)
 

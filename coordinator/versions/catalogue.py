@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from coordinator.errors import BlobCorrupt, BlobMissing
 from coordinator.messages import DeltaOffer, VersionOffer
-from coordinator.ports import Blobs, RunRecord, Store, VersionRecord
+from coordinator.ports.storage import Blobs, RunRecord, Store, VersionRecord
 
 
 class Catalogue:

@@ -17,13 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coordinator.core.strategy import Strategy
-from coordinator.ports import BlobInfo, Blobs
-from ssd.codec import Encoding, VectorCodec
-from ssd.declaration import Declaration
+from coordinator.ports.storage import BlobInfo, Blobs
 from ssd.digest import byte_view
-from ssd.folding import OpenedFold
-from ssd.spec import ParameterSpec
-from ssd.version import next_version_from_body
+from ssd.updates.codec import Encoding, VectorCodec
+from ssd.updates.declaration import Declaration
+from ssd.updates.fold import OpenedFold
+from ssd.updates.spec import ParameterSpec
+from ssd.updates.version import next_version_from_body
 
 Vector = NDArray[np.float32]
 Insist = Callable[[Callable[[], BlobInfo]], BlobInfo]

@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from ssd.folding import Fold
-from ssd.secagg.dp import NoisePlace, NoisePlan, PrivacyRefused, PrivacySpent, add_central_noise, spent
+from ssd.privacy.noise import NoisePlace, NoisePlan, PrivacyRefused, PrivacySpent, add_central_noise, spent
+from ssd.updates.fold import Fold
 
 PREFIX = "privacy_"
 """What the names of these statistics of a version begin with."""

@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterable, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from coordinator.ports import ArtefactRecord, Blobs, VersionRecord
-from ssd.codec import Encoding
-from ssd.folding import FoldPlan
-from ssd.quality_sums import PREFIX, read, statistics
+from coordinator.ports.storage import ArtefactRecord, Blobs, VersionRecord
+from ssd.updates.codec import Encoding
+from ssd.updates.fold import FoldPlan
+from ssd.updates.quality_sums import PREFIX, read, statistics
 
 VERSION = f"{PREFIX}version"
 """The statistic that says which version the others of this kind belong to."""

@@ -30,7 +30,7 @@ from pathlib import Path
 from aiohttp import web
 
 from coordinator.errors import TokenUnusable
-from coordinator.logs import event as log_event
+from ssd.daemon.logs import event as log_event
 
 log = logging.getLogger(__name__)
 

@@ -18,16 +18,16 @@ from typing import Any
 from aiohttp import web
 
 from coordinator.core import events
-from coordinator.driver import Driver
 from coordinator.errors import BlobCorrupt, BlobMissing, ClientFault, Reason, StorageFailed
-from coordinator.logs import event as log_event
-from coordinator.membership import log_audit
-from coordinator.ports import Clock
+from coordinator.inspection.curves import curves
+from coordinator.ports.storage import Clock
+from coordinator.rounds.driver import Driver
 from coordinator.web import overview, people
 from coordinator.web.access import Access, Reader
-from coordinator.web.curves import curves
 from coordinator.web.model_file import ModelFile
 from coordinator.web.people import MOST_PER_PAGE, Page
+from coordinator.workers.ownership import log_audit
+from ssd.daemon.logs import event as log_event
 from ssd.digest import CHUNK_BYTES
 
 log = logging.getLogger(__name__)

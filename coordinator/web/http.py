@@ -20,9 +20,9 @@ from collections.abc import Awaitable, Callable, Sequence
 from aiohttp import web
 
 from coordinator.address import Address
-from coordinator.door import Bounds, Door
 from coordinator.errors import PortUnavailable
-from coordinator.metrics import CONTENT_TYPE
+from coordinator.runtime.listener import Bounds, Door
+from coordinator.telemetry.metrics import CONTENT_TYPE
 from coordinator.web.access import is_this_machine
 from coordinator.web.headers import protect
 

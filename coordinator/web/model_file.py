@@ -11,8 +11,8 @@ import struct
 from collections.abc import Mapping
 from typing import Any
 
-from coordinator.ports import BlobReader
-from ssd.spec import ParameterSpec
+from coordinator.ports.storage import BlobReader
+from ssd.updates.spec import ParameterSpec
 
 ALIGNMENT = 8
 

@@ -10,11 +10,11 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from coordinator.cohort_progress import cohort_counts
 from coordinator.core.state import Phase
-from coordinator.driver import Driver
-from coordinator.ports import Clock, VersionRecord
-from coordinator.privacy import PREFIX as PRIVACY_PREFIX
+from coordinator.inspection.cohort_progress import cohort_counts
+from coordinator.ports.storage import Clock, VersionRecord
+from coordinator.rounds.driver import Driver
+from coordinator.versions.privacy import PREFIX as PRIVACY_PREFIX
 
 Json = Any
 

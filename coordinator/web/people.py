@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-from coordinator.cohort_progress import part
-from coordinator.driver import Driver
-from coordinator.observations import Departure, Drop
-from coordinator.ports import Clock
-from coordinator.sessions import Session
+from coordinator.inspection.cohort_progress import part
+from coordinator.ports.storage import Clock
+from coordinator.rounds.driver import Driver
+from coordinator.telemetry.recent import Departure, Drop
+from coordinator.workers.sessions import Session
 
 Json = Any
 MOST_PER_PAGE = 1000

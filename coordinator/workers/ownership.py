@@ -8,14 +8,14 @@ from collections.abc import Awaitable, Callable, Sequence
 from coordinator.core import events
 from coordinator.core.registry import WORKER_NAME
 from coordinator.core.state import RunState
-from coordinator.durability import Durability
 from coordinator.errors import ClientFault, NotPermitted, Reason
-from coordinator.inbox import Inbox
-from coordinator.logs import event as log_event
-from coordinator.ports import Clock, Store
-from coordinator.revocations import RevocationList
-from coordinator.sessions import Session, SessionTable
-from coordinator.trust import Holder
+from coordinator.identity.revocations import RevocationList
+from coordinator.ports.storage import Clock, Store
+from coordinator.ports.trust import Holder
+from coordinator.runtime.durable_writes import Durability
+from coordinator.runtime.mailbox import Inbox
+from coordinator.workers.sessions import Session, SessionTable
+from ssd.daemon.logs import event as log_event
 from ssd.trust.names import Role, Subject
 
 log = logging.getLogger(__name__)

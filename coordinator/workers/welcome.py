@@ -6,15 +6,15 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from coordinator.catalogue import Catalogue
 from coordinator.core.registry import Claim, HeldFate, held_fate
-from coordinator.logs import event as log_event
 from coordinator.messages import MaskingTerms, Welcome
-from coordinator.metrics import CoordinatorMetrics
-from coordinator.ports import RunRecord
-from ssd.declaration import Declaration
-from ssd.folding import FoldPlan
-from ssd.secagg.dp import PrivacySettings
+from coordinator.ports.storage import RunRecord
+from coordinator.telemetry.metrics import CoordinatorMetrics
+from coordinator.versions.catalogue import Catalogue
+from ssd.daemon.logs import event as log_event
+from ssd.privacy.noise import PrivacySettings
+from ssd.updates.declaration import Declaration
+from ssd.updates.fold import FoldPlan
 
 log = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from ssd.toml_text import key, literal
+from ssd.daemon.toml_text import key, literal
 
 Json = Any
 _WIDTH = 118

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import click
 from rich.console import Console
 
-from ssd.help_text import codes_sentence
+from ssd.daemon.help_text import codes_sentence
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -26,7 +26,7 @@ EXIT_CODES = {
 """What the process ends with, and what it means."""
 CODES = codes_sentence(EXIT_CODES)
 KINDS = ("digits", "cifar10", "cifar100", "mnist")
-"""The built-in data sets; a copy of `ssd.data.builtin.KINDS`, whose module imports torch."""
+"""The built-in data sets; a copy of `ssd.data.images.builtin.KINDS`, whose module imports torch."""
 _PLAIN_WIDTH = 116
 
 

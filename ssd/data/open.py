@@ -8,14 +8,14 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 
-from ssd.data.builtin import KINDS, BuiltinSet, load_builtin
-from ssd.data.decode import MAX_PIXELS
-from ssd.data.errors import DataError, unknown_client
-from ssd.data.folder import FolderImages, FolderOptions, folder_probe
-from ssd.data.identity import DatasetIdentity
-from ssd.data.partition import Partition, load
-from ssd.data.source import ImageFormat, ImageSource, ProbeData
-from ssd.data.subset import SubsetImages
+from ssd.data.images.builtin import KINDS, BuiltinSet, load_builtin
+from ssd.data.images.decode import MAX_PIXELS
+from ssd.data.images.errors import DataError, unknown_client
+from ssd.data.images.folder import FolderImages, FolderOptions, folder_probe
+from ssd.data.images.identity import DatasetIdentity
+from ssd.data.images.source import ImageFormat, ImageSource, ProbeData
+from ssd.data.images.subset import SubsetImages
+from ssd.data.partition.partition import Partition, load
 
 _log = logging.getLogger(__name__)
 
@@ -29,7 +29,7 @@ class DataConfig:
     root: Path | None = None
     """Where torchvision's data sets are; not needed for `digits` and `folder`."""
     partition: Path | None = None
-    """Which images of a built-in set belong to which client (see `ssd.data.partition`)."""
+    """Which images of a built-in set belong to which client (see `ssd.data.partition.partition`)."""
     folders: Mapping[str, Path] = field(default_factory=dict)
     """For `folder`: the folder of each client."""
     test_folders: Mapping[str, Path] = field(default_factory=dict)

@@ -2,7 +2,7 @@
 
 `crop_flip` is the usual recipe for small photographs: zeros are put around the image (an eighth of its side, 4 pixels
 at 32 × 32), a window of the original size is cut out anywhere, and half of the images are mirrored. Every image gets
-parameters of its own, drawn on the CPU, as in `ssd.data.views`.
+parameters of its own, drawn on the CPU, as in `ssd.data.views.views`.
 """
 
 from __future__ import annotations

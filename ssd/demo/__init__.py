@@ -6,7 +6,7 @@ logs and their metrics pages; it never speaks gRPC itself.
 
 =================  ==================================================================================
 `settings`         what is run: clients, rounds, hyper-parameters, who hosts whom
-`contest`          the two federations (made of `ssd.federating`)
+`contest`          the two federations (made of `ssd.federation`)
 `records`          what a contender leaves behind
 `live`             progress, on a terminal or as plain lines
 `place`            the output folder

@@ -14,18 +14,18 @@ from rich.console import Group
 from rich.text import Text
 from torch import Tensor
 
-from ssd.data.builtin import BuiltinSet
-from ssd.data.partition import Partition
-from ssd.data.views import PRESETS, Views
+from ssd.data.images.builtin import BuiltinSet
+from ssd.data.partition.partition import Partition
+from ssd.data.views.views import PRESETS, Views
 from ssd.demo.records import Outcome
 from ssd.demo.settings import ALPHA, CLIENTS, DRAWS, LABELS_PER_CLASS, TRAINING, DemoSettings, skew
 from ssd.evaluation.evaluate import EvaluationOptions, evaluate_encoder
 from ssd.evaluation.features import Encode, features, module_encoder
-from ssd.export import load_encoder
-from ssd.federating.words import duration, size
-from ssd.report.curves import ACCURACY, LOSSES, RANK, SEPARATION, UNIFORMITY, run_rows, save_curves
-from ssd.report.representation_map import save_representation_map
-from ssd.report.table import explain, measures_table
+from ssd.export.encoder_file import load_encoder
+from ssd.federation.words import duration, size
+from ssd.plots.curves import ACCURACY, LOSSES, RANK, SEPARATION, UNIFORMITY, run_rows, save_curves
+from ssd.plots.representation_map import save_representation_map
+from ssd.plots.table import explain, measures_table
 
 PIXELS, UNTRAINED = "raw pixels", "untrained"
 MAP_POINTS = 1000

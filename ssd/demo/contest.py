@@ -6,14 +6,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 
-from ssd.data.partition import client_ids
+from ssd.data.partition.partition import client_ids
 from ssd.demo.records import Outcome
 from ssd.demo.settings import CLIENTS, DATASET, EVALUATOR, Contender, DemoSettings
-from ssd.federating.children import Children
-from ssd.federating.configs import Tables, worker_tables
-from ssd.federating.federation import Federation
-from ssd.federating.plan import FederationPlan
-from ssd.federating.records import Progress
+from ssd.federation.children import Children
+from ssd.federation.configs import Tables, worker_tables
+from ssd.federation.federation import Federation
+from ssd.federation.plan import FederationPlan
+from ssd.federation.records import Progress
 
 
 def plan_of(settings: DemoSettings, contender: Contender) -> FederationPlan:

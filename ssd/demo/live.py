@@ -13,8 +13,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from ssd.federating.records import Progress
-from ssd.federating.words import duration, number, size
+from ssd.federation.records import Progress
+from ssd.federation.words import duration, number, size
 
 QUALITY = "linear_probe_2_per_class"
 SPREAD = "uniformity_inter"

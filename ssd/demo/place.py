@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ssd.demo.settings import CONTENDERS
-from ssd.federating.configs import COORDINATOR, WORKERS
+from ssd.federation.configs import COORDINATOR, WORKERS
 
 MARKER = ".ssd-demo"
 MADE = (

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ssd.demo.settings import Contender
-from ssd.federating.records import Remains
+from ssd.federation.records import Remains
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

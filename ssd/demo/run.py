@@ -11,7 +11,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from ssd.data import partition as partitions
+from ssd.data.partition import partition as partitions
 from ssd.demo import closing
 from ssd.demo.contest import Contest
 from ssd.demo.live import display_for
@@ -19,10 +19,10 @@ from ssd.demo.place import claimed, drop_state
 from ssd.demo.records import Outcome
 from ssd.demo.settings import ALPHA, CLIENTS, CONTENDERS, DATASET, IMAGE, DemoSettings, skew
 from ssd.demo.summary import summary
-from ssd.federating.children import Children, interruptible
-from ssd.federating.hosting import deal
-from ssd.federating.provenance import processor_seconds
-from ssd.federating.words import duration
+from ssd.federation.children import Children, interruptible
+from ssd.federation.hosting import deal
+from ssd.federation.provenance import processor_seconds
+from ssd.federation.words import duration
 from ssd.files import write_atomically
 
 Json = Any
@@ -47,8 +47,8 @@ def run_demo(settings: DemoSettings, console: Console) -> Mapping[str, Json]:
             federations = [Contest(settings, each, children) for each in CONTENDERS]
             federations[0].launch()
             # While the coordinator makes version 0, this process imports what it needs.
-            from ssd.data.builtin import load_builtin
-            from ssd.data.source import ImageFormat
+            from ssd.data.images.builtin import load_builtin
+            from ssd.data.images.source import ImageFormat
 
             images = load_builtin(DATASET, ImageFormat(size=IMAGE["size"], channels=IMAGE["channels"]))
             assert images.train.labels is not None  # a built-in set is labelled

@@ -37,7 +37,7 @@ class Contender:
     """One of the methods that are compared."""
 
     method: str
-    """Name in `ssd.methods.registry`, and of its folder."""
+    """Name in `ssd.method.registry`, and of its folder."""
     title: str
     extra: Mapping[str, Any] = field(default_factory=dict)
     """What its `[method.config]` has besides `TRAINING`."""

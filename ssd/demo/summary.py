@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ssd.data.partition import Partition
+from ssd.data.partition.partition import Partition
 from ssd.demo.closing import traffic
 from ssd.demo.records import Outcome
 from ssd.demo.settings import DRAWS, LABELS_PER_CLASS, DemoSettings
-from ssd.federating.provenance import machine, versions
+from ssd.federation.provenance import machine, versions
 
 Json = Any
 FORMAT = "ssd-demo-summary"

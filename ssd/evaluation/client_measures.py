@@ -1,6 +1,6 @@
 """From what a method measured on each client's own test images to numbers about the federation. Imports no torch.
 
-A method returns additive numbers per client (`ssd.methods.method.EvaluatesClients`). A worker adds them up over its
+A method returns additive numbers per client (`ssd.method.protocol.EvaluatesClients`). A worker adds them up over its
 clients (`add_client`), the coordinator adds up the workers' sums and describes them (`describe`). Only sums travel:
 what one client measured is seen by nobody unless its worker hosts it alone.
 

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.console import Console
 
-from ssd.data.errors import DataError
+from ssd.daemon.terminal import CODES, EXIT_OK, EXIT_STORAGE, KINDS, complain, console, data_options
+from ssd.data.images.errors import DataError
 from ssd.evaluation.measures import DEFAULT_MEASURES, MEASURES
-from ssd.report.progress import progress_bar
-from ssd.terminal import CODES, EXIT_OK, EXIT_STORAGE, KINDS, complain, console, data_options
+from ssd.plots.progress import progress_bar
 
 if TYPE_CHECKING:
-    from ssd.data.source import ImageFormat
+    from ssd.data.images.source import ImageFormat
     from ssd.evaluation.evaluate import EvaluationOptions
     from ssd.evaluation.parts import Parts
 
@@ -95,10 +95,10 @@ def evaluate(
     import torch
 
     from ssd.data.open import DataConfig, open_probe
-    from ssd.determinism import deterministic
     from ssd.evaluation.fine_tuning import FineTuning
     from ssd.evaluation.parts import evaluate_parts
-    from ssd.export import EncoderFileError, read_encoder
+    from ssd.export.encoder_file import EncoderFileError, read_encoder
+    from ssd.torch_support.determinism import deterministic
 
     _check(kind, probe, partition_file, kinds, projector_file)
     where = _device(device)
@@ -165,7 +165,7 @@ def _load(
     encoder: Path, projector_file: Path | None, head_file: Path | None, device: str
 ) -> tuple[Parts, ImageFormat]:
     from ssd.evaluation.parts import Parts
-    from ssd.export import feature_dim_of, load_encoder, load_head, load_projector, same_version
+    from ssd.export.encoder_file import feature_dim_of, load_encoder, load_head, load_projector, same_version
 
     module, image = load_encoder(encoder)
     for other in (projector_file, head_file):
@@ -181,14 +181,14 @@ def _load(
 
 
 def _options(views: str | None, **given: Json) -> EvaluationOptions:
-    from ssd.data.views import PRESETS, Views
+    from ssd.data.views.views import PRESETS, Views
     from ssd.evaluation.evaluate import EvaluationOptions
 
     return EvaluationOptions(**given, views=None if views is None else Views(PRESETS[views]).pair)
 
 
 def _print(described: Mapping[str, Json], name: str) -> None:
-    from ssd.report.table import explain, measures_table
+    from ssd.plots.table import explain, measures_table
 
     values, kinds = described["measures"], described["features"]
     of_h = {key: value for key, value in values.items() if not key.startswith("z_")}

@@ -32,7 +32,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ssd.data.source import ImageSource, ProbeData
+from ssd.data.images.source import ImageSource, ProbeData
 from ssd.evaluation.features import Encode, features
 from ssd.evaluation.gradient_probe import paper_probe, selected_probe
 from ssd.evaluation.knn import knn

@@ -13,7 +13,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor, nn
 
-from ssd.data.source import ImageSource
+from ssd.data.images.source import ImageSource
 from ssd.evaluation.measures import Track, untracked
 
 Encode: TypeAlias = Callable[[Tensor], Tensor]

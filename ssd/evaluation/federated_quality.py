@@ -1,4 +1,4 @@
-"""A client's part in measuring representation quality: the sums of `ssd.quality_sums` over its own images.
+"""A client's part in measuring representation quality: the sums of `ssd.updates.quality_sums` over its own images.
 
 Which images, and their views, depend on the run and the client only: from version to version the same images are
 looked at, so that the figures differ by what the model learnt. Everything is computed in float64 on the CPU; nothing
@@ -17,14 +17,14 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from ssd.data.source import ImageSource
-from ssd.data.views import Views
-from ssd.declaration import QualityDeclaration
+from ssd.data.images.source import ImageSource
+from ssd.data.views.views import Views
 from ssd.evaluation.features import batches, module_encoder
 from ssd.evaluation.quality import T
-from ssd.methods.method import ClientTask
-from ssd.quality_sums import MAX_NORM, frequencies_name, name_of, statistics
+from ssd.method.protocol import ClientTask
 from ssd.random_stream import RandomStream
+from ssd.updates.declaration import QualityDeclaration
+from ssd.updates.quality_sums import MAX_NORM, frequencies_name, name_of, statistics
 
 Sums: TypeAlias = dict[str, NDArray[np.float64]]
 EncodeKinds: TypeAlias = Callable[[Tensor], Mapping[str, Tensor]]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ssd.data.stratified import stratified_split
+from ssd.data.images.stratified import stratified_split
 from ssd.random_stream import RandomStream
 
 
@@ -31,7 +31,7 @@ def draw_share(labels: Sequence[int], share: float, *, seed: int) -> list[int]:
     """Sorted indices of a share of the images, with the classes in proportion.
 
     The number of images is `share * len(labels)` rounded to the nearest; which class gives one more where shares
-    are fractions, see `ssd.data.stratified.stratified_split`.
+    are fractions, see `ssd.data.images.stratified.stratified_split`.
 
     Raises:
         ValueError: the share is not between 0 and 1, or that are fewer images than classes.

@@ -16,14 +16,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from ssd.data.source import ImageSource, ProbeData
-from ssd.data.views import ViewOptions, Views
-from ssd.determinism import deterministic
+from ssd.data.images.source import ImageSource, ProbeData
+from ssd.data.views.views import ViewOptions, Views
 from ssd.evaluation.features import batches, features, module_encoder
 from ssd.evaluation.few_labels import draw_share
 from ssd.evaluation.measures import Track, untracked
 from ssd.models.allocate import allocated
 from ssd.random_stream import RandomStream
+from ssd.torch_support.determinism import deterministic
 
 VIEWS = ViewOptions(preset="none", scale=(0.64, 1.0), flip=0.5, jitter=0.0, grey=0.0)
 LOOKS = 4

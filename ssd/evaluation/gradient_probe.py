@@ -21,12 +21,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ssd.data.stratified import stratified_split
-from ssd.determinism import deterministic
+from ssd.data.images.stratified import stratified_split
 from ssd.evaluation.features import batches
 from ssd.evaluation.linear_probe import standardise
 from ssd.evaluation.measures import Track, untracked
 from ssd.random_stream import RandomStream
+from ssd.torch_support.determinism import deterministic
 
 BATCH = 512
 VALIDATION_SHARE = 0.1

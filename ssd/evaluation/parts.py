@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from ssd.data.source import ProbeData
+from ssd.data.images.source import ProbeData
 from ssd.evaluation.evaluate import EvaluationOptions, both_splits, check, evaluate_features, labels_of
 from ssd.evaluation.features import batches, module_encoder
 from ssd.evaluation.fine_tuning import FineTuning, fine_tune

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from ssd.data.source import ImageSource
+from ssd.data.images.source import ImageSource
 from ssd.evaluation.features import Encode, batches
 from ssd.random_stream import RandomStream
 
@@ -30,7 +30,7 @@ T = 2.0
 
 PairOfViews: TypeAlias = Callable[[Tensor, torch.Generator], Tensor]
 """uint8 images [B, C, H, W] and a CPU generator to [2B, C, H, W]: a view of every image, then a second of every
-image, as `ssd.data.views.Views.pair` makes them."""
+image, as `ssd.data.views.views.Views.pair` makes them."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

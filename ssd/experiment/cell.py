@@ -16,20 +16,20 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ssd.data import partition as partitions
+from ssd.daemon.terminal import EXIT_INTERRUPTED, EXIT_REFUSED
+from ssd.data.partition import partition as partitions
 from ssd.digest import digest_bytes
 from ssd.experiment.layout import CODE, CONFIG, RESULT, TRAINED, missing_measures, read_json, write_json
 from ssd.experiment.measuring import answer, measure_arguments, measured, partition_arguments
 from ssd.experiment.stale import end_daemons_of
-from ssd.federating.children import Children, interruptible
-from ssd.federating.configs import COORDINATOR, WORKERS, Tables, worker_tables
-from ssd.federating.failure import readable
-from ssd.federating.federation import Federation
-from ssd.federating.hosting import deal
-from ssd.federating.plan import FederationPlan
-from ssd.federating.provenance import code_version, machine, processor_seconds, versions
-from ssd.federating.records import DaemonFailed, Progress, Remains
-from ssd.terminal import EXIT_INTERRUPTED, EXIT_REFUSED
+from ssd.federation.children import Children, interruptible
+from ssd.federation.configs import COORDINATOR, WORKERS, Tables, worker_tables
+from ssd.federation.failure import readable
+from ssd.federation.federation import Federation
+from ssd.federation.hosting import deal
+from ssd.federation.plan import FederationPlan
+from ssd.federation.provenance import code_version, machine, processor_seconds, versions
+from ssd.federation.records import DaemonFailed, Progress, Remains
 
 Json = Any
 FORMAT = "ssd-experiment-result"

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ssd.data.errors import DataError
+from ssd.data.images.errors import DataError
 from ssd.digest import digest_bytes, json_digest
 from ssd.experiment.measures import Measure, parts_for, read_measures
 from ssd.experiment.options import PARTITION_OWN, accepted, arguments, command
@@ -207,7 +207,7 @@ def check_methods(made: Sequence[Cell]) -> None:
     Raises:
         SettingsError: a method does not exist or does not accept its configuration.
     """
-    from ssd.methods.registry import MethodError, load
+    from ssd.method.registry import MethodError, load
 
     mistakes: dict[str, None] = {}
     for cell in made:

@@ -10,7 +10,7 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
-from ssd.federating.words import duration, number
+from ssd.federation.words import duration, number
 
 Json = Any
 

@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import Any
 
 from ssd.experiment.options import EVALUATE_OWN, accepted, arguments, command
-from ssd.federating.plan import ENCODER
+from ssd.federation.plan import ENCODER
 
 Json = Any
 PROJECTOR, HEAD = "projector", "head"

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from ssd.experiment.measures import HEAD, PROJECTOR, looks_at_z
-from ssd.federating.children import Children
-from ssd.federating.plan import ENCODER
-from ssd.federating.records import DaemonFailed
+from ssd.federation.children import Children
+from ssd.federation.plan import ENCODER
+from ssd.federation.records import DaemonFailed
 
 Json = Any
 

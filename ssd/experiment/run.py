@@ -31,8 +31,8 @@ from ssd.experiment.layout import (
 )
 from ssd.experiment.live import Display
 from ssd.experiment.settings import Experiment, ExperimentTable
-from ssd.federating.children import Child, Children, interruptible
-from ssd.federating.telemetry import LogFollower
+from ssd.federation.children import Child, Children, interruptible
+from ssd.federation.telemetry import LogFollower
 from ssd.settings import to_json
 
 Json = Any

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from ssd.portable.source import Source
+from ssd.export.source import Source
 
 WEIGHTS = "encoder.pt"
 

@@ -13,10 +13,10 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from ssd.portable.architecture import stem_lines, torchvision_name
-from ssd.portable.forms import is_resnet
-from ssd.portable.onnx_model import INPUT, OUTPUT
-from ssd.portable.source import Source
+from ssd.export.architecture import stem_lines, torchvision_name
+from ssd.export.forms import is_resnet
+from ssd.export.onnx_model import INPUT, OUTPUT
+from ssd.export.source import Source
 
 Json = Any
 UNKNOWN = "unknown"

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ssd.terminal import CODES, EXIT_OK, EXIT_REFUSED, EXIT_STORAGE, complain
+from ssd.daemon.terminal import CODES, EXIT_OK, EXIT_REFUSED, EXIT_STORAGE, complain
 
 if TYPE_CHECKING:
-    from ssd.portable.source import Source
+    from ssd.export.source import Source
 
 Json = Any
 _FILE = click.Path(path_type=Path, dir_okay=False)
 _FORMATS = ("state-dict", "torchvision", "timm", "onnx")
-"""A copy of `ssd.portable.forms.FORMATS`, whose module imports torch."""
+"""A copy of `ssd.export.forms.FORMATS`, whose module imports torch."""
 _NO_LICENCE = "unknown: say what applies"
 
 
@@ -38,10 +38,10 @@ def export(
 
     ENCODER is what `ssd-coordinator export` and `ssd demo` write. What comes out needs nothing of this project.
     """
-    from ssd.export import EncoderFileError
-    from ssd.portable.onnx_model import OnnxDiffers, OnnxPackagesMissing
-    from ssd.portable.source import FormImpossible
-    from ssd.portable.writing import PlaceTaken
+    from ssd.export.encoder_file import EncoderFileError
+    from ssd.export.onnx_model import OnnxDiffers, OnnxPackagesMissing
+    from ssd.export.source import FormImpossible
+    from ssd.export.writing import PlaceTaken
 
     if form is not None and measured is not None:
         raise click.UsageError("--measured is for the model card, which --format leaves out")
@@ -69,9 +69,9 @@ def export(
 def _write(
     encoder: Path, out: Path, form: str | None, licence: str, measured: Path | None, *, force: bool
 ) -> None:
-    from ssd.portable.folder import KNOWN, assemble
-    from ssd.portable.source import read_source
-    from ssd.portable.writing import (
+    from ssd.export.folder import KNOWN, assemble
+    from ssd.export.source import read_source
+    from ssd.export.writing import (
         PlaceTaken,
         refuse_taken_file,
         refuse_taken_folder,
@@ -104,10 +104,10 @@ def _write(
 
 def _single(source: Source, form: str, name: str) -> tuple[bytes, list[str]]:
     """The file of one form, and how it is loaded."""
-    from ssd.portable import forms
-    from ssd.portable.card import timm_lines, torchvision_lines
-    from ssd.portable.folder import onnx_facts
-    from ssd.portable.onnx_model import onnx_bytes
+    from ssd.export import forms
+    from ssd.export.card import timm_lines, torchvision_lines
+    from ssd.export.folder import onnx_facts
+    from ssd.export.onnx_model import onnx_bytes
 
     if form == "onnx":
         content, difference = onnx_bytes(source, onnx_facts(source))

@@ -19,15 +19,15 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from ssd.export.header import HeaderRefused, check_header
 from ssd.files import write_atomically
-from ssd.safetensors_header import HeaderRefused, check_header
-from ssd.spec import ParameterSpec
+from ssd.updates.spec import ParameterSpec
 
 if TYPE_CHECKING:
     from torch import nn
 
+    from ssd.data.images.source import ImageFormat
     from ssd.data.preparation import Normalisation
-    from ssd.data.source import ImageFormat
 
 FORMAT = "ssd-encoder-v1"
 PART_FORMAT = "ssd-part-v1"
@@ -159,8 +159,8 @@ def bare_encoder(path: Path) -> tuple[nn.Module, ImageFormat, Normalisation]:
         EncoderFileError: as there.
 
     """
+    from ssd.data.images.source import ImageFormat
     from ssd.data.preparation import Normalisation
-    from ssd.data.source import ImageFormat
     from ssd.models.registry import ModelConfig, skeleton
     from ssd.settings import read
 

@@ -8,12 +8,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ssd.portable.architecture import WEIGHTS, module_text
-from ssd.portable.card import model_card
-from ssd.portable.forms import config_bytes, is_resnet, state_dict_bytes, timm_bytes, timm_config
-from ssd.portable.onnx_model import OnnxPackagesMissing, onnx_bytes
-from ssd.portable.source import FormImpossible, Source
-from ssd.portable.writing import MARK
+from ssd.export.architecture import WEIGHTS, module_text
+from ssd.export.card import model_card
+from ssd.export.forms import config_bytes, is_resnet, state_dict_bytes, timm_bytes, timm_config
+from ssd.export.onnx_model import OnnxPackagesMissing, onnx_bytes
+from ssd.export.source import FormImpossible, Source
+from ssd.export.writing import MARK
 
 Json = Any
 CARD, CODE, ONNX, TIMM, TIMM_CONFIG = (

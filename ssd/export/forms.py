@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from safetensors.torch import save
 
-from ssd.portable.architecture import stem_lines, torchvision_name
-from ssd.portable.source import FormImpossible, Source
+from ssd.export.architecture import stem_lines, torchvision_name
+from ssd.export.source import FormImpossible, Source
 
 Json = Any
 FORMATS = ("state-dict", "torchvision", "timm", "onnx")

@@ -1,7 +1,7 @@
 """An encoder as an ONNX model, checked against torch before anybody gets it.
 
 Written by `torch.onnx.export` (the exporter on `torch.export`) with a free batch size and the normalisation of the
-images inside: the model takes what `ssd.export.load_encoder` takes. Needs the packages of the extra `onnx`.
+images inside: the model takes what `ssd.export.encoder_file.load_encoder` takes. Needs the packages of the extra `onnx`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ssd.portable.source import FormImpossible, Source
+from ssd.export.source import FormImpossible, Source
 
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 INPUT, OUTPUT = "images", "features"

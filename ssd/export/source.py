@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ssd.data.source import ImageFormat
-from ssd.export import EncoderFileError, bare_encoder, read_encoder
+from ssd.data.images.source import ImageFormat
+from ssd.export.encoder_file import EncoderFileError, bare_encoder, read_encoder
 from ssd.models.flat import COUNTER, STATISTICS
 from ssd.models.registry import ModelConfig
 from ssd.settings import read

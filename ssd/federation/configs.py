@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ssd.federating.plan import FederationPlan
+from ssd.federation.plan import FederationPlan
 from ssd.settings import merge
 
 Json = Any

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from ssd.federating.records import DaemonFailed
+from ssd.federation.records import DaemonFailed
 
 Json = Any
 _HIDDEN = frozenset({"time", "level", "event", "logger", "traceback"})

@@ -17,13 +17,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ssd.federating.children import Child, Children, environment
-from ssd.federating.configs import PKI, Tables, coordinator_tables, to_toml
-from ssd.federating.identities import Identities
-from ssd.federating.plan import ENCODER, FederationPlan
-from ssd.federating.records import DaemonFailed, Progress, Remains
-from ssd.federating.telemetry import LogFollower, labelled, scrape
-from ssd.federating.vouching import Vouching
+from ssd.federation.children import Child, Children, environment
+from ssd.federation.configs import PKI, Tables, coordinator_tables, to_toml
+from ssd.federation.identities import Identities
+from ssd.federation.participant_registry import Vouching
+from ssd.federation.plan import ENCODER, FederationPlan
+from ssd.federation.records import DaemonFailed, Progress, Remains
+from ssd.federation.telemetry import LogFollower, labelled, scrape
 from ssd.settings import merge
 
 Json = Any

@@ -9,7 +9,7 @@ from __future__ import annotations
 import datetime as dt
 from pathlib import Path
 
-from ssd.federating.configs import WORKERS
+from ssd.federation.configs import WORKERS
 from ssd.trust.authority import Credential, create_authority, issue
 from ssd.trust.names import Role, Subject
 from ssd.trust.private_files import make_private_folder, replace_private

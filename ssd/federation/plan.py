@@ -20,7 +20,7 @@ class FederationPlan:
     folder: Path
     """Absolute; configurations, logs, state directories and the encoder go there."""
     method: str
-    """Name in `ssd.methods.registry`, or the path of a Python file."""
+    """Name in `ssd.method.registry`, or the path of a Python file."""
     config: Mapping[str, Json]
     """`[method.config]`."""
     clients: tuple[str, ...]

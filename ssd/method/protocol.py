@@ -16,8 +16,8 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from ssd.declaration import Declaration
 from ssd.scaling import ScalingVector
+from ssd.updates.declaration import Declaration
 
 Progress = Callable[[int, int, Mapping[str, float]], None]
 """Called as progress(step, steps, latest losses) from inside `train`; cheap, may be called every step."""
@@ -160,7 +160,7 @@ class EvaluatesClients(Protocol):
         """Additive numbers on one client's own images; `correct` out of `images` make its accuracy. {}: there is
         nothing to measure, and the client is left out.
 
-        Names are words of `[a-z][a-z0-9_]*`; see `ssd.client_measures` for what becomes of them.
+        Names are words of `[a-z][a-z0-9_]*`; see `ssd.evaluation.client_measures` for what becomes of them.
 
         Args:
             task: what to measure.

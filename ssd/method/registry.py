@@ -16,22 +16,22 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, cast
 
-from ssd.methods.method import Method
+from ssd.method.protocol import Method
 
 BUILT_IN = {
-    "ssd": "ssd.methods.ssd",
-    "fed_align_uniform": "ssd.methods.fed_align_uniform",
-    "feddecorr": "ssd.methods.feddecorr",
-    "fedavg": "ssd.methods.fedavg",
-    "fedprox": "ssd.methods.fedprox",
-    "fedu2": "ssd.methods.fedu2",
-    "fedx": "ssd.methods.fedx",
-    "ldawa": "ssd.methods.ldawa",
-    "local_only_ssl": "ssd.methods.local_only_ssl",
-    "fedgen": "ssd.methods.fedgen",
-    "backbone_distillation": "ssd.methods.backbone_distillation",
-    "local_only": "ssd.methods.local_only",
-    "synthetic": "ssd.methods.synthetic",
+    "ssd": "ssd.methods.self_supervised.ssd",
+    "fed_align_uniform": "ssd.methods.self_supervised.fed_align_uniform",
+    "feddecorr": "ssd.methods.self_supervised.feddecorr",
+    "fedavg": "ssd.methods.supervised.fedavg",
+    "fedprox": "ssd.methods.supervised.fedprox",
+    "fedu2": "ssd.methods.self_supervised.fedu2",
+    "fedx": "ssd.methods.self_supervised.fedx",
+    "ldawa": "ssd.methods.self_supervised.ldawa",
+    "local_only_ssl": "ssd.methods.self_supervised.local_only_ssl",
+    "fedgen": "ssd.methods.fedgen.method",
+    "backbone_distillation": "ssd.methods.supervised.backbone_distillation",
+    "local_only": "ssd.methods.supervised.local_only",
+    "synthetic": "ssd.methods.synthetic.method",
 }
 
 

@@ -19,10 +19,10 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from ssd.declaration import Declaration
 from ssd.files import write_atomically
-from ssd.methods.method import CollectedUpdate, Reduction, ReductionResult, ServerHook
-from ssd.npy import KINDS, npy_bytes, read_npy
+from ssd.method.protocol import CollectedUpdate, Reduction, ReductionResult, ServerHook
+from ssd.method_host.npy import KINDS, npy_bytes, read_npy
+from ssd.updates.declaration import Declaration
 
 Json = Any
 Vector = NDArray[np.float32]

@@ -1,8 +1,8 @@
 """The method host: the one server-side process that may import torch.
 
-The coordinator runs `python -m ssd.host` and speaks line-delimited JSON with it: one request object per line on
+The coordinator runs `python -m ssd.method_host.host` and speaks line-delimited JSON with it: one request object per line on
 standard input, one reply object per line on standard output, in order. Arrays travel as files of raw
-little-endian float32; those of a server hook as described in `ssd.server_hook`. The host is stateless between
+little-endian float32; those of a server hook as described in `ssd.method_host.hook`. The host is stateless between
 requests (it keeps a built method as a cache only), so it can be killed and restarted at any point. It computes on
 one thread, which whoever starts it must say in its environment: numpy reads that as soon as it is loaded.
 
@@ -35,14 +35,14 @@ from typing import Any, TextIO
 import numpy as np
 from numpy.typing import NDArray
 
-from ssd.declaration import Declaration
-from ssd.export import encoder_metadata, tensors_of_part, write_encoder
+from ssd.export.encoder_file import encoder_metadata, tensors_of_part, write_encoder
 from ssd.files import write_atomically
-from ssd.methods.method import Method, ServerHook
-from ssd.methods.registry import load
-from ssd.quality_sums import artefacts as quality_artefacts
-from ssd.server_hook import HookFailed, HookInputInvalid, call_hook, read_reduction, write_result
-from ssd.spec import model_digest
+from ssd.method.protocol import Method, ServerHook
+from ssd.method.registry import load
+from ssd.method_host.hook import HookFailed, HookInputInvalid, call_hook, read_reduction, write_result
+from ssd.updates.declaration import Declaration
+from ssd.updates.quality_sums import artefacts as quality_artefacts
+from ssd.updates.spec import model_digest
 
 Json = Any
 Vector = NDArray[np.float32]
@@ -264,7 +264,7 @@ def _is_shutdown(line: str) -> bool:
 
 
 def main() -> None:
-    """Entry point of `python -m ssd.host`."""
+    """Entry point of `python -m ssd.method_host.host`."""
     replies = _claim_stdout()
     serve(sys.stdin, replies)
 

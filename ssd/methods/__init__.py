@@ -1,1 +1,1 @@
-"""Federated methods, one per file."""
+"""Federated methods: one room per family, one file per method."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from ssd.data.source import ImageSource
+from ssd.data.images.source import ImageSource
 
 BATCH = 512
 

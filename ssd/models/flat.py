@@ -27,7 +27,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ssd.spec import Kind, ParameterSpec
+from ssd.updates.spec import Kind, ParameterSpec
 
 BUFFERS = "buffers"
 COUNTER = "num_batches_tracked"

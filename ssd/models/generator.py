@@ -20,7 +20,7 @@ from torch.nn.functional import one_hot
 from ssd.models.allocate import allocated
 from ssd.models.flat import FlatModel, entries_of
 from ssd.models.initialise import initialise
-from ssd.spec import ParameterSpec
+from ssd.updates.spec import ParameterSpec
 
 GENERATOR = "generator"
 

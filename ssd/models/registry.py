@@ -8,7 +8,7 @@ from typing import Literal, get_args
 import torch
 from torch import nn
 
-from ssd.data.source import ImageFormat
+from ssd.data.images.source import ImageFormat
 from ssd.models.allocate import allocated
 from ssd.models.fedgen_cnn import FedGenCnn
 from ssd.models.initialise import initialise

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from ssd.torchvision_compat import torchvision
+from ssd.torch_support.torchvision_compat import torchvision
 
 FEATURE_DIMS = {"resnet18_cifar": 512, "resnet18": 512, "resnet50": 2048}
 

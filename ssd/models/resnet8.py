@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from ssd.torchvision_compat import torchvision
+from ssd.torch_support.torchvision_compat import torchvision
 
 STAGES = ((2, 2), (4, 2), (8, 2))
 """Of each stage: its width in units of the stem's, and its stride."""

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from ssd.report.style import INK, QUIET, RUN_COLOURS, new_figure, plain, quiet_axes, save_png, styled
+from ssd.plots.style import INK, QUIET, RUN_COLOURS, new_figure, plain, quiet_axes, save_png, styled
 
 LINES: tuple[Any, ...] = (
     "-",

@@ -16,8 +16,8 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from numpy.typing import ArrayLike, NDArray
 
+from ssd.plots.style import CLASS_COLOURS, INK, QUIET, new_figure, plain, save_png, styled
 from ssd.random_stream import RandomStream
-from ssd.report.style import CLASS_COLOURS, INK, QUIET, new_figure, plain, save_png, styled
 
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "*")
 COLUMNS = 3

@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ssd.declaration import Declaration, Reducer
+from ssd.updates.declaration import Declaration, Reducer
 
 ORDERS = tuple(range(2, 257))
 DRAW_VARIANCE = 2.0**36

@@ -1,4 +1,4 @@
-"""What torch is worth on this host: `python -m ssd.torch_probe DEVICE` prints one JSON object.
+"""What torch is worth on this host: `python -m ssd.torch_support.torch_probe DEVICE` prints one JSON object.
 
 A process of its own, because an import may crash, hang or take half a minute, and the daemons never import torch.
 """
@@ -23,7 +23,7 @@ def probe(device: str) -> dict[str, Json]:
 
     told: dict[str, Json] = {"torch": torch.__version__, "cuda_build": torch.version.cuda, "devices": []}
     try:
-        from ssd.torchvision_compat import torchvision
+        from ssd.torch_support.torchvision_compat import torchvision
 
         told["torchvision"] = torchvision().__version__
         needs = [

@@ -12,10 +12,10 @@ from enum import StrEnum
 import numpy as np
 from numpy.typing import NDArray
 
-from ssd.codec import MalformedUpdate, NotFinite, max_nan
 from ssd.digest import Buffer, byte_view
-from ssd.fold_plan import FoldPlan, GroupFold
-from ssd.packing import iter_unpacked, packed_nbytes
+from ssd.updates.codec import MalformedUpdate, NotFinite, max_nan
+from ssd.updates.fold_plan import FoldPlan, GroupFold
+from ssd.updates.packing import iter_unpacked, packed_nbytes
 
 _NORM_SLACK = 1.0 + 1e-9
 """Room for the rounding of a fold's norm; a client's own norm gets none."""

@@ -12,7 +12,7 @@ own encoding, all numbers little-endian, nothing between them, so its length is 
               the group first, then one byte q in -127..127 per value; v = q * scale, in float32
 
 Decoding refuses wrong lengths, exponents out of range and scales that are negative or not finite. Whether
-the *values* are finite and small enough is for `ssd.folding` to judge, which reads them anyway.
+the *values* are finite and small enough is for `ssd.updates.fold` to judge, which reads them anyway.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ssd.digest import Buffer, byte_view
-from ssd.spec import ParameterSpec, check_vector
+from ssd.updates.spec import ParameterSpec, check_vector
 
 PIECE_VALUES = 1 << 20
 BLOCK = 256

@@ -14,7 +14,7 @@ from typing import Any
 
 from ssd.digest import json_digest
 from ssd.scaling import ScalingError, ScalingVector, block_size
-from ssd.spec import ParameterSpec
+from ssd.updates.spec import ParameterSpec
 
 Json = Any
 
@@ -148,7 +148,7 @@ class RoundArtefactDeclaration:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class QualityDeclaration:
-    """Representation quality measured in training rounds as additive statistics (`ssd.quality_sums`)."""
+    """Representation quality measured in training rounds as additive statistics (`ssd.updates.quality_sums`)."""
 
     features: Mapping[str, int]
     """Which features, `h` and possibly `z`, and their dimensions."""
@@ -192,7 +192,7 @@ class Declaration:
     """Names of the arrays computed once at run creation and served by digest."""
     scaling: ScalingDeclaration | None = None
     schedules: Mapping[str, Json] = field(default_factory=dict)
-    """Per-round schedules, resolved by the coordinator (`ssd.schedule`) and sent as values."""
+    """Per-round schedules, resolved by the coordinator (`ssd.method.schedule`) and sent as values."""
     needs_images: bool = True
     needs_labels: bool = False
     persists_client_state: bool = False

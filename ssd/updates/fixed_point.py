@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ssd.digest import Buffer
-from ssd.packing import pack_int64, unpack_int64
+from ssd.updates.packing import pack_int64, unpack_int64
 
 FloatArray = NDArray[np.float32] | NDArray[np.float64]
 Element = TypeVar("Element", bound=np.integer)
@@ -103,7 +103,7 @@ class SumRing(Protocol[Element]):
         ...
 
     def unpack(self, packed: Buffer, n: int) -> NDArray[Element]:
-        """The inverse of `pack`; raises `ssd.codec.MalformedUpdate` for anything `pack` does not produce."""
+        """The inverse of `pack`; raises `ssd.updates.codec.MalformedUpdate` for anything `pack` does not produce."""
         ...
 
     def open(self, accumulator: NDArray[Element], scale_bits: int, total_weight: int) -> NDArray[np.float32]:
@@ -121,7 +121,7 @@ class Int64Ring:
     def quantise(
         self, values: FloatArray, weight: int, scale_bits: int, out: NDArray[np.int64] | None = None
     ) -> NDArray[np.int64]:
-        """See `SumRing.quantise`. The values must be finite: this is checked before, by `ssd.folding`."""
+        """See `SumRing.quantise`. The values must be finite: this is checked before, by `ssd.updates.fold`."""
         result = np.empty(values.size, np.int64) if out is None else out
         scratch = np.empty(min(_CHUNK, values.size), np.float64)
         factor = quantising_factor(weight, scale_bits)
@@ -135,11 +135,11 @@ class Int64Ring:
         np.add(accumulator, addend, out=accumulator)
 
     def pack(self, accumulator: NDArray[np.int64]) -> bytes:
-        """See `ssd.packing`."""
+        """See `ssd.updates.packing`."""
         return pack_int64(accumulator).tobytes()
 
     def unpack(self, packed: Buffer, n: int) -> NDArray[np.int64]:
-        """See `ssd.packing`."""
+        """See `ssd.updates.packing`."""
         return unpack_int64(packed, n)
 
     def open(self, accumulator: NDArray[np.int64], scale_bits: int, total_weight: int) -> NDArray[np.float32]:

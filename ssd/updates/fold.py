@@ -15,11 +15,11 @@ from collections.abc import Callable, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from ssd.checking import RefusalReason, UpdateRefused, check_fold, check_update
 from ssd.digest import Buffer, byte_view
-from ssd.fixed_point import Int64Ring, OverflowRisk, open_into
-from ssd.fold_plan import CHUNK_VALUES, FoldConfigError, FoldPlan, OpenedFold
-from ssd.packing import iter_unpacked, pack_int64, packed_nbytes
+from ssd.updates.check import RefusalReason, UpdateRefused, check_fold, check_update
+from ssd.updates.fixed_point import Int64Ring, OverflowRisk, open_into
+from ssd.updates.fold_plan import CHUNK_VALUES, FoldConfigError, FoldPlan, OpenedFold
+from ssd.updates.packing import iter_unpacked, pack_int64, packed_nbytes
 
 __all__ = [
     "Fold",

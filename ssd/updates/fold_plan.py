@@ -13,12 +13,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from ssd.codec import Encoding, MalformedUpdate, VectorCodec
-from ssd.declaration import Declaration, Reducer
 from ssd.digest import Buffer, byte_view
-from ssd.fixed_point import MAX_TOTAL_WEIGHT, OverflowRisk, scale_bits
-from ssd.packing import max_packed_nbytes
-from ssd.quality_sums import statistics as quality_statistics
+from ssd.updates.codec import Encoding, MalformedUpdate, VectorCodec
+from ssd.updates.declaration import Declaration, Reducer
+from ssd.updates.fixed_point import MAX_TOTAL_WEIGHT, OverflowRisk, scale_bits
+from ssd.updates.packing import max_packed_nbytes
+from ssd.updates.quality_sums import statistics as quality_statistics
 
 CHUNK_VALUES = 1 << 16
 _CLIPPED_LEVELS = 16

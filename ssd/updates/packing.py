@@ -23,8 +23,8 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from ssd.codec import MalformedUpdate
 from ssd.digest import Buffer, byte_view
+from ssd.updates.codec import MalformedUpdate
 
 BLOCK_VALUES = 4096
 _BATCH_BLOCKS = 16  # 512 KiB of int64 at a time stays in cache

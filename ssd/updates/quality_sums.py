@@ -35,9 +35,9 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from ssd.declaration import QualityDeclaration, StatisticDeclaration
-from ssd.fixed_point import scale_bits
 from ssd.random_stream import RandomStream
+from ssd.updates.declaration import QualityDeclaration, StatisticDeclaration
+from ssd.updates.fixed_point import scale_bits
 
 PREFIX = "quality_"
 MAX_NORM = 1024.0

@@ -11,9 +11,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from ssd.codec import VectorCodec
 from ssd.digest import Buffer
-from ssd.spec import ParameterSpec, check_vector, clamp_variances
+from ssd.updates.codec import VectorCodec
+from ssd.updates.spec import ParameterSpec, check_vector, clamp_variances
 
 
 def next_version(

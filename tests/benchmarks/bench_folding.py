@@ -11,11 +11,11 @@ from collections.abc import Callable
 
 import numpy as np
 
-from ssd.codec import Encoding
 from ssd.digest import digest_bytes
-from ssd.folding import Fold, FoldPlan, check_fold, check_update, encode_update
-from ssd.methods.method import ClientResult, ClientTask
-from ssd.methods.registry import load
+from ssd.method.protocol import ClientResult, ClientTask
+from ssd.method.registry import load
+from ssd.updates.codec import Encoding
+from ssd.updates.fold import Fold, FoldPlan, check_fold, check_update, encode_update
 
 REPEATS = 5
 

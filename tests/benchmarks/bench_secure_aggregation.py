@@ -22,14 +22,14 @@ from pathlib import Path
 
 import numpy as np
 
-from ssd.codec import Encoding
-from ssd.declaration import Declaration, GroupDeclaration, Reducer
-from ssd.fold_plan import FoldPlan
-from ssd.folding import encode_update
-from ssd.secagg import shamir
-from ssd.secagg.masking import MaskKey
-from ssd.secagg.numbers import MaskedPlan, MaskedSettings
-from ssd.spec import Kind, ParameterSpec
+from ssd.secagg.numbers.masked_plan import MaskedPlan, MaskedSettings
+from ssd.secagg.numbers.masking import MaskKey
+from ssd.secagg.protocol import shamir
+from ssd.updates.codec import Encoding
+from ssd.updates.declaration import Declaration, GroupDeclaration, Reducer
+from ssd.updates.fold import encode_update
+from ssd.updates.fold_plan import FoldPlan
+from ssd.updates.spec import Kind, ParameterSpec
 
 FLOWER_VERSION = "1.41.0"
 NEIGHBOURS = 50

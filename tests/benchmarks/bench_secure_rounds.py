@@ -29,7 +29,7 @@ import grpc
 import numpy as np
 
 from federation import Federation
-from ssd.federating.vouching import Vouching
+from ssd.federation.participant_registry import Vouching
 
 
 def rounds(options: argparse.Namespace, level: str, dropouts: int) -> tuple[list[float], float]:

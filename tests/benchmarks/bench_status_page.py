@@ -28,19 +28,19 @@ sys.path[:0] = [str(ROOT), str(ROOT / "proto"), str(ROOT / "tests" / "support")]
 
 from chromium import Browser
 from coordinator.address import Address
-from coordinator.clock import SystemClock
 from coordinator.core import events
 from coordinator.core.round import step
-from coordinator.driver import Driver
 from coordinator.messages import Capabilities
-from coordinator.metrics import CoordinatorMetrics
-from coordinator.ports import AttemptRecord
-from coordinator.sessions import Session
-from coordinator.store.sqlite import SqliteStore
+from coordinator.ports.storage import AttemptRecord
+from coordinator.rounds.driver import Driver
+from coordinator.runtime.clock import SystemClock
+from coordinator.store.journal.sqlite import SqliteStore
+from coordinator.telemetry.metrics import CoordinatorMetrics
 from coordinator.web.access import Access
 from coordinator.web.api import Api
 from coordinator.web.http import HttpServer, create_app
 from coordinator.web.pages import add_pages
+from coordinator.workers.sessions import Session
 from driver_harness import driver
 
 PATHS = (

@@ -11,7 +11,7 @@ import sys
 import time
 
 from published_graphs import SLOW_CELLS
-from ssd.secagg.graph import search_ring
+from ssd.secagg.protocol.graph import search_ring
 
 
 def main() -> int:

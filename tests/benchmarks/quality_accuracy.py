@@ -20,10 +20,10 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from ssd.declaration import QualityDeclaration
 from ssd.evaluation.federated_quality import sums_of
 from ssd.evaluation.quality import effective_rank, uniformity
-from ssd.quality_sums import artefacts, frequencies_name, name_of, read
+from ssd.updates.declaration import QualityDeclaration
+from ssd.updates.quality_sums import artefacts, frequencies_name, name_of, read
 
 CLIENTS, PARTIAL = 10, 3
 SETTINGS = ((0.0, 0.0), (0.5, 0.0), (0.5, 0.6), (1.0, 0.0), (1.0, 0.8))

@@ -1,4 +1,4 @@
-"""Every blob store keeps the Behaviour lines of `coordinator.ports.Blobs`; the durable one survives kills."""
+"""Every blob store keeps the Behaviour lines of `coordinator.ports.storage.Blobs`; the durable one survives kills."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 
 from coordinator.errors import BlobCorrupt, BlobMissing, StorageFailed
-from coordinator.ports import BlobInfo, Blobs
-from coordinator.store import blobs as blobs_module
-from coordinator.store.blobs import FileBlobs
+from coordinator.ports.storage import BlobInfo, Blobs
+from coordinator.store.files import blobs as blobs_module
+from coordinator.store.files.blobs import FileBlobs
 from coordinator.store.memory_blobs import MemoryBlobs
 from ssd.digest import CHUNK_BYTES, chunk_digests, digest_bytes
 

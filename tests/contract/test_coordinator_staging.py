@@ -1,4 +1,4 @@
-"""Staging keeps the Behaviour lines of `coordinator.ports.Staging`; the state directory has one owner."""
+"""Staging keeps the Behaviour lines of `coordinator.ports.storage.Staging`; the state directory has one owner."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 
 from coordinator.errors import StateDirectoryLocked, StorageFailed
-from coordinator.ports import StagedBody, Staging
-from coordinator.store import staging as staging_module
+from coordinator.ports.storage import StagedBody, Staging
+from coordinator.store.files import staging as staging_module
+from coordinator.store.files.staging import BudgetedStaging, DiskBody, MemoryBody
 from coordinator.store.lock import StateDirectoryLock
-from coordinator.store.staging import BudgetedStaging, DiskBody, MemoryBody
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
 

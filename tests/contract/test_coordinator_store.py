@@ -1,4 +1,4 @@
-"""Every store keeps the Behaviour lines of `coordinator.ports.Store`; the durable one also survives its process."""
+"""Every store keeps the Behaviour lines of `coordinator.ports.storage.Store`; the durable one also survives its process."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from coordinator.errors import CoordinatorError, JournalConflict, JournalTampered, StorageFailed
-from coordinator.ports import ArtefactRecord, AttemptRecord, BlobInfo, RunRecord, Store, VersionRecord
-from coordinator.store import chain
+from coordinator.ports.storage import ArtefactRecord, AttemptRecord, BlobInfo, RunRecord, Store, VersionRecord
 from coordinator.store import memory as memory_store
-from coordinator.store import sqlite as sqlite_store
+from coordinator.store.journal import chain
+from coordinator.store.journal import sqlite as sqlite_store
+from coordinator.store.journal.sqlite import SqliteStore
 from coordinator.store.memory import MemoryStore
-from coordinator.store.sqlite import SqliteStore
 from ssd.scaling import ScalingVector
 
 BLOB = BlobInfo(digest="ab" * 32, size=12)

@@ -1,4 +1,4 @@
-"""Every store of tokens and certificates keeps the Behaviour lines of `coordinator.trust.TrustStore`."""
+"""Every store of tokens and certificates keeps the Behaviour lines of `coordinator.ports.trust.TrustStore`."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from pathlib import Path
 import pytest
 
 from coordinator.errors import JournalConflict
-from coordinator.revocations import Revocations
+from coordinator.identity.revocations import Revocations
+from coordinator.ports.trust import CertificateRecord, Holder, TokenRecord, TrustStore
+from coordinator.store.journal.sqlite import SqliteStore
 from coordinator.store.memory_trust import MemoryTrust
-from coordinator.store.sqlite import SqliteStore
 from coordinator.store.trust import SqliteTrust
-from coordinator.trust import CertificateRecord, Holder, TokenRecord, TrustStore
 from ssd.trust.names import Role, Subject
 
 WORKER = Holder(Role.WORKER, "w1")

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from worker import secure_memory
 from worker.errors import StorageFailed
-from worker.store import SqliteStore
+from worker.store import secure_memory
+from worker.store.sqlite import SqliteStore
 
 ROOT = Path(__file__).resolve().parents[2]
 Open = Callable[[], SqliteStore]
@@ -98,7 +98,7 @@ def test_what_it_was_told_survives_sigkill_right_after(tmp_path: Path) -> None:
     script = """
         import os, signal, sys
         from pathlib import Path
-        from worker.store import SqliteStore
+        from worker.store.sqlite import SqliteStore
         memory = SqliteStore(Path(sys.argv[1])).secure
         memory.remember_round(b"r" * 16)
         memory.remember_opened(b"b" * 32, b"r" * 16, b"s" * 32)

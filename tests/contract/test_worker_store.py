@@ -17,11 +17,11 @@ import pytest
 import safetensors.numpy
 
 from ssd.digest import chunk_digests
-from worker import files
 from worker.core.messages import Finished, UpdateKey
 from worker.errors import StateDirectoryLocked, StorageFailed
 from worker.ports import Store
-from worker.store import SqliteStore
+from worker.store import files
+from worker.store.sqlite import SqliteStore
 
 ROOT = Path(__file__).resolve().parents[2]
 Open = Callable[[], SqliteStore]
@@ -255,7 +255,7 @@ def test_a_failed_promotion_leaves_the_update_pending(
     def broken(_: Path) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("worker.store.sync_file", broken)
+    monkeypatch.setattr("worker.store.sqlite.sync_file", broken)
     with pytest.raises(StorageFailed) as caught:
         store.promote([key()])
     assert caught.value.full
@@ -293,7 +293,7 @@ def test_a_killed_process_loses_nothing_it_kept(tmp_path: Path) -> None:
         from pathlib import Path
         sys.path.insert(0, sys.argv[2])
         from test_worker_store import finish, key
-        from worker.store import SqliteStore
+        from worker.store.sqlite import SqliteStore
         store = SqliteStore(Path(sys.argv[1]))
         store.enter_run("run-1")
         store.keep(finish(store, key("a")))

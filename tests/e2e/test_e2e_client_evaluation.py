@@ -58,10 +58,10 @@ def test_every_version_is_measured_on_all_clients_in_the_state_it_left_them_in(
 @pytest.mark.parametrize(
     ("place", "when", "count"),
     [
-        ("worker.trainer:ProcessTrainer.evaluate_clients", "before", 2),
-        ("worker.trainer:ProcessTrainer.evaluate_clients", "after", 3),
-        ("worker.store:SqliteStore.promote", "before", 2),
-        ("worker.store:SqliteStore.keep", "after", 5),
+        ("worker.training.process:ProcessTrainer.evaluate_clients", "before", 2),
+        ("worker.training.process:ProcessTrainer.evaluate_clients", "after", 3),
+        ("worker.store.sqlite:SqliteStore.promote", "before", 2),
+        ("worker.store.sqlite:SqliteStore.keep", "after", 5),
     ],
 )
 def test_a_worker_that_dies_and_comes_back_changes_no_measure(
@@ -84,7 +84,7 @@ def test_a_worker_that_dies_and_comes_back_changes_no_measure(
 def test_a_coordinator_that_dies_measures_its_last_version_again(
     tmp_path: Path, reference: dict[int, Mapping[str, float]]
 ) -> None:
-    place = "coordinator.evaluation_records:EvaluationRecords.add"
+    place = "coordinator.evaluation.records:EvaluationRecords.add"
     with Federation(tmp_path, **SETTINGS) as federation:
         doomed = federation.start_coordinator(fault=[place, "before", "5"])
         for name, clients in GROUPS.items():
@@ -117,7 +117,7 @@ def test_a_worker_that_never_comes_back_does_not_keep_the_run_from_ending(tmp_pa
     with Federation(tmp_path, **settings) as federation:
         coordinator = federation.start_coordinator()
         # Every round includes one of its clients at least; the fourth promotion is that of the last version.
-        place = ["worker.store:SqliteStore.promote", "after", "4"]
+        place = ["worker.store.sqlite:SqliteStore.promote", "after", "4"]
         federation.start_worker("worker-a", GROUPS["worker-a"], fault=place)
         federation.start_worker("worker-b", GROUPS["worker-b"])
         assert federation.finish() == 0

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from federation import PATIENCE, ROOT
-from ssd.export import load_encoder, read_encoder
+from ssd.export.encoder_file import load_encoder, read_encoder
 
 pytestmark = [
     pytest.mark.e2e,

@@ -8,16 +8,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from coordinator.aggregation import VersionMaker
 from coordinator.core.strategy import create
 from coordinator.store.memory_blobs import MemoryBlobs
+from coordinator.versions.next_version import VersionMaker
 from federation import Federation
-from ssd.codec import Encoding
-from ssd.declaration import Declaration
-from ssd.folding import Fold, FoldPlan, encode_update
-from ssd.methods.method import ClientTask
-from ssd.methods.registry import load
-from ssd.spec import model_digest
+from ssd.method.protocol import ClientTask
+from ssd.method.registry import load
+from ssd.updates.codec import Encoding
+from ssd.updates.declaration import Declaration
+from ssd.updates.fold import Fold, FoldPlan, encode_update
+from ssd.updates.spec import model_digest
 from ssd_proto.v1 import federation_pb2 as pb
 
 pytestmark = pytest.mark.e2e

@@ -47,12 +47,12 @@ def test_the_reference_depends_on_client_state(tmp_path: Path, reference: list[s
 @pytest.mark.parametrize(
     ("place", "when", "count"),
     [
-        ("worker.store:SqliteStore.keep", "before", 5),
-        ("worker.store:SqliteStore.keep", "after", 5),
+        ("worker.store.sqlite:SqliteStore.keep", "before", 5),
+        ("worker.store.sqlite:SqliteStore.keep", "after", 5),
         ("worker.rpc.client:GrpcTransport.submit", "before", 2),
         ("worker.rpc.client:GrpcTransport.submit", "after", 2),  # between upload and verdict
-        ("worker.store:SqliteStore.promote", "before", 2),  # between verdict and commit
-        ("worker.store:SqliteStore.promote", "after", 2),
+        ("worker.store.sqlite:SqliteStore.promote", "before", 2),  # between verdict and commit
+        ("worker.store.sqlite:SqliteStore.promote", "after", 2),
     ],
 )
 def test_a_worker_that_dies_there(
@@ -73,15 +73,23 @@ def test_a_worker_that_dies_there(
 @pytest.mark.parametrize(
     ("place", "when", "count"),
     [
-        ("coordinator.store.sqlite:SqliteStore.open_attempt", "before", 2),
-        ("coordinator.store.sqlite:SqliteStore.open_attempt", "after", 2),
-        ("coordinator.intake:Intake.answer", "before", 3),
-        ("coordinator.intake:Intake.answer", "after", 3),
-        ("coordinator.store.sqlite:SqliteStore.close_attempt", "after", 2),  # the set is journaled, no commit
-        ("coordinator.store.blobs:FileBlobWriter.finish", "after", 8),
-        ("coordinator.aggregation:VersionMaker.make", "after", 2),  # files written, no commit
-        ("coordinator.store.sqlite:SqliteStore.commit", "after", 2),  # between commit and announcement
-        ("coordinator.driver:Driver._announce", "after", 2),
+        ("coordinator.store.journal.sqlite:SqliteStore.open_attempt", "before", 2),
+        ("coordinator.store.journal.sqlite:SqliteStore.open_attempt", "after", 2),
+        ("coordinator.uploads.verification:Intake.answer", "before", 3),
+        ("coordinator.uploads.verification:Intake.answer", "after", 3),
+        (
+            "coordinator.store.journal.sqlite:SqliteStore.close_attempt",
+            "after",
+            2,
+        ),  # the set is journaled, no commit
+        ("coordinator.store.files.blobs:FileBlobWriter.finish", "after", 8),
+        ("coordinator.versions.next_version:VersionMaker.make", "after", 2),  # files written, no commit
+        (
+            "coordinator.store.journal.sqlite:SqliteStore.commit",
+            "after",
+            2,
+        ),  # between commit and announcement
+        ("coordinator.rounds.driver:Driver._announce", "after", 2),
     ],
 )
 def test_a_coordinator_that_dies_there(
@@ -110,7 +118,7 @@ def test_an_elastic_set_that_was_journaled_commits_as_it_was(tmp_path: Path, whe
     }
     with Federation(tmp_path, **elastic) as federation:
         doomed = federation.start_coordinator(
-            fault=["coordinator.store.sqlite:SqliteStore.commit", when, "2"]
+            fault=["coordinator.store.journal.sqlite:SqliteStore.commit", when, "2"]
         )
         for name, clients in GROUPS.items():
             federation.start_worker(name, clients)

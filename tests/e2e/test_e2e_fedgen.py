@@ -9,11 +9,11 @@ import pytest
 
 from federation import Federation
 from small_fedgen import CONFIG
+from ssd.data.images.source import ImageFormat
 from ssd.data.open import DataConfig, open_builtin
-from ssd.data.partition import dirichlet, save
-from ssd.data.source import ImageFormat
-from ssd.methods.fedgen import LABEL_PRIOR, SEEN
-from ssd.methods.fedgen_server import FIRST, SECOND, STEPS
+from ssd.data.partition.partition import dirichlet, save
+from ssd.methods.fedgen.method import LABEL_PRIOR, SEEN
+from ssd.methods.fedgen.server import FIRST, SECOND, STEPS
 from ssd.models.generator import GENERATOR, GeneratorConfig, spec_of
 
 pytestmark = pytest.mark.e2e
@@ -80,12 +80,12 @@ def test_generator_moments_and_model_are_the_same_wherever_clients_live_and_when
     with Federation(tmp_path / "killed", **settings(teacher=teacher)) as federation:
         # In round 2 after the generator was trained, in round 4 before: then with moments from disk.
         first = federation.start_coordinator(
-            fault=["coordinator.host_client:SubprocessMethodHost.after_reduce", "after", "2"]
+            fault=["coordinator.method_host.client:SubprocessMethodHost.after_reduce", "after", "2"]
         )
         start_workers(federation, partition, 2)
         federation.until(lambda: not first.running, "the coordinator dies in round 2")
         second = federation.start_coordinator(
-            fault=["coordinator.host_client:SubprocessMethodHost.after_reduce", "before", "3"]
+            fault=["coordinator.method_host.client:SubprocessMethodHost.after_reduce", "before", "3"]
         )
         federation.until(lambda: not second.running, "the coordinator dies in round 4")
         federation.start_coordinator()

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from federation import ROOT, Federation
+from ssd.data.images.source import ImageFormat
 from ssd.data.open import DataConfig, open_builtin
-from ssd.data.partition import client_ids, iid, save
-from ssd.data.source import ImageFormat
+from ssd.data.partition.partition import client_ids, iid, save
 
 pytestmark = pytest.mark.e2e
 CLIENTS = client_ids(3)

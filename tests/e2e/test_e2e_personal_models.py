@@ -9,15 +9,15 @@ import pytest
 import safetensors.numpy
 from PIL import Image
 
-from coordinator.store.blobs import FileBlobs
+from coordinator.store.files.blobs import FileBlobs
 from federation import Federation
-from ssd.data.held_out import with_test
+from ssd.data.images.source import ImageFormat
 from ssd.data.open import DataConfig, open_builtin, open_client, open_client_test
-from ssd.data.partition import dirichlet, save
-from ssd.data.source import ImageFormat
-from ssd.methods.method import ClientEvaluationTask
-from ssd.methods.registry import load
-from worker.store import SqliteStore
+from ssd.data.partition.held_out import with_test
+from ssd.data.partition.partition import dirichlet, save
+from ssd.method.protocol import ClientEvaluationTask
+from ssd.method.registry import load
+from worker.store.sqlite import SqliteStore
 
 pytestmark = pytest.mark.e2e
 CLIENTS = [f"client-{index:03d}" for index in range(6)]

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 import straight
 from federation import ROOT, Federation
-from ssd.codec import Encoding
-from ssd.fold_plan import FoldPlan
-from ssd.secagg.dp import NoisePlace, NoisePlan, PrivacySettings, spent
-from ssd.secagg.numbers import MaskedPlan, MaskedSettings
+from ssd.privacy.noise import NoisePlace, NoisePlan, PrivacySettings, spent
+from ssd.secagg.numbers.masked_plan import MaskedPlan, MaskedSettings
+from ssd.updates.codec import Encoding
+from ssd.updates.fold_plan import FoldPlan
 from ssd_proto.v1 import operator_pb2 as operator_pb
 
 pytestmark = pytest.mark.e2e

@@ -18,14 +18,14 @@ import pytest
 import safetensors.numpy
 
 from federation import ROOT, Federation
-from ssd.codec import Encoding
+from ssd.data.images.source import ImageFormat
 from ssd.data.open import DataConfig, open_builtin
-from ssd.data.partition import dirichlet, save
-from ssd.data.source import ImageFormat
-from ssd.declaration import Declaration
-from ssd.fold_plan import FoldPlan
-from ssd.methods.registry import load
-from worker.store import SqliteStore as WorkerStore
+from ssd.data.partition.partition import dirichlet, save
+from ssd.method.registry import load
+from ssd.updates.codec import Encoding
+from ssd.updates.declaration import Declaration
+from ssd.updates.fold_plan import FoldPlan
+from worker.store.sqlite import SqliteStore as WorkerStore
 
 pytestmark = pytest.mark.e2e
 CLIENTS = ("client-000", "client-001")
@@ -125,7 +125,7 @@ def test_the_head_is_neither_declared_nor_uploaded(reference: Outcome) -> None:
     ("place", "when", "count"),
     [
         ("worker.rpc.client:GrpcTransport.submit", "after", 2),  # between upload and verdict
-        ("worker.store:SqliteStore.promote", "before", 2),  # between verdict and commit
+        ("worker.store.sqlite:SqliteStore.promote", "before", 2),  # between verdict and commit
     ],
 )
 def test_a_head_advances_once_though_its_worker_dies_between_upload_and_commit(

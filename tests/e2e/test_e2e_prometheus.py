@@ -17,9 +17,9 @@ from metrics_page import names
 from pki import Pki
 from ports import free_port
 from prometheus_server import DEPLOY, Prometheus
+from ssd.data.images.source import ImageFormat
 from ssd.data.open import DataConfig, open_builtin
-from ssd.data.partition import dirichlet, save
-from ssd.data.source import ImageFormat
+from ssd.data.partition.partition import dirichlet, save
 from ssd.trust.names import Role
 
 pytestmark = pytest.mark.e2e

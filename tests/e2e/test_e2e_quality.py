@@ -10,16 +10,16 @@ import numpy as np
 import pytest
 import torch
 
-from coordinator.store.blobs import FileBlobs
+from coordinator.store.files.blobs import FileBlobs
 from federation import Federation
+from ssd.data.images.source import ImageFormat
+from ssd.data.images.subset import SubsetImages
 from ssd.data.open import DataConfig, open_builtin
-from ssd.data.partition import dirichlet, load, save
-from ssd.data.source import ImageFormat
-from ssd.data.subset import SubsetImages
+from ssd.data.partition.partition import dirichlet, load, save
 from ssd.evaluation import quality as exact
 from ssd.evaluation.features import features, module_encoder
 from ssd.evaluation.federated_quality import chosen_images
-from ssd.methods import ssd
+from ssd.methods.self_supervised import ssd
 
 pytestmark = pytest.mark.e2e
 CLIENTS = [f"client-{index:03d}" for index in range(10)]

@@ -100,8 +100,12 @@ def test_vectors_by_position_stay_with_their_positions_through_kills_and_hosts(t
     digests = {}
     for name, groups, fault in (
         ("quiet", [CLIENTS], ()),
-        ("killed", [CLIENTS[::2], CLIENTS[1::2]], ("coordinator.intake:Intake.answer", "after", "4")),
-        ("closed", [CLIENTS], ("coordinator.store.sqlite:SqliteStore.close_attempt", "after", "3")),
+        (
+            "killed",
+            [CLIENTS[::2], CLIENTS[1::2]],
+            ("coordinator.uploads.verification:Intake.answer", "after", "4"),
+        ),
+        ("closed", [CLIENTS], ("coordinator.store.journal.sqlite:SqliteStore.close_attempt", "after", "3")),
     ):
         (tmp_path / name).mkdir()
         with Federation(tmp_path / name, **BY_POSITION) as federation:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from federation import Federation
-from ssd.federating.vouching import Vouching
+from ssd.federation.participant_registry import Vouching
 
 pytestmark = pytest.mark.e2e
 CLIENTS = [f"client-{index}" for index in range(4)]

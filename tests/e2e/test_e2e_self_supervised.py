@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from federation import Federation
+from ssd.data.images.source import ImageFormat
 from ssd.data.open import DataConfig, open_builtin
-from ssd.data.partition import iid, save
-from ssd.data.source import ImageFormat
+from ssd.data.partition.partition import iid, save
 
 pytestmark = pytest.mark.e2e
 CLIENTS = [f"client-{index:03d}" for index in range(4)]

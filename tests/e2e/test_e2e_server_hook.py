@@ -66,7 +66,7 @@ def hosts_of(coordinator: int) -> list[int]:
             parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
         except OSError:
             continue
-        if parent == coordinator and b"ssd.host" in command:
+        if parent == coordinator and b"ssd.method_host.host" in command:
             found.append(int(entry.name))
     return found
 
@@ -103,15 +103,15 @@ def test_one_worker_with_ten_clients_and_five_with_two_give_the_same(
 @pytest.mark.parametrize(
     ("place", "when", "count"),
     [
-        ("coordinator.collecting:Spool.add", "after", 8),
-        ("coordinator.store.sqlite:SqliteStore.close_attempt", "after", 2),
-        ("coordinator.host_client:SubprocessMethodHost.after_reduce", "before", 2),
-        ("coordinator.host_client:SubprocessMethodHost.after_reduce", "after", 2),
-        ("coordinator.server_hook:HookRunner.run", "after", 2),  # blobs written, no version
-        ("coordinator.aggregation:VersionMaker.make", "after", 2),
-        ("coordinator.store.sqlite:SqliteStore.commit", "before", 2),
-        ("coordinator.store.sqlite:SqliteStore.commit", "after", 2),
-        ("coordinator.catalogue:Catalogue.retire", "after", 2),
+        ("coordinator.method_host.collected_updates:Spool.add", "after", 8),
+        ("coordinator.store.journal.sqlite:SqliteStore.close_attempt", "after", 2),
+        ("coordinator.method_host.client:SubprocessMethodHost.after_reduce", "before", 2),
+        ("coordinator.method_host.client:SubprocessMethodHost.after_reduce", "after", 2),
+        ("coordinator.method_host.hook:HookRunner.run", "after", 2),  # blobs written, no version
+        ("coordinator.versions.next_version:VersionMaker.make", "after", 2),
+        ("coordinator.store.journal.sqlite:SqliteStore.commit", "before", 2),
+        ("coordinator.store.journal.sqlite:SqliteStore.commit", "after", 2),
+        ("coordinator.versions.catalogue:Catalogue.retire", "after", 2),
     ],
 )
 def test_a_coordinator_that_dies_there(
@@ -179,7 +179,7 @@ def test_a_hook_that_fails_halts_the_run_and_a_repaired_one_goes_on(tmp_path: Pa
     flag.touch()
     method.write_text(
         "from pathlib import Path\n"
-        "from ssd.methods.registry import load\n"
+        "from ssd.method.registry import load\n"
         "def create(config):\n"
         "    method = load('synthetic', config)\n"
         "    reduce = method.after_reduce\n"

@@ -9,7 +9,7 @@ import pytest
 
 from chromium import Browser
 from federation import Federation
-from ssd.safetensors_header import check_header
+from ssd.export.header import check_header
 from ssd_proto.v1 import federation_pb2 as pb
 
 pytestmark = pytest.mark.e2e

@@ -12,9 +12,9 @@ import pytest
 from federation import Federation
 from otlp_collector import Collector, Received
 from pki import Pki
-from ssd.tracing.context import SpanContext, attempt_context, client_context
-from ssd.tracing.setup import open_exporter
-from ssd.tracing.spans import OpenSpan
+from ssd.daemon.tracing.context import SpanContext, attempt_context, client_context
+from ssd.daemon.tracing.setup import open_exporter
+from ssd.daemon.tracing.spans import OpenSpan
 
 pytestmark = pytest.mark.e2e
 CLIENTS = [f"client-{index}" for index in range(4)]

@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from coordinator.cli import cli
+from coordinator.cli.main import cli
 from federation import ROOT, Federation
 
 pytestmark = pytest.mark.e2e
@@ -31,7 +31,7 @@ def ask_alone(*arguments: str) -> list[Any]:
     """The same in a process of its own, which neither needs nor loads torch or OpenTelemetry."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "proto")])}
     code = (
-        "import sys; from coordinator.cli import cli; cli(standalone_mode=False);"
+        "import sys; from coordinator.cli.main import cli; cli(standalone_mode=False);"
         "assert {'torch', 'opentelemetry'}.isdisjoint(sys.modules)"
     )
     done = subprocess.run(

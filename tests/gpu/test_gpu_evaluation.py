@@ -6,9 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from ssd.data.source import ImageFormat, ProbeData, TensorImages
-from ssd.data.views import PRESETS, Views
-from ssd.determinism import deterministic
+from ssd.data.images.source import ImageFormat, ProbeData, TensorImages
+from ssd.data.views.views import PRESETS, Views
 from ssd.evaluation.evaluate import EvaluationOptions
 from ssd.evaluation.fine_tuning import FineTuning
 from ssd.evaluation.measures import MEASURES
@@ -16,6 +15,7 @@ from ssd.evaluation.parts import Parts, evaluate_parts
 from ssd.models.projector import ProjectorConfig
 from ssd.models.projector import build_initialised as build_projector
 from ssd.models.registry import ModelConfig, build_initialised
+from ssd.torch_support.determinism import deterministic
 
 pytestmark = [
     pytest.mark.gpu,

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from federation import Federation
+from ssd.data.images.source import ImageFormat
 from ssd.data.open import DataConfig, open_builtin
-from ssd.data.partition import dirichlet, save
-from ssd.data.source import ImageFormat
+from ssd.data.partition.partition import dirichlet, save
 
 torch = pytest.importorskip("torch")
 pytestmark = [

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from ssd.data.source import TensorImages
-from ssd.data.views import PRESETS, Views
-from ssd.methods import ssd
-from ssd.methods.method import ClientResult, ClientTask
-from ssd.methods.registry import load
+from ssd.data.images.source import TensorImages
+from ssd.data.views.views import PRESETS, Views
+from ssd.method.protocol import ClientResult, ClientTask
+from ssd.method.registry import load
+from ssd.methods.self_supervised import ssd
 from ssd.scaling import ScalingVector
 
 pytestmark = [

@@ -28,7 +28,7 @@ from ssd.trust.names import Role, Subject
 from ssd.trust.requests import make_request
 from ssd_proto.v1 import enrolment_pb2 as pb
 from worker.address import Address
-from worker.enrolment import enrol
+from worker.connection.enrolment import enrol
 from worker.errors import EnrolmentRefused, LinkBroken, StorageFailed
 from worker.rpc.enrolment import enroll
 

@@ -11,8 +11,8 @@ import pytest
 from federation import Federation
 from raw_worker import RawWorker
 from ssd.digest import CHUNK_BYTES
-from ssd.folding import encode_update
 from ssd.trust.names import Role
+from ssd.updates.fold import encode_update
 from ssd_proto.v1 import federation_pb2 as pb
 from wire_calls import Upload
 

@@ -16,7 +16,7 @@ import pytest
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 
-from coordinator.rpc.auth import TABLE, allowed, call_name
+from coordinator.rpc.interceptors.auth import TABLE, allowed, call_name
 from hostile import CLIENTS, Site
 from raw_worker import RawWorker
 from ssd.trust.names import Role

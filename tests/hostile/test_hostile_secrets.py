@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from hostile import Site
-from ssd.folding import encode_update
+from ssd.updates.fold import encode_update
 from ssd_proto.v1 import federation_pb2 as pb
 from ssd_proto.v1 import operator_pb2 as operator_pb
 from wire_calls import FEDERATION, OPERATOR, ask

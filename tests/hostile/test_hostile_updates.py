@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from hostile import Site
-from ssd.codec import MAX_EXPONENT
-from ssd.folding import encode_update
-from ssd.packing import pack_int64
+from ssd.updates.codec import MAX_EXPONENT
+from ssd.updates.fold import encode_update
+from ssd.updates.packing import pack_int64
 from ssd_proto.v1 import federation_pb2 as pb
 from wire_calls import Outcome, changed
 

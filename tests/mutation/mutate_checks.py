@@ -24,10 +24,10 @@ from queue import SimpleQueue
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = (
-    "ssd/secagg/checks.py",
-    "ssd/secagg/participant.py",
-    "ssd/secagg/aggregator.py",
-    "ssd/secagg/audit.py",
+    "ssd/secagg/protocol/checks.py",
+    "ssd/secagg/client/participant.py",
+    "ssd/secagg/server/aggregator.py",
+    "ssd/secagg/audit/audit.py",
 )
 CHECKS = frozenset(
     {
@@ -47,32 +47,36 @@ SUITE = (
 )
 """Of SOURCES, under tests."""
 FIRST = {
-    "ssd/secagg/audit.py": "unit/test_secagg_transcript.py",
-    "ssd/secagg/aggregator.py": "unit/test_secagg_aggregator.py",
-    "ssd/secagg/participant.py": "unit/test_secagg_secrets.py",
+    "ssd/secagg/audit/audit.py": "unit/test_secagg_transcript.py",
+    "ssd/secagg/server/aggregator.py": "unit/test_secagg_aggregator.py",
+    "ssd/secagg/client/participant.py": "unit/test_secagg_secrets.py",
 }
 """Which of them most likely fails for a source: it goes first."""
 BRANCHES: dict[str, tuple[str, str, tuple[str, ...]]] = {
-    "ssd/secagg/numbers.py": (
+    "ssd/secagg/numbers/masked_plan.py": (
         "",
         "",
         ("unit/test_ssd_secagg_numbers.py", "unit/test_ssd_secagg_statistics.py"),
     ),
-    "ssd/secagg/shamir.py": ("", "", ("unit/test_ssd_secagg_shamir.py",)),
-    "ssd/secagg/keys.py": (
+    "ssd/secagg/protocol/shamir.py": ("", "", ("unit/test_ssd_secagg_shamir.py",)),
+    "ssd/secagg/protocol/keys.py": (
         "",
         "",
         ("unit/test_secagg_secrets.py", "unit/test_secagg_lying_coordinator.py"),
     ),
-    "ssd/secagg/encoding.py": ("", "", ("unit/test_secagg_messages.py",)),
-    "ssd/secagg/transcript.py": ("", "", ("unit/test_secagg_transcript.py",)),
+    "ssd/secagg/protocol/encoding.py": ("", "", ("unit/test_secagg_messages.py",)),
+    "ssd/secagg/audit/transcript.py": ("", "", ("unit/test_secagg_transcript.py",)),
     "ssd/trust/registry_pin.py": (
         "",
         "",
         ("unit/test_ssd_participants.py", "unit/test_registry_commands.py"),
     ),
-    "coordinator/secure_rounds.py": ("check", "", ("simulation/test_simulation_secure_hostile.py",)),
-    "coordinator/uploads.py": (
+    "coordinator/secure_aggregation/rounds.py": (
+        "check",
+        "",
+        ("simulation/test_simulation_secure_hostile.py",),
+    ),
+    "coordinator/uploads/in_flight.py": (
         "",
         "masked_nbytes",
         ("simulation/test_simulation_secure_hostile.py", "simulation/test_simulation_driver.py"),

@@ -10,27 +10,27 @@ from typing import Any
 
 import pytest
 
-from coordinator.aggregation import VersionMaker
-from coordinator.clock import SystemClock
-from coordinator.config import CoordinatorConfig
+from coordinator.config.sections import CoordinatorConfig
 from coordinator.core.registry import Claim
 from coordinator.core.strategy import create
-from coordinator.driver import Driver
 from coordinator.errors import ClientFault, Reason
-from coordinator.host_client import SubprocessMethodHost
+from coordinator.identity.revocations import NobodyRevoked
 from coordinator.messages import Capabilities, Evaluate, Evaluated, Train
-from coordinator.metrics import CoordinatorMetrics
-from coordinator.ports import RunRecord, VersionRecord
-from coordinator.revocations import NobodyRevoked
-from coordinator.runs import plan_of, restore, settings_of
-from coordinator.sessions import Session
+from coordinator.method_host.client import SubprocessMethodHost
+from coordinator.ports.storage import RunRecord, VersionRecord
+from coordinator.rounds.driver import Driver
+from coordinator.rounds.run_lifecycle import plan_of, restore, settings_of
+from coordinator.runtime.clock import SystemClock
+from coordinator.store.files.staging import BudgetedStaging
 from coordinator.store.memory import MemoryStore
 from coordinator.store.memory_blobs import MemoryBlobs
-from coordinator.store.staging import BudgetedStaging
-from ssd.codec import Encoding
+from coordinator.telemetry.metrics import CoordinatorMetrics
+from coordinator.versions.next_version import VersionMaker
+from coordinator.workers.sessions import Session
 from ssd.digest import canonical_json
-from ssd.methods.registry import load
-from ssd.spec import model_digest
+from ssd.method.registry import load
+from ssd.updates.codec import Encoding
+from ssd.updates.spec import model_digest
 
 CLIENTS = ("a", "b", "c")
 TESTED = Capabilities(client_tests=True, labels=True)

@@ -12,13 +12,13 @@ import pytest
 
 from coordinator.core.registry import Claim
 from coordinator.core.state import Phase
-from coordinator.driver import Driver
 from coordinator.errors import ClientFault, Reason
 from coordinator.messages import Capabilities, Envelope, Evaluate, Train
+from coordinator.rounds.driver import Driver
 from coordinator.store.memory import MemoryStore
-from coordinator.uploads import Upload
+from coordinator.uploads.in_flight import Upload
 from driver_harness import driver, messages, settle, simulate
-from ssd.folding import FoldPlan
+from ssd.updates.fold import FoldPlan
 
 
 class _Checked(Upload):

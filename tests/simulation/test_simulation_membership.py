@@ -11,19 +11,19 @@ import pytest
 
 from coordinator.core.registry import Claim
 from coordinator.core.state import Fate
-from coordinator.driver import Driver
 from coordinator.errors import ClientFault, Reason
+from coordinator.identity.revocations import Revocations
 from coordinator.messages import Capabilities, Envelope
-from coordinator.revocations import Revocations
-from coordinator.sessions import Session
+from coordinator.ports.trust import Holder
+from coordinator.rounds.driver import Driver
 from coordinator.store.memory import MemoryStore
 from coordinator.store.memory_trust import MemoryTrust
 from coordinator.store.trust import SqliteTrust
-from coordinator.trust import Holder
-from coordinator.uploads import Upload
+from coordinator.uploads.in_flight import Upload
+from coordinator.workers.sessions import Session
 from driver_harness import driver, settle, simulate
-from ssd.folding import FoldPlan
 from ssd.trust.names import Role, Subject
+from ssd.updates.fold import FoldPlan
 
 W = Holder(Role.WORKER, "w")
 REVOKED = 1.0

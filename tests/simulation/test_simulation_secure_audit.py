@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from coordinator.cli import main
+from coordinator.cli.main import main
 from coordinator.errors import EXIT_OK, EXIT_REFUSED
 from masked_place import THREE, Place, committed, play
-from ssd.secagg import transcript
-from ssd.secagg.messages import Opened
-from ssd.secagg.messages import encode as encode_message
+from ssd.secagg.audit import transcript
+from ssd.secagg.protocol.messages import Opened
+from ssd.secagg.protocol.messages import encode as encode_message
 from ssd.trust.participants import encode
 from ssd.trust.signing import create_key_file, public_hex
 

@@ -12,18 +12,18 @@ import pytest
 from coordinator.core import events
 from coordinator.core.registry import Claim
 from coordinator.core.state import Fate, Phase
-from coordinator.driver import Driver
 from coordinator.errors import ClientFault, Reason
 from coordinator.messages import Capabilities, Envelope, Train
-from coordinator.sessions import Session
-from coordinator.uploads import Upload
+from coordinator.rounds.driver import Driver
+from coordinator.uploads.in_flight import Upload
+from coordinator.workers.sessions import Session
 from driver_harness import driver, messages, settle, simulate
 from masked_place import ELASTIC, THREE, Crash, Place, committed, model_of, play, registry_of
 from masked_worker import Gone, MaskedWorker
 from ssd.digest import chunk_digests
-from ssd.secagg.messages import Offer, Roster, ShareDelivery
-from ssd.secagg.opening import Rebuilding
-from ssd.secagg.participant import Participant
+from ssd.secagg.client.participant import Participant
+from ssd.secagg.protocol.messages import Offer, Roster, ShareDelivery
+from ssd.secagg.server.opening import Rebuilding
 
 
 class Hostile(MaskedWorker):
@@ -305,7 +305,7 @@ class BreaksOff(MaskedWorker):
 def test_an_upload_of_three_chunks_that_breaks_off_is_wholly_in_the_sum_or_not_at_all(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cut: int, comes_back: bool
 ) -> None:
-    for module in ("ssd.digest", "coordinator.uploads", "masked_worker"):
+    for module in ("ssd.digest", "coordinator.uploads.in_flight", "masked_worker"):
         monkeypatch.setattr(f"{module}.CHUNK_BYTES", CHUNK)
 
     async def scene(place: Place) -> None:

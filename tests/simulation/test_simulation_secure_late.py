@@ -11,7 +11,7 @@ import pytest
 from coordinator.core.state import Phase
 from masked_place import CLIENTS, ELASTIC, THREE, Place, committed, model_of, play
 from masked_worker import MaskedWorker
-from ssd.secagg.messages import Offer, Roster
+from ssd.secagg.protocol.messages import Offer, Roster
 
 LATE: dict[str, Any] = {"secure_aggregation": {"keys": "late"}}
 ELASTIC_LATE: dict[str, Any] = {

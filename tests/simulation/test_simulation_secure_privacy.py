@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 
 import straight
-from coordinator.clock import SystemClock
 from coordinator.core import events
 from coordinator.core.state import Phase
-from coordinator.privacy import EPSILON
+from coordinator.runtime.clock import SystemClock
+from coordinator.versions.privacy import EPSILON
 from coordinator.web import overview
 from masked_place import ELASTIC, THREE, Crash, Place, committed, die_at, play, registry_of
 from masked_worker import MaskedWorker
-from ssd.secagg.dp import NoisePlan, spent
+from ssd.privacy.noise import NoisePlan, spent
 
 NOISY = {
     **ELASTIC,
@@ -106,7 +106,7 @@ def test_a_sum_is_counted_before_it_is_opened(tmp_path: Path, monkeypatch: pytes
     """A crash between the two must not make it free."""
 
     async def scene(place: Place) -> None:
-        from coordinator.secure_sums import SecureSum
+        from coordinator.secure_aggregation.masked_sum import SecureSum
 
         with monkeypatch.context() as planted:
             planted.setattr(SecureSum, "open", SecureSum.open)

@@ -10,16 +10,16 @@ from functools import cache
 import numpy as np
 import pytest
 
-from coordinator.core.secagg_outcomes import Fixed, Outcome, Persist, Ready
-from coordinator.core.secagg_server import Rules, SecureAttempt
-from coordinator.core.taking_part import Standing
+from coordinator.core.secure_aggregation.attempt import Rules, SecureAttempt
+from coordinator.core.secure_aggregation.outcomes import Fixed, Outcome, Persist, Ready
+from coordinator.core.secure_aggregation.participants import Standing
 from secure_rounds import CONFIG, MODEL, Remembered, masked, names_of, offer_for, registry, signing_key
-from ssd.secagg import checks, keys
-from ssd.secagg.aggregator import Aggregator
-from ssd.secagg.errors import AbortReason, Rejected
-from ssd.secagg.graph import Level
-from ssd.secagg.masking import apply_masks, negated
-from ssd.secagg.messages import (
+from ssd.secagg.client.participant import Participant
+from ssd.secagg.numbers.masking import apply_masks, negated
+from ssd.secagg.protocol import checks, keys
+from ssd.secagg.protocol.errors import AbortReason, Rejected
+from ssd.secagg.protocol.graph import Level
+from ssd.secagg.protocol.messages import (
     Graph,
     Offer,
     Roster,
@@ -29,8 +29,8 @@ from ssd.secagg.messages import (
     decode,
     encode,
 )
-from ssd.secagg.participant import Participant
-from ssd.secagg.policy import AggregatorPolicy, ParticipantPolicy
+from ssd.secagg.protocol.policy import AggregatorPolicy, ParticipantPolicy
+from ssd.secagg.server.aggregator import Aggregator
 
 COUNT, SIZE, PHASE = 204, 513, 10.0
 NAMES = names_of(COUNT)

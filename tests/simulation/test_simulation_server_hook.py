@@ -12,31 +12,31 @@ from typing import Any
 import numpy as np
 import pytest
 
-from coordinator.aggregation import VersionMaker
-from coordinator.clock import SystemClock
-from coordinator.config import CoordinatorConfig
+from coordinator.config.sections import CoordinatorConfig
 from coordinator.core import events
 from coordinator.core.registry import Claim
 from coordinator.core.state import Phase
 from coordinator.core.strategy import create
-from coordinator.driver import Driver
 from coordinator.errors import BlobCorrupt, ClientFault, HookFailed, MethodHostFailed, Reason
+from coordinator.identity.revocations import NobodyRevoked
 from coordinator.messages import Capabilities, Envelope, Train
-from coordinator.metrics import CoordinatorMetrics
-from coordinator.ports import BlobInfo
-from coordinator.revocations import NobodyRevoked
-from coordinator.runs import create_run, plan_of, restore, settings_of
-from coordinator.sessions import Session
+from coordinator.ports.storage import BlobInfo
+from coordinator.rounds.driver import Driver
+from coordinator.rounds.run_lifecycle import create_run, plan_of, restore, settings_of
+from coordinator.runtime.clock import SystemClock
+from coordinator.store.files.staging import BudgetedStaging
 from coordinator.store.memory import MemoryStore
 from coordinator.store.memory_blobs import MemoryBlobs
-from coordinator.store.staging import BudgetedStaging
+from coordinator.telemetry.metrics import CoordinatorMetrics
+from coordinator.versions.next_version import VersionMaker
+from coordinator.workers.sessions import Session
 from in_process_host import InProcessHost
-from ssd.codec import Encoding
-from ssd.declaration import Declaration
 from ssd.digest import CHUNK_BYTES, chunk_digests, digest_bytes
-from ssd.folding import Fold, encode_update
-from ssd.methods.method import ClientTask
-from ssd.methods.registry import load
+from ssd.method.protocol import ClientTask
+from ssd.method.registry import load
+from ssd.updates.codec import Encoding
+from ssd.updates.declaration import Declaration
+from ssd.updates.fold import Fold, encode_update
 
 CLIENTS = ("a", "b", "c", "d")
 CLAIM = Claim(worker="w", instance="0" * 32, clients=dict.fromkeys(CLIENTS, 0))

@@ -5,11 +5,11 @@ from __future__ import annotations
 from itertools import pairwise
 from pathlib import Path
 
-from coordinator.core.spans import RoundSpans
-from coordinator.tracing import RoundTracing
+from coordinator.telemetry.round_spans import RoundSpans
+from coordinator.telemetry.tracing import RoundTracing
 from masked_place import THREE, Place, committed, die_at, play
-from ssd.tracing.context import attempt_context, phase_context
-from ssd.tracing.spans import Span
+from ssd.daemon.tracing.context import attempt_context, phase_context
+from ssd.daemon.tracing.spans import Span
 
 
 def traced(root: Path, **changes: object) -> tuple[Place, list[Span]]:

@@ -16,15 +16,14 @@ from fake_coordinator import Attended, FakeCoordinator, Upload
 from key_uses import KeyUses
 from secure_identities import SecureIdentities
 from secure_scene import OWN, Scene, secure_federation, secure_worker
-from ssd.codec import Encoding
 from ssd.digest import CHUNK_BYTES
-from ssd.fold_plan import FoldPlan
-from ssd.methods.registry import load
-from ssd.secagg.config_digest import config_digest
-from ssd.secagg.errors import AbortReason
-from ssd.secagg.graph import Level
-from ssd.secagg.masking import MaskKey
-from ssd.secagg.messages import (
+from ssd.method.registry import load
+from ssd.secagg.numbers.config_digest import config_digest
+from ssd.secagg.numbers.masked_plan import MaskedFold, MaskedPlan, MaskedSettings
+from ssd.secagg.numbers.masking import MaskKey
+from ssd.secagg.protocol.errors import AbortReason
+from ssd.secagg.protocol.graph import Level
+from ssd.secagg.protocol.messages import (
     AbortNotice,
     Advert,
     Message,
@@ -35,14 +34,15 @@ from ssd.secagg.messages import (
     Survivors,
     encode,
 )
-from ssd.secagg.numbers import MaskedFold, MaskedPlan, MaskedSettings
-from ssd.secagg.policy import ParticipantPolicy
+from ssd.secagg.protocol.policy import ParticipantPolicy
+from ssd.updates.codec import Encoding
+from ssd.updates.fold_plan import FoldPlan
 from ssd_proto.v1 import federation_pb2 as pb
 from ssd_proto.v1 import tensor_pb2 as tensor
 from worker.core.state import SecureTerms
 from worker.errors import RefusedForGood
-from worker.secure_identity import SecureIdentity
-from worker.secure_rounds import SecureSettings
+from worker.secure_aggregation.identity import SecureIdentity
+from worker.secure_aggregation.rounds import SecureSettings
 from worker_harness import Worker
 
 ENDED = "ssd_worker_secure_aggregation_rounds_total"

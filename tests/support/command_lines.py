@@ -6,9 +6,9 @@ import shlex
 
 import click
 
-from coordinator.cli import cli as coordinator
+from coordinator.cli.main import cli as coordinator
 from ssd.cli import cli as ssd
-from worker.cli import cli as worker
+from worker.cli.main import cli as worker
 
 PROGRAMS: dict[str, click.Command] = {"ssd-coordinator": coordinator, "ssd-worker": worker, "ssd": ssd}
 

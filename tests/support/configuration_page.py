@@ -12,12 +12,12 @@ from dataclasses import MISSING, dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
-from coordinator.config import CoordinatorConfig, is_mutable
-from ssd.methods.registry import BUILT_IN, load
-from ssd.setting_text import Setting, Table, kind_text, tables
+from coordinator.config.sections import CoordinatorConfig, is_mutable
+from ssd.daemon.setting_text import Setting, Table, kind_text, tables
+from ssd.daemon.toml_text import literal
+from ssd.method.registry import BUILT_IN, load
 from ssd.settings import to_json
-from ssd.toml_text import literal
-from worker.config import WorkerConfig
+from worker.config.sections import WorkerConfig
 
 Json = Any
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "configuration.md"

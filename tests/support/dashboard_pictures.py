@@ -31,9 +31,9 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from federation import ROOT, Federation
 from ports import free_port
 from prometheus_server import Prometheus
+from ssd.data.images.source import ImageFormat
 from ssd.data.open import DataConfig, open_builtin
-from ssd.data.partition import dirichlet, save
-from ssd.data.source import ImageFormat
+from ssd.data.partition.partition import dirichlet, save
 
 PICTURES = ROOT / "docs" / "pictures"
 DASHBOARDS = ROOT / "deploy" / "grafana" / "dashboards"

@@ -30,7 +30,7 @@ PROGRAMS = {"ssd": "ssd", "ssd-coordinator": "coordinator", "ssd-worker": "worke
 _WARM = Path(__file__).with_name("warm_programs.py")
 _PRELOADED = {
     "ssd": ("ssd.cli", "torch", "sklearn.linear_model", "ssd.evaluation.evaluate"),
-    "daemons": ("coordinator.cli", "worker.cli"),  # without torch, as everywhere
+    "daemons": ("coordinator.cli.main", "worker.cli.main"),  # without torch, as everywhere
 }
 _LAUNCHER = """\
 #!/bin/sh

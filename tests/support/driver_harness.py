@@ -9,29 +9,29 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from coordinator.aggregation import VersionMaker
-from coordinator.clock import SystemClock
-from coordinator.config import CoordinatorConfig
+from coordinator.config.sections import CoordinatorConfig
 from coordinator.core.strategy import create
-from coordinator.driver import Driver
-from coordinator.host_client import SubprocessMethodHost
-from coordinator.metrics import CoordinatorMetrics
-from coordinator.ports import RunRecord, VersionRecord
-from coordinator.revocations import NobodyRevoked, Revocations
-from coordinator.runs import plan_of, privacy_of, restore, settings_of
-from coordinator.sessions import Session
+from coordinator.identity.revocations import NobodyRevoked, Revocations
+from coordinator.method_host.client import SubprocessMethodHost
+from coordinator.ports.storage import RunRecord, VersionRecord
+from coordinator.ports.trust import TrustStore
+from coordinator.rounds.driver import Driver
+from coordinator.rounds.run_lifecycle import plan_of, privacy_of, restore, settings_of
+from coordinator.runtime.clock import SystemClock
+from coordinator.store.files.staging import BudgetedStaging
 from coordinator.store.memory import MemoryStore
 from coordinator.store.memory_blobs import MemoryBlobs
 from coordinator.store.memory_trust import MemoryTrust
-from coordinator.store.staging import BudgetedStaging
-from coordinator.tracing import Tracing
-from coordinator.trust import TrustStore
-from ssd.codec import Encoding
-from ssd.declaration import Declaration
+from coordinator.telemetry.metrics import CoordinatorMetrics
+from coordinator.telemetry.tracing import Tracing
+from coordinator.versions.next_version import VersionMaker
+from coordinator.workers.sessions import Session
 from ssd.digest import canonical_json
-from ssd.methods.registry import load
-from ssd.spec import model_digest
+from ssd.method.registry import load
 from ssd.trust.participants import Registry
+from ssd.updates.codec import Encoding
+from ssd.updates.declaration import Declaration
+from ssd.updates.spec import model_digest
 
 
 def driver(

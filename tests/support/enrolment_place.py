@@ -16,12 +16,12 @@ from typing import Any
 import grpc
 
 from coordinator.address import Address as ListenAddress
-from coordinator.clock import SystemClock
-from coordinator.enrolment import CertificateDesk, Issuer
-from coordinator.metrics import CoordinatorMetrics
+from coordinator.identity.enrolment import CertificateDesk, Issuer
+from coordinator.ports.trust import Holder, TokenRecord
 from coordinator.rpc.enrolment import EnrolmentServer
+from coordinator.runtime.clock import SystemClock
 from coordinator.store.trust import SqliteTrust
-from coordinator.trust import Holder, TokenRecord
+from coordinator.telemetry.metrics import CoordinatorMetrics
 from ssd.trust.authority import Credential, create_authority, fingerprint, issue
 from ssd.trust.join_token import JoinToken, new_secret
 from ssd.trust.names import Role, Subject

@@ -14,12 +14,12 @@ import click
 import coordinator
 import worker
 from coordinator import errors as coordinator_errors
-from coordinator.cli import cli as coordinator_cli
+from coordinator.cli.main import cli as coordinator_cli
 from ssd.cli import cli as ssd_cli
-from ssd.help_text import commands
-from ssd.terminal import EXIT_CODES as SSD_CODES
+from ssd.daemon.help_text import commands
+from ssd.daemon.terminal import EXIT_CODES as SSD_CODES
 from worker import errors as worker_errors
-from worker.cli import cli as worker_cli
+from worker.cli.main import cli as worker_cli
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "exit-codes.md"
 HEAD = """\

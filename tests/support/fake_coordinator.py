@@ -15,17 +15,17 @@ import grpc
 import numpy as np
 
 from ports import free_port
-from ssd.codec import Encoding, VectorCodec
-from ssd.declaration import Declaration
 from ssd.digest import CHUNK_BYTES, canonical_json, chunk_digests, digest_bytes
-from ssd.folding import Fold, FoldPlan
-from ssd.methods.synthetic import create
-from ssd.spec import model_digest
-from ssd.task_digest import task_digest
-from ssd.version import next_version
+from ssd.methods.synthetic.method import create
+from ssd.updates.codec import Encoding, VectorCodec
+from ssd.updates.declaration import Declaration
+from ssd.updates.fold import Fold, FoldPlan
+from ssd.updates.spec import model_digest
+from ssd.updates.version import next_version
 from ssd_proto.v1 import federation_pb2 as pb
 from ssd_proto.v1 import federation_pb2_grpc as rpc
 from ssd_proto.v1 import tensor_pb2 as tensor
+from ssd_wire.task_digest import task_digest
 
 TIMEOUT = 20.0
 RUN_ID = "0123456789abcdef0123456789abcdef"

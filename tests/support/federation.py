@@ -17,7 +17,7 @@ from typing import Any
 import grpc
 from prometheus_client.parser import text_string_to_metric_families
 
-from coordinator.store.sqlite import SqliteStore
+from coordinator.store.journal.sqlite import SqliteStore
 from pki import Pki, open_channel
 from ports import free_port
 from raw_worker import RawWorker

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from ssd.digest import Buffer
-from ssd.fold_plan import OpenedFold
-from ssd.folding import Fold, FoldPlan
+from ssd.updates.fold import Fold, FoldPlan
+from ssd.updates.fold_plan import OpenedFold
 
 
 class FloatFold(Fold):

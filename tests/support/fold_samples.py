@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ssd.codec import Encoding
-from ssd.declaration import Declaration, GroupDeclaration, Reducer, StatisticDeclaration
-from ssd.folding import Fold, FoldPlan, encode_update
-from ssd.spec import Kind, ParameterSpec
+from ssd.updates.codec import Encoding
+from ssd.updates.declaration import Declaration, GroupDeclaration, Reducer, StatisticDeclaration
+from ssd.updates.fold import Fold, FoldPlan, encode_update
+from ssd.updates.spec import Kind, ParameterSpec
 
 MAX_COHORT, MAX_WEIGHT = 40, 1000
 

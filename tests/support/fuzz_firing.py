@@ -14,11 +14,11 @@ from google.protobuf.message import Message
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 
-from coordinator.config import LimitsSection
+from coordinator.config.sections import LimitsSection
+from coordinator.ports.trust import Holder, TokenRecord
 from coordinator.rpc.enrolment import MAX_MESSAGE_BYTES
-from coordinator.rpc.limits import HARD_LIMIT_FACTOR
+from coordinator.rpc.serving.limits import HARD_LIMIT_FACTOR
 from coordinator.store.trust import SqliteTrust
-from coordinator.trust import Holder, TokenRecord
 from federation import free_port
 from fuzzing import METHODS, WORKERS, Input
 from hostile import Site
@@ -50,7 +50,7 @@ def largest(each: Input) -> int:
 
 
 def everybody(*_: object) -> Anyone:
-    """In place of `coordinator.admission.Admission`: a fuzzer asks too often on purpose, and wants to be heard."""
+    """In place of `coordinator.runtime.rate_limit.Admission`: a fuzzer asks too often on purpose, and wants to be heard."""
     return Anyone()
 
 

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ssd.declaration import Declaration
-from ssd.methods.method import CollectedUpdate, Reduction
-from ssd.npy import npy_bytes
+from ssd.method.protocol import CollectedUpdate, Reduction
+from ssd.method_host.npy import npy_bytes
+from ssd.updates.declaration import Declaration
 
 
 def npy(path: Path, array: NDArray[np.generic]) -> dict[str, Any]:

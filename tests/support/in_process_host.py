@@ -6,12 +6,12 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from coordinator.host_client import SubprocessMethodHost
-from ssd.host import Host
+from coordinator.method_host.client import SubprocessMethodHost
+from ssd.method_host.host import Host
 
 
 class InProcessHost(SubprocessMethodHost):
-    """`coordinator.ports.MethodHost` over `ssd.host.Host`.
+    """`coordinator.ports.storage.MethodHost` over `ssd.method_host.host.Host`.
 
     Args:
         before: called with every request before it is answered; may raise in its place.

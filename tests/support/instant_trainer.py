@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ssd.digest import chunk_digests
-from ssd.folding import FoldPlan, encode_update
+from ssd.updates.fold import FoldPlan, encode_update
 from worker.core import events
 from worker.core.messages import Finished, TaskClient, Train
 from worker.ports import Post, PreparedTask, Store

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 
-from coordinator.clock import SystemClock
+from coordinator.runtime.clock import SystemClock
 
 YEAR = 365 * 86400.0
 JUMPS = (0.0, -50 * YEAR, 3600.0, -3600.0, 50 * YEAR, -YEAR)

@@ -8,9 +8,9 @@ from contextlib import contextmanager
 
 import pytest
 
-from ssd.secagg import keys
-from ssd.secagg.masking import MaskKey
-from ssd.secagg.numbers import MaskedFold
+from ssd.secagg.numbers.masked_plan import MaskedFold
+from ssd.secagg.numbers.masking import MaskKey
+from ssd.secagg.protocol import keys
 
 KNOWN = bytes(32)
 """What tests mask with to unmask it themselves."""

@@ -16,7 +16,7 @@ import numpy as np
 from matplotlib.ticker import PercentFormatter
 from numpy.typing import NDArray
 
-from ssd.report.style import RUN_COLOURS, new_figure, quiet_axes, save_png, styled
+from ssd.plots.style import RUN_COLOURS, new_figure, quiet_axes, save_png, styled
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 RESULTS = DOCS / "results" / "fedgen-mnist" / "results.json.gz"

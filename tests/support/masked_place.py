@@ -10,10 +10,10 @@ from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from coordinator.driver import Driver
+from coordinator.rounds.driver import Driver
 from coordinator.store.memory import MemoryStore
 from coordinator.store.memory_blobs import MemoryBlobs
-from coordinator.tracing import Tracing
+from coordinator.telemetry.tracing import Tracing
 from driver_harness import driver
 from masked_worker import MaskedWorker, expected_sum
 from ssd.trust.participants import Participant, Registry, introduce

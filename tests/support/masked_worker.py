@@ -13,16 +13,17 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from coordinator.core.registry import Claim
 from coordinator.core.state import Fate
-from coordinator.driver import Driver
 from coordinator.errors import ClientFault
 from coordinator.messages import Cancel, Capabilities, Committed, Envelope, Secure, Train, Verdict
-from coordinator.sessions import Session
+from coordinator.rounds.driver import Driver
+from coordinator.workers.sessions import Session
 from ssd.digest import CHUNK_BYTES, chunk_digests
-from ssd.folding import FoldPlan, encode_update
-from ssd.secagg.config_digest import config_digest
-from ssd.secagg.errors import Refused
-from ssd.secagg.graph import Level
-from ssd.secagg.messages import (
+from ssd.secagg.client.participant import Participant
+from ssd.secagg.numbers.config_digest import config_digest
+from ssd.secagg.numbers.masked_plan import MaskedPlan
+from ssd.secagg.protocol.errors import Refused
+from ssd.secagg.protocol.graph import Level
+from ssd.secagg.protocol.messages import (
     AbortNotice,
     Offer,
     Opened,
@@ -34,10 +35,9 @@ from ssd.secagg.messages import (
     decode,
     encode,
 )
-from ssd.secagg.numbers import MaskedPlan
-from ssd.secagg.participant import Participant
-from ssd.secagg.policy import ParticipantPolicy
+from ssd.secagg.protocol.policy import ParticipantPolicy
 from ssd.trust.participants import Registry
+from ssd.updates.fold import FoldPlan, encode_update
 
 
 class Memory:
@@ -310,7 +310,7 @@ class MaskedWorker:
 
 def expected_sum(plan: MaskedPlan, clients: Mapping[str, int] | tuple[str, ...], round_number: int):
     """What these clients' quantised updates add up to, with nobody's keys involved but one throw-away mask."""
-    from ssd.secagg.masking import MaskKey
+    from ssd.secagg.numbers.masking import MaskKey
 
     total, keys = plan.new_sum(), [MaskKey(bytes(32), 1)]
     for client in clients:

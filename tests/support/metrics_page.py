@@ -7,8 +7,8 @@ from pathlib import Path
 
 from prometheus_client import CollectorRegistry
 
-from coordinator.metrics import CoordinatorMetrics
-from worker.metrics import Metrics
+from coordinator.telemetry.metrics import CoordinatorMetrics
+from worker.telemetry.metrics import Metrics
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "metrics.md"
 HEAD = """\

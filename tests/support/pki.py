@@ -12,7 +12,7 @@ import grpc
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 
-from ssd.federating.identities import Identities
+from ssd.federation.identities import Identities
 from ssd.trust.authority import Credential, issue
 from ssd.trust.names import Role, Subject
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ssd.data.source import ImageFormat
-from ssd.export import encoder_metadata, write_encoder
+from ssd.data.images.source import ImageFormat
+from ssd.export.encoder_file import encoder_metadata, write_encoder
 from ssd.models.registry import ModelConfig, skeleton
 from ssd.settings import to_json
 

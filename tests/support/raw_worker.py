@@ -11,15 +11,15 @@ from typing import Any
 import grpc
 
 from pki import Pki, open_channel
-from ssd.codec import Encoding
-from ssd.declaration import Declaration
 from ssd.digest import CHUNK_BYTES, chunk_digests
-from ssd.folding import Fold, FoldPlan, encode_update
-from ssd.methods.method import ClientTask
-from ssd.methods.registry import load
+from ssd.method.protocol import ClientTask
+from ssd.method.registry import load
 from ssd.scaling import ScalingVector
 from ssd.trust.names import Role
-from ssd.version import next_version  # noqa: F401 - part of what a worker needs; kept for tests that fetch chains
+from ssd.updates.codec import Encoding
+from ssd.updates.declaration import Declaration
+from ssd.updates.fold import Fold, FoldPlan, encode_update
+from ssd.updates.version import next_version  # noqa: F401 - part of what a worker needs; kept for tests that fetch chains
 from ssd_proto.v1 import federation_pb2 as pb
 
 SERVICE = "/ssd_proto.v1.Federation"

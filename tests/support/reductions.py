@@ -7,8 +7,8 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from ssd.methods.method import CollectedUpdate, Reduction
-from ssd.spec import ParameterSpec
+from ssd.method.protocol import CollectedUpdate, Reduction
+from ssd.updates.spec import ParameterSpec
 
 Vector = NDArray[np.float32]
 

@@ -12,7 +12,7 @@ from ssd.trust.participants import Participant, Registry, encode, introduce
 from ssd.trust.private_files import make_private_folder
 from ssd.trust.registry_pin import PIN_FILE, REGISTRY_FILE, SIGNING_KEY_FILE, Pin, create_pin
 from ssd.trust.signing import create_key_file, public_hex
-from worker.secure_identity import SecureIdentity
+from worker.secure_aggregation.identity import SecureIdentity
 
 FEDERATION = "test"
 

@@ -16,11 +16,11 @@ import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from numpy.typing import NDArray
 
-from ssd.secagg.aggregator import Aggregator, Phase
-from ssd.secagg.errors import AbortReason, Refused
-from ssd.secagg.graph import Level
-from ssd.secagg.masking import MaskKey, apply_masks, negated
-from ssd.secagg.messages import (
+from ssd.secagg.client.participant import Participant
+from ssd.secagg.numbers.masking import MaskKey, apply_masks, negated
+from ssd.secagg.protocol.errors import AbortReason, Refused
+from ssd.secagg.protocol.graph import Level
+from ssd.secagg.protocol.messages import (
     Advert,
     Graph,
     Offer,
@@ -32,8 +32,8 @@ from ssd.secagg.messages import (
     decode,
     encode,
 )
-from ssd.secagg.participant import Participant
-from ssd.secagg.policy import AggregatorPolicy, ParticipantPolicy, RunTerms
+from ssd.secagg.protocol.policy import AggregatorPolicy, ParticipantPolicy, RunTerms
+from ssd.secagg.server.aggregator import Aggregator, Phase
 from ssd.trust.participants import Participant as Entry
 from ssd.trust.participants import Registry, introduce
 

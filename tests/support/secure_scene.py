@@ -11,21 +11,21 @@ from pathlib import Path
 
 from fake_coordinator import Attended, FakeCoordinator, Upload
 from instant_trainer import InstantTrainer, update_of
-from ssd.codec import Encoding
-from ssd.fold_plan import OpenedFold
-from ssd.secagg.aggregator import Aggregator
-from ssd.secagg.config_digest import config_digest
-from ssd.secagg.graph import Level
-from ssd.secagg.keys import rounding_key
-from ssd.secagg.masking import MaskKey
-from ssd.secagg.messages import Graph, Message, Offer, Reveal, SetSignature, decode, encode
-from ssd.secagg.numbers import MaskedFold, MaskedPlan, MaskedSettings, MaskedSum
-from ssd.secagg.participant import Participant
-from ssd.secagg.policy import AggregatorPolicy, ParticipantPolicy
+from ssd.secagg.client.participant import Participant
+from ssd.secagg.numbers.config_digest import config_digest
+from ssd.secagg.numbers.masked_plan import MaskedFold, MaskedPlan, MaskedSettings, MaskedSum
+from ssd.secagg.numbers.masking import MaskKey
+from ssd.secagg.protocol.graph import Level
+from ssd.secagg.protocol.keys import rounding_key
+from ssd.secagg.protocol.messages import Graph, Message, Offer, Reveal, SetSignature, decode, encode
+from ssd.secagg.protocol.policy import AggregatorPolicy, ParticipantPolicy
+from ssd.secagg.server.aggregator import Aggregator
 from ssd.trust.participants import Registry
+from ssd.updates.codec import Encoding
+from ssd.updates.fold_plan import OpenedFold
 from ssd_proto.v1 import federation_pb2 as pb
 from worker.core.state import SecureTerms
-from worker.secure_rounds import SecureSettings
+from worker.secure_aggregation.rounds import SecureSettings
 from worker_harness import Worker, start_worker
 
 OWN = "w1"

@@ -9,14 +9,14 @@ import numpy as np
 import torch
 from sklearn.datasets import load_digits
 
-from ssd.codec import Encoding
-from ssd.data.source import TensorImages
-from ssd.fold_plan import FoldPlan
-from ssd.folding import Fold, encode_update
-from ssd.methods.fedgen import FedGen
-from ssd.methods.method import ClientResult, ClientTask, CollectedUpdate, Reduction, ReductionResult
-from ssd.methods.registry import load
-from ssd.schedule import resolve
+from ssd.data.images.source import TensorImages
+from ssd.method.protocol import ClientResult, ClientTask, CollectedUpdate, Reduction, ReductionResult
+from ssd.method.registry import load
+from ssd.method.schedule import resolve
+from ssd.methods.fedgen.method import FedGen
+from ssd.updates.codec import Encoding
+from ssd.updates.fold import Fold, encode_update
+from ssd.updates.fold_plan import FoldPlan
 
 CONFIG: dict[str, Any] = {
     "image": {"size": 8, "channels": 1},

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from chromium import Browser
 from federation import ROOT, Federation
+from ssd.data.images.source import ImageFormat
 from ssd.data.open import DataConfig, open_builtin
-from ssd.data.partition import dirichlet, save
-from ssd.data.source import ImageFormat
+from ssd.data.partition.partition import dirichlet, save
 
 CLIENTS = [f"client-{index:03d}" for index in range(10)]
 SETTINGS = {

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from ssd.methods.method import ClientResult, ClientTask, Progress
-from ssd.methods.synthetic import SyntheticConfig, SyntheticMethod
+from ssd.method.protocol import ClientResult, ClientTask, Progress
+from ssd.methods.synthetic.method import SyntheticConfig, SyntheticMethod
 
 STEPS = 4096.0
 

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ssd.declaration import Declaration, GroupDeclaration, Reducer, StatisticDeclaration
-from ssd.methods.method import ClientResult, ClientTask, Progress
-from ssd.spec import Kind, ParameterSpec
+from ssd.method.protocol import ClientResult, ClientTask, Progress
+from ssd.updates.declaration import Declaration, GroupDeclaration, Reducer, StatisticDeclaration
+from ssd.updates.spec import Kind, ParameterSpec
 
 
 class Straight:

@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from sklearn.datasets import load_digits
 
-from ssd.data.source import ImageSource, TensorImages
-from ssd.methods.method import ClientResult, ClientTask
-from ssd.methods.registry import load
-from ssd.methods.supervised import Supervised
+from ssd.data.images.source import ImageSource, TensorImages
+from ssd.method.protocol import ClientResult, ClientTask
+from ssd.method.registry import load
+from ssd.methods.supervised.base import Supervised
 
 SMALL: dict[str, Any] = {
     "image": {"size": 8, "channels": 1},

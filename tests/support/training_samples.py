@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from sklearn.datasets import load_digits
 
-from ssd.data.source import ImageSource, TensorImages
-from ssd.methods.align_uniform import AlignUniform
-from ssd.methods.method import ClientResult, ClientTask
+from ssd.data.images.source import ImageSource, TensorImages
+from ssd.method.protocol import ClientResult, ClientTask
+from ssd.methods.self_supervised.base import AlignUniform
 from ssd.scaling import ScalingVector
 
 SMALL: dict[str, Any] = {

@@ -10,18 +10,18 @@ from pathlib import Path
 from typing import Any
 
 from fake_coordinator import FakeCoordinator
-from ssd.secagg.graph import Level
-from ssd.secagg.policy import ParticipantPolicy
+from ssd.secagg.protocol.graph import Level
+from ssd.secagg.protocol.policy import ParticipantPolicy
 from worker.core.backoff import Backoff
 from worker.core.state import SecureTerms, Session
 from worker.driver import Driver
-from worker.metrics import Metrics
 from worker.rpc.channels import Channels
 from worker.rpc.client import MAX_MESSAGE_BYTES, Greeting, GrpcTransport
-from worker.secure_identity import SecureIdentity
-from worker.secure_rounds import SecureSettings
-from worker.store import SqliteStore
-from worker.trainer import ProcessTrainer, TrainerSettings
+from worker.secure_aggregation.identity import SecureIdentity
+from worker.secure_aggregation.rounds import SecureSettings
+from worker.store.sqlite import SqliteStore
+from worker.telemetry.metrics import Metrics
+from worker.training.process import ProcessTrainer, TrainerSettings
 
 
 class QuickClock:

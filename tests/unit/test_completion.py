@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from coordinator.cli import cli as coordinator
+from coordinator.cli.main import cli as coordinator
 from ssd.cli import cli as ssd
-from worker.cli import cli as worker
+from worker.cli.main import cli as worker
 
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAMS = {
-    "ssd-coordinator": ("coordinator.cli", coordinator),
-    "ssd-worker": ("worker.cli", worker),
+    "ssd-coordinator": ("coordinator.cli.main", coordinator),
+    "ssd-worker": ("worker.cli.main", worker),
     "ssd": ("ssd.cli", ssd),
 }
 

@@ -15,19 +15,19 @@ from typing import Annotated, Any, Literal
 import pytest
 from pydantic import Field
 
-from coordinator.cli import main as coordinator_main
-from coordinator.config import CoordinatorConfig
-from coordinator.config import load as load_coordinator
+from coordinator.cli.main import main as coordinator_main
+from coordinator.config.sections import CoordinatorConfig
+from coordinator.config.sections import load as load_coordinator
 from coordinator.errors import StorageFailed
-from coordinator.ports import BlobInfo, RunRecord, VersionRecord
-from coordinator.store.reading import read_run
-from coordinator.store.sqlite import SqliteStore
-from ssd.hidden import HIDDEN, without_secrets
-from ssd.setting_text import kind_text, tables
-from ssd.toml_text import document
-from worker.cli import main as worker_main
-from worker.config import WorkerConfig
-from worker.config import load as load_worker
+from coordinator.ports.storage import BlobInfo, RunRecord, VersionRecord
+from coordinator.store.journal.reading import read_run
+from coordinator.store.journal.sqlite import SqliteStore
+from ssd.daemon.secrets_hidden import HIDDEN, without_secrets
+from ssd.daemon.setting_text import kind_text, tables
+from ssd.daemon.toml_text import document
+from worker.cli.main import main as worker_main
+from worker.config.sections import WorkerConfig
+from worker.config.sections import load as load_worker
 
 Run = Callable[..., tuple[int, str, str]]
 DAEMONS = {

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coordinator.admission import REMEMBERED_HOSTS, Admission, Allowance, network_of
+from coordinator.runtime.rate_limit import REMEMBERED_HOSTS, Admission, Allowance, network_of
 
 FEW = Allowance(burst=3, per_second=1.0)
 MANY = Allowance(burst=1000, per_second=1000.0)

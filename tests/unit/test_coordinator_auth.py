@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from coordinator.errors import NotPermitted, Reason
-from coordinator.rpc.auth import TABLE, allowed, call_name, check
+from coordinator.rpc.interceptors.auth import TABLE, allowed, call_name, check
 from ssd.trust.names import Role, Subject
 
 FEDERATION, OPERATOR = "/ssd_proto.v1.Federation/", "/ssd_proto.v1.Operator/"

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from coordinator.cli import main
+from coordinator.cli.main import main
 from ssd.trust.authority import Credential, fingerprint, subject_of_certificate, validity
 from ssd.trust.names import Role, Subject
 

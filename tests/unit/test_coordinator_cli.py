@@ -18,13 +18,15 @@ import grpc
 import numpy as np
 import pytest
 
-from coordinator import app, cli, console, errors
-from coordinator.cli import main
-from coordinator.config import load
+from coordinator import app, errors
+from coordinator.cli import main as cli
+from coordinator.cli import tables
+from coordinator.cli.main import main
+from coordinator.config.sections import load
 from pki import Pki
 from ssd.digest import CHUNK_BYTES, digest_bytes
-from ssd.methods.registry import load as load_method
-from ssd.spec import model_digest
+from ssd.method.registry import load as load_method
+from ssd.updates.spec import model_digest
 from ssd_proto.v1 import operator_pb2 as pb
 from ssd_proto.v1 import tensor_pb2
 from ssd_proto.v1.operator_pb2_grpc import OperatorServicer, add_OperatorServicer_to_server
@@ -626,9 +628,7 @@ class TestUsage:
 
     def test_starting_is_light(self) -> None:
         """No torch ever, and no gRPC before a verb needs it."""
-        script = (
-            "import sys, coordinator.cli; print(sorted({'torch', 'grpc', 'aiohttp'} & sys.modules.keys()))"
-        )
+        script = "import sys, coordinator.cli.main; print(sorted({'torch', 'grpc', 'aiohttp'} & sys.modules.keys()))"
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
         done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment)
         assert (done.stdout, done.stderr) == ("[]\n", "")
@@ -647,13 +647,13 @@ class TestConsole:
         ],
     )
     def test_sizes(self, nbytes: int, text: str) -> None:
-        assert console.size(nbytes) == text
+        assert tables.size(nbytes) == text
 
     def test_columns_line_up_whatever_their_colour(self) -> None:
-        lines = console.table(("a", "b"), [("\x1b[31mlong\x1b[0m", 1), ("x", 22)]).splitlines()
+        lines = tables.table(("a", "b"), [("\x1b[31mlong\x1b[0m", 1), ("x", 22)]).splitlines()
         assert lines[1] == "\x1b[31mlong\x1b[0m  1"
         assert lines[2] == "x     22"
 
     def test_empty_answers_say_so(self) -> None:
-        assert console.rounds([]) == "no round was opened yet"
-        assert console.clients([]) == "no client is registered yet"
+        assert tables.rounds([]) == "no round was opened yet"
+        assert tables.clients([]) == "no client is registered yet"

@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from coordinator.collecting import Spool
 from coordinator.errors import StorageFailed
+from coordinator.method_host.collected_updates import Spool
 from fold_samples import SampleUpdate, sample_declaration, sample_plan, sample_update
-from ssd.codec import Encoding
-from ssd.folding import FoldPlan
-from ssd.npy import read_npy
+from ssd.method_host.npy import read_npy
+from ssd.updates.codec import Encoding
+from ssd.updates.fold import FoldPlan
 
 
 def plan(*collected: str, encoding: Encoding = Encoding.FLOAT32) -> FoldPlan:

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import pytest
 
 from coordinator.address import Address
-from coordinator.door import Bounds, Door, relay
+from coordinator.runtime.listener import Bounds, Door, relay
 
 T = TypeVar("T")
 WIDE = {"at_once": 100, "at_once_per_host": 100, "per_second": 10_000.0, "seconds": 60.0}

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from coordinator.enrolment import CertificateDesk, Issuer, Outcome
 from coordinator.errors import ClientFault, Reason
-from coordinator.metrics import CoordinatorMetrics
+from coordinator.identity.enrolment import CertificateDesk, Issuer, Outcome
+from coordinator.ports.trust import Holder, TokenRecord
 from coordinator.store.memory_trust import MemoryTrust
-from coordinator.trust import Holder, TokenRecord
+from coordinator.telemetry.metrics import CoordinatorMetrics
 from ssd.trust.authority import create_authority, new_key, subject_of_certificate, validity
 from ssd.trust.join_token import new_secret, secret_digest
 from ssd.trust.names import Role, Subject

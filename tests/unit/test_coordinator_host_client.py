@@ -16,11 +16,11 @@ import numpy as np
 import pytest
 
 from coordinator.errors import HookFailed, MethodHostFailed, MethodRefused, StorageFailed
-from coordinator.host_client import SubprocessMethodHost
-from coordinator.reduction_files import CollectedFiles, ReductionFiles, ResultFiles
+from coordinator.method_host.client import SubprocessMethodHost
+from coordinator.ports.method_host_files import CollectedFiles, ReductionFiles, ResultFiles
 from hook_requests import a_reduction, as_request
-from ssd.declaration import Declaration
-from ssd.methods.registry import load
+from ssd.method.registry import load
+from ssd.updates.declaration import Declaration
 
 T = TypeVar("T")
 
@@ -172,7 +172,7 @@ def test_a_request_given_up_does_not_spoil_the_next() -> None:
 
 
 def test_standard_error_goes_to_the_log(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO, "coordinator.host_client")
+    caplog.set_level(logging.INFO, "coordinator.method_host.client")
 
     async def work(host: SubprocessMethodHost) -> None:
         await host.declare("m", {})

@@ -20,9 +20,9 @@ from aiohttp import web
 from aiohttp.test_utils import make_mocked_request
 
 from coordinator.address import Address
-from coordinator.door import Bounds
 from coordinator.errors import PortUnavailable
-from coordinator.metrics import CoordinatorMetrics
+from coordinator.runtime.listener import Bounds
+from coordinator.telemetry.metrics import CoordinatorMetrics
 from coordinator.web.http import CONNECTIONS, HttpServer, create_app, refuse_shown_tokens
 from ssd.trust.authority import create_authority, issue
 from ssd.trust.names import Role, Subject

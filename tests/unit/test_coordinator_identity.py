@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from coordinator.errors import NotPermitted, Reason
-from coordinator.identity import CertificateIdentity, ClaimedIdentity
+from coordinator.identity.caller import CertificateIdentity, ClaimedIdentity
 from ssd.trust.names import Role, Subject
 
 WORKER = b"ssd://hospitals/worker/site-north"

@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 
-from coordinator.authority import initialise
-from coordinator.clock import SystemClock
-from coordinator.config import CoordinatorConfig, load
-from coordinator.enrolment import CertificateDesk
+from coordinator.config.sections import CoordinatorConfig, load
 from coordinator.errors import AuthorityRefused, ConfigInvalid
-from coordinator.issuing import certificate_desk
-from coordinator.metrics import CoordinatorMetrics
+from coordinator.identity.authority import initialise
+from coordinator.identity.enrolment import CertificateDesk
+from coordinator.identity.issuing import certificate_desk
+from coordinator.runtime.clock import SystemClock
 from coordinator.store.memory_trust import MemoryTrust
+from coordinator.telemetry.metrics import CoordinatorMetrics
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from coordinator.logs import configure, event
+from ssd.daemon.logs import configure, event
 
 log = logging.getLogger("coordinator.test")
 

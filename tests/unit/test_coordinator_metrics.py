@@ -11,8 +11,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from coordinator.core.state import Fate, Phase
 from coordinator.errors import Reason, StorageFailed
-from coordinator.metrics import CoordinatorMetrics, Vocabulary, peak_memory_bytes
-from ssd.secagg.errors import AbortReason
+from coordinator.telemetry.metrics import CoordinatorMetrics, Vocabulary, peak_memory_bytes
+from ssd.secagg.protocol.errors import AbortReason
 
 
 class Clock:

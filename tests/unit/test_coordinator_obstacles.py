@@ -9,17 +9,17 @@ from typing import Any
 
 import pytest
 
-from coordinator.clock import SystemClock
-from coordinator.config import CoordinatorConfig
+from coordinator.config.sections import CoordinatorConfig
 from coordinator.core.policy import Mode
 from coordinator.errors import ConfigInvalid
-from coordinator.obstacles import obstacles
-from coordinator.runs import create_run
+from coordinator.rounds.preconditions import obstacles
+from coordinator.rounds.run_lifecycle import create_run
+from coordinator.runtime.clock import SystemClock
 from coordinator.store.memory import MemoryStore
 from coordinator.store.memory_blobs import MemoryBlobs
 from in_process_host import InProcessHost
-from ssd.declaration import Declaration
-from ssd.methods.registry import load
+from ssd.method.registry import load
+from ssd.updates.declaration import Declaration
 from training_samples import SMALL
 
 POSITION = {"dimension": 8, "alpha": 2.0, "assignment": "position"}

@@ -9,7 +9,7 @@ import sys
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coordinator.pace import Pace
+from coordinator.runtime.pace import Pace
 
 
 def test_a_burst_passes_and_then_the_rate_holds() -> None:
@@ -44,8 +44,8 @@ def test_the_limit_on_open_files_is_raised_and_said_if_it_is_too_low() -> None:
 import resource
 _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
 resource.setrlimit(resource.RLIMIT_NOFILE, (128, 512))
-from coordinator.open_files import raise_limit
-from coordinator.logs import configure
+from coordinator.runtime.open_files import raise_limit
+from ssd.daemon.logs import configure
 configure("info", "json")
 assert raise_limit(200) == 512 == resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 print("enough so far", flush=True)

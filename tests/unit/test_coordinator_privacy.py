@@ -10,13 +10,13 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from coordinator.metrics import CoordinatorMetrics
-from coordinator.privacy import Account, Privacy
-from ssd.codec import Encoding
-from ssd.folding import Fold, FoldPlan, encode_update
-from ssd.methods.registry import load
-from ssd.secagg import dp
-from ssd.secagg.dp import NoisePlace, NoisePlan, PrivacyRefused, PrivacySettings
+from coordinator.telemetry.metrics import CoordinatorMetrics
+from coordinator.versions.privacy import Account, Privacy
+from ssd.method.registry import load
+from ssd.privacy import noise as dp
+from ssd.privacy.noise import NoisePlace, NoisePlan, PrivacyRefused, PrivacySettings
+from ssd.updates.codec import Encoding
+from ssd.updates.fold import Fold, FoldPlan, encode_update
 
 CENTRAL = PrivacySettings(place=NoisePlace.CENTRAL, clip_norm=1.0, noise_multiplier=1.0, delta=1e-5)
 DISTRIBUTED = PrivacySettings(
@@ -77,7 +77,7 @@ def test_without_the_library_there_is_no_account(monkeypatch: pytest.MonkeyPatch
     def gone(*_: object) -> None:
         raise PrivacyRefused("accounting needs the package dp-accounting")
 
-    monkeypatch.setattr("coordinator.privacy.spent", gone)
+    monkeypatch.setattr("coordinator.versions.privacy.spent", gone)
     with pytest.raises(PrivacyRefused, match="dp-accounting"):
         account()
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from coordinator.ports import AttemptRecord, BlobInfo, RunRecord, VersionRecord
-from coordinator.provenance import Provenance, provenance
+from coordinator.inspection.provenance import Provenance, provenance
+from coordinator.ports.storage import AttemptRecord, BlobInfo, RunRecord, VersionRecord
 from coordinator.store.memory import MemoryStore
 
 BLOB = BlobInfo(digest="ab" * 32, size=12)

@@ -7,14 +7,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from coordinator.ports import BlobInfo, VersionRecord
-from coordinator.quality import QualityRounds, measured, newest
+from coordinator.ports.storage import BlobInfo, VersionRecord
+from coordinator.versions.quality import QualityRounds, measured, newest
 from fold_samples import MAX_COHORT, MAX_WEIGHT, sample_declaration, sample_update
-from ssd.codec import Encoding
-from ssd.declaration import QualityDeclaration
-from ssd.fixed_point import OverflowRisk
-from ssd.folding import FoldPlan, UpdateRefused, check_update
-from ssd.quality_sums import artefacts, name_of, statistics
+from ssd.updates.codec import Encoding
+from ssd.updates.declaration import QualityDeclaration
+from ssd.updates.fixed_point import OverflowRisk
+from ssd.updates.fold import FoldPlan, UpdateRefused, check_update
+from ssd.updates.quality_sums import artefacts, name_of, statistics
 
 QUALITY = QualityDeclaration(features={"h": 4, "z": 3}, frequencies=16, images=50, min_images=2)
 

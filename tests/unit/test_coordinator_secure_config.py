@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from coordinator.config import CoordinatorConfig, load, refuse_changes
+from coordinator.config.sections import CoordinatorConfig, load, refuse_changes
 from coordinator.errors import ConfigInvalid, RunConfigChanged
-from coordinator.runs import plan_of, secure_settings, settings_of
-from ssd.methods.registry import load as load_method
+from coordinator.rounds.run_lifecycle import plan_of, secure_settings, settings_of
+from ssd.method.registry import load as load_method
 
 DECLARATION = load_method("synthetic", {"parameters": 64}).declare()
 

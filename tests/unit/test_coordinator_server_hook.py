@@ -15,18 +15,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from coordinator.clock import SystemClock
-from coordinator.durability import Durability
 from coordinator.errors import HookFailed, MethodHostFailed, StorageFailed
-from coordinator.metrics import CoordinatorMetrics
-from coordinator.ports import ArtefactRecord, BlobInfo, Blobs, RunRecord, VersionRecord
-from coordinator.server_hook import TRIES, Hooked, HookRunner
+from coordinator.method_host.hook import TRIES, Hooked, HookRunner
+from coordinator.ports.storage import ArtefactRecord, BlobInfo, Blobs, RunRecord, VersionRecord
+from coordinator.runtime.clock import SystemClock
+from coordinator.runtime.durable_writes import Durability
 from coordinator.store.memory_blobs import MemoryBlobs
+from coordinator.telemetry.metrics import CoordinatorMetrics
 from in_process_host import InProcessHost
-from ssd.codec import Encoding
-from ssd.folding import Fold, FoldPlan, encode_update
-from ssd.methods.method import ClientTask
-from ssd.methods.registry import load
+from ssd.method.protocol import ClientTask
+from ssd.method.registry import load
+from ssd.updates.codec import Encoding
+from ssd.updates.fold import Fold, FoldPlan, encode_update
 
 T = TypeVar("T")
 CONFIG = {"parameters": 300, "hook": True, "collect": True, "artefacts": {"fixed": [2, 2]}}
@@ -251,7 +251,7 @@ def test_a_full_disk_is_waited_for(
     monkeypatch: pytest.MonkeyPatch,
     where: str,
 ) -> None:
-    monkeypatch.setattr("coordinator.durability.RETRY_SECONDS", 0.01)
+    monkeypatch.setattr("coordinator.runtime.durable_writes.RETRY_SECONDS", 0.01)
     refusals = 3
 
     def refuse() -> bool:
@@ -295,7 +295,7 @@ def test_a_metric_may_not_take_the_name_of_a_figure_every_version_has(tmp_path: 
 def test_a_hook_that_never_ends_is_told_of_and_can_be_given_up(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("coordinator.server_hook.SLOW_SECONDS", 0.02)
+    monkeypatch.setattr("coordinator.method_host.hook.SLOW_SECONDS", 0.02)
 
     async def never(*_: Any) -> None:
         await asyncio.Event().wait()

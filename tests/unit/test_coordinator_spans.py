@@ -12,12 +12,18 @@ from hypothesis import strategies as st
 from coordinator.core import effects, events
 from coordinator.core.policy import Mode, RoundPolicy
 from coordinator.core.round import step
-from coordinator.core.spans import RoundSpans
 from coordinator.core.state import RunState
 from coordinator.errors import ClientFault, InternalFault, Reason
-from coordinator.tracing import CALLS_PER_CLIENT, CALLS_PER_WORKER, RoundTracing
-from ssd.tracing.context import SpanContext, attempt_context, client_context, phase_context, traceparent
-from ssd.tracing.spans import Kind, Span
+from coordinator.telemetry.round_spans import RoundSpans
+from coordinator.telemetry.tracing import CALLS_PER_CLIENT, CALLS_PER_WORKER, RoundTracing
+from ssd.daemon.tracing.context import (
+    SpanContext,
+    attempt_context,
+    client_context,
+    phase_context,
+    traceparent,
+)
+from ssd.daemon.tracing.spans import Kind, Span
 
 CLIENTS = ("a", "b", "c")
 ONE = attempt_context("run", 1, 1)

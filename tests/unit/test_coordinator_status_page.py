@@ -17,25 +17,25 @@ import aiohttp
 import pytest
 
 from coordinator.address import Address
-from coordinator.clock import SystemClock
-from coordinator.cohort_progress import Part, cohort_counts, part
 from coordinator.core import events
 from coordinator.core.registry import Claim
 from coordinator.core.round import step
-from coordinator.driver import Driver
 from coordinator.errors import TokenUnusable
+from coordinator.inspection.cohort_progress import Part, cohort_counts, part
+from coordinator.inspection.curves import MOST_POINTS, curves, thinned
 from coordinator.messages import Capabilities
-from coordinator.metrics import CoordinatorMetrics
-from coordinator.sessions import Session
+from coordinator.rounds.driver import Driver
+from coordinator.runtime.clock import SystemClock
+from coordinator.telemetry.metrics import CoordinatorMetrics
 from coordinator.web import overview, people
 from coordinator.web.access import Access, read_token
 from coordinator.web.api import PIECE_BYTES, Api
-from coordinator.web.curves import MOST_POINTS, curves, thinned
 from coordinator.web.http import HttpServer, create_app
 from coordinator.web.pages import add_pages, load
 from coordinator.web.people import Page
+from coordinator.workers.sessions import Session
 from driver_harness import driver, settle, simulate
-from ssd.safetensors_header import check_header
+from ssd.export.header import check_header
 
 TOKEN = "operator-" * 5
 BEARER = {"Authorization": f"Bearer {TOKEN}"}

@@ -10,13 +10,13 @@ from coordinator.core.cohort import sample
 from coordinator.core.effects import SendTrain
 from coordinator.core.policy import Mode, RoundPolicy
 from coordinator.messages import VersionOffer
-from coordinator.ports import ArtefactRecord, BlobInfo, RunRecord
-from coordinator.quality import QualityRounds
-from coordinator.tasks import Tasks
-from ssd.codec import Encoding
-from ssd.fold_plan import FoldPlan
-from ssd.methods.registry import load
+from coordinator.ports.storage import ArtefactRecord, BlobInfo, RunRecord
+from coordinator.rounds.tasks import Tasks
+from coordinator.versions.quality import QualityRounds
+from ssd.method.registry import load
 from ssd.scaling import ScalingVector, assign
+from ssd.updates.codec import Encoding
+from ssd.updates.fold_plan import FoldPlan
 
 CLIENTS = [f"c{number:02}" for number in range(50)]
 COHORT = 10

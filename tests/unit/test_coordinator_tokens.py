@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from coordinator.cli import main
-from coordinator.ports import BlobInfo, RunRecord, VersionRecord
-from coordinator.store.sqlite import SqliteStore
+from coordinator.cli.main import main
+from coordinator.identity.tokens import enrolment_address
+from coordinator.ports.storage import BlobInfo, RunRecord, VersionRecord
+from coordinator.ports.trust import CertificateRecord, Holder
+from coordinator.store.journal.sqlite import SqliteStore
 from coordinator.store.trust import SqliteTrust
-from coordinator.tokens import enrolment_address
-from coordinator.trust import CertificateRecord, Holder
 from ssd.trust.authority import fingerprint
 from ssd.trust.join_token import parse
 from ssd.trust.names import Role, Subject

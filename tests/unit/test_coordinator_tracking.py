@@ -15,15 +15,15 @@ import pytest
 from click.testing import CliRunner
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from coordinator.cli import _verb
+from coordinator.cli.main import _verb
+from coordinator.cli.track.command import TensorBoardMissing, track_command
+from coordinator.cli.track.follow import FEWEST_MISSES, PATIENCE_SECONDS, Copy, NameUnusable, follow
+from coordinator.cli.track.history import FIRST_ASK, LiveHistory, StoredHistory
+from coordinator.cli.track.scalars import MOST_TAG, MOST_TAGS, Row, rows
+from coordinator.cli.track.tensorboard import NAME, EventFile
 from coordinator.errors import OperatorFault, StateDirectoryLocked
-from coordinator.following import FEWEST_MISSES, PATIENCE_SECONDS, Copy, NameUnusable, follow
-from coordinator.ports import BlobInfo, RunRecord, VersionRecord
-from coordinator.run_history import FIRST_ASK, LiveHistory, StoredHistory
-from coordinator.store.sqlite import SqliteStore
-from coordinator.tensorboard_file import NAME, EventFile
-from coordinator.track_cli import TensorBoardMissing, track_command
-from coordinator.tracking import MOST_TAG, MOST_TAGS, Row, rows
+from coordinator.ports.storage import BlobInfo, RunRecord, VersionRecord
+from coordinator.store.journal.sqlite import SqliteStore
 
 
 def record(
@@ -341,7 +341,7 @@ def test_no_coordinator_chooses_where_is_written(tmp_path: Path, run_id: str) ->
 def test_without_the_package_the_sentence_names_the_extra(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delitem(sys.modules, "coordinator.tensorboard_file")
+    monkeypatch.delitem(sys.modules, "coordinator.cli.track.tensorboard")
     for name in [each for each in sys.modules if each.split(".")[0] == "tensorboard"]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "tensorboard", None)

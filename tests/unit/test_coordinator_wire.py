@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coordinator.rpc.wire import ChunkPart, Malformed, blob_part, tolerant, upload_part
+from coordinator.rpc.serving.wire import ChunkPart, Malformed, blob_part, tolerant, upload_part
 from ssd_proto.v1 import federation_pb2 as pb
 
 LIMIT = 4096

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from coordinator.config import load as load_coordinator
-from worker.config import load as load_worker
+from coordinator.config.sections import load as load_coordinator
+from worker.config.sections import load as load_worker
 
 CONFIG = Path(__file__).parents[2] / "deploy" / "config"
 WORKERS = sorted(CONFIG.glob("worker*.toml"))

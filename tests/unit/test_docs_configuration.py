@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from configuration_page import PAGE, _field_texts, changes, page
-from coordinator.config import MUTABLE, CoordinatorConfig, is_mutable
+from coordinator.config.sections import MUTABLE, CoordinatorConfig, is_mutable
 from coordinator.config_sources import gather
-from ssd.setting_text import Setting, tables
-from worker.config import WorkerConfig
+from ssd.daemon.setting_text import Setting, tables
+from worker.config.sections import WorkerConfig
 from worker.config_sources import read
 
 ROOTS = {"coordinator": CoordinatorConfig, "worker": WorkerConfig}
@@ -60,7 +60,7 @@ def test_what_is_said_to_change_may_change_and_nothing_else() -> None:
 
 
 def test_docstrings_of_a_derived_class_are_found_with_those_it_inherits() -> None:
-    from ssd.methods.align_uniform_config import SsdConfig
+    from ssd.methods.self_supervised.config import SsdConfig
 
     found = _field_texts(SsdConfig)
     assert found["alpha"].startswith("Factor on a client's own dimensions")

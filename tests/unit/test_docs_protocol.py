@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from coordinator.errors import Reason
-from coordinator.rpc.status import TABLE
+from coordinator.rpc.serving.status import TABLE
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "protocol.md"
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from ssd.secagg.errors import AbortReason
-from ssd.secagg.graph import PPM, Level, dropouts, threshold_complete
+from ssd.secagg.protocol.errors import AbortReason
+from ssd.secagg.protocol.graph import PPM, Level, dropouts, threshold_complete
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "secure-aggregation.md").read_text()
 

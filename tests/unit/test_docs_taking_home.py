@@ -11,7 +11,7 @@ import pytest
 
 from portable_encoders import FACTS, write
 from ssd import cli
-from ssd.data.source import ImageFormat
+from ssd.data.images.source import ImageFormat
 from ssd.models.registry import ModelConfig
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "taking-the-model-home.md"

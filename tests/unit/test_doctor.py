@@ -20,28 +20,28 @@ from click.testing import CliRunner
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from PIL import Image
 
-import coordinator.doctor as coordinator_doctor
-import worker.doctor as worker_doctor
-from coordinator.cli import main as coordinator_main
-from coordinator.config import CoordinatorConfig
-from coordinator.config import load as load_coordinator
-from coordinator.store.sqlite import SqliteStore
+import coordinator.cli.doctor as coordinator_doctor
+import worker.cli.doctor as worker_doctor
+from coordinator.cli.main import main as coordinator_main
+from coordinator.config.sections import CoordinatorConfig
+from coordinator.config.sections import load as load_coordinator
+from coordinator.store.journal.sqlite import SqliteStore
 from pki import Pki
-from ssd.doctor import collector
-from ssd.doctor.collector import gather_collector, judge_collector
-from ssd.doctor.disk import DiskFacts, gather_disk, holder, judge_disk
-from ssd.doctor.findings import Finding, Level, as_json, as_lines, fault, healthy, ok, warning
-from ssd.doctor.identity import IdentityFacts, gather_identity, judge_identity
-from ssd.doctor.images import gather_folder, judge_folder
-from ssd.doctor.network import PortFacts, ReachFacts, judge_port, judge_reach, reach, try_port
-from ssd.doctor.software import gather_torch, judge_torch, judge_versions
+from ssd.daemon.doctor import collector
+from ssd.daemon.doctor.collector import gather_collector, judge_collector
+from ssd.daemon.doctor.disk import DiskFacts, gather_disk, holder, judge_disk
+from ssd.daemon.doctor.findings import Finding, Level, as_json, as_lines, fault, healthy, ok, warning
+from ssd.daemon.doctor.identity import IdentityFacts, gather_identity, judge_identity
+from ssd.daemon.doctor.network import PortFacts, ReachFacts, judge_port, judge_reach, reach, try_port
+from ssd.daemon.doctor.software import gather_torch, judge_torch, judge_versions
 from ssd.trust.authority import Credential
 from ssd.trust.diagnosis import Peer
 from ssd.trust.identity_files import IdentityFiles
 from ssd.trust.names import Role, Subject
-from worker.cli import cli as worker_cli
-from worker.cli import main as worker_main
-from worker.config import load as load_worker
+from worker.cli.doctor_images import gather_folder, judge_folder
+from worker.cli.main import cli as worker_cli
+from worker.cli.main import main as worker_main
+from worker.config.sections import load as load_worker
 
 WORKER = frozenset({Role.WORKER})
 GOOD_TORCH = {
@@ -521,7 +521,7 @@ class TestSoftware:
 
     def test_a_probe_that_fails_or_is_late(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         script = tmp_path / "python"
-        monkeypatch.setattr("ssd.doctor.software.sys.executable", str(script))
+        monkeypatch.setattr("ssd.daemon.doctor.software.sys.executable", str(script))
         script.write_text("#!/bin/sh\necho 'ImportError: libtorch.so' >&2; exit 1\n")
         script.chmod(0o755)
         told = gather_torch("cpu", 20.0)

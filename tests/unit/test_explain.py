@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from coordinator.cli import main
+from coordinator.cli.explain import explain, text
+from coordinator.cli.main import main
 from coordinator.core import effects, events
-from coordinator.core.chronicle import MOST_NOTES, Chronicle, Note
-from coordinator.explanation import explain, text
-from coordinator.ports import AttemptRecord, BlobInfo, RunRecord, VersionRecord
-from coordinator.store.reading import RoundRecords, read_round
-from coordinator.store.sqlite import SqliteStore
+from coordinator.ports.storage import AttemptRecord, BlobInfo, RunRecord, VersionRecord
+from coordinator.store.journal.reading import RoundRecords, read_round
+from coordinator.store.journal.sqlite import SqliteStore
+from coordinator.telemetry.client_history import MOST_NOTES, Chronicle, Note
 
 COHORT = ("a", "b", "c")
 

@@ -11,13 +11,13 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from coordinator.cli import cli as coordinator_cli
-from coordinator.examples import EXAMPLES as COORDINATOR
+from coordinator.cli.examples import EXAMPLES as COORDINATOR
+from coordinator.cli.main import cli as coordinator_cli
 from ssd.cli import cli as ssd_cli
+from ssd.daemon.help_text import commands
 from ssd.examples import EXAMPLES as SSD
-from ssd.help_text import commands
-from worker.cli import cli as worker_cli
-from worker.examples import EXAMPLES as WORKER
+from worker.cli.examples import EXAMPLES as WORKER
+from worker.cli.main import cli as worker_cli
 
 PROGRAMS = {
     "ssd-coordinator": (coordinator_cli, COORDINATOR),

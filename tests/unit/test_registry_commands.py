@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from coordinator.cli import cli as coordinator
+from coordinator.cli.main import cli as coordinator
 from coordinator.errors import OperatorFault
 from pki import Pki
 from ssd.trust.participants import decode
 from ssd.trust.registry_pin import accept, read_pin
-from worker.cli import cli as worker
+from worker.cli.main import cli as worker
 from worker.errors import OperatorFault as WorkerFault
 
 Run = Callable[..., Result]

@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 
 from secure_rounds import CONFIG, MODEL, Drawn, Federation, masked, names_of, offer_for, registry, signing_key
-from ssd.secagg import journal, opening, rebuilding, shamir
-from ssd.secagg.aggregator import Aggregator, Phase
-from ssd.secagg.errors import Aborted, AbortReason, MalformedMessage, Rejected
-from ssd.secagg.graph import Level
-from ssd.secagg.layout import Layout
-from ssd.secagg.messages import (
+from ssd.secagg.client.round_keys import RoundKeys
+from ssd.secagg.protocol import shamir
+from ssd.secagg.protocol.errors import Aborted, AbortReason, MalformedMessage, Rejected
+from ssd.secagg.protocol.graph import Level
+from ssd.secagg.protocol.layout import Layout
+from ssd.secagg.protocol.messages import (
     Advert,
     Graph,
     Kind,
@@ -29,10 +29,11 @@ from ssd.secagg.messages import (
     digest,
     encode,
 )
-from ssd.secagg.policy import AggregatorPolicy, ParticipantPolicy
-from ssd.secagg.rebuilding import MAX_TRIES, Search
-from ssd.secagg.round_keys import RoundKeys
-from ssd.secagg.signatures import sign_advert
+from ssd.secagg.protocol.policy import AggregatorPolicy, ParticipantPolicy
+from ssd.secagg.protocol.signatures import sign_advert
+from ssd.secagg.server import journal, opening, rebuilding
+from ssd.secagg.server.aggregator import Aggregator, Phase
+from ssd.secagg.server.rebuilding import MAX_TRIES, Search
 
 NAMES = names_of(10)
 R = AbortReason

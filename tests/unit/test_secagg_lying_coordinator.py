@@ -25,10 +25,11 @@ from secure_rounds import (
     registry,
     signing_key,
 )
-from ssd.secagg import keys
-from ssd.secagg.errors import AbortReason, Refused
-from ssd.secagg.graph import Level
-from ssd.secagg.messages import (
+from ssd.secagg.client.round_keys import RoundKeys
+from ssd.secagg.protocol import keys
+from ssd.secagg.protocol.errors import AbortReason, Refused
+from ssd.secagg.protocol.graph import Level
+from ssd.secagg.protocol.messages import (
     Advert,
     Graph,
     Kind,
@@ -40,9 +41,8 @@ from ssd.secagg.messages import (
     Survivors,
     digest,
 )
-from ssd.secagg.policy import ParticipantPolicy, RunTerms
-from ssd.secagg.round_keys import RoundKeys
-from ssd.secagg.signatures import sign_advert, sign_survivors
+from ssd.secagg.protocol.policy import ParticipantPolicy, RunTerms
+from ssd.secagg.protocol.signatures import sign_advert, sign_survivors
 
 NAMES = names_of(10)
 """Of 10, two may drop out and one is assumed corrupt: 8 must survive, 6 shares rebuild, 6 signatures prove."""

@@ -14,11 +14,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from secure_rounds import CONFIG, MODEL, Federation, Remembered, masked, names_of, offer_for
-from ssd.secagg.aggregator import Aggregator, Phase
-from ssd.secagg.errors import Aborted, Refused, Rejected
-from ssd.secagg.graph import Level
-from ssd.secagg.masking import apply_masks, negated
-from ssd.secagg.messages import (
+from ssd.secagg.numbers.masking import apply_masks, negated
+from ssd.secagg.protocol.errors import Aborted, Refused, Rejected
+from ssd.secagg.protocol.graph import Level
+from ssd.secagg.protocol.messages import (
     Advert,
     Kind,
     Offer,
@@ -29,7 +28,8 @@ from ssd.secagg.messages import (
     ShareDelivery,
     Survivors,
 )
-from ssd.secagg.policy import AggregatorPolicy
+from ssd.secagg.protocol.policy import AggregatorPolicy
+from ssd.secagg.server.aggregator import Aggregator, Phase
 
 NAMES = names_of(6)
 """One may drop out, t = 4 and 4 signatures in level active, with one assumed corrupt."""

@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from secure_rounds import MODEL, offer_for
-from ssd.secagg.encoding import Bytes, Reader, Sorted, Text
-from ssd.secagg.errors import AbortReason, MalformedMessage, Refused, Rejected
-from ssd.secagg.graph import Level
-from ssd.secagg.messages import (
+from ssd.secagg.protocol.encoding import Bytes, Reader, Sorted, Text
+from ssd.secagg.protocol.errors import AbortReason, MalformedMessage, Refused, Rejected
+from ssd.secagg.protocol.graph import Level
+from ssd.secagg.protocol.messages import (
     MAX_MESSAGE_BYTES,
     MAX_PARTICIPANTS,
     AbortNotice,

@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from secure_rounds import Federation, names_of, offer_for
-from ssd.secagg.aggregator import Phase
-from ssd.secagg.errors import Aborted, AbortReason
-from ssd.secagg.graph import Level
-from ssd.secagg.messages import Graph
+from ssd.secagg.protocol.errors import Aborted, AbortReason
+from ssd.secagg.protocol.graph import Level
+from ssd.secagg.protocol.messages import Graph
+from ssd.secagg.server.aggregator import Phase
 
 LEVELS = pytest.mark.parametrize("level", list(Level))
 

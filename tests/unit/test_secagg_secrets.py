@@ -20,13 +20,13 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 import secure_rounds
 from secure_rounds import CONFIG, MODEL, Drawn, Federation, Remembered, names_of, offer_for
-from ssd.secagg import keys, shamir
-from ssd.secagg.errors import AbortReason, Refused
-from ssd.secagg.graph import Level
-from ssd.secagg.masking import MaskKey
-from ssd.secagg.messages import Kind, Reveal, RevealedShare, SetProof
-from ssd.secagg.participant import Participant
-from ssd.secagg.signatures import sign_survivors, survivors_are_signed
+from ssd.secagg.client.participant import Participant
+from ssd.secagg.numbers.masking import MaskKey
+from ssd.secagg.protocol import keys, shamir
+from ssd.secagg.protocol.errors import AbortReason, Refused
+from ssd.secagg.protocol.graph import Level
+from ssd.secagg.protocol.messages import Kind, Reveal, RevealedShare, SetProof
+from ssd.secagg.protocol.signatures import sign_survivors, survivors_are_signed
 from ssd.trust.signing import check, public_hex, sign
 
 NAMES = names_of(5)

@@ -14,12 +14,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from secure_rounds import CONFIG, MODEL, Drawn, Federation, names_of, offer_for, registry, signing_key
-from ssd.secagg import keys, transcript
-from ssd.secagg.audit import Audited, AuditFailed, audit, check_follows
-from ssd.secagg.errors import MalformedMessage
-from ssd.secagg.graph import Level
-from ssd.secagg.layout import Layout
-from ssd.secagg.messages import (
+from ssd.secagg.audit import transcript
+from ssd.secagg.audit.audit import Audited, AuditFailed, audit, check_follows
+from ssd.secagg.client.round_keys import RoundKeys
+from ssd.secagg.protocol import keys
+from ssd.secagg.protocol.errors import MalformedMessage
+from ssd.secagg.protocol.graph import Level
+from ssd.secagg.protocol.layout import Layout
+from ssd.secagg.protocol.messages import (
     Graph,
     Message,
     Offer,
@@ -33,8 +35,7 @@ from ssd.secagg.messages import (
     digest,
     encode,
 )
-from ssd.secagg.round_keys import RoundKeys
-from ssd.secagg.signatures import sign_advert, sign_survivors
+from ssd.secagg.protocol.signatures import sign_advert, sign_survivors
 
 NAMES = names_of(10)
 GOLDEN = Path(__file__).parent / "golden" / "secagg_round.txt"

@@ -18,8 +18,8 @@ from fold_samples import (
     sample_plan,
     sample_update,
 )
-from ssd.codec import BLOCK, Encoding
-from ssd.folding import (
+from ssd.updates.codec import BLOCK, Encoding
+from ssd.updates.fold import (
     Fold,
     FoldPlan,
     RefusalReason,
@@ -28,7 +28,7 @@ from ssd.folding import (
     check_update,
     encode_update,
 )
-from ssd.packing import pack_int64
+from ssd.updates.packing import pack_int64
 
 pytestmark = pytest.mark.filterwarnings("error")
 

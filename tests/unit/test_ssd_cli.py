@@ -12,12 +12,12 @@ import pytest
 from PIL import Image
 
 from ssd import cli
-from ssd.data import partition as partitions
-from ssd.data.builtin import load_builtin
-from ssd.data.source import ImageFormat
-from ssd.export import encoder_metadata, tensors_of_part, write_encoder
-from ssd.methods.method import EvaluationTask
-from ssd.methods.registry import load
+from ssd.data.images.builtin import load_builtin
+from ssd.data.images.source import ImageFormat
+from ssd.data.partition import partition as partitions
+from ssd.export.encoder_file import encoder_metadata, tensors_of_part, write_encoder
+from ssd.method.protocol import EvaluationTask
+from ssd.method.registry import load
 
 SMALL = {"image": {"size": 8, "channels": 1}, "model": {"name": "small", "feature_dim": 8, "width": 4}}
 

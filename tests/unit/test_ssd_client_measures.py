@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ssd.client_measures import BadMeasures, add, add_client, check, describe, is_client_measure
+from ssd.evaluation.client_measures import BadMeasures, add, add_client, check, describe, is_client_measure
 
 CLIENTS = st.lists(
     st.integers(1, 500).flatmap(lambda images: st.tuples(st.integers(0, images), st.just(images))),

@@ -10,9 +10,9 @@ import pytest
 from numpy.typing import NDArray
 
 from fold_samples import sample_declaration
-from ssd.codec import Encoding
-from ssd.declaration import QualityDeclaration
-from ssd.folding import (
+from ssd.updates.codec import Encoding
+from ssd.updates.declaration import QualityDeclaration
+from ssd.updates.fold import (
     Fold,
     FoldConfigError,
     FoldPlan,

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from ssd.codec import BLOCK, Encoding, MalformedUpdate, NotFinite, VectorCodec
-from ssd.spec import Kind, ParameterSpec, SpecError
+from ssd.updates.codec import BLOCK, Encoding, MalformedUpdate, NotFinite, VectorCodec
+from ssd.updates.spec import Kind, ParameterSpec, SpecError
 
 SPEC = ParameterSpec.build(
     [

@@ -8,11 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reductions import Vector, reduction
-from ssd.aggregation import common_descent as module
-from ssd.aggregation.common_descent import CommonDescent, common_descent
-from ssd.aggregation.min_norm import min_norm_weights
-from ssd.methods.method import Reduction
-from ssd.spec import Kind, ParameterSpec
+from ssd.method.protocol import Reduction
+from ssd.methods.server_steps import common_descent as module
+from ssd.methods.server_steps.common_descent import CommonDescent, common_descent
+from ssd.methods.server_steps.min_norm import min_norm_weights
+from ssd.updates.spec import Kind, ParameterSpec
 
 SPEC = ParameterSpec.build(
     [

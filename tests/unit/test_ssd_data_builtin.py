@@ -12,12 +12,12 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
-from ssd.data import builtin
-from ssd.data.builtin import fit, load_builtin, stratified_split
-from ssd.data.errors import DataError
-from ssd.data.source import ImageFormat
+from ssd.data.images import builtin
+from ssd.data.images.builtin import fit, load_builtin, stratified_split
+from ssd.data.images.errors import DataError
+from ssd.data.images.source import ImageFormat
 from ssd.digest import json_digest
-from ssd.torchvision_compat import torchvision
+from ssd.torch_support.torchvision_compat import torchvision
 
 GREY_8 = ImageFormat(size=8, channels=1)
 

@@ -13,7 +13,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from ssd.data.decode import Decoding, Refusal, RefusedImageError, decode, measure
+from ssd.data.images.decode import Decoding, Refusal, RefusedImageError, decode, measure
 
 RGB = Decoding(side=8, channels=3)
 GREY = Decoding(side=8, channels=1)

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ssd.data.errors import DataError
-from ssd.data.fedgen_split import fedgen
+from ssd.data.images.errors import DataError
+from ssd.data.partition.fedgen_split import fedgen
 from ssd.digest import json_digest
 
 MNIST_LIKE = [index % 10 for index in range(60_000)]

@@ -13,12 +13,12 @@ import pytest
 import torch
 from PIL import Image
 
-from ssd.data import scan as scanning
-from ssd.data.decode import Refusal
-from ssd.data.errors import DataError
-from ssd.data.folder import FolderImages, FolderOptions, folder_probe
-from ssd.data.scan import printable, scan
-from ssd.data.source import ImageFormat
+from ssd.data.images import scan as scanning
+from ssd.data.images.decode import Refusal
+from ssd.data.images.errors import DataError
+from ssd.data.images.folder import FolderImages, FolderOptions, folder_probe
+from ssd.data.images.scan import printable, scan
+from ssd.data.images.source import ImageFormat
 
 FORMAT = ImageFormat(size=16, channels=3)
 

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ssd.data.errors import DataError
-from ssd.data.held_out import SCHEMES, with_test
-from ssd.data.identity import DatasetIdentity
-from ssd.data.partition import dirichlet, iid, load, save
+from ssd.data.images.errors import DataError
+from ssd.data.images.identity import DatasetIdentity
+from ssd.data.partition.held_out import SCHEMES, with_test
+from ssd.data.partition.partition import dirichlet, iid, load, save
 
 TRAIN = [index % 10 for index in range(1000)]
 TEST = [index % 10 for index in range(300)]

@@ -5,13 +5,13 @@ import pytest
 import torch
 from PIL import Image
 
-from ssd.data.builtin import load_builtin
-from ssd.data.errors import DataError
-from ssd.data.held_out import with_test
+from ssd.data.images.builtin import load_builtin
+from ssd.data.images.errors import DataError
+from ssd.data.images.source import ImageFormat, TensorImages
+from ssd.data.images.subset import SubsetImages
 from ssd.data.open import DataConfig, open_builtin, open_client, open_client_test, open_probe
-from ssd.data.partition import dirichlet, iid, load, save
-from ssd.data.source import ImageFormat, TensorImages
-from ssd.data.subset import SubsetImages
+from ssd.data.partition.held_out import with_test
+from ssd.data.partition.partition import dirichlet, iid, load, save
 
 GREY_8 = ImageFormat(size=8, channels=1)
 

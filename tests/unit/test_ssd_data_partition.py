@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ssd.data.errors import DataError
-from ssd.data.identity import DatasetIdentity
-from ssd.data.partition import Partition, client_ids, dirichlet, iid, load, save
-from ssd.data.portion import Portion
+from ssd.data.images.errors import DataError
+from ssd.data.images.identity import DatasetIdentity
+from ssd.data.partition.partition import Partition, client_ids, dirichlet, iid, load, save
+from ssd.data.partition.portion import Portion
 from ssd.digest import json_digest
 
 LABELS = [index % 10 for index in range(1000)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from ssd.data.source import ImageFormat, ImageSource, TensorImages
+from ssd.data.images.source import ImageFormat, ImageSource, TensorImages
 
 
 def test_images_in_memory_are_an_image_source() -> None:

@@ -19,8 +19,8 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from coordinator.config import load as load_coordinator
-from ssd.data.partition import client_ids, dirichlet
+from coordinator.config.sections import load as load_coordinator
+from ssd.data.partition.partition import client_ids, dirichlet
 from ssd.demo import closing
 from ssd.demo.contest import attending, plan_of
 from ssd.demo.live import LiveTable, PlainLines, display_for
@@ -28,16 +28,16 @@ from ssd.demo.place import MADE, PlaceRefused, claimed, drop_state
 from ssd.demo.records import Outcome
 from ssd.demo.settings import CLIENTS, CONTENDERS, EVALUATOR, DemoSettings, skew
 from ssd.demo.summary import summary
-from ssd.federating.children import Children, environment
-from ssd.federating.configs import coordinator_tables, to_toml
-from ssd.federating.failure import advice, describe, readable
-from ssd.federating.federation import Federation
-from ssd.federating.hosting import deal
-from ssd.federating.records import DaemonFailed, Progress
-from ssd.federating.telemetry import LogFollower, labelled, parse_samples, scrape
-from ssd.federating.words import duration, size
-from ssd.methods.registry import load as load_method
-from worker.config import load as load_worker
+from ssd.federation.children import Children, environment
+from ssd.federation.configs import coordinator_tables, to_toml
+from ssd.federation.failure import advice, describe, readable
+from ssd.federation.federation import Federation
+from ssd.federation.hosting import deal
+from ssd.federation.records import DaemonFailed, Progress
+from ssd.federation.telemetry import LogFollower, labelled, parse_samples, scrape
+from ssd.federation.words import duration, size
+from ssd.method.registry import load as load_method
+from worker.config.sections import load as load_worker
 
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells children that their parent died")
 
@@ -248,7 +248,7 @@ def test_children_are_stopped_when_something_fails(tmp_path: Path) -> None:
 def test_children_end_when_the_demo_is_killed_outright(tmp_path: Path) -> None:
     code = (
         "import pathlib, time\n"
-        "from ssd.federating.children import Children\n"
+        "from ssd.federation.children import Children\n"
         "with Children() as children:\n"
         f"    log = pathlib.Path({str(tmp_path / 'child.log')!r})\n"
         "    child = children.start('child', ['-c', 'import os, time; print(os.getpid(), flush=True); time.sleep(600)'], log)\n"

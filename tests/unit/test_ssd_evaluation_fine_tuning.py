@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from ssd.data.builtin import load_builtin
-from ssd.data.source import ImageFormat, ProbeData, TensorImages
+from ssd.data.images.builtin import load_builtin
+from ssd.data.images.source import ImageFormat, ProbeData, TensorImages
 from ssd.evaluation.evaluate import EvaluationOptions, evaluate_encoder
 from ssd.evaluation.features import module_encoder
 from ssd.evaluation.few_labels import draw_share

@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ssd.data.builtin import load_builtin
-from ssd.data.partition import dirichlet
-from ssd.data.source import ImageFormat, ProbeData, TensorImages
-from ssd.data.views import PRESETS, Views
+from ssd.data.images.builtin import load_builtin
+from ssd.data.images.source import ImageFormat, ProbeData, TensorImages
+from ssd.data.partition.partition import dirichlet
+from ssd.data.views.views import PRESETS, Views
 from ssd.evaluation.evaluate import EvaluationOptions, evaluate_encoder
 from ssd.evaluation.features import features, module_encoder
 from ssd.evaluation.few_labels import draw

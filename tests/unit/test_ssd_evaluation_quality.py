@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ssd.data.source import TensorImages
+from ssd.data.images.source import TensorImages
 from ssd.evaluation.quality import alignment, effective_rank, effective_rank_of_gram, shared, uniformity
 
 

@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from rich.console import Console
 
 from ssd.experiment import cell as cell_process
-from ssd.experiment.cli import experiment
+from ssd.experiment.command import experiment
 from ssd.experiment.grid import Cell, cells, check_methods, differing, needs_root
 from ssd.experiment.layout import (
     CONFIG,
@@ -31,7 +31,7 @@ from ssd.experiment.measuring import measure_arguments
 from ssd.experiment.options import arguments, command
 from ssd.experiment.run import claimed, run_experiment
 from ssd.experiment.settings import load, parse
-from ssd.federating.records import DaemonFailed
+from ssd.federation.records import DaemonFailed
 from ssd.settings import SettingsError
 
 EXAMPLES = Path(__file__).parents[2] / "deploy" / "experiments"

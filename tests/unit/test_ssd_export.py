@@ -10,8 +10,8 @@ import pytest
 import torch
 from safetensors.numpy import save_file
 
-from ssd.data.source import ImageFormat
-from ssd.export import (
+from ssd.data.images.source import ImageFormat
+from ssd.export.encoder_file import (
     EncoderFileError,
     encoder_metadata,
     feature_dim_of,
@@ -24,7 +24,7 @@ from ssd.export import (
     tensors_of_part,
     write_encoder,
 )
-from ssd.methods.registry import load
+from ssd.method.registry import load
 from ssd.models.registry import ModelConfig, build_initialised
 from ssd.settings import to_json
 

@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from ssd.losses.decorrelation import DecorrelationOptions, decorrelation
-from ssd.methods import fed_align_uniform, feddecorr
-from ssd.methods.feddecorr import Decorrelation, FedDecorrConfig
+from ssd.methods.self_supervised import fed_align_uniform, feddecorr
+from ssd.methods.self_supervised.feddecorr import Decorrelation, FedDecorrConfig
+from ssd.methods.self_supervised.terms import Step
 from ssd.settings import SettingsError
-from ssd.terms import Step
 from training_samples import SMALL, digits, train
 
 N, D = 9, 4

@@ -10,9 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from ssd.data.subset import SubsetImages
-from ssd.data.views import PRESETS, Views
-from ssd.declaration import Declaration
+from ssd.data.images.subset import SubsetImages
+from ssd.data.views.views import PRESETS, Views
 from ssd.evaluation import quality as exact
 from ssd.evaluation.features import features, module_encoder
 from ssd.evaluation.federated_quality import (
@@ -22,10 +21,11 @@ from ssd.evaluation.federated_quality import (
     client_sums,
     nothing,
 )
-from ssd.methods import fed_align_uniform, ssd
-from ssd.methods.align_uniform import AlignUniform
-from ssd.quality_sums import MAX_NORM, artefacts, name_of, read
+from ssd.methods.self_supervised import fed_align_uniform, ssd
+from ssd.methods.self_supervised.base import AlignUniform
 from ssd.settings import SettingsError
+from ssd.updates.declaration import Declaration
+from ssd.updates.quality_sums import MAX_NORM, artefacts, name_of, read
 from training_samples import SMALL, digits, task_for, train
 
 OPTIONS = {"frequencies": 1024, "images": 60, "min_images": 30}

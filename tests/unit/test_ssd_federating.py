@@ -6,14 +6,14 @@ import datetime as dt
 from dataclasses import replace
 from pathlib import Path
 
-from ssd.federating.children import Children
-from ssd.federating.configs import coordinator_tables, worker_tables
-from ssd.federating.federation import Federation
-from ssd.federating.identities import Identities
-from ssd.federating.plan import FederationPlan
-from ssd.federating.vouching import Vouching
+from ssd.federation.children import Children
+from ssd.federation.configs import coordinator_tables, worker_tables
+from ssd.federation.federation import Federation
+from ssd.federation.identities import Identities
+from ssd.federation.participant_registry import Vouching
+from ssd.federation.plan import FederationPlan
 from ssd.trust.participants import decode
-from worker.secure_identity import SecureIdentity
+from worker.secure_aggregation.identity import SecureIdentity
 
 
 def federation(folder: Path, every: int = 1) -> Federation:

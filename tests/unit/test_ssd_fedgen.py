@@ -12,19 +12,19 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from small_fedgen import CONFIG, SmallFederation, digits_of, fedgen, three_clients
-from ssd.codec import Encoding
-from ssd.determinism import deterministic
-from ssd.fold_plan import FoldPlan
-from ssd.folding import Fold, encode_update
-from ssd.methods.fedgen import LABEL_PRIOR, SEEN
-from ssd.methods.fedgen_config import resolve_fedgen
-from ssd.methods.fedgen_server import FIRST, SECOND, STEPS
-from ssd.methods.fedgen_teacher import LABEL_COUNTS, LABEL_HEADS, distribution, teacher_of
-from ssd.methods.method import ClientEvaluationTask, ServerHook
-from ssd.methods.registry import load
+from ssd.method.protocol import ClientEvaluationTask, ServerHook
+from ssd.method.registry import load
+from ssd.method.schedule import resolve
+from ssd.methods.fedgen.config import resolve_fedgen
+from ssd.methods.fedgen.method import LABEL_PRIOR, SEEN
+from ssd.methods.fedgen.server import FIRST, SECOND, STEPS
+from ssd.methods.fedgen.teacher import LABEL_COUNTS, LABEL_HEADS, distribution, teacher_of
 from ssd.models.generator import GENERATOR, flat_generator
-from ssd.schedule import resolve
 from ssd.settings import SettingsError, to_json
+from ssd.torch_support.determinism import deterministic
+from ssd.updates.codec import Encoding
+from ssd.updates.fold import Fold, encode_update
+from ssd.updates.fold_plan import FoldPlan
 
 TEACHERS = ["averaged_head", "label_weighted_heads", "individual_heads"]
 FEDGEN_ONLY = ("generator", "server", "generator_lr")

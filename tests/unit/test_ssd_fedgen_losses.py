@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn.functional import kl_div, log_softmax, nll_loss, softmax
 
-from ssd.determinism import deterministic
 from ssd.losses.diversity import diversity
 from ssd.losses.ensemble import averaged_head, individual_heads, label_weighted_heads
 from ssd.losses.generated import generated_loss, guidance
+from ssd.torch_support.determinism import deterministic
 
 CLASSES, LATENT, BATCH = 5, 6, 8
 

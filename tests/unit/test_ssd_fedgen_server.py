@@ -10,10 +10,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from ssd.determinism import deterministic
 from ssd.losses.diversity import diversity
 from ssd.losses.ensemble import averaged_head
-from ssd.methods.fedgen_server import (
+from ssd.methods.fedgen.server import (
     GeneratorDiverged,
     GeneratorReport,
     GeneratorState,
@@ -29,7 +28,8 @@ from ssd.models.generator import (
     initial_vector,
     spec_of,
 )
-from ssd.spec import Kind
+from ssd.torch_support.determinism import deterministic
+from ssd.updates.spec import Kind
 
 SMALL = GeneratorConfig(noise_dim=4, hidden_dim=16)
 CLASSES, LATENT = 4, 6

@@ -12,11 +12,11 @@ from ssd.losses.alignment import alignment
 from ssd.losses.presets import AlignUniformLosses
 from ssd.losses.relational import relational
 from ssd.losses.uniformity import uniformity
-from ssd.methods import fed_align_uniform, fedx
-from ssd.methods.fedx import PARTS, FedXOptions, TwoLevelDistillation
+from ssd.methods.self_supervised import fed_align_uniform, fedx
+from ssd.methods.self_supervised.fedx import PARTS, FedXOptions, TwoLevelDistillation
+from ssd.methods.self_supervised.terms import Step
+from ssd.methods.self_supervised.training import Seeds
 from ssd.settings import SettingsError
-from ssd.terms import Step
-from ssd.training import Seeds
 from training_samples import SMALL, digits, silent, task_for, train
 
 N, A, D = 6, 4, 5

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ssd.fixed_point import (
+from ssd.updates.fixed_point import (
     MAX_TOTAL_WEIGHT,
     Int64Ring,
     OverflowRisk,

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-import ssd.folding
+import ssd.updates.fold
 from fold_samples import (
     MAX_COHORT,
     MAX_WEIGHT,
@@ -27,11 +27,11 @@ from fold_samples import (
     sample_plan,
     sample_update,
 )
-from ssd.codec import Encoding, MalformedUpdate, NotFinite
-from ssd.declaration import Declaration, GroupDeclaration, Reducer, StatisticDeclaration
-from ssd.fixed_point import Int64Ring, OverflowRisk
-from ssd.folding import Fold, FoldConfigError, FoldPlan, check_fold, check_update, encode_update
-from ssd.spec import Kind, ParameterSpec
+from ssd.updates.codec import Encoding, MalformedUpdate, NotFinite
+from ssd.updates.declaration import Declaration, GroupDeclaration, Reducer, StatisticDeclaration
+from ssd.updates.fixed_point import Int64Ring, OverflowRisk
+from ssd.updates.fold import Fold, FoldConfigError, FoldPlan, check_fold, check_update, encode_update
+from ssd.updates.spec import Kind, ParameterSpec
 
 PLANS = {encoding: sample_plan(encoding) for encoding in Encoding}
 UPDATES = {encoding: [sample_update(plan, seed) for seed in range(9)] for encoding, plan in PLANS.items()}

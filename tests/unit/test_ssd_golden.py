@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ssd.codec import Encoding, VectorCodec
-from ssd.spec import Kind, ParameterSpec
+from ssd.updates.codec import Encoding, VectorCodec
+from ssd.updates.spec import Kind, ParameterSpec
 
 FOLDER = Path(__file__).parent / "golden"
 CASES: dict[str, Any] = runpy.run_path(str(FOLDER / "regenerate.py"))["cases"]()

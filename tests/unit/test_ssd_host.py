@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ssd.declaration import Declaration
-from ssd.export import load_encoder, load_projector, read_encoder
-from ssd.host import Host, serve
-from ssd.methods.registry import load
-from ssd.spec import model_digest
+from ssd.export.encoder_file import load_encoder, load_projector, read_encoder
+from ssd.method.registry import load
+from ssd.method_host.host import Host, serve
+from ssd.updates.declaration import Declaration
+from ssd.updates.spec import model_digest
 
 CONFIG: dict[str, Any] = {
     "image": {"size": 8, "channels": 1},
@@ -156,7 +156,7 @@ def test_the_process_keeps_everything_else_off_standard_output(tmp_path: Path) -
     file = tmp_path / "chatty.py"
     file.write_text(
         "import os\n"
-        "from ssd.methods.registry import load\n"
+        "from ssd.method.registry import load\n"
         "def create(config):\n"
         "    print('hello from python')\n"
         "    os.system('echo hello from a child')\n"
@@ -168,7 +168,7 @@ def test_the_process_keeps_everything_else_off_standard_output(tmp_path: Path) -
         {"op": "shutdown"},
     ]
     done = subprocess.run(
-        [sys.executable, "-m", "ssd.host"],
+        [sys.executable, "-m", "ssd.method_host.host"],
         input="".join(json.dumps(request) + "\n" for request in requests),
         capture_output=True, text=True, timeout=120, cwd=Path(__file__).parents[2],
     )  # fmt: skip
@@ -181,7 +181,7 @@ def test_the_process_keeps_everything_else_off_standard_output(tmp_path: Path) -
 
 def test_the_host_does_not_import_torch_for_a_method_without_it() -> None:
     program = (
-        "import io, sys; from ssd.host import serve; "
+        "import io, sys; from ssd.method_host.host import serve; "
         'serve(io.StringIO(\'{"op": "declare", "method": "synthetic"}\\n\'), io.StringIO()); '
         "print('torch' in sys.modules)"
     )

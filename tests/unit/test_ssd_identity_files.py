@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ssd.federating.identities import Identities
+from ssd.federation.identities import Identities
 from ssd.trust.authority import CertificateRefused
 from ssd.trust.identity_files import IdentityFiles, IdentityMissing, read_identity
 from ssd.trust.names import Role, Subject

@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reductions import Vector, reduction
-from ssd.aggregation.angular import AngularMean, angular_mean
-from ssd.declaration import Declaration, Reducer
-from ssd.methods import fed_align_uniform, ldawa
-from ssd.methods.method import Reduction, ServerHook
-from ssd.spec import Kind, ParameterSpec
+from ssd.method.protocol import Reduction, ServerHook
+from ssd.methods.self_supervised import fed_align_uniform, ldawa
+from ssd.methods.server_steps.angular import AngularMean, angular_mean
+from ssd.updates.declaration import Declaration, Reducer
+from ssd.updates.spec import Kind, ParameterSpec
 from training_samples import SMALL, train
 
 SPEC = ParameterSpec.build(

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ssd.methods import fed_align_uniform, local_only_ssl, ssd
+from ssd.methods.self_supervised import fed_align_uniform, local_only_ssl, ssd
 from ssd.settings import SettingsError
 from training_samples import SMALL, train
 

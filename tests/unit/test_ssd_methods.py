@@ -10,16 +10,16 @@ import numpy as np
 import pytest
 import torch
 
-from ssd.data.source import ProbeData, TensorImages
-from ssd.declaration import Declaration, Reducer
-from ssd.methods import fed_align_uniform, ssd
-from ssd.methods.align_uniform import AlignUniform
-from ssd.methods.align_uniform_config import SsdConfig, resolve
-from ssd.methods.method import EvaluationTask
-from ssd.methods.registry import load
+from ssd.data.images.source import ProbeData, TensorImages
+from ssd.method.protocol import EvaluationTask
+from ssd.method.registry import load
+from ssd.methods.self_supervised import fed_align_uniform, ssd
+from ssd.methods.self_supervised.base import AlignUniform
+from ssd.methods.self_supervised.config import SsdConfig, resolve
+from ssd.methods.self_supervised.training import TooFewImages, TrainingDiverged
 from ssd.scaling import ScalingVector
 from ssd.settings import SettingsError
-from ssd.training import TooFewImages, TrainingDiverged
+from ssd.updates.declaration import Declaration, Reducer
 from training_samples import SMALL, digits, silent, task_for, train
 
 
@@ -272,7 +272,7 @@ def test_overrides_lie_on_top_of_presets() -> None:
 
 
 def test_an_exported_encoder_computes_what_the_model_computed(tmp_path: Path) -> None:
-    from ssd.export import encoder_metadata, load_encoder, write_encoder
+    from ssd.export.encoder_file import encoder_metadata, load_encoder, write_encoder
 
     method = ssd.create(SMALL)
     vector = method.initial(0, None) + train(method).delta
@@ -288,7 +288,7 @@ def test_an_exported_encoder_computes_what_the_model_computed(tmp_path: Path) ->
 
 
 def test_a_warm_start_replaces_the_encoder_and_nothing_else(tmp_path: Path) -> None:
-    from ssd.export import write_encoder
+    from ssd.export.encoder_file import write_encoder
 
     method = ssd.create(SMALL)
     trained = method.initial(0, None) + train(method).delta
@@ -301,7 +301,7 @@ def test_a_warm_start_replaces_the_encoder_and_nothing_else(tmp_path: Path) -> N
 
 
 def test_a_warm_start_of_another_size_names_the_first_tensor_that_differs(tmp_path: Path) -> None:
-    from ssd.export import EncoderFileError, write_encoder
+    from ssd.export.encoder_file import EncoderFileError, write_encoder
 
     wide = ssd.create({**SMALL, "model": {"name": "small", "feature_dim": 16, "width": 8}})
     path = tmp_path / "encoder.safetensors"

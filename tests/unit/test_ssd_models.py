@@ -11,14 +11,14 @@ import pytest
 import torch
 from torch import nn
 
-from ssd.data.source import ImageFormat, TensorImages
+from ssd.data.images.source import ImageFormat, TensorImages
 from ssd.models import projector
 from ssd.models.batch_statistics import calibrate
 from ssd.models.flat import BUFFERS, BufferPolicy, FlatModel, entries_of
 from ssd.models.initialise import initialise
 from ssd.models.projector import ProjectorConfig
 from ssd.models.registry import EncoderName, ModelConfig, build_initialised, skeleton
-from ssd.spec import Kind
+from ssd.updates.spec import Kind
 
 DIGITS = ImageFormat(size=8, channels=1)
 TINY = ModelConfig(name="small", feature_dim=12, width=4)
@@ -83,7 +83,7 @@ def test_resnet8_halves_the_resolution_four_times_and_doubles_its_width_three_ti
 
 
 def test_an_imagenet_encoder_has_torchvisions_names() -> None:
-    from ssd.torchvision_compat import torchvision
+    from ssd.torch_support.torchvision_compat import torchvision
 
     ours = skeleton(ModelConfig(name="resnet18"), ImageFormat(size=64, channels=3)).state_dict()
     theirs = torchvision("torchvision.models").resnet18().state_dict()
@@ -298,7 +298,7 @@ def test_torchvision_can_be_imported_when_its_operators_are_missing() -> None:
             assert "torchvision::nms" in str(error), error
         else:
             raise SystemExit("the failure was not reproduced")
-        from ssd.torchvision_compat import torchvision
+        from ssd.torch_support.torchvision_compat import torchvision
         model = torchvision("torchvision.models.resnet").resnet18()
         print(sum(p.numel() for p in model.parameters()))
         """

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from ssd.codec import MalformedUpdate
-from ssd.packing import (
+from ssd.updates.codec import MalformedUpdate
+from ssd.updates.packing import (
     BLOCK_VALUES,
     iter_unpacked,
     max_packed_nbytes,

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from ssd.declaration import Declaration
-from ssd.methods.backbone_distillation import BackboneDistillationConfig, backbone_loss
-from ssd.methods.method import ClientEvaluationTask
-from ssd.methods.registry import load
+from ssd.method.protocol import ClientEvaluationTask
+from ssd.method.registry import load
+from ssd.methods.supervised.backbone_distillation import BackboneDistillationConfig, backbone_loss
 from ssd.settings import SettingsError
+from ssd.updates.declaration import Declaration
 from supervised_samples import SMALL, build, digits, same, task_for, train
 
 DISTILLATION = "backbone_distillation"

@@ -20,15 +20,15 @@ from safetensors.torch import load as load_tensors
 
 from portable_encoders import COLOUR, FACTS, GREY, PROVENANCE, tensors_of, write
 from ssd import cli
-from ssd.data.source import ImageFormat
-from ssd.export import load_encoder, write_encoder
+from ssd.data.images.source import ImageFormat
+from ssd.export import forms, onnx_model
+from ssd.export.architecture import module_text
+from ssd.export.card import model_card, torchvision_lines
+from ssd.export.encoder_file import load_encoder, write_encoder
+from ssd.export.onnx_model import OnnxDiffers, onnx_bytes
+from ssd.export.source import FormImpossible, Source, read_source
 from ssd.models.registry import ModelConfig
-from ssd.portable import forms, onnx_model
-from ssd.portable.architecture import module_text
-from ssd.portable.card import model_card, torchvision_lines
-from ssd.portable.onnx_model import OnnxDiffers, onnx_bytes
-from ssd.portable.source import FormImpossible, Source, read_source
-from ssd.torchvision_compat import torchvision
+from ssd.torch_support.torchvision_compat import torchvision
 
 GREY_8, RGB_32 = ImageFormat(size=8, channels=1), ImageFormat(size=32, channels=3)
 SMALL = ModelConfig(name="small", feature_dim=6, width=4)
@@ -452,7 +452,7 @@ def test_a_file_that_is_no_encoder_is_explained_and_nothing_is_written(
 
 
 def test_the_choices_of_the_command_are_the_forms_there_are() -> None:
-    from ssd.portable import command
-    from ssd.portable.card import NO_LICENCE
+    from ssd.export import command
+    from ssd.export.card import NO_LICENCE
 
     assert (command._FORMATS, command._NO_LICENCE) == (forms.FORMATS, NO_LICENCE)

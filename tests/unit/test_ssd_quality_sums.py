@@ -15,12 +15,19 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from fold_samples import sample_declaration
-from ssd.codec import Encoding
-from ssd.declaration import Declaration, QualityDeclaration
 from ssd.evaluation import quality as exact
 from ssd.evaluation.federated_quality import Sums, nothing, sums_of
-from ssd.folding import Fold, FoldPlan, check_update, encode_update
-from ssd.quality_sums import artefacts, frequencies_name, name_of, random_frequencies, read, statistics
+from ssd.updates.codec import Encoding
+from ssd.updates.declaration import Declaration, QualityDeclaration
+from ssd.updates.fold import Fold, FoldPlan, check_update, encode_update
+from ssd.updates.quality_sums import (
+    artefacts,
+    frequencies_name,
+    name_of,
+    random_frequencies,
+    read,
+    statistics,
+)
 
 DIMENSION = 12
 QUALITY = QualityDeclaration(features={"h": DIMENSION}, frequencies=256, images=600, min_images=2)

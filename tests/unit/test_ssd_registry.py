@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from ssd.methods.registry import BUILT_IN, MethodError, load
+from ssd.method.registry import BUILT_IN, MethodError, load
 
 OWN_METHOD = """
 from dataclasses import dataclass
-from ssd.methods.synthetic import SyntheticConfig, SyntheticMethod
+from ssd.methods.synthetic.method import SyntheticConfig, SyntheticMethod
 
 @dataclass(frozen=True)
 class Own:

@@ -10,10 +10,10 @@ import pytest
 import torch
 from PIL import Image
 
-from ssd.report import curves as curves_room
-from ssd.report.curves import ACCURACY, RANK, UNIFORMITY, Panel, round_values, run_rows, save_curves
-from ssd.report.representation_map import flatten, save_representation_map
-from ssd.report.style import RUN_COLOURS
+from ssd.plots import curves as curves_room
+from ssd.plots.curves import ACCURACY, RANK, UNIFORMITY, Panel, round_values, run_rows, save_curves
+from ssd.plots.representation_map import flatten, save_representation_map
+from ssd.plots.style import RUN_COLOURS
 
 
 def rounds(count: int = 6, level: float = 1.0, every: int = 1) -> list[dict[str, float]]:

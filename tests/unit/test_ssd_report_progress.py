@@ -6,7 +6,7 @@ import io
 
 from rich.console import Console
 
-from ssd.report.progress import progress_bar
+from ssd.plots.progress import progress_bar
 
 
 def test_a_terminal_sees_what_goes_on() -> None:

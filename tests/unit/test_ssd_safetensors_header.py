@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import save
 
-from ssd.export import EncoderFileError, read_encoder
-from ssd.safetensors_header import MAX_HEADER_BYTES, MAX_TENSORS, HeaderRefused, check_header
+from ssd.export.encoder_file import EncoderFileError, read_encoder
+from ssd.export.header import MAX_HEADER_BYTES, MAX_TENSORS, HeaderRefused, check_header
 
 GOOD = save({"a": np.ones((2, 3), np.float32), "b": np.zeros(4, np.float16)}, metadata={"format": "x"})
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ssd.schedule import ScheduleError, resolve
+from ssd.method.schedule import ScheduleError, resolve
 
 
 def series(schedule: object, rounds: int) -> list[float]:

@@ -13,9 +13,9 @@ import pytest
 from scipy import stats
 
 from fold_samples import sample_declaration
-from ssd.declaration import QualityDeclaration, Reducer
-from ssd.secagg import dp
-from ssd.secagg.dp import NoisePlace, NoisePlan, PrivacyRefused, PrivacySettings, spent
+from ssd.privacy import noise as dp
+from ssd.privacy.noise import NoisePlace, NoisePlan, PrivacyRefused, PrivacySettings, spent
+from ssd.updates.declaration import QualityDeclaration, Reducer
 
 SETTINGS = PrivacySettings(place=NoisePlace.DISTRIBUTED, clip_norm=1.0, noise_multiplier=1.0, delta=1e-5)
 PLAN = NoisePlan(settings=SETTINGS, dimension=1000, scale_bits=14, fewest_honest=8)

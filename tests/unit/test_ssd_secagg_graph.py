@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from published_graphs import CELLS, INFEASIBLE, SLOW_CELLS, Cell
-from ssd.secagg import graph
-from ssd.secagg.graph import (
+from ssd.secagg.protocol import graph
+from ssd.secagg.protocol.graph import (
     PPM,
     GraphChoice,
     InfeasibleGraph,

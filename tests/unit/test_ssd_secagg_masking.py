@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ssd.secagg.masking import MaskKey, apply_masks, negated
-from ssd.secagg.prg import CHUNK_NBYTES, Keystream, add_keystream, keystream
+from ssd.secagg.numbers.masking import MaskKey, apply_masks, negated
+from ssd.secagg.numbers.prg import CHUNK_NBYTES, Keystream, add_keystream, keystream
 
 NIST_KEY = bytes.fromhex("603deb1015ca71be2b73aef0857d77811f352c073b6108d72d9810a30914dff4")
 NIST_COUNTER = int("f0f1f2f3f4f5f6f7f8f9fafbfcfdfeff", 16)

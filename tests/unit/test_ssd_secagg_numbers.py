@@ -24,21 +24,21 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from fold_samples import SampleUpdate, fold_of, sample_declaration, sample_plan, sample_update
-from ssd.checking import UpdateRefused
-from ssd.codec import Encoding, MalformedUpdate
-from ssd.declaration import Declaration, GroupDeclaration, Reducer, StatisticDeclaration
 from ssd.digest import CHUNK_BYTES
-from ssd.fixed_point import OverflowRisk
-from ssd.fold_plan import FoldConfigError, FoldPlan, OpenedFold
-from ssd.folding import encode_update
-from ssd.secagg import numbers
-from ssd.secagg.dp import NoisePlace, PrivacySettings
-from ssd.secagg.masking import MaskKey
-from ssd.secagg.mod_ring import FEWEST_LEVELS, ModRing, narrow_scale_bits, sum_limit
-from ssd.secagg.numbers import MaskedFold, MaskedPlan, MaskedSettings, NotConsistent
-from ssd.secagg.prg import keystream
-from ssd.secagg.rounding import RoundingStream
-from ssd.spec import Kind, ParameterSpec
+from ssd.privacy.noise import NoisePlace, PrivacySettings
+from ssd.secagg.numbers import masked_plan as numbers
+from ssd.secagg.numbers.masked_plan import MaskedFold, MaskedPlan, MaskedSettings, NotConsistent
+from ssd.secagg.numbers.masking import MaskKey
+from ssd.secagg.numbers.mod_ring import FEWEST_LEVELS, ModRing, narrow_scale_bits, sum_limit
+from ssd.secagg.numbers.prg import keystream
+from ssd.secagg.numbers.rounding import RoundingStream
+from ssd.updates.check import UpdateRefused
+from ssd.updates.codec import Encoding, MalformedUpdate
+from ssd.updates.declaration import Declaration, GroupDeclaration, Reducer, StatisticDeclaration
+from ssd.updates.fixed_point import OverflowRisk
+from ssd.updates.fold import encode_update
+from ssd.updates.fold_plan import FoldConfigError, FoldPlan, OpenedFold
+from ssd.updates.spec import Kind, ParameterSpec
 
 RINGS = (16, 24, 32)
 FOLD_PLAN = sample_plan()

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ssd.secagg import shamir
-from ssd.secagg.shamir import P, ShareRefused, combine, random_secret, split
+from ssd.secagg.protocol import shamir
+from ssd.secagg.protocol.shamir import P, ShareRefused, combine, random_secret, split
 
 
 def counting_entropy(seed: bytes) -> Callable[[int], bytes]:

@@ -14,10 +14,10 @@ import pytest
 from numpy.typing import NDArray
 
 from fold_samples import sample_plan, sample_update
-from ssd.secagg import prg
-from ssd.secagg.masking import MaskKey, apply_masks
-from ssd.secagg.mod_ring import ModRing
-from ssd.secagg.numbers import MaskedPlan, MaskedSettings
+from ssd.secagg.numbers import prg
+from ssd.secagg.numbers.masked_plan import MaskedPlan, MaskedSettings
+from ssd.secagg.numbers.masking import MaskKey, apply_masks
+from ssd.secagg.numbers.mod_ring import ModRing
 
 SIZE = 1 << 18
 LOW_BITS = 45_000

@@ -11,11 +11,16 @@ import numpy as np
 import pytest
 
 from hook_requests import a_reduction, as_request, npy
-from ssd.declaration import Declaration, DeclarationError, RoundArtefactDeclaration, StatisticDeclaration
-from ssd.host import Host
-from ssd.methods.registry import load
-from ssd.npy import read_npy
-from ssd.server_hook import CollectedFiles, read_reduction
+from ssd.method.registry import load
+from ssd.method_host.hook import CollectedFiles, read_reduction
+from ssd.method_host.host import Host
+from ssd.method_host.npy import read_npy
+from ssd.updates.declaration import (
+    Declaration,
+    DeclarationError,
+    RoundArtefactDeclaration,
+    StatisticDeclaration,
+)
 
 CONFIG = {"parameters": 200, "hook": True, "collect": True}
 
@@ -172,8 +177,8 @@ def test_what_a_hook_may_not_return_is_an_error_that_names_the_method(tmp_path: 
     file = tmp_path / "mine.py"
     file.write_text(
         "import numpy as np\n"
-        "from ssd.methods.method import ReductionResult\n"
-        "from ssd.methods.registry import load\n"
+        "from ssd.method.protocol import ReductionResult\n"
+        "from ssd.method.registry import load\n"
         "def create(config):\n"
         "    method = load('synthetic', config)\n"
         "    n = method.declare().spec.size\n"
@@ -193,8 +198,8 @@ def test_what_a_hook_may_not_return_is_an_error_that_names_the_method(tmp_path: 
 def test_a_hook_may_keep_the_delta_and_leave_no_state(tmp_path: Path) -> None:
     file = tmp_path / "mine.py"
     file.write_text(
-        "from ssd.methods.method import ReductionResult\n"
-        "from ssd.methods.registry import load\n"
+        "from ssd.method.protocol import ReductionResult\n"
+        "from ssd.method.registry import load\n"
         "def create(config):\n"
         "    method = load('synthetic', config)\n"
         "    method.after_reduce = lambda reduction: ReductionResult(artefacts=reduction.artefacts)\n"
@@ -262,7 +267,7 @@ def test_a_result_that_cannot_be_written_is_a_fault_of_the_medium(
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("ssd.server_hook.write_atomically", full)
+    monkeypatch.setattr("ssd.method_host.hook.write_atomically", full)
     declaration = declared()
     reply = answer(as_request(declaration, a_reduction(declaration), tmp_path))
     assert reply["error"]["code"] == "storage"
@@ -272,7 +277,7 @@ def test_a_result_that_cannot_be_written_is_a_fault_of_the_medium(
 def test_a_hook_that_is_declared_must_be_there(tmp_path: Path) -> None:
     file = tmp_path / "mine.py"
     file.write_text(
-        "from ssd.methods.registry import load\n"
+        "from ssd.method.registry import load\n"
         "class Method:\n"
         "    def declare(self):\n"
         "        return load('synthetic', {'hook': True}).declare()\n"

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ssd.spec import Kind, ParameterSpec, SpecError, clamp_variances, model_digest
+from ssd.updates.spec import Kind, ParameterSpec, SpecError, clamp_variances, model_digest
 
 ENTRIES: list[tuple[str, tuple[int, ...], str, Kind]] = [
     ("conv.weight", (2, 3), "encoder", Kind.PARAMETER),

@@ -13,16 +13,16 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from ssd.data.source import ImageFormat, ProbeData, TensorImages
-from ssd.data.subset import SubsetImages
-from ssd.declaration import Declaration, Reducer
-from ssd.methods.method import ClientEvaluationTask, EvaluationTask
-from ssd.methods.registry import load
-from ssd.methods.supervised import Batch, Context, Loss, Supervised, SupervisedConfig, resolve
+from ssd.data.images.source import ImageFormat, ProbeData, TensorImages
+from ssd.data.images.subset import SubsetImages
+from ssd.method.protocol import ClientEvaluationTask, EvaluationTask
+from ssd.method.registry import load
+from ssd.methods.self_supervised.training import TooFewImages, TrainingDiverged
+from ssd.methods.supervised.base import Batch, Context, Loss, Supervised, SupervisedConfig, resolve
 from ssd.models.classifier import head_skeleton
 from ssd.models.registry import ModelConfig, skeleton
 from ssd.settings import SettingsError
-from ssd.training import TooFewImages, TrainingDiverged
+from ssd.updates.declaration import Declaration, Reducer
 from supervised_samples import SMALL, build, digits, same, task_for, train
 
 # ------------------------------------------------------------------------------------------------ what is declared
@@ -369,7 +369,7 @@ def test_divergence_has_an_error_of_its_own() -> None:
 
 
 def test_an_exported_backbone_starts_another_run(tmp_path: Path) -> None:
-    from ssd.export import encoder_metadata, load_encoder, write_encoder
+    from ssd.export.encoder_file import encoder_metadata, load_encoder, write_encoder
 
     method = build(head="private")
     vector = method.initial(0, None) + train(method).delta

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ssd.declaration import Declaration
-from ssd.methods import ssd
-from ssd.methods.method import ClientResult
+from ssd.method.protocol import ClientResult
+from ssd.methods.self_supervised import ssd
 from ssd.scaling import assign
+from ssd.updates.declaration import Declaration
 from training_samples import SMALL, digits, task_for
 
 ALL = frozenset({"alignment", "uniformity", "dsr", "distillation", "norms", "loss", "model"})

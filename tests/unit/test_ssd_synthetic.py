@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from ssd.codec import Encoding, NotFinite
-from ssd.declaration import Declaration
-from ssd.folding import Fold, FoldPlan, RefusalReason, UpdateRefused, check_update, encode_update
-from ssd.methods.method import ClientResult, ClientTask, EvaluationTask, Method
-from ssd.methods.registry import load
-from ssd.methods.synthetic import FAILURES, SyntheticFailure
+from ssd.method.protocol import ClientResult, ClientTask, EvaluationTask, Method
+from ssd.method.registry import load
+from ssd.methods.synthetic.method import FAILURES, SyntheticFailure
 from ssd.scaling import assign
+from ssd.updates.codec import Encoding, NotFinite
+from ssd.updates.declaration import Declaration
+from ssd.updates.fold import Fold, FoldPlan, RefusalReason, UpdateRefused, check_update, encode_update
 
 SCALING = {"dimension": 64, "alpha": 10.0}
 

@@ -9,38 +9,38 @@ import pytest
 
 MODULES = [
     "ssd",
-    "ssd.aggregation.angular",
-    "ssd.aggregation.common_descent",
-    "ssd.aggregation.min_norm",
-    "ssd.checking",
-    "ssd.codec",
-    "ssd.declaration",
+    "ssd.methods.server_steps.angular",
+    "ssd.methods.server_steps.common_descent",
+    "ssd.methods.server_steps.min_norm",
+    "ssd.updates.check",
+    "ssd.updates.codec",
+    "ssd.updates.declaration",
     "ssd.digest",
-    "ssd.fixed_point",
-    "ssd.fold_plan",
-    "ssd.folding",
+    "ssd.updates.fixed_point",
+    "ssd.updates.fold_plan",
+    "ssd.updates.fold",
     "ssd.methods",
-    "ssd.methods.method",
-    "ssd.methods.registry",
-    "ssd.methods.synthetic",
-    "ssd.methods.synthetic_hook",
-    "ssd.methods.synthetic_numbers",
-    "ssd.npy",
-    "ssd.packing",
-    "ssd.quality_sums",
+    "ssd.method.protocol",
+    "ssd.method.registry",
+    "ssd.methods.synthetic.method",
+    "ssd.methods.synthetic.hook",
+    "ssd.methods.synthetic.numbers",
+    "ssd.method_host.npy",
+    "ssd.updates.packing",
+    "ssd.updates.quality_sums",
     "ssd.random_stream",
     "ssd.scaling",
-    "ssd.schedule",
-    "ssd.secagg.aggregator",
-    "ssd.secagg.audit",
-    "ssd.secagg.dp",
-    "ssd.secagg.graph",
-    "ssd.secagg.numbers",
-    "ssd.secagg.participant",
-    "ssd.secagg.shamir",
-    "ssd.server_hook",
-    "ssd.spec",
-    "ssd.version",
+    "ssd.method.schedule",
+    "ssd.secagg.server.aggregator",
+    "ssd.secagg.audit.audit",
+    "ssd.privacy.noise",
+    "ssd.secagg.protocol.graph",
+    "ssd.secagg.numbers.masked_plan",
+    "ssd.secagg.client.participant",
+    "ssd.secagg.protocol.shamir",
+    "ssd.method_host.hook",
+    "ssd.updates.spec",
+    "ssd.updates.version",
 ]
 HEAVY = ["torch", "torchvision", "sklearn", "matplotlib", "grpc"]
 
@@ -60,8 +60,8 @@ def test_the_core_of_the_library_imports_nothing_heavy() -> None:
 def test_training_synthetically_imports_nothing_heavy() -> None:
     code = """
 import numpy
-from ssd.methods.method import ClientTask
-from ssd.methods.registry import load
+from ssd.method.protocol import ClientTask
+from ssd.method.registry import load
 method = load("synthetic", {})
 task = ClientTask(run_seed=1, round=1, rounds=1, client_id="c", base=method.initial(1, None))
 method.train(task, None, lambda *seen: None)

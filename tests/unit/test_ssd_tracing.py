@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ssd.tracing.context import (
+from ssd.daemon.tracing.context import (
     SpanContext,
     attempt_context,
     client_context,
@@ -18,8 +18,8 @@ from ssd.tracing.context import (
     phase_context,
     traceparent,
 )
-from ssd.tracing.setup import TracingUnavailable, check_endpoint, open_exporter
-from ssd.tracing.spans import MOST_EVENTS, MOST_LINKS, MOST_TEXT, OpenSpan
+from ssd.daemon.tracing.setup import TracingUnavailable, check_endpoint, open_exporter
+from ssd.daemon.tracing.spans import MOST_EVENTS, MOST_LINKS, MOST_TEXT, OpenSpan
 
 ROOT = attempt_context("run", 3, 1)
 
@@ -140,7 +140,7 @@ def test_other_addresses_are_refused(value: str) -> None:
 def test_without_the_optional_packages_the_sentence_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [each for each in sys.modules if each.split(".")[0] == "opentelemetry"]:
         monkeypatch.delitem(sys.modules, name)
-    monkeypatch.delitem(sys.modules, "ssd.tracing.exporter", raising=False)
+    monkeypatch.delitem(sys.modules, "ssd.daemon.tracing.exporter", raising=False)
     monkeypatch.setitem(sys.modules, "opentelemetry", None)
     with pytest.raises(TracingUnavailable, match=r"pip install 'ssd-federated\[tracing\]'"):
         open_exporter("http://127.0.0.1:4317", None, {})

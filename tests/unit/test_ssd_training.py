@@ -9,17 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from ssd.data.source import ImageFormat, TensorImages
-from ssd.data.views import PRESETS, Views
-from ssd.determinism import deterministic
+from ssd.data.images.source import ImageFormat, TensorImages
+from ssd.data.views.views import PRESETS, Views
 from ssd.losses.dimension_scaled import DimensionScaling
 from ssd.losses.presets import OFFICIAL
-from ssd.models import projector
-from ssd.models.flat import FlatModel
-from ssd.models.projector import ProjectorConfig
-from ssd.models.registry import ModelConfig, build_initialised
-from ssd.scaling import ScalingVector
-from ssd.training import (
+from ssd.methods.self_supervised.training import (
     STATISTICS,
     LocalTraining,
     MomentumSgd,
@@ -29,6 +23,12 @@ from ssd.training import (
     TrainingOptions,
     batch_sizes,
 )
+from ssd.models import projector
+from ssd.models.flat import FlatModel
+from ssd.models.projector import ProjectorConfig
+from ssd.models.registry import ModelConfig, build_initialised
+from ssd.scaling import ScalingVector
+from ssd.torch_support.determinism import deterministic
 
 DIM = 12
 SEEDS = Seeds(run_seed=7, round=3, client_id="client-000")
@@ -206,7 +206,7 @@ def test_training_does_not_import_the_compiler() -> None:
     program = (
         "import sys, torch; before = set(sys.modules); from ssd.models.registry import *; "
         "build_initialised(ModelConfig(name='small'), ImageFormat(size=8, channels=1), 0); "
-        "from ssd.training import MomentumSgd; MomentumSgd(0.1, 0.9, 0.0).step(torch.ones(2), torch.ones(2)); "
+        "from ssd.methods.self_supervised.training import MomentumSgd; MomentumSgd(0.1, 0.9, 0.0).step(torch.ones(2), torch.ones(2)); "
         "late = {'sympy', 'torch._dynamo', 'torch.fx.experimental.symbolic_shapes'} - before; "
         "print(late.isdisjoint(sys.modules))"
     )

@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from ssd.codec import Encoding, MalformedUpdate, VectorCodec
-from ssd.spec import Kind, ParameterSpec, SpecError, model_digest
-from ssd.version import next_version, next_version_from_body
+from ssd.updates.codec import Encoding, MalformedUpdate, VectorCodec
+from ssd.updates.spec import Kind, ParameterSpec, SpecError, model_digest
+from ssd.updates.version import next_version, next_version_from_body
 
 SPEC = ParameterSpec.build(
     [

@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from ssd.data.colour import adjust_brightness, adjust_contrast, adjust_hue, adjust_saturation, greyscale
-from ssd.data.geometry import affine_maps, draw_crops, warp
-from ssd.data.views import PRESETS, ViewOptions, Views
-from ssd.torchvision_compat import torchvision
+from ssd.data.views.colour import adjust_brightness, adjust_contrast, adjust_hue, adjust_saturation, greyscale
+from ssd.data.views.geometry import affine_maps, draw_crops, warp
+from ssd.data.views.views import PRESETS, ViewOptions, Views
+from ssd.torch_support.torchvision_compat import torchvision
 
 
 def images(count: int = 6, channels: int = 3, size: int = 12, seed: int = 0) -> Tensor:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from ssd.doctor.software import judge_torch
-from ssd.torch_probe import probe
+from ssd.daemon.doctor.software import judge_torch
+from ssd.torch_support.torch_probe import probe
 
 
 def test_the_cpu_computes_and_torchvision_is_there() -> None:

@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 
 from worker.app import open_tracing
-from worker.config import WorkerConfig
+from worker.config.sections import WorkerConfig
 from worker.errors import ConfigInvalid
 
 INSTALL = "pip install 'ssd-federated[tracing]'"
 
 
 def test_the_coordinator_creates_no_run(tmp_path: Path) -> None:
-    code = "import sys; sys.modules['opentelemetry'] = None; from coordinator.cli import main; main()"
+    code = "import sys; sys.modules['opentelemetry'] = None; from coordinator.cli.main import main; main()"
     settings = ["tracing.endpoint=http://127.0.0.1:4317", "method.name=synthetic", "coordinator.http_listen="]
     arguments = [part for each in settings for part in ("--set", each)]
     command = [sys.executable, "-c", code, "run", "--insecure", "--listen", "127.0.0.1:0", *arguments]
@@ -31,7 +31,7 @@ def test_the_worker_says_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     config = WorkerConfig.model_validate({"tracing": {"endpoint": "http://127.0.0.1:4317"}})
     for name in [each for each in sys.modules if each.split(".")[0] == "opentelemetry"]:
         monkeypatch.delitem(sys.modules, name)
-    monkeypatch.delitem(sys.modules, "ssd.tracing.exporter", raising=False)
+    monkeypatch.delitem(sys.modules, "ssd.daemon.tracing.exporter", raising=False)
     monkeypatch.setitem(sys.modules, "opentelemetry", None)
     with pytest.raises(ConfigInvalid) as raised:
         open_tracing(config)

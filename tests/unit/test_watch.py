@@ -14,15 +14,15 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 from rich.console import Console
 
-from coordinator.clock import SystemClock
+from coordinator.cli.watch.poller import Watcher
+from coordinator.cli.watch.text import Letters, seconds
+from coordinator.cli.watch.view import Scene, frame, shares
 from coordinator.core.registry import Claim
-from coordinator.driver import Driver
 from coordinator.errors import OperatorFault
 from coordinator.messages import Capabilities
-from coordinator.rpc.details import MOST, details_message
-from coordinator.watch_text import Letters, seconds
-from coordinator.watch_view import Scene, frame, shares
-from coordinator.watching import Watcher
+from coordinator.rounds.driver import Driver
+from coordinator.rpc.operator.details import MOST, details_message
+from coordinator.runtime.clock import SystemClock
 from driver_harness import driver, simulate
 
 GOLDEN = Path(__file__).with_name("golden") / "watch.txt"

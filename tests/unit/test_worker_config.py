@@ -9,9 +9,9 @@ import pytest
 
 from worker import address
 from worker.app import secure_settings
-from worker.config import load
+from worker.config.hosted_clients import data_fields, has_client_tests, has_labels, hosted_clients
+from worker.config.sections import load
 from worker.errors import ConfigInvalid
-from worker.hosting import data_fields, has_client_tests, has_labels, hosted_clients
 
 INSECURE = {"transport.insecure": True}
 FOLDERS = '[transport]\ninsecure = true\n[data]\nkind = "folder"\nclients = ["*"]\nfolders = { a = "x" }\n'

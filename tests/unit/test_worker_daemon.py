@@ -16,7 +16,7 @@ import safetensors.numpy
 
 from fake_coordinator import FakeCoordinator, Upload, accept_all
 from ssd.digest import CHUNK_BYTES
-from ssd.folding import Fold, check_update
+from ssd.updates.fold import Fold, check_update
 from ssd_proto.v1 import federation_pb2 as pb
 from worker.core.messages import Finished
 from worker.errors import InternalFault, RefusedForGood, StorageFailed
@@ -615,7 +615,7 @@ def test_a_defect_in_a_task_ends_the_daemon_loudly(tmp_path: Path, monkeypatch: 
 def test_a_full_disk_waits_for_room_and_loses_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("worker.recorder._FULL_DISK_SECONDS", 0.05)
+    monkeypatch.setattr("worker.store.effects._FULL_DISK_SECONDS", 0.05)
 
     async def scenario() -> None:
         async with federation(tmp_path, ["a"]) as (coordinator, worker):

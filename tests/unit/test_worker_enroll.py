@@ -8,7 +8,7 @@ import pytest
 
 from ssd.trust.join_token import JoinToken
 from ssd.trust.names import Role, Subject
-from worker.cli import main
+from worker.cli.main import main
 
 TOKEN = JoinToken(Subject("f", Role.WORKER, "w1"), "127.0.0.1:1", bytes(32), bytes(range(32)))
 

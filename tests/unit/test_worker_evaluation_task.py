@@ -11,17 +11,17 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from ssd.client_measures import check
-from ssd.methods.method import ClientEvaluationTask
-from ssd.methods.synthetic import SyntheticConfig, SyntheticMethod
+from ssd.evaluation.client_measures import check
+from ssd.method.protocol import ClientEvaluationTask
+from ssd.methods.synthetic.method import SyntheticConfig, SyntheticMethod
 from ssd.scaling import ScalingVector
-from worker.clients import ClientData
 from worker.errors import TaskFault
-from worker.evaluation_task import evaluate_clients
-from worker.training_task import MethodCache
+from worker.training.client_data import ClientData
+from worker.training.evaluate import evaluate_clients
+from worker.training.train import MethodCache
 
 METHOD = """
-from ssd.methods.synthetic import SyntheticConfig, SyntheticMethod
+from ssd.methods.synthetic.method import SyntheticConfig, SyntheticMethod
 
 class Fussy(SyntheticMethod):
     def evaluate_client(self, task, train, test):

@@ -13,7 +13,7 @@ import pytest
 from ports import free_port
 from worker.errors import PortUnavailable
 from worker.logs import HumanFormatter, JsonFormatter, fields
-from worker.metrics import Metrics, bounded
+from worker.telemetry.metrics import Metrics, bounded
 from worker.web import serve_http
 
 

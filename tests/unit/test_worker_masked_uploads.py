@@ -18,21 +18,21 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from instant_trainer import update_of
 from secure_identities import SecureIdentities
-from ssd.codec import Encoding
 from ssd.digest import CHUNK_BYTES, chunk_digests, digest_bytes
-from ssd.folding import FoldPlan, encode_update
-from ssd.methods.synthetic import create
-from ssd.secagg.dp import NoisePlace, PrivacySettings
-from ssd.secagg.masking import MaskKey
-from ssd.secagg.numbers import MaskedPlan, MaskedSettings
+from ssd.methods.synthetic.method import create
+from ssd.privacy.noise import NoisePlace, PrivacySettings
+from ssd.secagg.numbers.masked_plan import MaskedPlan, MaskedSettings
+from ssd.secagg.numbers.masking import MaskKey
 from ssd.trust.registry_pin import PIN_FILE, REGISTRY_FILE, SIGNING_KEY_FILE
 from ssd.trust.signing import SigningRefused
+from ssd.updates.codec import Encoding
+from ssd.updates.fold import FoldPlan, encode_update
 from straight import Straight
 from worker.core.messages import Blob, Finished, UpdateKey
+from worker.downloads.memory_blob import MemoryBlob
 from worker.errors import BlobUnavailable, InternalFault, LinkBroken, StorageFailed
-from worker.masked_uploads import make_body
-from worker.memory_blob import MemoryBlob
 from worker.ports import DataAccess
+from worker.secure_aggregation.masked_upload import make_body
 from worker.uploader import Uploader
 
 MASKS = [MaskKey(bytes([7]) * 32, 1), MaskKey(bytes([8]) * 32, -1)]

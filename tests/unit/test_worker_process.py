@@ -17,7 +17,7 @@ from fake_coordinator import FakeCoordinator
 ROOT = Path(__file__).resolve().parents[2]
 STUBBORN = """
 import time
-from ssd.methods.synthetic import SyntheticConfig, SyntheticMethod
+from ssd.methods.synthetic.method import SyntheticConfig, SyntheticMethod
 class Stubborn(SyntheticMethod):
     def train(self, task, data, progress):
         progress(1, 2, {})

@@ -14,9 +14,9 @@ from ssd.trust.authority import Credential, create_authority, issue, new_key, va
 from ssd.trust.identity_store import IdentityStore
 from ssd.trust.names import Role, Subject
 from ssd.trust.requests import requested_key
+from worker.connection.renewal import LONGEST_SLEEP_SECONDS, Renewal
 from worker.errors import LinkBroken
-from worker.metrics import Metrics
-from worker.renewal import LONGEST_SLEEP_SECONDS, Renewal
+from worker.telemetry.metrics import Metrics
 
 START = dt.datetime(2026, 5, 1, tzinfo=dt.UTC)
 AUTHORITY = create_authority("f", days=1000, now=START)

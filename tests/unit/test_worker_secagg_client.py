@@ -9,9 +9,9 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from ssd.secagg.dp import NoisePlace, PrivacySettings
-from ssd.secagg.errors import AbortReason
-from ssd.secagg.messages import (
+from ssd.privacy.noise import NoisePlace, PrivacySettings
+from ssd.secagg.protocol.errors import AbortReason
+from ssd.secagg.protocol.messages import (
     AbortNotice,
     Advert,
     Graph,

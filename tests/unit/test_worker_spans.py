@@ -6,14 +6,20 @@ import itertools
 
 import pytest
 
-from ssd.tracing.context import SpanContext, attempt_context, client_context, parse_traceparent, phase_context
-from ssd.tracing.spans import Kind, Span
+from ssd.daemon.tracing.context import (
+    SpanContext,
+    attempt_context,
+    client_context,
+    parse_traceparent,
+    phase_context,
+)
+from ssd.daemon.tracing.spans import Kind, Span
 from worker.core import effects, events
 from worker.core.effects import Effect
 from worker.core.events import Event
 from worker.core.messages import Blob, Finished, TaskClient, Train, UpdateKey, UploadFate, Verdict, Version
 from worker.errors import LinkBroken
-from worker.tracing import TaskTracing
+from worker.telemetry.tracing import TaskTracing
 
 ROOT = attempt_context("run", 1, 1)
 TRAINING = phase_context(ROOT, "training")

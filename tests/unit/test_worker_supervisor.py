@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from worker.config import WorkerConfig, load
+from worker.cli.supervisor import Member, members, parse_devices
+from worker.config.sections import WorkerConfig, load
 from worker.errors import ConfigInvalid
-from worker.supervisor import Member, members, parse_devices
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -116,9 +116,9 @@ def test_a_worker_refused_for_good_ends_them_all_with_its_exit_code(tmp_path: Pa
     environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'proto'}"}
     (tmp_path / "state" / "cpu0").mkdir(parents=True)
     script = (
-        "import sys; from pathlib import Path; from worker.files import DirectoryLock\n"
+        "import sys; from pathlib import Path; from worker.store.files import DirectoryLock\n"
         f"lock = DirectoryLock(Path({str(tmp_path / 'state' / 'cpu0')!r}))\n"
-        "from worker.cli import main\n"
+        "from worker.cli.main import main\n"
         f"sys.exit(main(['run', '--insecure', '--coordinator', 'unix:{tmp_path}/none', '--clients', 'a,b',"
         f" '--state-dir', {str(tmp_path / 'state')!r}, '--devices', 'cpu,cpu']))"
     )

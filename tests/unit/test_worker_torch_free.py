@@ -22,14 +22,16 @@ def modules_after(code: str) -> set[str]:
 
 
 def test_the_whole_worker_without_torch() -> None:
-    loaded = modules_after("import worker.app, worker.cli, worker.transfer, worker.supervisor")
+    loaded = modules_after(
+        "import worker.app, worker.cli.main, worker.store.move_client, worker.cli.supervisor"
+    )
     assert "grpc" in loaded
     assert not {"torch", "torchvision", "sklearn"} & loaded
 
 
 def test_the_training_process_without_torch_and_grpc_until_a_method_brings_it() -> None:
     loaded = modules_after(
-        "import worker.training_process\nfrom ssd.methods.registry import load\nload('synthetic', {})"
+        "import worker.training.child\nfrom ssd.method.registry import load\nload('synthetic', {})"
     )
     assert not {"torch", "grpc", "google.protobuf", "prometheus_client", "pydantic"} & loaded
 
@@ -50,5 +52,5 @@ def test_the_core_knows_no_clock_socket_or_disk(module: str) -> None:
 
 
 def test_the_command_line_answers_without_grpc() -> None:
-    loaded = modules_after("from worker.cli import main\nmain(['config', 'show', '--insecure'])")
+    loaded = modules_after("from worker.cli.main import main\nmain(['config', 'show', '--insecure'])")
     assert not {"torch", "grpc"} & loaded

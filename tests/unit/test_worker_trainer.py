@@ -18,21 +18,21 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from ssd.codec import Encoding
 from ssd.digest import canonical_json
-from ssd.folding import FoldPlan, check_update, encode_update
-from ssd.methods.synthetic import create
+from ssd.methods.synthetic.method import create
 from ssd.scaling import ScalingVector
+from ssd.updates.codec import Encoding
+from ssd.updates.fold import FoldPlan, check_update, encode_update
 from worker.core import events
 from worker.core.messages import Blob, TaskClient, Train, Version
 from worker.ports import PreparedTask
-from worker.store import SqliteStore
-from worker.trainer import ProcessTrainer, TrainerSettings
+from worker.store.sqlite import SqliteStore
+from worker.training.process import ProcessTrainer, TrainerSettings
 
 ROOT = Path(__file__).resolve().parents[2]
 STUBBORN = """
 import time
-from ssd.methods.synthetic import SyntheticConfig, SyntheticMethod
+from ssd.methods.synthetic.method import SyntheticConfig, SyntheticMethod
 
 class Stubborn(SyntheticMethod):
     def train(self, task, data, progress):
@@ -365,7 +365,7 @@ def test_the_training_process_dies_with_its_parent(tmp_path: Path) -> None:
 def test_the_arrays_of_a_task_are_read_only(tmp_path: Path) -> None:
     method = textwrap.dedent(
         """
-        from ssd.methods.synthetic import SyntheticConfig, SyntheticMethod
+        from ssd.methods.synthetic.method import SyntheticConfig, SyntheticMethod
         class Meddler(SyntheticMethod):
             def train(self, task, data, progress):
                 task.base[0] = 1.0
@@ -386,7 +386,7 @@ def test_the_arrays_of_a_task_are_read_only(tmp_path: Path) -> None:
 
 
 FAULTY_DEVICE = """
-from ssd.methods.synthetic import SyntheticConfig, SyntheticMethod
+from ssd.methods.synthetic.method import SyntheticConfig, SyntheticMethod
 
 class Faulty(SyntheticMethod):
     def train(self, task, data, progress):

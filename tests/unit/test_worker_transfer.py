@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from worker.cli import main
+from worker.cli.main import main
 from worker.core.messages import Finished, UpdateKey
 from worker.errors import TransferRefused
-from worker.store import SqliteStore
-from worker.transfer import export_client, import_client, list_clients
+from worker.store.move_client import export_client, import_client, list_clients
+from worker.store.sqlite import SqliteStore
 
 
 def key(round_number: int) -> UpdateKey:

@@ -9,10 +9,10 @@ from typing import Any
 
 import click
 
-from ssd.hidden import without_secrets
-from ssd.setting_text import example_file, tables
-from ssd.toml_text import document
-from worker.config import WorkerConfig
+from ssd.daemon.secrets_hidden import without_secrets
+from ssd.daemon.setting_text import example_file, tables
+from ssd.daemon.toml_text import document
+from worker.config.sections import WorkerConfig
 from worker.errors import EXIT_USAGE, ConfigInvalid, StorageFailed
 
 Json = Any

@@ -7,21 +7,21 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from ssd.doctor.collector import gather_collector, judge_collector
-from ssd.doctor.disk import gather_disk, holder, judge_disk
-from ssd.doctor.findings import Finding, fault, ok
-from ssd.doctor.identity import gather_identity, judge_identity
-from ssd.doctor.network import judge_handshake, judge_reach, reach
-from ssd.doctor.software import gather_torch, installed, judge_torch, judge_versions
+from ssd.daemon.doctor.collector import gather_collector, judge_collector
+from ssd.daemon.doctor.disk import gather_disk, holder, judge_disk
+from ssd.daemon.doctor.findings import Finding, fault, ok
+from ssd.daemon.doctor.identity import gather_identity, judge_identity
+from ssd.daemon.doctor.network import judge_handshake, judge_reach, reach
+from ssd.daemon.doctor.software import gather_torch, installed, judge_torch, judge_versions
 from ssd.trust.authority import LOCAL_NAME, CertificateRefused
 from ssd.trust.diagnosis import Peer, diagnose
 from ssd.trust.identity_files import IdentityFiles, read_identity
 from ssd.trust.names import Role
 from ssd.trust.registry_pin import PIN_FILE, REGISTRY_FILE, SIGNING_KEY_FILE
 from worker.address import parse
-from worker.config import WorkerConfig
+from worker.config.hosted_clients import hosted_clients
+from worker.config.sections import WorkerConfig
 from worker.errors import ConfigInvalid
-from worker.hosting import hosted_clients
 
 PROTOCOL = 1
 _UNKNOWN_MODEL = 256 << 20
@@ -91,7 +91,7 @@ def _disk(config: WorkerConfig) -> Iterator[Finding]:
 
 
 def _data(config: WorkerConfig, patience: float) -> Iterator[Finding]:
-    from ssd.doctor.images import gather_folder, judge_folder
+    from worker.cli.doctor_images import gather_folder, judge_folder
 
     data = config.data
     try:

@@ -10,8 +10,8 @@ from typing import Any
 
 import click
 
-from ssd.doctor.findings import Level, as_json, as_lines, healthy
-from worker.config import WorkerConfig
+from ssd.daemon.doctor.findings import Level, as_json, as_lines, healthy
+from worker.config.sections import WorkerConfig
 from worker.errors import EXIT_REFUSED
 
 _COLOURS = {Level.OK: "green", Level.WARNING: "yellow", Level.FAULT: "red"}
@@ -36,7 +36,7 @@ def doctor_command(load_config: Callable[..., WorkerConfig], settings: Callable[
         """Check network, certificates, clock, disk, data, GPU and versions, and say what to do. Changes nothing."""
         # gRPC's own chatter does not look like a finding; it reads this when it is imported.
         os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
-        from worker.doctor import examine
+        from worker.cli.doctor import examine
 
         found = list(examine(load_config(**options), patience, dt.datetime.now(dt.UTC)))
         if form == "json":

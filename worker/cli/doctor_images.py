@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ssd.data.decode import EXTENSIONS, MAX_PIXELS, RefusedImageError, measure
-from ssd.doctor.findings import Finding, fault, ok, warning
+from ssd.daemon.doctor.findings import Finding, fault, ok, warning
+from ssd.data.images.decode import EXTENSIONS, MAX_PIXELS, RefusedImageError, measure
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

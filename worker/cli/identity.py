@@ -12,7 +12,7 @@ from ssd.digest import canonical_json
 from worker.errors import IdentityUnusable
 
 if TYPE_CHECKING:
-    from worker.config import WorkerConfig
+    from worker.config.sections import WorkerConfig
 
 Load = Callable[..., "WorkerConfig"]
 

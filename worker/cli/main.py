@@ -16,17 +16,17 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
-from ssd.completion import completion_command
-from ssd.help_text import add_examples, codes_sentence
-from worker.config import WorkerConfig, load
-from worker.config_cli import config_group
-from worker.doctor_cli import doctor_command
+from ssd.daemon.completion import completion_command
+from ssd.daemon.help_text import add_examples, codes_sentence
+from worker.cli.config import config_group
+from worker.cli.doctor_cli import doctor_command
+from worker.cli.examples import EXAMPLES
+from worker.cli.identity import identity_group
+from worker.config.sections import WorkerConfig, load
 from worker.errors import EXIT_CODES, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, OperatorFault, WorkerError
-from worker.examples import EXAMPLES
-from worker.identity_cli import identity_group
 
 if TYPE_CHECKING:
-    from worker.store import SqliteStore
+    from worker.store.sqlite import SqliteStore
 
 Json = Any
 _CODES = codes_sentence(EXIT_CODES)
@@ -124,7 +124,7 @@ def run(devices: str | None, **options: Any) -> int:
     """Attend the coordinator and train what it asks for, until stopped."""
     config = _load(**options)
     if devices is not None:
-        from worker import supervisor
+        from worker.cli import supervisor
 
         found = supervisor.parse_devices(devices, os.environ, supervisor.count_gpus)
         return supervisor.supervise(config, supervisor.members(config, found, _shared_arguments(options)))
@@ -178,7 +178,7 @@ def enroll(
 ) -> None:
     """Join a federation: make a key here and get a certificate for a join token. Again is no error."""
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
-    from worker.enrolment import enrol, for_this_host
+    from worker.connection.enrolment import enrol, for_this_host
     from worker.rpc.enrolment import enroll as ask
 
     if (token is None) == (token_file is None):
@@ -230,7 +230,7 @@ def _stored(command: Callable[..., Any]) -> Callable[..., Any]:
 
 @contextmanager
 def _store(path: Path | None, state_dir: Path | None) -> Iterator[SqliteStore]:
-    from worker.store import SqliteStore
+    from worker.store.sqlite import SqliteStore
 
     where = state_dir or load(path).worker.state_dir
     if not where.is_dir():
@@ -247,7 +247,7 @@ def _store(path: Path | None, state_dir: Path | None) -> Iterator[SqliteStore]:
 @click.option("--format", "form", type=click.Choice(["human", "json"]), default="human", show_default=True)
 def client_list(path: Path | None, state_dir: Path | None, form: str) -> None:
     """Every client the store holds something of."""
-    from worker.transfer import list_clients
+    from worker.store.move_client import list_clients
 
     with _store(path, state_dir) as store:
         found = list_clients(store)
@@ -274,7 +274,7 @@ def client_export(
     client_id: str, path: Path | None, state_dir: Path | None, out: Path, run_id: str | None, remove: bool
 ) -> None:
     """Write CLIENT's state to a file that another host can import."""
-    from worker.transfer import export_client
+    from worker.store.move_client import export_client
 
     with _store(path, state_dir) as store:
         export_client(store, client_id, out, run=run_id, remove=remove)
@@ -286,7 +286,7 @@ def client_export(
 @_stored
 def client_import(source: Path, path: Path | None, state_dir: Path | None) -> None:
     """Take over a client's state from a file that `export` wrote."""
-    from worker.transfer import import_client
+    from worker.store.move_client import import_client
 
     if state_dir is not None:
         state_dir.mkdir(parents=True, exist_ok=True)

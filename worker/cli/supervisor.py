@@ -22,10 +22,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from worker.address import parse
-from worker.config import WorkerConfig
+from worker.config.hosted_clients import hosted_clients
+from worker.config.sections import WorkerConfig
 from worker.core.backoff import Backoff
 from worker.errors import EXIT_REFUSED, EXIT_USAGE, ConfigInvalid
-from worker.hosting import hosted_clients
 from worker.logs import configure_logging, fields
 
 _log = logging.getLogger(__name__)

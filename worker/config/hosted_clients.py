@@ -7,7 +7,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-from worker.config import DataSection
+from worker.config.sections import DataSection
 from worker.errors import ConfigInvalid
 
 Json = Any

@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
 
-from ssd.tracing.setup import check_endpoint
+from ssd.daemon.tracing.setup import check_endpoint
 from worker.address import parse
 from worker.config_sources import Key, RawConfig, read
 from worker.errors import ConfigInvalid

@@ -10,11 +10,11 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from worker.connection.background import NamedTasks
 from worker.core.events import LinkLost
 from worker.core.messages import Down, Heartbeat, Hello, Up
 from worker.errors import CoordinatorFault, LinkBroken
 from worker.ports import Clock, Stream, Transport
-from worker.tasks import NamedTasks
 
 
 @dataclass(frozen=True, slots=True)

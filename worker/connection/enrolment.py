@@ -26,7 +26,7 @@ from ssd.trust.names import Subject
 from ssd.trust.requests import check_issued, make_request
 from worker.address import Address
 from worker.address import parse as parse_address
-from worker.config import WorkerConfig
+from worker.config.sections import WorkerConfig
 from worker.errors import EnrolmentRefused, LinkBroken, StorageFailed
 
 WAITS_SECONDS = (1.0, 2.0, 4.0, 8.0, 16.0)

@@ -18,8 +18,8 @@ from ssd.trust.requests import check_issued, make_request
 from worker.core.backoff import Backoff
 from worker.errors import LinkBroken
 from worker.logs import fields
-from worker.metrics import Metrics
 from worker.ports import Clock
+from worker.telemetry.metrics import Metrics
 
 _log = logging.getLogger(__name__)
 

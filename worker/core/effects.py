@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from ssd.secagg.messages import Message, Offer
+from ssd.secagg.protocol.messages import Message, Offer
 from worker.core.messages import (
     Blob,
     Evaluate,

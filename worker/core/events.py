@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from ssd.secagg.errors import AbortReason
-from ssd.secagg.messages import Message
+from ssd.secagg.protocol.errors import AbortReason
+from ssd.secagg.protocol.messages import Message
 from worker.core.messages import (
     Cancel,
     Committed,

@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from ssd.privacy.noise import PrivacySettings
 from ssd.scaling import ScalingVector
-from ssd.secagg.dp import PrivacySettings
-from ssd.task_digest import task_digest
+from ssd_wire.task_digest import task_digest
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -258,7 +258,7 @@ class RunChanged:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SecureMessage:
-    """One message of secure aggregation, in either direction; what it says is `ssd.secagg.messages`' business."""
+    """One message of secure aggregation, in either direction; what it says is `ssd.secagg.protocol.messages`' business."""
 
     round_id: bytes
     """16 bytes."""

@@ -12,15 +12,15 @@ Rules it keeps:
   does not; what a coordinator says again gets the same answer again.
 - Who has refused, or has no keys because its process is a new one, says so once and is a dropout of that round id.
 
-Everything cryptographic, and what may be answered to what, is `ssd.secagg.participant`'s.
+Everything cryptographic, and what may be answered to what, is `ssd.secagg.client.participant`'s.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
 
-from ssd.secagg.errors import AbortReason, MalformedMessage
-from ssd.secagg.messages import (
+from ssd.secagg.protocol.errors import AbortReason, MalformedMessage
+from ssd.secagg.protocol.messages import (
     AbortNotice,
     Offer,
     Opened,

@@ -70,7 +70,7 @@ def train(session: Session, event: messages.Train, out: list[Effect]) -> Session
     """The coordinator wants work, or wants it (again) in this session or attempt.
 
     Raises:
-        CoordinatorFault: its digest is not that of what it says; see `ssd.task_digest` for what that could give away.
+        CoordinatorFault: its digest is not that of what it says; see `ssd_wire.task_digest` for what that could give away.
     """
     if event.task_digest != event.computed_digest(session.run_id, session.declaration_digest):
         raise CoordinatorFault(f"the task of round {event.round} has a digest that does not fit what it says")

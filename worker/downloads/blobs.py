@@ -15,8 +15,8 @@ from typing import Protocol
 from ssd.digest import CHUNK_BYTES, blob_digest
 from worker.core.messages import Blob
 from worker.errors import BlobUnavailable, LinkBroken
-from worker.files import storage_faults
 from worker.ports import Buffer
+from worker.store.files import storage_faults
 
 
 class Hasher(Protocol):

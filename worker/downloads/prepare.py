@@ -17,18 +17,18 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ssd.codec import Encoding, MalformedUpdate, VectorCodec
-from ssd.declaration import Declaration, DeclarationError
 from ssd.digest import byte_view
-from ssd.spec import SpecError, model_digest
-from ssd.version import next_version_from_body
-from worker.blobs import Hasher, PartialBlob
+from ssd.updates.codec import Encoding, MalformedUpdate, VectorCodec
+from ssd.updates.declaration import Declaration, DeclarationError
+from ssd.updates.spec import SpecError, model_digest
+from ssd.updates.version import next_version_from_body
 from worker.core.backoff import Backoff
 from worker.core.messages import Artefact, Blob, DeltaStep, Version, Welcome
+from worker.downloads.blobs import Hasher, PartialBlob
 from worker.errors import BlobUnavailable, LinkBroken, SessionEnded, TaskFault
-from worker.files import storage_faults, write_file
 from worker.logs import fields
 from worker.ports import Clock, DataAccess, PreparedTask, Store, Transport
+from worker.store.files import storage_faults, write_file
 
 _log = logging.getLogger(__name__)
 _MAX_CORRUPT = 5

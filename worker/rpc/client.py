@@ -27,7 +27,7 @@ from worker.errors import BlobUnavailable, CoordinatorFault, LinkBroken, Session
 from worker.ports import BlobSink, DataAccess, UploadSource
 from worker.rpc import convert, wire
 from worker.rpc.channels import Channels
-from worker.tracing import NoTracing, Tracing
+from worker.telemetry.tracing import NoTracing, Tracing
 
 EOF = aio.EOF  # type: ignore[attr-defined]  # public, but missing in the stubs
 _SERVICE = "/ssd_proto.v1.Federation/"

@@ -12,10 +12,10 @@ from typing import Any
 
 from google.protobuf.message import DecodeError
 
-from ssd.codec import Encoding
+from ssd.privacy.noise import NoisePlace, PrivacySettings
 from ssd.scaling import ScalingVector
-from ssd.secagg.dp import NoisePlace, PrivacySettings
-from ssd.secagg.messages import MAX_MESSAGE_BYTES
+from ssd.secagg.protocol.messages import MAX_MESSAGE_BYTES
+from ssd.updates.codec import Encoding
 from ssd_proto.v1 import federation_pb2 as pb
 from ssd_proto.v1 import tensor_pb2 as tensor
 from worker.core import messages

@@ -18,7 +18,7 @@ _OPTIONS = (("grpc.enable_retries", 0), ("grpc.max_receive_message_length", 64 <
 
 
 def enroll(address: Address, authority: bytes, name: str, token: JoinToken, request: bytes) -> bytes:
-    """See `worker.enrolment.Ask`."""
+    """See `worker.connection.enrolment.Ask`."""
     options: list[tuple[str, int | str]] = [*_OPTIONS]
     if name:
         options.append(("grpc.ssl_target_name_override", name))

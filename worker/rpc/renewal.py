@@ -16,7 +16,7 @@ _CALL_SECONDS = 30.0
 
 
 class RenewalCall:
-    """`worker.renewal.Ask`, on a connection of its own that the present certificate opens."""
+    """`worker.connection.renewal.Ask`, on a connection of its own that the present certificate opens."""
 
     def __init__(self, channels: Channels, target: str) -> None:
         self._channels = channels

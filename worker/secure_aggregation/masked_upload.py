@@ -17,12 +17,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ssd.checking import UpdateRefused
-from ssd.secagg.masking import MaskKey
-from ssd.secagg.numbers import MaskedPlan
+from ssd.secagg.numbers.masked_plan import MaskedPlan
+from ssd.secagg.numbers.masking import MaskKey
+from ssd.updates.check import UpdateRefused
 from worker.core.messages import Finished, UpdateKey
 from worker.errors import StorageFailed
-from worker.files import map_file, storage_faults
+from worker.store.files import map_file, storage_faults
 
 Failures = Mapping[UpdateKey, tuple[str, str]]
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from ssd.secagg.errors import AbortReason, Refused
+from ssd.secagg.protocol.errors import AbortReason, Refused
 from ssd.trust.participants import Registry
 
 

@@ -4,7 +4,7 @@ Rules it keeps:
 
 - Messages in blobs are fetched one after the other, in the order they came, and held in memory, nowhere else. The
   participant's steps come one after the other too.
-- What a participant must not forget is written (`worker.secure_memory`) within its step, before the answer to it is
+- What a participant must not forget is written (`worker.store.secure_memory`) within its step, before the answer to it is
   known here, let alone sent.
 - A message may come again, because an answer was lost with a link: the participant answers it the same again.
 - Keys live in the participant, in memory. Closing a round drops them as soon as the step under way is over, and with
@@ -23,11 +23,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ssd.secagg.config_digest import config_digest
-from ssd.secagg.errors import AbortReason, MalformedMessage, Refused
-from ssd.secagg.graph import Level
-from ssd.secagg.keys import rounding_key
-from ssd.secagg.messages import (
+from ssd.secagg.client.participant import Participant
+from ssd.secagg.numbers.config_digest import config_digest
+from ssd.secagg.numbers.masked_plan import MaskedPlan
+from ssd.secagg.protocol.errors import AbortReason, MalformedMessage, Refused
+from ssd.secagg.protocol.graph import Level
+from ssd.secagg.protocol.keys import rounding_key
+from ssd.secagg.protocol.messages import (
     Advert,
     Message,
     Offer,
@@ -41,25 +43,23 @@ from ssd.secagg.messages import (
     decode,
     encode,
 )
-from ssd.secagg.numbers import MaskedPlan
-from ssd.secagg.participant import Participant
-from ssd.secagg.policy import ParticipantPolicy, RunTerms
+from ssd.secagg.protocol.policy import ParticipantPolicy, RunTerms
 from ssd.trust.participants import Registry
 from ssd.trust.signing import SigningRefused
+from worker.connection.background import NamedTasks
 from worker.core import effects, events
 from worker.core.messages import Blob, Envelope, Finished, Train, Welcome
+from worker.downloads.memory_blob import MemoryBlob
 from worker.errors import BlobUnavailable, InternalFault, LinkBroken, SessionEnded, StorageFailed, TaskFault
-from worker.files import map_file
 from worker.logs import fields
-from worker.masked_uploads import Failures, MaskedBody, make_body
-from worker.memory_blob import MemoryBlob
-from worker.metrics import Metrics
-from worker.plans import Plans
 from worker.ports import Clock, DataAccess, Post, Store, Transport
-from worker.registered_clients import check_own_entry
-from worker.secure_identity import SecureIdentity
-from worker.tasks import NamedTasks
-from worker.uploads import UploadBody
+from worker.secure_aggregation.identity import SecureIdentity
+from worker.secure_aggregation.masked_upload import Failures, MaskedBody, make_body
+from worker.secure_aggregation.registry_entry import check_own_entry
+from worker.store.files import map_file
+from worker.telemetry.metrics import Metrics
+from worker.uploads.body import UploadBody
+from worker.uploads.layouts import Plans
 
 _log = logging.getLogger(__name__)
 MAX_WAITING = 32

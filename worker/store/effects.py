@@ -10,8 +10,8 @@ from contextlib import suppress
 from worker.core import effects
 from worker.errors import StorageFailed
 from worker.logs import fields
-from worker.metrics import Metrics
 from worker.ports import Store
+from worker.telemetry.metrics import Metrics
 
 _log = logging.getLogger(__name__)
 _FULL_DISK_SECONDS = 5.0

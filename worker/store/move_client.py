@@ -14,10 +14,10 @@ from pathlib import Path
 import safetensors
 import safetensors.numpy
 
-from ssd.safetensors_header import check_header
+from ssd.export.header import check_header
 from worker.errors import TransferRefused
-from worker.files import storage_faults, sync_directory, sync_file
-from worker.store import SqliteStore
+from worker.store.files import storage_faults, sync_directory, sync_file
+from worker.store.sqlite import SqliteStore
 
 FORMAT = "ssd-client-1"
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,128}")

@@ -21,7 +21,7 @@ from typing import Protocol
 
 from ssd.trust.private_files import replace_private
 from worker.errors import StorageFailed
-from worker.files import storage_faults
+from worker.store.files import storage_faults
 
 MAX_ROUNDS = 100_000
 MAX_OPENED = 100_000

@@ -6,7 +6,7 @@
     versions/       raw float32 vectors by model digest
     blobs/          declarations and artefacts by blob digest
     partial/        blobs on their way in
-    spare/          files to be overwritten, see `worker.files.SpareFiles`
+    spare/          files to be overwritten, see `worker.store.files.SpareFiles`
     masked/         masked uploads, of the process that made them only: its keys are in its memory
 
 Rules it keeps:
@@ -30,11 +30,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ssd.digest import CHUNK_BYTES
-from worker import secure_memory
 from worker.core.events import StoredRun
 from worker.core.messages import Finished, UpdateKey
 from worker.errors import StorageFailed
-from worker.files import (
+from worker.store import secure_memory
+from worker.store.files import (
     DirectoryLock,
     SpareFiles,
     boot_id,

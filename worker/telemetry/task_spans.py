@@ -7,7 +7,7 @@
     │  └─ upload                         of this client alone
     └─ upload                            of the fold of several clients, linked to their tasks
 
-The coordinator's spans are named by derivation (`ssd.tracing.context`): nothing has to be told. Under `prepare` and
+The coordinator's spans are named by derivation (`ssd.daemon.tracing.context`): nothing has to be told. Under `prepare` and
 `upload` hang the data calls.
 """
 
@@ -15,8 +15,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from ssd.tracing.context import SpanContext, attempt_context, client_context, is_sampled, phase_context
-from ssd.tracing.spans import OpenSpan, Span, Value
+from ssd.daemon.tracing.context import SpanContext, attempt_context, client_context, is_sampled, phase_context
+from ssd.daemon.tracing.spans import OpenSpan, Span, Value
 from worker.core import effects, events
 from worker.core.effects import Effect
 from worker.core.events import Event

@@ -1,5 +1,5 @@
 """Spans of the worker's own work, as it happens. Off (`NoTracing`) it does nothing; the mapping itself is pure
-(`worker.core.spans`).
+(`worker.telemetry.task_spans`).
 
 Everything here is called on the event loop, and what an exporter is given it takes without waiting.
 """
@@ -11,12 +11,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Protocol
 
-from ssd.tracing.context import TRACEPARENT, SpanContext, traceparent
-from ssd.tracing.spans import Kind, OpenSpan, Span, Value
+from ssd.daemon.tracing.context import TRACEPARENT, SpanContext, traceparent
+from ssd.daemon.tracing.spans import Kind, OpenSpan, Span, Value
 from worker.core.effects import Effect
 from worker.core.events import Event
-from worker.core.spans import TaskSpans
 from worker.errors import LinkBroken
+from worker.telemetry.task_spans import TaskSpans
 
 _SERVICE = "ssd_proto.v1.Federation"
 Metadata = tuple[tuple[str, str], ...]

@@ -1,4 +1,4 @@
-"""The training process: `python -m worker.training_process FD`, started and fed by `worker.trainer`.
+"""The training process: `python -m worker.training.child FD`, started and fed by `worker.training.process`.
 
 It speaks one JSON object per line over the socket FD: orders in, reports out. Arrays travel as files: the base
 version is mapped, an update's body and the client's next state are written beside their final name and renamed.
@@ -33,11 +33,11 @@ import time
 from collections.abc import Mapping
 from typing import Any, BinaryIO
 
-from worker.clients import ClientData
 from worker.errors import TaskFault
-from worker.evaluation_task import evaluate, evaluate_clients
 from worker.logs import configure_logging
-from worker.training_task import MethodCache, describe_failure, train
+from worker.training.client_data import ClientData
+from worker.training.evaluate import evaluate, evaluate_clients
+from worker.training.train import MethodCache, describe_failure, train
 
 _log = logging.getLogger(__name__)
 _PR_SET_PDEATHSIG = 1

@@ -8,14 +8,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ssd.declaration import Declaration
+from ssd.updates.declaration import Declaration
 from worker.errors import TaskFault
 from worker.logs import fields
 
 if TYPE_CHECKING:
     # ssd.data brings torch along, which a method without images never needs.
+    from ssd.data.images.source import ImageFormat
     from ssd.data.open import DataConfig
-    from ssd.data.source import ImageFormat
 
 Json = Any
 _log = logging.getLogger(__name__)
@@ -107,7 +107,7 @@ class ClientData:
 
 
 def _format(declaration: Declaration) -> ImageFormat:
-    from ssd.data.source import ImageFormat
+    from ssd.data.images.source import ImageFormat
 
     image = declaration.config.get("image")
     if not isinstance(image, Mapping):

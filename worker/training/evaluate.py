@@ -9,14 +9,14 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ssd.client_measures import BadMeasures, add_client
-from ssd.declaration import Declaration
-from ssd.methods.method import ClientEvaluationTask, EvaluatesClients, EvaluationTask
+from ssd.evaluation.client_measures import BadMeasures, add_client
+from ssd.method.protocol import ClientEvaluationTask, EvaluatesClients, EvaluationTask
 from ssd.scaling import ScalingVector
-from worker.clients import ClientData
+from ssd.updates.declaration import Declaration
 from worker.errors import TaskFault
 from worker.logs import fields
-from worker.training_task import MethodCache, array, describe_failure, read_state, vector
+from worker.training.client_data import ClientData
+from worker.training.train import MethodCache, array, describe_failure, read_state, vector
 
 Json = Any
 _log = logging.getLogger(__name__)

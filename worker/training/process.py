@@ -28,7 +28,7 @@ from worker.logs import fields
 from worker.ports import Post, PreparedTask, Store
 
 _log = logging.getLogger(__name__)
-_ROOT = str(Path(__file__).resolve().parent.parent)
+_ROOT = str(Path(__file__).resolve().parents[2])
 """Where our packages are; the child's interpreter must find the same ones."""
 _MAX_LINE_BYTES = 64 << 20
 Json = Any
@@ -187,7 +187,7 @@ class ProcessTrainer:
             self._child = child = await asyncio.create_subprocess_exec(
                 sys.executable,
                 "-m",
-                "worker.training_process",
+                "worker.training.child",
                 str(os.getpid()),
                 str(theirs.fileno()),
                 stdin=asyncio.subprocess.DEVNULL,

@@ -20,17 +20,17 @@ import numpy as np
 import safetensors.numpy
 from numpy.typing import NDArray
 
-from ssd.codec import Encoding, NotFinite
-from ssd.declaration import Declaration, DeclarationError
 from ssd.digest import Buffer, byte_view, chunk_digests
-from ssd.folding import FoldPlan, encode_update
-from ssd.methods.method import ClientResult, ClientTask, Method, Progress
-from ssd.methods.registry import MethodError, load
+from ssd.method.protocol import ClientResult, ClientTask, Method, Progress
+from ssd.method.registry import MethodError, load
+from ssd.privacy.noise import PrivacyRefused, clip_update
 from ssd.scaling import ScalingVector
-from ssd.secagg.dp import PrivacyRefused, clip_update
-from worker.clients import ClientData
+from ssd.updates.codec import Encoding, NotFinite
+from ssd.updates.declaration import Declaration, DeclarationError
+from ssd.updates.fold import FoldPlan, encode_update
 from worker.errors import TaskFault
-from worker.files import write_file
+from worker.store.files import write_file
+from worker.training.client_data import ClientData
 
 Json = Any
 

@@ -12,13 +12,13 @@ import logging
 from collections.abc import Callable, Mapping
 
 from ssd.digest import chunk_digests
-from ssd.folding import Fold, FoldPlan, UpdateRefused, check_update
+from ssd.updates.fold import Fold, FoldPlan, UpdateRefused, check_update
 from worker.core.backoff import Backoff
 from worker.core.messages import Envelope, Finished, Train, UpdateKey, UploadFate, Verdict
 from worker.errors import CoordinatorFault, LinkBroken, SessionEnded, StorageFailed
-from worker.files import map_file
 from worker.logs import fields
 from worker.ports import Buffer, Clock, DataAccess, Store, Transport
+from worker.store.files import map_file
 
 _log = logging.getLogger(__name__)
 _MAX_CORRUPT = 3

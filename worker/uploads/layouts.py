@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from ssd.codec import Encoding
-from ssd.folding import FoldPlan
-from ssd.secagg.numbers import MaskedPlan, MaskedSettings
+from ssd.secagg.numbers.masked_plan import MaskedPlan, MaskedSettings
+from ssd.updates.codec import Encoding
+from ssd.updates.fold import FoldPlan
 from worker.core.messages import Welcome
+from worker.downloads.prepare import Preparation
 from worker.errors import TaskFault
 from worker.ports import DataAccess
-from worker.preparation import Preparation
 
 
 class Plans:

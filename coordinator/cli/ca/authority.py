@@ -13,7 +13,8 @@ from typing import Any, TypeVar
 
 import click
 
-from coordinator import console, token_cli
+from coordinator.cli import tables
+from coordinator.cli.ca import tokens
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -28,11 +29,11 @@ def ca() -> None:
 
 
 for _command in (
-    token_cli.token,
-    token_cli.tokens,
-    token_cli.revoke_token,
-    token_cli.certificates,
-    token_cli.revoke,
+    tokens.token,
+    tokens.tokens,
+    tokens.revoke_token,
+    tokens.certificates,
+    tokens.revoke,
 ):
     ca.add_command(_command)
 
@@ -81,7 +82,7 @@ _format = click.option(
 )
 def init(out: Path, hosts: tuple[str, ...], federation: str, days: float, certificate_days: float) -> None:
     """Make the authority, and certificates for the coordinator and its operator. Once."""
-    from coordinator.authority import initialise
+    from coordinator.identity.authority import initialise
 
     if not hosts:
         raise click.UsageError("say with --host by which names and addresses workers reach the coordinator")
@@ -104,7 +105,7 @@ def init(out: Path, hosts: tuple[str, ...], federation: str, days: float, certif
 @click.option("--days", type=_days, default=365.0, show_default=True, help="How long it is valid.")
 def issue_command(role: str, name: str, out: Path, hosts: tuple[str, ...], pki: Path, days: float) -> None:
     """Issue a certificate and its key to a folder, to be carried to its holder. Workers had better enrol."""
-    from coordinator.authority import issue_into
+    from coordinator.identity.authority import issue_into
     from ssd.trust.names import Role
 
     files = issue_into(pki, out, Role(role), name, hosts=hosts, days=days, now=now())
@@ -116,7 +117,7 @@ def issue_command(role: str, name: str, out: Path, hosts: tuple[str, ...], pki: 
 @_format
 def show(pki: Path, form: str) -> None:
     """Print the certificates of a folder: whose, until when, and the authority's pin."""
-    from coordinator.authority import describe
+    from coordinator.identity.authority import describe
 
     found = [
         {
@@ -132,4 +133,4 @@ def show(pki: Path, form: str) -> None:
         click.echo(json.dumps(found))
         return
     rows = [(each["file"], each["holder"], each["not_after"], each["sha256"]) for each in found]
-    click.echo(console.table(("file", "holder", "valid until", "sha256"), rows))
+    click.echo(tables.table(("file", "holder", "valid until", "sha256"), rows))

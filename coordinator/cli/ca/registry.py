@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 import click
 
-from coordinator import console
+from coordinator.cli import tables
 from coordinator.errors import AuthorityRefused
 from ssd.digest import canonical_json
 from ssd.trust.participants import (
@@ -143,7 +143,7 @@ def show(file: Path, form: str) -> None:
         for each in found.participants
     ]
     click.echo(f"federation {found.federation}, version {found.version} (signature not checked)")
-    click.echo(console.table(("worker", "key", "weight", "clients"), rows))
+    click.echo(tables.table(("worker", "key", "weight", "clients"), rows))
 
 
 def _empty(federation: Json) -> dict[str, Json]:

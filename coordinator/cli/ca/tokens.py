@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from coordinator import console
-from coordinator.config import load
+from coordinator.cli import tables
+from coordinator.config.sections import load
 from coordinator.errors import AuthorityRefused
-from coordinator.trust import Holder
+from coordinator.ports.trust import Holder
 
 if TYPE_CHECKING:
     from coordinator.store.trust import SqliteTrust
@@ -95,8 +95,8 @@ def token(
     state_dir: Path | None,
 ) -> None:
     """Print a join token, good for one certificate. Hand it over like a password."""
-    from coordinator.store.reading import read_run
-    from coordinator.tokens import enrolment_address, make_token
+    from coordinator.identity.tokens import enrolment_address, make_token
+    from coordinator.store.journal.reading import read_run
     from ssd.trust.names import Role
 
     said = load(config_path)
@@ -138,7 +138,7 @@ def token(
 
 
 def _bindings(state_dir: Path) -> Mapping[str, str]:
-    from coordinator.store.bindings import SqliteBindings
+    from coordinator.store.journal.bindings import SqliteBindings
 
     store = SqliteBindings(state_dir)
     try:
@@ -166,7 +166,7 @@ def _address(text: str | None) -> str:
 @_format
 def tokens(config_path: Path | None, state_dir: Path | None, form: str) -> None:
     """List the join tokens, newest first. The tokens themselves are nowhere kept."""
-    from coordinator.tokens import SHOWN, state
+    from coordinator.identity.tokens import SHOWN, state
 
     now = time.time()
     with _trust(config_path, state_dir) as store:
@@ -191,7 +191,7 @@ def tokens(config_path: Path | None, state_dir: Path | None, form: str) -> None:
 @_stored
 def revoke_token(shown: str, config_path: Path | None, state_dir: Path | None) -> None:
     """Make a token worthless that nobody used yet. `ca tokens` lists the ids."""
-    from coordinator.tokens import SHOWN, find
+    from coordinator.identity.tokens import SHOWN, find
 
     with _trust(config_path, state_dir) as store:
         found = find(store, shown)
@@ -255,7 +255,7 @@ def _show(found: Sequence[Mapping[str, Json]], form: str, columns: Sequence[str]
         click.echo(json.dumps(found))
         return
     rows = [[_date(each[key]) if key.endswith("_at") else each[key] for key in columns] for each in found]
-    click.echo(console.table([key.removesuffix("_at") for key in columns], rows) if rows else empty)
+    click.echo(tables.table([key.removesuffix("_at") for key in columns], rows) if rows else empty)
 
 
 def _date(at: float) -> str:

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from coordinator.cli.track.follow import Copy, follow
+from coordinator.cli.track.history import LiveHistory, RunHistory, StoredHistory
 from coordinator.errors import OperatorFault
-from coordinator.following import Copy, follow
-from coordinator.run_history import LiveHistory, RunHistory, StoredHistory
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from coordinator.rpc.operator_client import OperatorClient
+    from coordinator.rpc.operator.client import OperatorClient
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 Connect = Callable[[Path | None, str | None, Path, bool], AbstractContextManager["OperatorClient"]]
@@ -75,7 +75,7 @@ def track_command(connect: Connect, verb: Callable[[Command], Command]) -> click
         (pip install 'ssd-federated[tensorboard]').
         """
         try:
-            from coordinator.tensorboard_file import EventFile
+            from coordinator.cli.track.tensorboard import EventFile
         except ImportError as error:
             raise TensorBoardMissing(
                 f"this needs the package {error.name}: pip install 'ssd-federated[tensorboard]'"

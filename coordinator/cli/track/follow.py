@@ -10,12 +10,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+from coordinator.cli.track.history import RunHistory, Standing
+from coordinator.cli.track.scalars import rows
 from coordinator.errors import OperatorFault
-from coordinator.run_history import RunHistory, Standing
-from coordinator.tracking import rows
 
 if TYPE_CHECKING:
-    from coordinator.tensorboard_file import EventFile
+    from coordinator.cli.track.tensorboard import EventFile
 
 Json = Any
 PATIENCE_SECONDS = 60.0

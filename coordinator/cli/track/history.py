@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from coordinator.errors import OperatorFault
-from coordinator.ports import AttemptRecord, VersionRecord
-from coordinator.store.reading import History, read_history
+from coordinator.ports.storage import AttemptRecord, VersionRecord
+from coordinator.store.journal.reading import History, read_history
 
 if TYPE_CHECKING:
-    from coordinator.rpc.operator_client import OperatorClient
+    from coordinator.rpc.operator.client import OperatorClient
 
 Json = Any
 FIRST_ASK = 100

@@ -14,9 +14,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from coordinator.privacy import PREFIX as PRIVACY_PREFIX
-from coordinator.quality import VERSION as MEASURED_VERSION
-from ssd.quality_sums import PREFIX as QUALITY_PREFIX
+from coordinator.versions.privacy import PREFIX as PRIVACY_PREFIX
+from coordinator.versions.quality import VERSION as MEASURED_VERSION
+from ssd.updates.quality_sums import PREFIX as QUALITY_PREFIX
 
 Json = Any
 MOST_TAGS = 1000

@@ -20,8 +20,8 @@ from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.record_writer import RecordWriter
 
+from coordinator.cli.track.scalars import Row
 from coordinator.errors import StateDirectoryLocked, StorageFailed
-from coordinator.tracking import Row
 
 NAME = "events.out.tfevents.0000000000.ssd-coordinator"
 VERSION = "brain.Event:2"

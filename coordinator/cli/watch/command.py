@@ -14,7 +14,7 @@ import click
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from coordinator.rpc.operator_channel import Caller
+    from coordinator.rpc.operator.channel import Caller
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 PATIENCE_SECONDS = 5.0
@@ -72,10 +72,10 @@ def _fit(console: Console) -> None:
 def _watch(caller: Caller, interval: float, *, once: bool) -> int:
     from rich.console import Console
 
-    from coordinator.rpc.operator_client import OperatorClient, Unreachable
-    from coordinator.watch_screen import Screen
-    from coordinator.watch_view import frame
-    from coordinator.watching import Watcher
+    from coordinator.cli.watch.poller import Watcher
+    from coordinator.cli.watch.screen import Screen
+    from coordinator.cli.watch.view import frame
+    from coordinator.rpc.operator.client import OperatorClient, Unreachable
 
     terminal = sys.stdout.isatty()
     width = None if terminal or "COLUMNS" in os.environ else PLAIN_WIDTH

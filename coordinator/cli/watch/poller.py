@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
+from coordinator.cli.watch.view import ROUNDS, Scene
 from coordinator.errors import OperatorFault
-from coordinator.watch_view import ROUNDS, Scene
 
 Json = Any
 
 
 class Source(Protocol):
-    """The part of `coordinator.rpc.operator_client.OperatorClient` that is needed.
+    """The part of `coordinator.rpc.operator.client.OperatorClient` that is needed.
 
     Behaviour: every method but `close` raises an OperatorFault if there is no answer.
     """

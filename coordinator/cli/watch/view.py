@@ -14,9 +14,9 @@ from typing import Any
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from coordinator.watch_text import Letters, number, seconds
-from coordinator.web.curves import Kind, kind
-from ssd.quality_sums import PREFIX as QUALITY_PREFIX
+from coordinator.cli.watch.text import Letters, number, seconds
+from coordinator.inspection.curves import Kind, kind
+from ssd.updates.quality_sums import PREFIX as QUALITY_PREFIX
 
 Json = Any
 ROUNDS = 60

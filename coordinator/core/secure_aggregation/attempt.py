@@ -3,10 +3,10 @@
     (hosts) offer -> adverts -> roster -> shares -> deliveries -> [uploads] -> survivors [-> signatures -> proof]
     -> reveals -> masks to take out
 
-What a message may say is the business of `ssd.secagg.aggregator`; this module knows workers, clients and time.
+What a message may say is the business of `ssd.secagg.server.aggregator`; this module knows workers, clients and time.
 Rules it keeps:
 
-- The participants are fixed when the offer goes out (`coordinator.core.taking_part`): workers that host clients of the
+- The participants are fixed when the offer goes out (`coordinator.core.secure_aggregation.participants`): workers that host clients of the
   cohort.
 - A worker that went away and came back gets what it has not answered once more, byte for byte; one whose keys are
   gone says so and is a dropout of this attempt.
@@ -22,12 +22,19 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from coordinator.core.secagg_outcomes import HOPELESS, Fixed, GivenUp, Lost, Outcome, Persist, Ready, Stuck
-from coordinator.core.taking_part import Gathering, Keys, Standing
-from ssd.secagg.aggregator import Aggregator
-from ssd.secagg.aggregator import Phase as AggregatorPhase
-from ssd.secagg.errors import Aborted, AbortReason, Rejected
-from ssd.secagg.messages import (
+from coordinator.core.secure_aggregation.outcomes import (
+    HOPELESS,
+    Fixed,
+    GivenUp,
+    Lost,
+    Outcome,
+    Persist,
+    Ready,
+    Stuck,
+)
+from coordinator.core.secure_aggregation.participants import Gathering, Keys, Standing
+from ssd.secagg.protocol.errors import Aborted, AbortReason, Rejected
+from ssd.secagg.protocol.messages import (
     Advert,
     Message,
     Offer,
@@ -39,7 +46,9 @@ from ssd.secagg.messages import (
     decode,
     encode,
 )
-from ssd.secagg.opening import Rebuilding
+from ssd.secagg.server.aggregator import Aggregator
+from ssd.secagg.server.aggregator import Phase as AggregatorPhase
+from ssd.secagg.server.opening import Rebuilding
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

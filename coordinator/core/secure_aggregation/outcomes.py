@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ssd.secagg.errors import AbortReason
+from ssd.secagg.protocol.errors import AbortReason
 
 HOPELESS = frozenset(
     {

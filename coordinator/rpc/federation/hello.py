@@ -7,7 +7,7 @@ from typing import Any
 
 from coordinator.core.registry import MAX_CLIENTS_PER_WORKER
 from coordinator.errors import ClientFault, Reason
-from coordinator.rpc.calls import Context, read
+from coordinator.rpc.serving.calls import Context, read
 from ssd_proto.v1 import federation_pb2 as pb
 
 MAX_HELLO_BYTES = 48 << 20

@@ -11,15 +11,15 @@ from typing import Any
 
 import grpc
 
-from coordinator.config import LimitsSection
-from coordinator.driver import Driver
+from coordinator.config.sections import LimitsSection
 from coordinator.errors import MAX_DETAIL, BlobCorrupt, BlobMissing, ClientFault, Reason, StorageFailed
-from coordinator.logs import event as log_event
 from coordinator.messages import Evaluated
-from coordinator.pace import Pace
-from coordinator.ports import Identity
+from coordinator.ports.storage import Identity
+from coordinator.rounds.driver import Driver
 from coordinator.rpc import convert
-from coordinator.rpc.calls import (
+from coordinator.rpc.federation.hello import HelloDesk
+from coordinator.rpc.federation.upload_call import UploadCalls
+from coordinator.rpc.serving.calls import (
     LAST_WORDS_SECONDS,
     Context,
     Handler,
@@ -31,11 +31,11 @@ from coordinator.rpc.calls import (
     traced,
     well_formed,
 )
-from coordinator.rpc.hello import HelloDesk
-from coordinator.rpc.upload_call import UploadCalls
-from coordinator.rpc.wire import Malformed, blob_part, serialise, tolerant, upload_part
-from coordinator.sessions import Session
-from coordinator.tracing import Call
+from coordinator.rpc.serving.wire import Malformed, blob_part, serialise, tolerant, upload_part
+from coordinator.runtime.pace import Pace
+from coordinator.telemetry.tracing import Call
+from coordinator.workers.sessions import Session
+from ssd.daemon.logs import event as log_event
 from ssd.digest import CHUNK_BYTES
 from ssd_proto.v1 import federation_pb2 as pb
 

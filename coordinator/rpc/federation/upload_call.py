@@ -9,18 +9,18 @@ from typing import Any
 
 import grpc
 
-from coordinator.config import LimitsSection
+from coordinator.config.sections import LimitsSection
 from coordinator.core.state import Fate
-from coordinator.driver import Driver
 from coordinator.errors import ClientFault, Reason, StorageFailed
 from coordinator.messages import Envelope, Verdict
-from coordinator.ports import Identity
+from coordinator.ports.storage import Identity
+from coordinator.rounds.driver import Driver
 from coordinator.rpc import convert
-from coordinator.rpc.calls import Context, Stall, finished, read, refuse, session_of, traced
-from coordinator.rpc.wire import ChunkPart
-from coordinator.sessions import Session
-from coordinator.tracing import Call
-from coordinator.uploads import RETRYING, Upload
+from coordinator.rpc.serving.calls import Context, Stall, finished, read, refuse, session_of, traced
+from coordinator.rpc.serving.wire import ChunkPart
+from coordinator.telemetry.tracing import Call
+from coordinator.uploads.in_flight import RETRYING, Upload
+from coordinator.workers.sessions import Session
 from ssd_proto.v1 import federation_pb2 as pb
 
 HOLD_POLL_SECONDS = 0.25

@@ -1,4 +1,4 @@
-"""Who may call what. One pure table for every method of every service on the main port; `coordinator.rpc.gate` asks it.
+"""Who may call what. One pure table for every method of every service on the main port; `coordinator.rpc.interceptors.gate` asks it.
 
 Rules it keeps:
 

@@ -14,9 +14,9 @@ from typing import Any
 import grpc
 
 from coordinator.errors import ClientFault, Reason
-from coordinator.metrics import CoordinatorMetrics
-from coordinator.rpc.auth import call_name
-from coordinator.rpc.calls import EOF, Context, Handler, refuse
+from coordinator.rpc.interceptors.auth import call_name
+from coordinator.rpc.serving.calls import EOF, Context, Handler, refuse
+from coordinator.telemetry.metrics import CoordinatorMetrics
 
 
 class FirstMessage(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in the stubs, not at run time

@@ -17,12 +17,12 @@ from typing import Any
 import grpc
 
 from coordinator.errors import ClientFault, NotPermitted, Reason
-from coordinator.metrics import CoordinatorMetrics
-from coordinator.ports import Identity
-from coordinator.revocations import RevocationList
-from coordinator.rpc.auth import call_name, check
-from coordinator.rpc.calls import Context, Handler, refuse
-from coordinator.trust import Holder
+from coordinator.identity.revocations import RevocationList
+from coordinator.ports.storage import Identity
+from coordinator.ports.trust import Holder
+from coordinator.rpc.interceptors.auth import call_name, check
+from coordinator.rpc.serving.calls import Context, Handler, refuse
+from coordinator.telemetry.metrics import CoordinatorMetrics
 from ssd.trust.names import Subject
 
 LAST_CHANCE_SECONDS = 0.25

@@ -11,10 +11,10 @@ import grpc
 from google.protobuf.message import Message
 
 from coordinator.errors import ClientFault
-from coordinator.metrics import CoordinatorMetrics
-from coordinator.rpc.auth import call_name
-from coordinator.rpc.calls import Context, Handler, refuse, well_formed
-from coordinator.rpc.wire import tolerant
+from coordinator.rpc.interceptors.auth import call_name
+from coordinator.rpc.serving.calls import Context, Handler, refuse, well_formed
+from coordinator.rpc.serving.wire import tolerant
+from coordinator.telemetry.metrics import CoordinatorMetrics
 
 OWN = "/ssd_proto."
 """How methods begin that parse for themselves."""

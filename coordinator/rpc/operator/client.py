@@ -11,9 +11,9 @@ from typing import IO, Any, Self, TypeVar
 import grpc
 
 from coordinator.errors import BlobCorrupt, OperatorFault
-from coordinator.rpc import operator_values as values
-from coordinator.rpc.operator_channel import Caller
-from coordinator.rpc.status import REASON_KEY
+from coordinator.rpc.operator import json_values as values
+from coordinator.rpc.operator.channel import Caller
+from coordinator.rpc.serving.status import REASON_KEY
 from ssd.digest import BlobHasher
 from ssd_proto.v1 import operator_pb2 as pb
 from ssd_proto.v1.operator_pb2_grpc import OperatorStub
@@ -45,7 +45,7 @@ class VersionFound:
     blob_digest: str
     blob_bytes: int
     declaration: Mapping[str, Json]
-    """`ssd.declaration.Declaration.to_json()` of the run."""
+    """`ssd.updates.declaration.Declaration.to_json()` of the run."""
     provenance: Mapping[str, Json] = field(default_factory=dict)
     """How it came to be: the fields of the message of that name; empty if the coordinator does not say."""
 

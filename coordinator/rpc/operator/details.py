@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from coordinator.cohort_progress import cohort_counts
-from coordinator.driver import Driver
+from coordinator.inspection.cohort_progress import cohort_counts
 from coordinator.messages import SecureView
-from coordinator.observations import Drop
-from coordinator.ports import Clock
+from coordinator.ports.storage import Clock
+from coordinator.rounds.driver import Driver
+from coordinator.telemetry.recent import Drop
 from ssd_proto.v1 import operator_pb2 as pb
 
 MOST = 50

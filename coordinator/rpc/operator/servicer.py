@@ -13,19 +13,19 @@ from google.protobuf.message import Message
 
 from coordinator.core import events
 from coordinator.core.registry import WORKER_NAME
-from coordinator.driver import Driver
 from coordinator.errors import BlobCorrupt, BlobMissing, ClientFault, Reason, StorageFailed
-from coordinator.logs import event as log_event
-from coordinator.membership import log_audit
+from coordinator.inspection.provenance import Provenance
 from coordinator.messages import StatusView
-from coordinator.ports import AttemptCounts, AttemptRecord, Clock, Identity
-from coordinator.provenance import Provenance
+from coordinator.ports.storage import AttemptCounts, AttemptRecord, Clock, Identity
+from coordinator.ports.trust import Holder
+from coordinator.rounds.driver import Driver
 from coordinator.rpc import convert
-from coordinator.rpc.auth import call_name
-from coordinator.rpc.calls import Context, Handler, Stall, check_offset, refuse, send, well_formed
-from coordinator.rpc.details import details_message
-from coordinator.rpc.wire import serialise, tolerant
-from coordinator.trust import Holder
+from coordinator.rpc.interceptors.auth import call_name
+from coordinator.rpc.operator.details import details_message
+from coordinator.rpc.serving.calls import Context, Handler, Stall, check_offset, refuse, send, well_formed
+from coordinator.rpc.serving.wire import serialise, tolerant
+from coordinator.workers.ownership import log_audit
+from ssd.daemon.logs import event as log_event
 from ssd.digest import CHUNK_BYTES, canonical_json
 from ssd.trust.names import Role, Subject
 from ssd_proto.v1 import operator_pb2 as pb

@@ -12,15 +12,15 @@ from typing import Any
 import grpc
 from google.protobuf.message import Message
 
-from coordinator.driver import Driver
 from coordinator.errors import ClientFault, Reason
-from coordinator.logs import event as log_event
-from coordinator.metrics import CoordinatorMetrics
-from coordinator.ports import Identity
-from coordinator.rpc.status import REASON_KEY, SESSION_KEY, TABLE
-from coordinator.rpc.wire import ChunkPart, Malformed
-from coordinator.sessions import Session
-from coordinator.tracing import Call
+from coordinator.ports.storage import Identity
+from coordinator.rounds.driver import Driver
+from coordinator.rpc.serving.status import REASON_KEY, SESSION_KEY, TABLE
+from coordinator.rpc.serving.wire import ChunkPart, Malformed
+from coordinator.telemetry.metrics import CoordinatorMetrics
+from coordinator.telemetry.tracing import Call
+from coordinator.workers.sessions import Session
+from ssd.daemon.logs import event as log_event
 from ssd.digest import CHUNK_BYTES
 
 log = logging.getLogger(__name__)

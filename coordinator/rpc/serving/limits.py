@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 
-from coordinator.config import LimitsSection
+from coordinator.config.sections import LimitsSection
 
 LOOKAHEAD_BYTES = 256 << 10
 HARD_LIMIT_FACTOR = 2

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import grpc
 
-from coordinator.config import TransportSection
+from coordinator.config.sections import TransportSection
 from coordinator.errors import IdentityUnusable
-from coordinator.identity import CertificateIdentity, ClaimedIdentity
-from coordinator.logs import event as log_event
-from coordinator.metrics import CoordinatorMetrics
-from coordinator.ports import Clock, Identity
-from coordinator.rpc.credentials import ServerIdentity
+from coordinator.identity.caller import CertificateIdentity, ClaimedIdentity
+from coordinator.ports.storage import Clock, Identity
+from coordinator.rpc.serving.credentials import ServerIdentity
+from coordinator.telemetry.metrics import CoordinatorMetrics
+from ssd.daemon.logs import event as log_event
 from ssd.trust.identity_files import IdentityFiles
 
 log = logging.getLogger(__name__)

@@ -15,7 +15,7 @@ from typing import Any
 
 from coordinator.errors import JournalConflict, StorageFailed
 from coordinator.store.failures import storage_failed
-from coordinator.store.schema import prepare
+from coordinator.store.journal.schema import prepare
 
 _ADVICE = {
     sqlite3.SQLITE_FULL: "the disk is full: free space on it, then start the coordinator again; "

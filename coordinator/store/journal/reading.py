@@ -15,9 +15,9 @@ from typing import Any
 from urllib.parse import quote
 
 from coordinator.errors import StorageFailed
-from coordinator.ports import AttemptRecord, RunRecord, VersionRecord
-from coordinator.store import records
-from coordinator.store.schema import SCHEMA_VERSION
+from coordinator.ports.storage import AttemptRecord, RunRecord, VersionRecord
+from coordinator.store.journal import records
+from coordinator.store.journal.schema import SCHEMA_VERSION
 
 Json = Any
 _LOCK_SECONDS = 2.0

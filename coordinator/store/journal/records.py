@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from coordinator.ports import ArtefactRecord, AttemptRecord, BlobInfo, RunRecord, VersionRecord
+from coordinator.ports.storage import ArtefactRecord, AttemptRecord, BlobInfo, RunRecord, VersionRecord
 from ssd.scaling import ScalingVector
 
 Json = Any

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 
 from coordinator.errors import JournalConflict
-from coordinator.ports import AttemptRecord, RunRecord, VersionRecord
-from coordinator.store.records import attempt_text, run_text, scaling_text, version_text
+from coordinator.ports.storage import AttemptRecord, RunRecord, VersionRecord
+from coordinator.store.journal.records import attempt_text, run_text, scaling_text, version_text
 from ssd.scaling import ScalingVector
 
 IN_FLIGHT = ("open", "closed")

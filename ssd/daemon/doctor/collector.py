@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from ssd.doctor.findings import Finding, fault, ok, warning
-from ssd.doctor.network import ReachFacts, reach
-from ssd.tracing.setup import INSTALL, TracingUnavailable, read_roots
+from ssd.daemon.doctor.findings import Finding, fault, ok, warning
+from ssd.daemon.doctor.network import ReachFacts, reach
+from ssd.daemon.tracing.setup import INSTALL, TracingUnavailable, read_roots
 from ssd.trust.diagnosis import Peer
 
 PACKAGES = ("opentelemetry.sdk.trace", "opentelemetry.exporter.otlp.proto.grpc.trace_exporter")

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ssd.doctor.findings import Finding, fault, ok, warning
+from ssd.daemon.doctor.findings import Finding, fault, ok, warning
 
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 _LOCKS = Path("/proc/locks")

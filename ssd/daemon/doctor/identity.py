@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ssd.doctor.findings import Finding, fault, ok, warning
+from ssd.daemon.doctor.findings import Finding, fault, ok, warning
 from ssd.trust.authority import CertificateRefused, validity
 from ssd.trust.identity_files import IdentityFiles, IdentityMissing, read_identity
 from ssd.trust.names import Role, Subject

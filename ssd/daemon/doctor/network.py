@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ssd.doctor.findings import Finding, fault, ok, warning
+from ssd.daemon.doctor.findings import Finding, fault, ok, warning
 from ssd.trust.diagnosis import Diagnosis, Peer
 
 SLOW_SECONDS = 0.5

@@ -10,8 +10,8 @@ from collections.abc import Iterator, Mapping
 from importlib import metadata
 from typing import Any
 
-from ssd.doctor.disk import size
-from ssd.doctor.findings import Finding, fault, ok, warning
+from ssd.daemon.doctor.disk import size
+from ssd.daemon.doctor.findings import Finding, fault, ok, warning
 
 Json = Any
 DISTRIBUTION = "ssd-federated"
@@ -87,10 +87,10 @@ def _numbers(version: str) -> tuple[int, ...]:
 
 
 def gather_torch(device: str, patience: float) -> dict[str, Json]:
-    """What `ssd.torch_probe` tells; {"failed": why} or {"late": seconds} if it tells nothing."""
+    """What `ssd.torch_support.torch_probe` tells; {"failed": why} or {"late": seconds} if it tells nothing."""
     try:
         done = subprocess.run(
-            [sys.executable, "-m", "ssd.torch_probe", device],
+            [sys.executable, "-m", "ssd.torch_support.torch_probe", device],
             capture_output=True,
             timeout=patience,
             check=False,

@@ -26,8 +26,8 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import Link, SpanKind, Status, StatusCode, TraceFlags
 from opentelemetry.trace import SpanContext as OtelContext
 
-from ssd.tracing.context import SpanContext
-from ssd.tracing.spans import Kind, Span
+from ssd.daemon.tracing.context import SpanContext
+from ssd.daemon.tracing.spans import Kind, Span
 
 QUEUE, BATCH = 8192, 512
 """Spans that wait at most, and that go together."""

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Protocol
 from urllib.parse import urlsplit
 
-from ssd.tracing.spans import Span
+from ssd.daemon.tracing.spans import Span
 
 INSTALL = "pip install 'ssd-federated[tracing]'"
 
@@ -75,7 +75,7 @@ def open_exporter(endpoint: str, root_certificates: Path | None, resource: Mappi
     roots = None if root_certificates is None else read_roots(root_certificates)
     try:
         # Late: without tracing nobody pays for OpenTelemetry, and nobody needs to have it.
-        from ssd.tracing.exporter import OtlpExporter
+        from ssd.daemon.tracing.exporter import OtlpExporter
     except ImportError as error:
         raise TracingUnavailable(
             f"[tracing] endpoint: tracing needs the package {error.name}: {INSTALL}, or leave endpoint out"

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 
-from ssd.tracing.context import SpanContext
+from ssd.daemon.tracing.context import SpanContext
 
 Value = str | int | float | bool
 MOST_TEXT = 256

@@ -20,11 +20,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from ssd.data.errors import DataError
-from ssd.data.identity import DatasetIdentity
-from ssd.data.source import ImageFormat, ProbeData, TensorImages
-from ssd.data.stratified import stratified_split
-from ssd.torchvision_compat import torchvision
+from ssd.data.images.errors import DataError
+from ssd.data.images.identity import DatasetIdentity
+from ssd.data.images.source import ImageFormat, ProbeData, TensorImages
+from ssd.data.images.stratified import stratified_split
+from ssd.torch_support.torchvision_compat import torchvision
 
 TORCHVISION_CLASSES = {"cifar10": "CIFAR10", "cifar100": "CIFAR100", "mnist": "MNIST"}
 KINDS = ("digits", *TORCHVISION_CLASSES)

@@ -20,11 +20,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ssd.data.decode import MAX_PIXELS, Decoding, RefusedImageError, decode
-from ssd.data.errors import DataError
-from ssd.data.scan import ImageFile, printable, scan
-from ssd.data.source import ImageFormat, ProbeData
-from ssd.data.subset import SubsetImages
+from ssd.data.images.decode import MAX_PIXELS, Decoding, RefusedImageError, decode
+from ssd.data.images.errors import DataError
+from ssd.data.images.scan import ImageFile, printable, scan
+from ssd.data.images.source import ImageFormat, ProbeData
+from ssd.data.images.subset import SubsetImages
 from ssd.random_stream import RandomStream
 
 
@@ -61,7 +61,7 @@ class FolderImages:
         index_dir: Path | None = None,
         class_names: Sequence[str] | None = None,
     ) -> None:
-        """Find and check the images (see `ssd.data.scan`).
+        """Find and check the images (see `ssd.data.images.scan`).
 
         Args:
             root: the folder.

@@ -24,8 +24,8 @@ from typing import Any
 
 from PIL import __version__ as pillow_version
 
-from ssd.data.decode import EXTENSIONS, MAX_PIXELS, Refusal, RefusedImageError, measure
-from ssd.data.errors import DataError
+from ssd.data.images.decode import EXTENSIONS, MAX_PIXELS, Refusal, RefusedImageError, measure
+from ssd.data.images.errors import DataError
 from ssd.digest import digest_bytes
 from ssd.files import write_atomically
 

@@ -1,7 +1,7 @@
 """What training and evaluation need from a data set: a way to get batches of images by index.
 
 Images are uint8 [C, S, S] on the CPU, already at the run's size and channel count; whatever a source does to get
-there is deterministic. Randomness belongs to `ssd.data.views`.
+there is deterministic. Randomness belongs to `ssd.data.views.views`.
 """
 
 from __future__ import annotations

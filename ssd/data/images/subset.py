@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ssd.data.source import ImageFormat, ImageSource
+from ssd.data.images.source import ImageFormat, ImageSource
 
 
 class SubsetImages:

@@ -24,9 +24,9 @@ from itertools import accumulate, pairwise
 
 import numpy as np
 
-from ssd.data.errors import DataError
-from ssd.data.identity import DatasetIdentity
-from ssd.data.partition import Partition, assemble
+from ssd.data.images.errors import DataError
+from ssd.data.images.identity import DatasetIdentity
+from ssd.data.partition.partition import Partition, assemble
 from ssd.random_stream import RandomStream
 
 _MOST_TRIES = 10_000

@@ -12,9 +12,9 @@ from itertools import accumulate, pairwise
 
 import numpy as np
 
-from ssd.data.errors import DataError
-from ssd.data.identity import DatasetIdentity
-from ssd.data.partition import HeldOut, Partition
+from ssd.data.images.errors import DataError
+from ssd.data.images.identity import DatasetIdentity
+from ssd.data.partition.partition import HeldOut, Partition
 from ssd.random_stream import RandomStream
 
 SCHEMES = ("proportional", "owned_classes")

@@ -6,7 +6,7 @@ evaluates. It is a pure function of (labels, number of clients, scheme, seed): a
 
 A file carries the data set's name, size and a digest of its labels in order; loading it for another data set
 is refused, because the indices would silently mean other images. It may also say which images of the set's own test
-split each client is measured on (`ssd.data.held_out`).
+split each client is measured on (`ssd.data.partition.held_out`).
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from typing import Any
 
 import numpy as np
 
-from ssd.data.errors import DataError, unknown_client
-from ssd.data.identity import DatasetIdentity
-from ssd.data.partition_check import problem_of
-from ssd.data.portion import Portion
+from ssd.data.images.errors import DataError, unknown_client
+from ssd.data.images.identity import DatasetIdentity
+from ssd.data.partition.partition_check import problem_of
+from ssd.data.partition.portion import Portion
 from ssd.files import write_atomically
 from ssd.random_stream import RandomStream
 
@@ -39,7 +39,7 @@ class HeldOut:
     dataset: DatasetIdentity
     """Of the test split."""
     scheme: str
-    """`proportional` or `owned_classes`; see `ssd.data.held_out`."""
+    """`proportional` or `owned_classes`; see `ssd.data.partition.held_out`."""
     clients: Mapping[str, tuple[int, ...]]
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from ssd.data.partition import Partition
+    from ssd.data.partition.partition import Partition
 
 
 def problem_of(partition: Partition) -> str | None:

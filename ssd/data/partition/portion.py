@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from ssd.data.errors import DataError
-from ssd.data.stratified import stratified_split
+from ssd.data.images.errors import DataError
+from ssd.data.images.stratified import stratified_split
 
 Json = Any
 TAKES = ("sample", "first")

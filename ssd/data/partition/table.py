@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich.table import Table
 from rich.text import Text
 
-from ssd.data.partition import Partition
+from ssd.data.partition.partition import Partition
 
 _MOST_CLASSES = 20
 

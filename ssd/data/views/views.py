@@ -20,8 +20,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from ssd.data.colour import adjust_brightness, adjust_contrast, adjust_hue, adjust_saturation, greyscale
-from ssd.data.geometry import affine_maps, draw_crops, warp
+from ssd.data.views.colour import adjust_brightness, adjust_contrast, adjust_hue, adjust_saturation, greyscale
+from ssd.data.views.geometry import affine_maps, draw_crops, warp
 
 BRIGHTNESS, CONTRAST, SATURATION, HUE, NOTHING = range(5)
 

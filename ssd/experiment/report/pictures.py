@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ssd.data.errors import DataError
+from ssd.data.images.errors import DataError
 from ssd.experiment.grid import Place
 from ssd.experiment.layout import folder_of
 from ssd.experiment.report.results import Results
-from ssd.federating.plan import ENCODER
+from ssd.federation.plan import ENCODER
 
 Json = Any
 MAP_POINTS = 1000
@@ -33,7 +33,7 @@ def mean_rows(runs: Sequence[Sequence[Mapping[str, float]]]) -> list[dict[str, f
 
 def curves(results: Results, setting: str, path: Path) -> bool:
     """Draw a setting's curves, means over seeds; False if there is nothing to draw."""
-    from ssd.report.curves import run_rows, save_curves
+    from ssd.plots.curves import run_rows, save_curves
 
     runs = {}
     names = {method.label: method.name for method in results.experiment.methods}
@@ -69,10 +69,10 @@ def maps(results: Results, setting: str, path: Path, root: Path | None) -> int |
     Raises:
         DataError: the images cannot be read.
     """
-    from ssd.data.builtin import load_builtin
+    from ssd.data.images.builtin import load_builtin
     from ssd.evaluation.features import features, module_encoder
-    from ssd.export import EncoderFileError, load_encoder
-    from ssd.report.representation_map import save_representation_map
+    from ssd.export.encoder_file import EncoderFileError, load_encoder
+    from ssd.plots.representation_map import save_representation_map
 
     chosen = _encoders(results, setting)
     if chosen is None:

@@ -20,7 +20,7 @@ from ssd.experiment.report.words import (
     spread_words,
     value,
 )
-from ssd.federating.words import duration, size
+from ssd.federation.words import duration, size
 
 Json = Any
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from ssd.experiment.report.results import BEST, EVALUATED
 from ssd.experiment.report.statistics import Difference, Spread
-from ssd.report.table import Row, rows_of
+from ssd.plots.table import Row, rows_of
 
 MISSING = "missing"
 """Of a cell that is not finished."""

@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ssd.data.errors import DataError
+from ssd.data.images.errors import DataError
 from ssd.experiment.report import pictures
 from ssd.experiment.report.claims import verdicts
 from ssd.experiment.report.document import Paragraph, Picture

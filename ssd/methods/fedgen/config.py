@@ -23,8 +23,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from ssd.methods.fedgen_server import GeneratorTraining
-from ssd.methods.supervised_config import SupervisedConfig, resolve
+from ssd.methods.fedgen.server import GeneratorTraining
+from ssd.methods.supervised.config import SupervisedConfig, resolve
 from ssd.models.generator import GeneratorConfig
 from ssd.settings import merge
 

@@ -18,12 +18,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
-from ssd.declaration import Declaration, Json, RoundArtefactDeclaration, StatisticDeclaration
-from ssd.determinism import deterministic
 from ssd.losses.generated import generated_loss, guidance
-from ssd.methods.fedgen_config import FedGenConfig, resolve_fedgen
-from ssd.methods.fedgen_server import GeneratorReport, GeneratorState, train_generator
-from ssd.methods.fedgen_teacher import (
+from ssd.method.protocol import Reduction, ReductionResult
+from ssd.methods.fedgen.config import FedGenConfig, resolve_fedgen
+from ssd.methods.fedgen.server import GeneratorReport, GeneratorState, train_generator
+from ssd.methods.fedgen.teacher import (
     LABEL_COUNTS,
     LABEL_HEADS,
     counted_labels,
@@ -31,12 +30,13 @@ from ssd.methods.fedgen_teacher import (
     scaled_heads,
     teacher_of,
 )
-from ssd.methods.method import Reduction, ReductionResult
-from ssd.methods.supervised import Batch, Context, Loss, Supervised
+from ssd.methods.supervised.base import Batch, Context, Loss, Supervised
 from ssd.models.classifier import BACKBONE, HEAD
 from ssd.models.flat import FlatModel
 from ssd.models.generator import GENERATOR, flat_generator, initial_vector, spec_of
 from ssd.random_stream import RandomStream
+from ssd.torch_support.determinism import deterministic
+from ssd.updates.declaration import Declaration, Json, RoundArtefactDeclaration, StatisticDeclaration
 
 NAME = "fedgen"
 VERSION = 1

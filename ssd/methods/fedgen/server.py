@@ -166,7 +166,7 @@ def train_generator(
 class _Adam:
     """Adam with L2 decay on one flat vector; the update rule of `torch.optim.Adam`.
 
-    Written out for the reason `ssd.training.MomentumSgd` is, and because its state has to travel as plain arrays.
+    Written out for the reason `ssd.methods.self_supervised.training.MomentumSgd` is, and because its state has to travel as plain arrays.
     """
 
     def __init__(self, parameters: Tensor, state: GeneratorState, *, lr: float, weight_decay: float) -> None:

@@ -13,9 +13,9 @@ import torch
 from numpy.typing import NDArray
 
 from ssd.losses.ensemble import averaged_head, individual_heads, label_weighted_heads
-from ssd.methods.fedgen_config import FedGenConfig
-from ssd.methods.fedgen_server import Teacher
-from ssd.methods.method import Reduction
+from ssd.method.protocol import Reduction
+from ssd.methods.fedgen.config import FedGenConfig
+from ssd.methods.fedgen.server import Teacher
 from ssd.models.classifier import HEAD
 
 LABEL_COUNTS, LABEL_HEADS = "label_counts", "label_heads"

@@ -14,16 +14,22 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from ssd.data.source import ImageSource, ProbeData, expect_images
-from ssd.data.views import Views
-from ssd.declaration import Declaration, GroupDeclaration, Reducer, ScalingDeclaration, StatisticDeclaration
-from ssd.determinism import deterministic
+from ssd.data.images.source import ImageSource, ProbeData, expect_images
+from ssd.data.views.views import Views
 from ssd.evaluation.federated_quality import Sums, client_sums, encoder_and_head, nothing
-from ssd.export import fitting, read_encoder
+from ssd.export.encoder_file import fitting, read_encoder
 from ssd.losses.dimension_scaled import DimensionScaling
 from ssd.losses.presets import AlignUniformLosses, SsdLosses
-from ssd.methods.align_uniform_config import AlignUniformConfig, quality_declaration
-from ssd.methods.method import ClientResult, ClientTask, EvaluationTask, Progress
+from ssd.method.protocol import ClientResult, ClientTask, EvaluationTask, Progress
+from ssd.methods.self_supervised.config import AlignUniformConfig, quality_declaration
+from ssd.methods.self_supervised.terms import Term
+from ssd.methods.self_supervised.training import (
+    STATISTICS,
+    LocalTraining,
+    Seeds,
+    TrainingDiverged,
+    batch_sizes,
+)
 from ssd.models import projector, registry
 from ssd.models.allocate import allocated
 from ssd.models.batch_statistics import calibrate
@@ -31,9 +37,15 @@ from ssd.models.flat import BUFFERS, FlatModel, entries_of
 from ssd.models.initialise import initialise
 from ssd.random_stream import RandomStream
 from ssd.settings import to_json
-from ssd.spec import ParameterSpec
-from ssd.terms import Term
-from ssd.training import STATISTICS, LocalTraining, Seeds, TrainingDiverged, batch_sizes
+from ssd.torch_support.determinism import deterministic
+from ssd.updates.declaration import (
+    Declaration,
+    GroupDeclaration,
+    Reducer,
+    ScalingDeclaration,
+    StatisticDeclaration,
+)
+from ssd.updates.spec import ParameterSpec
 
 ENCODER, PROJECTOR = "encoder", "projector"
 OWN = "parameters"

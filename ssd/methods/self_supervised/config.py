@@ -11,19 +11,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeVar
 
-from ssd.data.source import ImageFormat
-from ssd.data.views import PRESETS as VIEW_PRESETS
-from ssd.data.views import ViewOptions
-from ssd.declaration import QualityDeclaration
+from ssd.data.images.source import ImageFormat
+from ssd.data.views.views import PRESETS as VIEW_PRESETS
+from ssd.data.views.views import ViewOptions
 from ssd.evaluation.federated_quality import QualityOptions
 from ssd.losses.presets import PRESETS as LOSS_PRESETS
 from ssd.losses.presets import AlignUniformLosses, SsdLosses
+from ssd.method.schedule import resolve as resolve_schedules
+from ssd.methods.self_supervised.training import TrainingOptions
 from ssd.models.flat import BufferPolicy
 from ssd.models.projector import ProjectorConfig
 from ssd.models.registry import ModelConfig
-from ssd.schedule import resolve as resolve_schedules
 from ssd.settings import SettingsError, merge, read, to_json
-from ssd.training import TrainingOptions
+from ssd.updates.declaration import QualityDeclaration
 
 Json = Any
 
@@ -51,7 +51,7 @@ class AlignUniformConfig(TrainingOptions):
     views: ViewOptions = field(default_factory=ViewOptions)
     losses: AlignUniformLosses = field(default_factory=AlignUniformLosses)
     lr: Any = 0.1
-    """Learning rate: a number, or a schedule over the rounds as `ssd.schedule` reads it."""
+    """Learning rate: a number, or a schedule over the rounds as `ssd.method.schedule` reads it."""
     weighting: Literal["batches", "images"] = "batches"
     """What a client's aggregation weight counts: mini-batches per epoch (official code) or images (paper)."""
     start: Literal["received", "own"] = "received"

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ssd.declaration import Json
-from ssd.methods.align_uniform import AlignUniform
-from ssd.methods.align_uniform_config import AlignUniformConfig, resolve
-from ssd.training import BASE_STATISTICS
+from ssd.methods.self_supervised.base import AlignUniform
+from ssd.methods.self_supervised.config import AlignUniformConfig, resolve
+from ssd.methods.self_supervised.training import BASE_STATISTICS
+from ssd.updates.declaration import Json
 
 NAME = "fed_align_uniform"
 VERSION = 1

@@ -18,15 +18,15 @@ from typing import Literal
 
 from torch import Tensor
 
-from ssd.declaration import Json
 from ssd.losses.decorrelation import DecorrelationOptions, decorrelation
 from ssd.losses.objective import mean_of_views
-from ssd.methods.align_uniform import AlignUniform
-from ssd.methods.align_uniform_config import AlignUniformConfig, resolve
-from ssd.methods.method import ClientTask
+from ssd.method.protocol import ClientTask
+from ssd.methods.self_supervised.base import AlignUniform
+from ssd.methods.self_supervised.config import AlignUniformConfig, resolve
+from ssd.methods.self_supervised.terms import Step, Term, statistic
+from ssd.methods.self_supervised.training import BASE_STATISTICS
 from ssd.models.flat import FlatModel
-from ssd.terms import Step, Term, statistic
-from ssd.training import BASE_STATISTICS
+from ssd.updates.declaration import Json
 
 NAME = "feddecorr"
 VERSION = 1

@@ -2,7 +2,7 @@
 
 FedU2 (CVPR 2024, arXiv 2403.16398) adds to any self-supervised client loss the flexible uniform regulariser FUR
 (`ssd.losses.flexible_uniform`), and aggregates with the efficient unified aggregator EUA
-(`ssd.aggregation.common_descent`). Either can be left out: `fur.coefficient = 0`, `eua = false`. SSD compares with it on
+(`ssd.methods.server_steps.common_descent`). Either can be left out: `fur.coefficient = 0`, `eua = false`. SSD compares with it on
 alignment and uniformity; that code is unpublished, but its run names give FUR's coefficient, 0.01. Our choices:
 
 - FUR acts on z and in the form of FedU2's released code, which SSD's code derives from.
@@ -21,15 +21,15 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from ssd.aggregation.common_descent import common_descent
-from ssd.declaration import Json
 from ssd.losses.flexible_uniform import FlexibleUniformOptions, flexible_uniform
-from ssd.methods.align_uniform import AlignUniform
-from ssd.methods.align_uniform_config import AlignUniformConfig, resolve
-from ssd.methods.method import ClientTask, Reduction, ReductionResult
+from ssd.method.protocol import ClientTask, Reduction, ReductionResult
+from ssd.methods.self_supervised.base import AlignUniform
+from ssd.methods.self_supervised.config import AlignUniformConfig, resolve
+from ssd.methods.self_supervised.terms import Step, Term, statistic
+from ssd.methods.self_supervised.training import BASE_STATISTICS, Seeds
+from ssd.methods.server_steps.common_descent import common_descent
 from ssd.models.flat import FlatModel
-from ssd.terms import Step, Term, statistic
-from ssd.training import BASE_STATISTICS, Seeds
+from ssd.updates.declaration import Json
 
 NAME = "fedu2"
 VERSION = 1

@@ -25,18 +25,18 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ssd.declaration import Json
 from ssd.losses.alignment import alignment
 from ssd.losses.presets import AlignUniformLosses
 from ssd.losses.relational import relational
 from ssd.losses.uniformity import uniformity
-from ssd.methods.align_uniform import ENCODER, PROJECTOR, AlignUniform
-from ssd.methods.align_uniform_config import AlignUniformConfig, embedding_dim, resolve
-from ssd.methods.method import ClientTask
+from ssd.method.protocol import ClientTask
+from ssd.methods.self_supervised.base import ENCODER, PROJECTOR, AlignUniform
+from ssd.methods.self_supervised.config import AlignUniformConfig, embedding_dim, resolve
+from ssd.methods.self_supervised.terms import Step, Term, statistic
+from ssd.methods.self_supervised.training import BASE_STATISTICS
 from ssd.models import predictor
 from ssd.models.flat import BUFFERS, FlatModel
-from ssd.terms import Step, Term, statistic
-from ssd.training import BASE_STATISTICS
+from ssd.updates.declaration import Json
 
 NAME = "fedx"
 VERSION = 1

@@ -1,7 +1,7 @@
 """L-DAWA on the align-and-uniform base: only the server differs (Rehman et al., ICCV 2023).
 
 Clients train as in FedAlignUniform; the server weighs every layer of every client by its angle to the global layer
-(`ssd.aggregation.angular`). SSD compares with it; its adaptation is unpublished. Our choices: the projector is
+(`ssd.methods.server_steps.angular`). SSD compares with it; its adaptation is unpublished. Our choices: the projector is
 aggregated like the encoder; BatchNorm statistics are averaged plainly instead of being weighed as layers (an angle
 between variances says nothing about training, and a variance must not shrink). `scope = "model"` is the variant with one
 cosine for the whole network that FedU2's code calls L-DAWA; `normalise` is an extra of ours.
@@ -12,12 +12,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ssd.aggregation.angular import Scope, angular_mean
-from ssd.declaration import Json
-from ssd.methods.align_uniform import AlignUniform
-from ssd.methods.align_uniform_config import AlignUniformConfig, resolve
-from ssd.methods.method import Reduction, ReductionResult
-from ssd.training import BASE_STATISTICS
+from ssd.method.protocol import Reduction, ReductionResult
+from ssd.methods.self_supervised.base import AlignUniform
+from ssd.methods.self_supervised.config import AlignUniformConfig, resolve
+from ssd.methods.self_supervised.training import BASE_STATISTICS
+from ssd.methods.server_steps.angular import Scope, angular_mean
+from ssd.updates.declaration import Json
 
 NAME = "ldawa"
 VERSION = 1

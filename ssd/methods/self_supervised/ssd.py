@@ -18,13 +18,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ssd.declaration import Json, ScalingDeclaration
 from ssd.losses.dimension_scaled import DimensionScaling
 from ssd.losses.presets import SsdLosses
-from ssd.methods.align_uniform import AlignUniform
-from ssd.methods.align_uniform_config import SsdConfig, embedding_dim, resolve
-from ssd.methods.method import ClientTask
+from ssd.method.protocol import ClientTask
+from ssd.methods.self_supervised.base import AlignUniform
+from ssd.methods.self_supervised.config import SsdConfig, embedding_dim, resolve
 from ssd.scaling import rotated_basis
+from ssd.updates.declaration import Json, ScalingDeclaration
 
 NAME = "ssd"
 VERSION = 1

@@ -26,15 +26,15 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from ssd.data.source import ImageSource
-from ssd.data.views import Views
+from ssd.data.images.source import ImageSource
+from ssd.data.views.views import Views
 from ssd.losses.dimension_scaled import DimensionScaling
 from ssd.losses.objective import Terms, objective
 from ssd.losses.presets import SsdLosses
-from ssd.methods.method import Progress
+from ssd.method.protocol import Progress
+from ssd.methods.self_supervised.terms import Step, Term, statistic
 from ssd.models.flat import FlatModel
 from ssd.random_stream import RandomStream
-from ssd.terms import Step, Term, statistic
 
 CUDA_CHECK_INTERVAL = 25
 """Steps between looks at the loss on an accelerator, where every look waits for the device."""
@@ -51,7 +51,7 @@ STATISTICS = (
     "images",
 )
 """All additive: a `*_sum` is over mini-batches (norms: of the batch means of ‖h‖ and ‖z‖), `images` counts every
-image of every epoch. The parts of further terms follow by name (`ssd.terms.statistic`)."""
+image of every epoch. The parts of further terms follow by name (`ssd.methods.self_supervised.terms.statistic`)."""
 BASE_STATISTICS = tuple(name for name in STATISTICS if name not in ("dsr_sum", "distillation_sum"))
 """Those of a method whose objective is alignment and uniformity alone."""
 _MEASURED = STATISTICS[:7]

@@ -16,8 +16,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ssd.methods.method import CollectedUpdate, Reduction
-from ssd.spec import ParameterSpec, TensorSpec
+from ssd.method.protocol import CollectedUpdate, Reduction
+from ssd.updates.spec import ParameterSpec, TensorSpec
 
 Scope = Literal["layer", "model"]
 

@@ -16,9 +16,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ssd.aggregation.min_norm import min_norm_weights
-from ssd.methods.method import Reduction
-from ssd.spec import ParameterSpec
+from ssd.method.protocol import Reduction
+from ssd.methods.server_steps.min_norm import min_norm_weights
+from ssd.updates.spec import ParameterSpec
 
 BLOCK_BYTES = 1 << 26
 """Memory for a block of coordinates of all clients while inner products are summed."""

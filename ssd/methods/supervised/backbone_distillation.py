@@ -28,13 +28,13 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from ssd.declaration import Json
 from ssd.losses.distillation import divergence
-from ssd.methods.supervised import Batch, Context, Loss, Supervised, SupervisedConfig, resolve
+from ssd.methods.self_supervised.training import batch_sizes
+from ssd.methods.supervised.base import Batch, Context, Loss, Supervised, SupervisedConfig, resolve
+from ssd.methods.supervised.training import Phase, steps_of_visit
 from ssd.models.classifier import BACKBONE, HEAD
 from ssd.models.flat import FlatModel
-from ssd.supervised_training import Phase, steps_of_visit
-from ssd.training import batch_sizes
+from ssd.updates.declaration import Json
 
 NAME = "backbone_distillation"
 VERSION = 1

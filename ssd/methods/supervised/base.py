@@ -21,23 +21,23 @@ import torch
 from numpy.typing import NDArray
 from torch.nn.functional import cross_entropy
 
+from ssd.data.images.source import ProbeData, expect_images, expect_labels
 from ssd.data.preparation import Preparation
-from ssd.data.source import ProbeData, expect_images, expect_labels
-from ssd.declaration import Declaration, GroupDeclaration, Reducer, StatisticDeclaration
-from ssd.determinism import deterministic
-from ssd.methods.method import ClientEvaluationTask, ClientResult, ClientTask, EvaluationTask, Progress
-from ssd.methods.supervised_config import Config, SupervisedConfig, resolve
-from ssd.methods.supervised_networks import Networks
-from ssd.methods.supervised_state import ClientState
+from ssd.method.protocol import ClientEvaluationTask, ClientResult, ClientTask, EvaluationTask, Progress
+from ssd.method.schedule import resolve as resolve_schedules
+from ssd.methods.self_supervised.training import Seeds, TrainingDiverged, batch_sizes
+from ssd.methods.supervised.config import Config, SupervisedConfig, resolve
+from ssd.methods.supervised.context import Batch, Context, Loss
+from ssd.methods.supervised.evaluation import calibrated, count_correct, represent
+from ssd.methods.supervised.networks import Networks
+from ssd.methods.supervised.state import ClientState
+from ssd.methods.supervised.training import Phase, SupervisedTraining, steps_of_visit
 from ssd.models.classifier import BACKBONE, HEAD, Classifier
 from ssd.models.flat import BUFFERS, FlatModel
 from ssd.random_stream import RandomStream
-from ssd.schedule import resolve as resolve_schedules
 from ssd.settings import to_json
-from ssd.supervised_context import Batch, Context, Loss
-from ssd.supervised_evaluation import calibrated, count_correct, represent
-from ssd.supervised_training import Phase, SupervisedTraining, steps_of_visit
-from ssd.training import Seeds, TrainingDiverged, batch_sizes
+from ssd.torch_support.determinism import deterministic
+from ssd.updates.declaration import Declaration, GroupDeclaration, Reducer, StatisticDeclaration
 
 __all__ = ["Batch", "Context", "Loss", "Supervised", "SupervisedConfig", "resolve"]
 

@@ -11,13 +11,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeVar
 
-from ssd.data.source import ImageFormat
-from ssd.methods.align_uniform_config import Bounds
+from ssd.data.images.source import ImageFormat
+from ssd.method.schedule import resolve as resolve_schedules
+from ssd.methods.self_supervised.config import Bounds
+from ssd.methods.supervised.training import SupervisedOptions
 from ssd.models.flat import BufferPolicy
 from ssd.models.registry import ModelConfig
-from ssd.schedule import resolve as resolve_schedules
 from ssd.settings import SettingsError, read
-from ssd.supervised_training import SupervisedOptions
 
 Json = Any
 
@@ -34,7 +34,7 @@ class SupervisedConfig(SupervisedOptions):
     head: Literal["shared", "private"] = "shared"
     """`private`: the head never leaves the client, as in FedPer (arXiv 1912.00818); only the backbone is averaged."""
     lr: Any = 0.1
-    """Learning rate: a number, or a schedule over the rounds as `ssd.schedule` reads it."""
+    """Learning rate: a number, or a schedule over the rounds as `ssd.method.schedule` reads it."""
     lr_lag: bool = False
     """A client trains at the rate of the round in which it last took part, at its first visit at the schedule's first:
     as in FedGen's official code, where clients move their own schedule on after they have trained."""

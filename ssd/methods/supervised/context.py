@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ssd.methods.method import ClientTask
+from ssd.method.protocol import ClientTask
+from ssd.methods.self_supervised.training import Seeds
 from ssd.models.classifier import Classifier
 from ssd.models.flat import FlatModel
-from ssd.training import Seeds
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from ssd.data.images.source import ImageSource, ProbeData
 from ssd.data.preparation import Preparation
-from ssd.data.source import ImageSource, ProbeData
-from ssd.methods.method import EvaluationTask
+from ssd.method.protocol import EvaluationTask
 from ssd.models.batch_statistics import calibrate
 from ssd.models.classifier import Classifier
 

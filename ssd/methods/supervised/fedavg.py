@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ssd.declaration import Json
-from ssd.methods.supervised import Supervised, SupervisedConfig, resolve
+from ssd.methods.supervised.base import Supervised, SupervisedConfig, resolve
+from ssd.updates.declaration import Json
 
 NAME = "fedavg"
 VERSION = 1

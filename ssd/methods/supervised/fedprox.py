@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from ssd.declaration import Json
-from ssd.methods.supervised import Batch, Context, Loss, Supervised, SupervisedConfig, resolve
+from ssd.methods.supervised.base import Batch, Context, Loss, Supervised, SupervisedConfig, resolve
+from ssd.updates.declaration import Json
 
 NAME = "fedprox"
 VERSION = 1

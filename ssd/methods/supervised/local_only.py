@@ -16,10 +16,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ssd.declaration import Json
-from ssd.methods.method import ClientEvaluationTask
-from ssd.methods.supervised import Supervised, SupervisedConfig, resolve
-from ssd.methods.supervised_state import ClientState
+from ssd.method.protocol import ClientEvaluationTask
+from ssd.methods.supervised.base import Supervised, SupervisedConfig, resolve
+from ssd.methods.supervised.state import ClientState
+from ssd.updates.declaration import Json
 
 NAME = "local_only"
 VERSION = 1

@@ -10,16 +10,16 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from ssd.export import fitting, read_encoder
-from ssd.methods.supervised_config import SupervisedConfig
-from ssd.methods.supervised_state import ClientState
+from ssd.export.encoder_file import fitting, read_encoder
+from ssd.methods.supervised.config import SupervisedConfig
+from ssd.methods.supervised.state import ClientState
 from ssd.models import registry
 from ssd.models.allocate import allocated
 from ssd.models.classifier import BACKBONE, HEAD, Classifier, head_skeleton
 from ssd.models.flat import FlatModel, entries_of
 from ssd.models.initialise import initialise
 from ssd.random_stream import RandomStream
-from ssd.spec import ParameterSpec, TensorSpec
+from ssd.updates.spec import ParameterSpec, TensorSpec
 
 PREFIX = f"{BACKBONE}."
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from ssd.supervised_training import Cursor
+from ssd.methods.supervised.training import Cursor
 
 PRIVATE, BUFFERS, MODEL, CURSOR, LR = "private", "buffers", "model", "cursor", "lr"
 Vector = NDArray[np.float32]

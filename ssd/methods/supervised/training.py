@@ -1,6 +1,6 @@
 """One client's local training on labels: SGD on a method's own loss over its own images.
 
-It keeps the rules of `ssd.training` (a function of options, base, data, seeds, device type and thread count; a fresh
+It keeps the rules of `ssd.methods.self_supervised.training` (a function of options, base, data, seeds, device type and thread count; a fresh
 optimiser every round; a batch of one image is left out) and adds:
 
 - Every kind of randomness has a stream of its own, keyed by purpose: image order, augmentation, and one for each thing
@@ -24,12 +24,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from ssd.data.images.source import ImageSource
 from ssd.data.preparation import Augmentation, Normalisation, Preparation
-from ssd.data.source import ImageSource
-from ssd.methods.method import Progress
-from ssd.random_stream import RandomStream
-from ssd.supervised_context import Batch, Context, Loss
-from ssd.training import (
+from ssd.method.protocol import Progress
+from ssd.methods.self_supervised.training import (
     CUDA_CHECK_INTERVAL,
     MomentumSgd,
     Seeds,
@@ -38,6 +36,8 @@ from ssd.training import (
     batch_sizes,
     read_ahead,
 )
+from ssd.methods.supervised.context import Batch, Context, Loss
+from ssd.random_stream import RandomStream
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

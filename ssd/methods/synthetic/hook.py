@@ -12,10 +12,10 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from ssd.declaration import Declaration
 from ssd.digest import canonical_json, digest_bytes
-from ssd.methods.method import CollectedUpdate, Reduction, ReductionResult
-from ssd.methods.synthetic_numbers import fill, key
+from ssd.method.protocol import CollectedUpdate, Reduction, ReductionResult
+from ssd.methods.synthetic.numbers import fill, key
+from ssd.updates.declaration import Declaration
 
 DRIFT = "drift"
 DRIFT_SHAPE = (4, 8)

@@ -21,16 +21,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ssd.declaration import (
-    Declaration,
-    GroupDeclaration,
-    Reducer,
-    RoundArtefactDeclaration,
-    ScalingDeclaration,
-    StatisticDeclaration,
-)
 from ssd.digest import canonical_json, digest_bytes
-from ssd.methods.method import (
+from ssd.method.protocol import (
     ClientEvaluationTask,
     ClientResult,
     ClientTask,
@@ -39,10 +31,18 @@ from ssd.methods.method import (
     Reduction,
     ReductionResult,
 )
-from ssd.methods.synthetic_hook import DRIFT, DRIFT_SHAPE, reduce_synthetically
-from ssd.methods.synthetic_numbers import fill, key
+from ssd.methods.synthetic.hook import DRIFT, DRIFT_SHAPE, reduce_synthetically
+from ssd.methods.synthetic.numbers import fill, key
 from ssd.random_stream import RandomStream
-from ssd.spec import Kind, ParameterSpec
+from ssd.updates.declaration import (
+    Declaration,
+    GroupDeclaration,
+    Reducer,
+    RoundArtefactDeclaration,
+    ScalingDeclaration,
+    StatisticDeclaration,
+)
+from ssd.updates.spec import Kind, ParameterSpec
 
 FAILURES = ("raise", "nan", "over_bound", "over_norm", "huge_weight", "bad_statistic")
 STEPS = 10
@@ -79,7 +79,7 @@ class SyntheticConfig:
     client_evaluation: bool = False
     """Measure clients: made-up accuracies that follow from the version, the client and its state."""
     schedules: Mapping[str, Any] = field(default_factory=dict)
-    """See `ssd.schedule`; a value named `scale` multiplies the update."""
+    """See `ssd.method.schedule`; a value named `scale` multiplies the update."""
     hook: bool = False
     """Run a server hook in every commit: it keeps a state, makes a round artefact and changes the delta."""
     collect: bool = False
@@ -117,7 +117,7 @@ def create(config: Mapping[str, Any]) -> SyntheticMethod:
 
 
 class SyntheticMethod:
-    """See the module docstring; implements `ssd.methods.method.Method`."""
+    """See the module docstring; implements `ssd.method.protocol.Method`."""
 
     def __init__(self, config: SyntheticConfig) -> None:
         self.config = config

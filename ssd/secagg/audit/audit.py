@@ -11,12 +11,13 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from ssd.secagg import keys, transcript
-from ssd.secagg.errors import MalformedMessage
-from ssd.secagg.graph import Level
-from ssd.secagg.layout import Layout
-from ssd.secagg.messages import Message, Offer, Opened, Roster, SetProof, Sharers, Survivors, digest
-from ssd.secagg.signatures import advert_is_signed, keys_of, survivors_are_signed
+from ssd.secagg.audit import transcript
+from ssd.secagg.protocol import keys
+from ssd.secagg.protocol.errors import MalformedMessage
+from ssd.secagg.protocol.graph import Level
+from ssd.secagg.protocol.layout import Layout
+from ssd.secagg.protocol.messages import Message, Offer, Opened, Roster, SetProof, Sharers, Survivors, digest
+from ssd.secagg.protocol.signatures import advert_is_signed, keys_of, survivors_are_signed
 from ssd.trust.participants import Registry
 
 Found = TypeVar("Found", bound=Message)

@@ -14,9 +14,9 @@ import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from ssd.secagg.encoding import LENGTH_BYTES, Reader
-from ssd.secagg.errors import MalformedMessage
-from ssd.secagg.messages import MAX_MESSAGE_BYTES, Message, decode
+from ssd.secagg.protocol.encoding import LENGTH_BYTES, Reader
+from ssd.secagg.protocol.errors import MalformedMessage
+from ssd.secagg.protocol.messages import MAX_MESSAGE_BYTES, Message, decode
 
 MAGIC = b"ssd-secagg-transcript-v1\0"
 HEAD_BYTES = 32

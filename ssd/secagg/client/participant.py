@@ -10,7 +10,7 @@ It trusts nothing it is told. Rules it keeps:
   base before the shares. Once it revealed shares over a base it takes part in no other attempt on that base.
 - Keys are in memory only. A process that starts again has none, so it is a dropout of that round.
 
-The checks of messages are in `ssd.secagg.checks`.
+The checks of messages are in `ssd.secagg.protocol.checks`.
 """
 
 from __future__ import annotations
@@ -21,8 +21,10 @@ from typing import NoReturn, Protocol, TypeVar, cast
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from ssd.secagg import keys
-from ssd.secagg.checks import (
+from ssd.secagg.client.round_keys import RoundKeys, Shares
+from ssd.secagg.numbers.masking import MaskKey
+from ssd.secagg.protocol import keys
+from ssd.secagg.protocol.checks import (
     check_delivery,
     check_proof,
     check_roster,
@@ -31,11 +33,10 @@ from ssd.secagg.checks import (
     check_told,
     refuse_unless,
 )
-from ssd.secagg.errors import AbortReason, MalformedMessage, Refused
-from ssd.secagg.graph import Level
-from ssd.secagg.layout import Layout
-from ssd.secagg.masking import MaskKey
-from ssd.secagg.messages import (
+from ssd.secagg.protocol.errors import AbortReason, MalformedMessage, Refused
+from ssd.secagg.protocol.graph import Level
+from ssd.secagg.protocol.layout import Layout
+from ssd.secagg.protocol.messages import (
     Advert,
     Kind,
     Message,
@@ -51,14 +52,9 @@ from ssd.secagg.messages import (
     Survivors,
     digest,
 )
-from ssd.secagg.policy import ParticipantPolicy, RunTerms
-from ssd.secagg.round_keys import RoundKeys, Shares
-from ssd.secagg.shamir import Entropy
-from ssd.secagg.signatures import (
-    keys_of,
-    sign_advert,
-    sign_survivors,
-)
+from ssd.secagg.protocol.policy import ParticipantPolicy, RunTerms
+from ssd.secagg.protocol.shamir import Entropy
+from ssd.secagg.protocol.signatures import keys_of, sign_advert, sign_survivors
 from ssd.trust.participants import Registry
 from ssd.trust.signing import public_hex
 

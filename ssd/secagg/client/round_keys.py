@@ -7,11 +7,19 @@ from typing import NoReturn
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from ssd.secagg import keys, shamir
-from ssd.secagg.layout import Layout
-from ssd.secagg.masking import MaskKey
-from ssd.secagg.messages import KEY_BYTES, NONCE_BYTES, Advert, Offer, ShareBundle, ShareEntry, digest
-from ssd.secagg.shamir import Entropy
+from ssd.secagg.numbers.masking import MaskKey
+from ssd.secagg.protocol import keys, shamir
+from ssd.secagg.protocol.layout import Layout
+from ssd.secagg.protocol.messages import (
+    KEY_BYTES,
+    NONCE_BYTES,
+    Advert,
+    Offer,
+    ShareBundle,
+    ShareEntry,
+    digest,
+)
+from ssd.secagg.protocol.shamir import Entropy
 
 Shares = tuple[bytes, bytes]
 """One of a self-mask secret, one of a mask seed."""

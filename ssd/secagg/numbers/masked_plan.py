@@ -24,15 +24,15 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ssd.checking import check_update
-from ssd.codec import MalformedUpdate
 from ssd.digest import CHUNK_BYTES, Buffer, byte_view, canonical_json
-from ssd.fixed_point import Int64Ring, OverflowRisk, open_into
-from ssd.fold_plan import FoldConfigError, FoldPlan, GroupFold, OpenedFold
-from ssd.secagg.dp import NoisePlace, NoisePlan, PrivacyRefused, PrivacySettings, add_local_noise
-from ssd.secagg.masking import MaskKey, apply_masks, negated
-from ssd.secagg.mod_ring import RING_BITS, ModRing, narrow_scale_bits, sum_limit
-from ssd.secagg.rounding import CHUNK_VALUES, RoundingStream
+from ssd.privacy.noise import NoisePlace, NoisePlan, PrivacyRefused, PrivacySettings, add_local_noise
+from ssd.secagg.numbers.masking import MaskKey, apply_masks, negated
+from ssd.secagg.numbers.mod_ring import RING_BITS, ModRing, narrow_scale_bits, sum_limit
+from ssd.secagg.numbers.rounding import CHUNK_VALUES, RoundingStream
+from ssd.updates.check import check_update
+from ssd.updates.codec import MalformedUpdate
+from ssd.updates.fixed_point import Int64Ring, OverflowRisk, open_into
+from ssd.updates.fold_plan import FoldConfigError, FoldPlan, GroupFold, OpenedFold
 
 DIGEST_LABEL = b"ssd-secagg-numbers-v1"
 ONE, CLIENTS, WEIGHT, HEADER_VALUES = 0, 1, 2, 3
@@ -200,7 +200,7 @@ class MaskedFold:
         """Add one client's float32 update of `weight` samples; more than the cap count as the cap.
 
         Raises:
-            UpdateRefused: as `ssd.checking.check_update` (nothing was added).
+            UpdateRefused: as `ssd.updates.check.check_update` (nothing was added).
             OverflowRisk: there would be more clients than the plan was made for (nothing was added).
             ValueError: bytes were handed out already, or the rounding key is no key (nothing was added).
         """

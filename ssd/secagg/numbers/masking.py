@@ -9,7 +9,15 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
-from ssd.secagg.prg import CHUNK_NBYTES, KEY_NBYTES, Keystream, Words, add_next, check_words, chunk_room
+from ssd.secagg.numbers.prg import (
+    CHUNK_NBYTES,
+    KEY_NBYTES,
+    Keystream,
+    Words,
+    add_next,
+    check_words,
+    chunk_room,
+)
 
 
 class MaskKey(NamedTuple):

@@ -13,10 +13,10 @@ from fractions import Fraction
 import numpy as np
 from numpy.typing import NDArray
 
-from ssd.codec import MalformedUpdate
 from ssd.digest import Buffer, byte_view
-from ssd.fixed_point import MAX_SCALE_BITS, FloatArray, OverflowRisk, open_into
-from ssd.secagg.rounding import CHUNK_VALUES, RoundingStream, StochasticRounder
+from ssd.secagg.numbers.rounding import CHUNK_VALUES, RoundingStream, StochasticRounder
+from ssd.updates.codec import MalformedUpdate
+from ssd.updates.fixed_point import MAX_SCALE_BITS, FloatArray, OverflowRisk, open_into
 
 RING_BITS = (16, 24, 32)
 FEWEST_LEVELS = 7
@@ -50,7 +50,7 @@ def sum_limit(total: int, max_abs: float, scale_bits: int, addends: int) -> int:
 
 
 class ModRing:
-    """Z / 2**ring_bits as uint32; see `ssd.fixed_point.SumRing`. Not to be shared between threads."""
+    """Z / 2**ring_bits as uint32; see `ssd.updates.fixed_point.SumRing`. Not to be shared between threads."""
 
     def __init__(self, ring_bits: int, clip: float, rounding: RoundingStream | None = None) -> None:
         """Values are clipped to +-clip and rounded with `rounding` (to the nearest without it) when quantised."""

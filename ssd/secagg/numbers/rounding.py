@@ -10,8 +10,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from ssd.fixed_point import FloatArray
-from ssd.secagg.prg import Keystream, chunk_room
+from ssd.secagg.numbers.prg import Keystream, chunk_room
+from ssd.updates.fixed_point import FloatArray
 
 CHUNK_VALUES = 1 << 14
 _UNIT = np.float64(2.0**-32)

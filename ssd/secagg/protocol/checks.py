@@ -7,13 +7,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ssd.secagg import keys
-from ssd.secagg.errors import AbortReason, Refused
-from ssd.secagg.graph import PPM, Level
-from ssd.secagg.layout import Layout
-from ssd.secagg.messages import Advert, Graph, Offer, Roster, SetProof, ShareDelivery, Survivors, digest
-from ssd.secagg.policy import AggregatorPolicy, ParticipantPolicy, RunTerms
-from ssd.secagg.signatures import advert_is_signed, survivors_are_signed
+from ssd.secagg.protocol import keys
+from ssd.secagg.protocol.errors import AbortReason, Refused
+from ssd.secagg.protocol.graph import PPM, Level
+from ssd.secagg.protocol.layout import Layout
+from ssd.secagg.protocol.messages import (
+    Advert,
+    Graph,
+    Offer,
+    Roster,
+    SetProof,
+    ShareDelivery,
+    Survivors,
+    digest,
+)
+from ssd.secagg.protocol.policy import AggregatorPolicy, ParticipantPolicy, RunTerms
+from ssd.secagg.protocol.signatures import advert_is_signed, survivors_are_signed
 
 
 def refuse_unless(holds: bool, reason: AbortReason, detail: str) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
-from ssd.secagg.errors import MalformedMessage
+from ssd.secagg.protocol.errors import MalformedMessage
 
 U64_BYTES = 8
 LENGTH_BYTES = 4

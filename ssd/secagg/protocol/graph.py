@@ -18,7 +18,7 @@ from enum import StrEnum
 from functools import lru_cache
 from typing import NamedTuple
 
-from ssd.secagg.prg import CHUNK_NBYTES, keystream
+from ssd.secagg.numbers.prg import CHUNK_NBYTES, keystream
 
 PPM = 1_000_000
 SECURITY_BITS = 40

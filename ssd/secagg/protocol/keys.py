@@ -26,8 +26,8 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from ssd.secagg import shamir
-from ssd.secagg.messages import KEY_BYTES, Offer, Roster, Sharers, digest, encode
+from ssd.secagg.protocol import shamir
+from ssd.secagg.protocol.messages import KEY_BYTES, Offer, Roster, Sharers, digest, encode
 
 _FIELD = 2**255 - 19
 _PROBE = X25519PrivateKey.from_private_bytes(b"ssd-secagg-small-order-probe-key")

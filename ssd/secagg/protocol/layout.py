@@ -10,9 +10,9 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property
 
-from ssd.secagg import graph
-from ssd.secagg.keys import ring_seed, round_context
-from ssd.secagg.messages import Advert, Graph, Offer, Roster
+from ssd.secagg.protocol import graph
+from ssd.secagg.protocol.keys import ring_seed, round_context
+from ssd.secagg.protocol.messages import Advert, Graph, Offer, Roster
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,6 +1,6 @@
 """The messages of a round of secure aggregation, and the one byte form each of them has.
 
-A message is a version byte, a byte for its kind and its fields (`ssd.secagg.encoding`). `decode(encode(m)) == m`, and
+A message is a version byte, a byte for its kind and its fields (`ssd.secagg.protocol.encoding`). `decode(encode(m)) == m`, and
 every other byte string is refused. Names of participants are worker names; sets of names are sorted.
 
 In the order of a round (down: from the coordinator, up: from a participant):
@@ -27,10 +27,10 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from operator import attrgetter
 
-from ssd.secagg import encoding as form
-from ssd.secagg.encoding import Field
-from ssd.secagg.errors import AbortReason, MalformedMessage
-from ssd.secagg.graph import Level
+from ssd.secagg.protocol import encoding as form
+from ssd.secagg.protocol.encoding import Field
+from ssd.secagg.protocol.errors import AbortReason, MalformedMessage
+from ssd.secagg.protocol.graph import Level
 
 VERSION = 1
 MAX_MESSAGE_BYTES = 4 << 20
@@ -150,7 +150,7 @@ class Survivors:
     """Whose masked vectors are in the sum (U3)."""
 
     sharers_digest: bytes
-    """32 bytes: `ssd.secagg.keys.sharers_digest`; ties the set to offer, roster and sharers."""
+    """32 bytes: `ssd.secagg.protocol.keys.sharers_digest`; ties the set to offer, roster and sharers."""
     names: tuple[str, ...]
 
 

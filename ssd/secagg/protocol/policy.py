@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ssd.secagg.graph import PPM, Level
-from ssd.secagg.messages import MAX_PARTICIPANTS
+from ssd.secagg.protocol.graph import PPM, Level
+from ssd.secagg.protocol.messages import MAX_PARTICIPANTS
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

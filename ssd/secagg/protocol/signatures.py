@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from ssd.secagg.messages import Advert, SetSignature, Survivors, digest, encode
+from ssd.secagg.protocol.messages import Advert, SetSignature, Survivors, digest, encode
 from ssd.trust.participants import Registry
 from ssd.trust.signing import SigningRefused, check, sign
 

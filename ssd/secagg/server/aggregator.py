@@ -8,7 +8,7 @@ Rules it keeps:
 - A message is taken or rejected whole; a rejected one changes nothing, except that a sender that broke the protocol is
   expelled: for the rest of the attempt it counts as dropped out. The very same message again changes nothing.
 - Who is in a set is decided when its phase is closed, never later.
-- What is rebuilt is verified (`ssd.secagg.rebuilding`). Pairs that both dropped out have no mask in the sum: skipped.
+- What is rebuilt is verified (`ssd.secagg.server.rebuilding`). Pairs that both dropped out have no mask in the sum: skipped.
 - An abort is final; the attempt's round id must not be used again.
 
 Each check is a call of `_reject_unless` or `_abort_unless`; `tests/mutation/` takes them out one by one.
@@ -20,13 +20,13 @@ from collections.abc import Collection, Mapping, Sequence
 from enum import StrEnum
 from typing import NoReturn, TypeVar
 
-from ssd.secagg import journal, keys
-from ssd.secagg.checks import least_survivors
-from ssd.secagg.errors import Aborted, AbortReason, Rejected
-from ssd.secagg.graph import Level
-from ssd.secagg.layout import Layout
-from ssd.secagg.masking import MaskKey
-from ssd.secagg.messages import (
+from ssd.secagg.numbers.masking import MaskKey
+from ssd.secagg.protocol import keys
+from ssd.secagg.protocol.checks import least_survivors
+from ssd.secagg.protocol.errors import Aborted, AbortReason, Rejected
+from ssd.secagg.protocol.graph import Level
+from ssd.secagg.protocol.layout import Layout
+from ssd.secagg.protocol.messages import (
     Advert,
     Message,
     Offer,
@@ -43,9 +43,10 @@ from ssd.secagg.messages import (
     digest,
     encode,
 )
-from ssd.secagg.opening import Opening, Rebuilding
-from ssd.secagg.policy import AggregatorPolicy
-from ssd.secagg.signatures import advert_is_signed, keys_of, survivors_are_signed
+from ssd.secagg.protocol.policy import AggregatorPolicy
+from ssd.secagg.protocol.signatures import advert_is_signed, keys_of, survivors_are_signed
+from ssd.secagg.server import journal
+from ssd.secagg.server.opening import Opening, Rebuilding
 from ssd.trust.participants import Registry
 
 Taken = TypeVar("Taken", bound=Message)

@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from ssd.secagg.encoding import LENGTH_BYTES, Reader
-from ssd.secagg.errors import MalformedMessage
-from ssd.secagg.messages import (
+from ssd.secagg.protocol.encoding import LENGTH_BYTES, Reader
+from ssd.secagg.protocol.errors import MalformedMessage
+from ssd.secagg.protocol.messages import (
     Message,
     Offer,
     Reveal,

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NoReturn
 
-from ssd.secagg import keys
-from ssd.secagg.layout import Layout
-from ssd.secagg.masking import MaskKey
-from ssd.secagg.messages import Kind, Reveal
-from ssd.secagg.rebuilding import MAX_TRIES_IN_ALL, Rebuilt, Search
+from ssd.secagg.numbers.masking import MaskKey
+from ssd.secagg.protocol import keys
+from ssd.secagg.protocol.layout import Layout
+from ssd.secagg.protocol.messages import Kind, Reveal
+from ssd.secagg.server.rebuilding import MAX_TRIES_IN_ALL, Rebuilt, Search
 
 Secret = tuple[str, Kind]
 """Whose, and which of its two."""

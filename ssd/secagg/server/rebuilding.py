@@ -12,9 +12,9 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import combinations, islice
 
-from ssd.secagg import keys, shamir
-from ssd.secagg.layout import Layout
-from ssd.secagg.messages import Kind, digest
+from ssd.secagg.protocol import keys, shamir
+from ssd.secagg.protocol.layout import Layout
+from ssd.secagg.protocol.messages import Kind, digest
 
 MAX_TRIES = 2_000
 """Choices of holders tried for one secret while shares come in, beside one for every share: enough for any one wrong

@@ -12,17 +12,17 @@ from typing import Any
 
 import numpy as np
 
-from ssd.codec import Encoding, VectorCodec
 from ssd.digest import CHUNK_BYTES, digest_bytes, json_digest
-from ssd.fixed_point import Int64Ring, scale_bits
-from ssd.folding import Fold, FoldPlan, encode_update
-from ssd.methods.method import ClientTask
-from ssd.methods.registry import load
-from ssd.packing import pack_int64
+from ssd.method.protocol import ClientTask
+from ssd.method.registry import load
 from ssd.random_stream import RandomStream
 from ssd.scaling import assign
-from ssd.spec import Kind, ParameterSpec, model_digest
-from ssd.version import next_version
+from ssd.updates.codec import Encoding, VectorCodec
+from ssd.updates.fixed_point import Int64Ring, scale_bits
+from ssd.updates.fold import Fold, FoldPlan, encode_update
+from ssd.updates.packing import pack_int64
+from ssd.updates.spec import Kind, ParameterSpec, model_digest
+from ssd.updates.version import next_version
 
 FOLDER = Path(__file__).parent
 

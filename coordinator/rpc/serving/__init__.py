@@ -1,0 +1,1 @@
+"""What all services share: credentials, limits, status codes, and call bookkeeping."""

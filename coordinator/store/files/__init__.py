@@ -1,0 +1,1 @@
+"""Files of the state directory: content-addressed blobs, uploads in flight, and the spool of collected updates."""

@@ -1,0 +1,1 @@
+"""An update's way from its envelope to its verdict: envelope checks, space, the arriving body, verification."""

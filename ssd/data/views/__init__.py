@@ -1,0 +1,1 @@
+"""The random views that self-supervised training sees."""

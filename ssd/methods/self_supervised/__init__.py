@@ -1,0 +1,1 @@
+"""Self-supervised methods: alignment and uniformity, SSD, and the methods compared with it."""

@@ -1,0 +1,1 @@
+"""Supervised methods: FedAvg, FedProx, backbone distillation, local training."""

@@ -1,0 +1,1 @@
+"""A method without images or torch, for tests and benchmarks of the daemons."""

@@ -1,0 +1,1 @@
+"""Differential privacy: settings, noise, and the account of what was spent."""

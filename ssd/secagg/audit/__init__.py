@@ -1,0 +1,1 @@
+"""Transcripts of rounds and the audit that verifies them from outside."""

@@ -1,0 +1,1 @@
+"""A participant of secure aggregation: its keys and its steps."""

@@ -1,0 +1,1 @@
+"""Small pieces about torch itself: determinism, what a device is worth, compatibility of torchvision."""

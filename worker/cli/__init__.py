@@ -1,0 +1,1 @@
+"""The commands of `ssd-worker`: they parse arguments, call one room, and print."""

@@ -1,0 +1,1 @@
+"""Getting a task's model versions and artefacts: fetch, resume, verify, apply deltas."""
