@@ -10,23 +10,17 @@ import shutil
 import signal
 import socket
 
+from coordinator.config.derived import plan_of, privacy_of, settings_of
 from coordinator.config.sections import CoordinatorConfig, refuse_changes
 from coordinator.core.strategy import create as create_strategy
 from coordinator.errors import EXIT_STORAGE, ConfigInvalid, StorageFailed
-from coordinator.identity.issuing import certificate_desk
+from coordinator.identity.enrolment import certificate_desk
 from coordinator.identity.revocations import NobodyRevoked, Revocations
 from coordinator.method_host.client import SubprocessMethodHost
 from coordinator.method_host.hook import SCRATCH_PREFIX as HOOK_PREFIX
-from coordinator.ports.storage import RunRecord
+from coordinator.ports.records import RunRecord
 from coordinator.rounds.driver import Driver
-from coordinator.rounds.run_lifecycle import (
-    SCRATCH_PREFIX,
-    create_run,
-    plan_of,
-    privacy_of,
-    restore,
-    settings_of,
-)
+from coordinator.rounds.run_lifecycle import SCRATCH_PREFIX, create_run, restore
 from coordinator.rpc.convert import BUILD
 from coordinator.rpc.enrolment import EnrolmentServer, RenewalServicer
 from coordinator.rpc.server import RpcServer
@@ -53,7 +47,7 @@ from coordinator.web.pages import add_pages
 from ssd.daemon.logs import configure as configure_logs
 from ssd.daemon.logs import event as log_event
 from ssd.daemon.tracing.setup import Exporter, TracingUnavailable, open_exporter
-from ssd.privacy.noise import left_out
+from ssd.privacy.settings import left_out
 from ssd.updates.codec import Encoding
 from ssd.updates.declaration import Declaration
 
@@ -138,7 +132,7 @@ async def _serve(config: CoordinatorConfig) -> int:
             clock=clock,
             metrics=metrics,
             revocations=revocations,
-            participants=participants_of(config, transport),
+            participants=participants_of(config.secure_aggregation, transport.federation),
             privacy=privacy,
             tracing=tracing,
         )

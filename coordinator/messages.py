@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from coordinator.core.registry import HeldFate
 from coordinator.core.state import Fate
 from coordinator.ports.storage import ArtefactRecord, BlobInfo
-from ssd.privacy.noise import PrivacySettings
+from ssd.privacy.settings import PrivacySettings
 from ssd.scaling import ScalingVector
 
 
@@ -213,53 +213,3 @@ class Verdict:
     fate: Fate
     reason: str = ""
     detail: str = ""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class WorkerView:
-    """An attached worker, for status displays."""
-
-    worker: str
-    clients: int
-    capabilities: Capabilities
-    last_seen_seconds: float
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class SecureView:
-    """Where secure aggregation stands, for status displays."""
-
-    level: str
-    phase: str
-    """Of the present attempt; empty between attempts and until its participants are known."""
-    participants: int
-    uploaded: int
-    survivors: int
-    """Participants of the journaled set; 0 before there is one."""
-    awaited: tuple[str, ...]
-    """Workers whose next message is awaited."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class StatusView:
-    """The coordinator's state for people."""
-
-    run_id: str
-    method: str
-    mode: str
-    phase: str
-    waiting_for: str
-    version: VersionOffer
-    round: int
-    attempt: int
-    rounds: int
-    cohort: Mapping[str, int]
-    workers: tuple[WorkerView, ...]
-    registered_clients: int
-    connected_clients: int
-    evaluation: Mapping[str, float] = field(default_factory=dict)
-    evaluated_version: int = 0
-    statistics: Mapping[str, float] = field(default_factory=dict)
-    uptime_seconds: float = 0.0
-    privacy: str = ""
-    """What differential privacy costs so far and under which assumptions, or why nothing can be said; empty: off."""

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from coordinator.cli import tables
-from coordinator.ports.storage import AttemptRecord
+from coordinator.ports.records import AttemptRecord
 from coordinator.store.journal.reading import RoundRecords
 from coordinator.telemetry.client_history import ACCEPTED, ASKED, AWAY, DISCARDED, FAILED, REJECTED, REVOKED
 

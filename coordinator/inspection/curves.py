@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from enum import Enum
 from typing import Any
 
-from coordinator.ports.storage import VersionRecord
+from coordinator.ports.records import VersionRecord
 from coordinator.versions.privacy import PREFIX as PRIVACY_PREFIX
 from coordinator.versions.quality import VERSION as MEASURED_VERSION
 from ssd.updates.quality_sums import PREFIX as QUALITY_PREFIX

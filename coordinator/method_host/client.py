@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from coordinator.errors import HookFailed, MethodHostFailed, MethodRefused, StorageFailed
+from coordinator.ports.method_host import InitialState
 from coordinator.ports.method_host_files import RawArray, ReductionFiles, ResultFiles
-from coordinator.ports.storage import InitialState
 from ssd.daemon.logs import event
 
 Json = Any
@@ -38,7 +38,7 @@ _REFUSALS = frozenset({"bad_config", "bad_input", "no_server_hook"})
 
 
 class SubprocessMethodHost:
-    """`coordinator.ports.storage.MethodHost` over a subprocess.
+    """`coordinator.ports.method_host.MethodHost` over a subprocess.
 
     Args:
         command: what to start; speaks the protocol of `ssd.method_host.host`.
@@ -52,7 +52,7 @@ class SubprocessMethodHost:
         self._last_words: collections.deque[str] = collections.deque(maxlen=_LAST_WORDS)
 
     async def declare(self, method: str, config: Mapping[str, Json]) -> Mapping[str, Json]:
-        """See `coordinator.ports.storage.MethodHost`."""
+        """See `coordinator.ports.method_host.MethodHost`."""
         reply = await self._ask({"op": "declare", "method": method, "config": dict(config)})
         declaration = reply.get("declaration")
         if not isinstance(declaration, dict):
@@ -62,7 +62,7 @@ class SubprocessMethodHost:
     async def initial(
         self, method: str, config: Mapping[str, Json], seed: int, warm_start: Path | None, out: Path
     ) -> InitialState:
-        """See `coordinator.ports.storage.MethodHost`. Writes into the directory `out`, which is made if absent."""
+        """See `coordinator.ports.method_host.MethodHost`. Writes into the directory `out`, which is made if absent."""
         await asyncio.to_thread(out.mkdir, parents=True, exist_ok=True)
         reply = await self._ask(
             {
@@ -94,7 +94,7 @@ class SubprocessMethodHost:
         metadata: Mapping[str, str],
         part: str | None = None,
     ) -> None:
-        """See `coordinator.ports.storage.MethodHost`."""
+        """See `coordinator.ports.method_host.MethodHost`."""
         await self._ask(
             {
                 "op": "export",
@@ -110,7 +110,7 @@ class SubprocessMethodHost:
     async def after_reduce(
         self, method: str, config: Mapping[str, Json], files: ReductionFiles, out: Path
     ) -> ResultFiles:
-        """See `coordinator.ports.storage.MethodHost`."""
+        """See `coordinator.ports.method_host.MethodHost`."""
         reply = await self._ask(
             {
                 "op": "after_reduce",
@@ -153,7 +153,7 @@ class SubprocessMethodHost:
             raise MethodHostFailed(f"the method host answered after_reduce with {sorted(reply)}") from error
 
     async def close(self) -> None:
-        """See `coordinator.ports.storage.MethodHost`. Idempotent; a later call would start the host again."""
+        """See `coordinator.ports.method_host.MethodHost`. Idempotent; a later call would start the host again."""
         async with self._lock:
             process = self._process
             if process is None:

@@ -7,21 +7,23 @@ driver turns them into core state and back; protobuf never appears.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from coordinator.ports.method_host_files import ReductionFiles, ResultFiles
+from coordinator.ports.records import (
+    AttemptCounts,
+    AttemptRecord,
+    ClientRecord,
+    Json,
+    RunRecord,
+    VersionRecord,
+)
 from ssd.scaling import ScalingVector
 from ssd.trust.names import Subject
-
-Json = Any
-
-KEPT_CHRONICLES = 1000
-"""Attempts of which the store still knows what happened to each client."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,91 +41,6 @@ class ArtefactRecord:
     name: str
     blob: BlobInfo
     shape: tuple[int, ...]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class RunRecord:
-    """A run: one training job with one method and configuration in it. Written once, at creation."""
-
-    run_id: str
-    created_at: float
-    """Unix seconds."""
-    config: Mapping[str, Json]
-    """Every setting that may not change while the run lives."""
-    declaration: Mapping[str, Json]
-    """`ssd.updates.declaration.Declaration.to_json()`."""
-    declaration_blob: BlobInfo
-    declaration_digest: str
-    artefacts: tuple[ArtefactRecord, ...] = ()
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class VersionRecord:
-    """A committed model version."""
-
-    number: int
-    model_digest: str
-    full: BlobInfo
-    """Raw little-endian float32 vector."""
-    delta: BlobInfo | None
-    """Encoded step from the version before; None for version 0."""
-    server_state: Mapping[str, BlobInfo] = field(default_factory=dict)
-    """What lives with the version and is never served: raw float32 vectors (`residual`, `momentum`) and, as `.npy`
-    under `hook.` and its name, each array of the server hook's state."""
-    artefacts: tuple[ArtefactRecord, ...] = ()
-    """The round artefacts its commit made, for the tasks of the next round."""
-    round: int = 0
-    attempt: int = 0
-    committed_at: float = 0.0
-    statistics: Mapping[str, float] = field(default_factory=dict)
-    """Per-round scalars: mean losses, bytes, seconds."""
-    retained: bool = True
-    """False once retention has removed the blobs."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class AttemptRecord:
-    """One try at a round. `outcome` goes open -> closed -> committed, or open|closed -> abandoned."""
-
-    round: int
-    attempt: int
-    base_version: int
-    base_digest: str
-    cohort: tuple[str, ...]
-    opened_at: float
-    outcome: str = "open"
-    reason: str = ""
-    accepted: tuple[str, ...] = ()
-    """Sorted client ids of the journaled accepted set; empty while open."""
-    closed_at: float | None = None
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class AttemptCounts:
-    """An `AttemptRecord` without its names: a cohort may have ten thousand."""
-
-    round: int
-    attempt: int
-    opened_at: float
-    outcome: str
-    reason: str
-    invited: int
-    accepted: int
-    closed_at: float | None
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ClientRecord:
-    """A registered client."""
-
-    client: str
-    registered_at: float
-    index: int | None = None
-    """Place in the allocation of scaling vectors; None until assigned, never changed after."""
-    scaling: ScalingVector | None = None
-    last_committed_round: int = 0
-    rounds_included: int = 0
-    revoked: bool = False
 
 
 class Clock(Protocol):
@@ -360,48 +277,6 @@ class Staging(Protocol):
 
     ram_used: int
     disk_used: int
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class InitialState:
-    """What the method host made for version 0."""
-
-    vector: Path
-    artefacts: Mapping[str, tuple[Path, tuple[int, ...]]]
-
-
-class MethodHost(Protocol):
-    """The one server-side process that may import torch. A crash of it raises `MethodHostFailed`; the next
-    call starts it again. Errors the method itself reports raise `MethodRefused` with its message.
-    """
-
-    async def declare(self, method: str, config: Mapping[str, Json]) -> Mapping[str, Json]:
-        """`Declaration.to_json()` of the method with this configuration."""
-        ...
-
-    async def initial(
-        self, method: str, config: Mapping[str, Json], seed: int, warm_start: Path | None, out: Path
-    ) -> InitialState: ...
-
-    async def export(
-        self,
-        method: str,
-        config: Mapping[str, Json],
-        vector: Path,
-        out: Path,
-        metadata: Mapping[str, str],
-        part: str | None = None,
-    ) -> None: ...
-
-    async def after_reduce(
-        self, method: str, config: Mapping[str, Json], files: ReductionFiles, out: Path
-    ) -> ResultFiles:
-        """What the method's server hook makes of a reduction, in files of the directory `out`. A hook that fails
-        raises `HookFailed`, a result that cannot be written `StorageFailed`.
-        """
-        ...
-
-    async def close(self) -> None: ...
 
 
 class Identity(Protocol):

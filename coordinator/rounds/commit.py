@@ -7,7 +7,8 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from coordinator.method_host.hook import Hooked
-from coordinator.ports.storage import Clock, Store, VersionRecord
+from coordinator.ports.records import VersionRecord
+from coordinator.ports.storage import Clock, Store
 from coordinator.runtime.durable_writes import Durability
 from coordinator.versions.catalogue import Catalogue
 from coordinator.versions.next_version import VersionMaker, mean_statistics

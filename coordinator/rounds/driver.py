@@ -11,12 +11,12 @@ import asyncio
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from coordinator.config.secure_settings import SecureSettings
+from coordinator.config.run_settings import Settings
 from coordinator.core import effects, events
 from coordinator.core.effects import Effect
 from coordinator.core.round import next_wakeup, step
@@ -27,40 +27,25 @@ from coordinator.evaluation.records import EvaluationRecords
 from coordinator.evaluation.schedule import Evaluations
 from coordinator.identity.revocations import RevocationList
 from coordinator.inspection.provenance import Provenance, provenance
-from coordinator.messages import (
-    Cancel,
-    Committed,
-    Drain,
-    Envelope,
-    Evaluate,
-    RunChanged,
-    SecureView,
-    StatusView,
-    Verdict,
-)
+from coordinator.inspection.views import StatusView
+from coordinator.messages import Cancel, Committed, Drain, Envelope, Evaluate, RunChanged, Verdict
 from coordinator.method_host.hook import Hooked, HookRunner
-from coordinator.ports.storage import (
-    AttemptRecord,
-    BlobReader,
-    Blobs,
-    Clock,
-    MethodHost,
-    RunRecord,
-    Staging,
-    Store,
-    VersionRecord,
-)
+from coordinator.ports.method_host import MethodHost
+from coordinator.ports.records import AttemptRecord, RunRecord, VersionRecord
+from coordinator.ports.storage import BlobReader, Blobs, Clock, Staging, Store
 from coordinator.rounds.commit import Committer, Tally
 from coordinator.rounds.tasks import Tasks
 from coordinator.rounds.worker_reports import Attendance
 from coordinator.runtime.durable_writes import Durability
 from coordinator.runtime.mailbox import Inbox
 from coordinator.secure_aggregation.rounds import SecureRounds
+from coordinator.secure_aggregation.view import SecureView
 from coordinator.telemetry.client_history import Chronicle, Note
 from coordinator.telemetry.metrics import CoordinatorMetrics
 from coordinator.telemetry.recent import Observations
 from coordinator.telemetry.tracing import NoTracing, Tracing
-from coordinator.uploads.in_flight import Addressing, Upload, UploadDesk, check_envelope
+from coordinator.uploads.envelope_checks import Addressing, check_envelope
+from coordinator.uploads.in_flight import Upload, UploadDesk
 from coordinator.uploads.verification import Intake
 from coordinator.versions.catalogue import Catalogue
 from coordinator.versions.next_version import VersionMaker
@@ -71,7 +56,6 @@ from coordinator.workers.ownership import Membership
 from coordinator.workers.sessions import Session, SessionTable
 from coordinator.workers.welcome import Terms
 from ssd.daemon.logs import event as log_event
-from ssd.privacy.noise import PrivacySettings
 from ssd.trust.participants import Registry
 from ssd.updates.codec import Encoding
 from ssd.updates.declaration import Declaration
@@ -81,33 +65,6 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 RESTART_RECONNECT_SECONDS = 1.0
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Settings:
-    """What the driver needs of the configuration."""
-
-    update_encoding: str
-    delta_encoding: str
-    max_cohort: int
-    max_client_weight: int
-    expected_clients: int
-    seed: int
-    threads: int
-    heartbeat_seconds: float
-    full_versions: int
-    deltas: int
-    evaluation_every: int
-    evaluation_wait_seconds: float
-    stop_when_finished: bool
-    min_free_bytes: int = 0
-    staging_bytes_per_worker: int | None = None
-    data_endpoints: tuple[str, ...] = ()
-    secure: SecureSettings | None = None
-    """None: updates come in the clear."""
-    transcripts: bool = True
-    privacy: PrivacySettings | None = None
-    """None: sums are not noisy."""
 
 
 class Driver:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from coordinator.core.policy import Mode
-from ssd.privacy import noise
+from ssd.privacy import settings as privacy_settings
 from ssd.updates.declaration import Declaration
 
 
@@ -27,7 +27,7 @@ def obstacles(
             " run.mode = reproducible, or give vectors to clients (assignment = client)"
         )
     if private:
-        for found in noise.obstacles(declaration):
+        for found in privacy_settings.obstacles(declaration):
             yield f"privacy.mechanism: {found}"
     if secure_aggregation == "off":
         return

@@ -8,235 +8,31 @@ import os
 import secrets
 import shutil
 import tempfile
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
+from coordinator.config.derived import (
+    max_clients,
+    plan_of,
+    policy_of,
+    privacy_of,
+)
 from coordinator.config.sections import CoordinatorConfig
-from coordinator.config.secure_settings import SecureSettings
 from coordinator.core.cohort import deadline_after
-from coordinator.core.policy import Mode, RoundPolicy
-from coordinator.core.secure_aggregation.participants import Keys
+from coordinator.core.policy import Mode
 from coordinator.core.state import Attempt, Phase, RunState
 from coordinator.errors import ConfigInvalid, MethodRefused
-from coordinator.ports.storage import (
-    ArtefactRecord,
-    AttemptRecord,
-    BlobInfo,
-    Blobs,
-    Clock,
-    MethodHost,
-    RunRecord,
-    Store,
-    VersionRecord,
-)
-from coordinator.rounds.driver import Settings
+from coordinator.ports.method_host import MethodHost
+from coordinator.ports.records import AttemptRecord, RunRecord, VersionRecord
+from coordinator.ports.storage import ArtefactRecord, BlobInfo, Blobs, Clock, Store
 from coordinator.rounds.preconditions import obstacles
-from coordinator.versions.privacy import Privacy
 from ssd.digest import byte_view, canonical_json
-from ssd.privacy.noise import NoisePlace, NoisePlan, PrivacyRefused, PrivacySettings
-from ssd.scaling import block_size
-from ssd.secagg.numbers.masked_plan import MaskedPlan
-from ssd.secagg.protocol.graph import Level
-from ssd.updates.codec import Encoding
 from ssd.updates.declaration import Declaration, DeclarationError
-from ssd.updates.fixed_point import OverflowRisk
-from ssd.updates.fold import FoldConfigError, FoldPlan
 
 SCRATCH_PREFIX = "init-"
 """Directories in the state directory that hold what the method host makes for version 0; removed at start."""
-
-
-def policy_of(config: CoordinatorConfig) -> RoundPolicy:
-    """The round machine's settings."""
-    section = config.round
-    return RoundPolicy(
-        mode=Mode(config.run.mode),
-        rounds=config.run.rounds,
-        cohort_size=section.cohort_size,
-        seed=config.run.seed,
-        min_updates=section.min_updates,
-        over_selection=section.over_selection,
-        deadline_seconds=section.deadline_seconds,
-        deadline_quantile=section.deadline_quantile,
-        wait_for_clients_seconds=section.wait_for_clients_seconds,
-        retry_seconds=section.retry_seconds,
-        max_client_failures=section.max_client_failures,
-        expected_clients=None if config.run.clients else config.run.expected_clients,
-        named_clients=config.run.clients,
-        min_participants=0
-        if config.secure_aggregation.level == "off"
-        else config.secure_aggregation.min_participants,
-    )
-
-
-def settings_of(config: CoordinatorConfig) -> Settings:
-    """The driver's settings."""
-    return Settings(
-        update_encoding=update_encoding(config).value,
-        delta_encoding=config.wire.delta_encoding,
-        max_cohort=max_cohort(config),
-        max_client_weight=max_client_weight(config),
-        expected_clients=expected_clients(config),
-        seed=config.run.seed,
-        threads=config.run.threads,
-        heartbeat_seconds=config.limits.heartbeat_seconds,
-        full_versions=config.retention.full_versions,
-        deltas=config.retention.deltas,
-        evaluation_every=config.evaluation.every,
-        evaluation_wait_seconds=config.evaluation.wait_seconds,
-        stop_when_finished=config.run.when_done == "exit",
-        min_free_bytes=config.limits.min_free_bytes,
-        staging_bytes_per_worker=config.limits.staging_bytes_per_worker,
-        secure=secure_settings(config),
-        transcripts=config.secure_aggregation.transcript,
-        privacy=privacy_settings(config),
-    )
-
-
-def update_encoding(config: CoordinatorConfig) -> Encoding:
-    """Of updates as they leave a client.
-
-    Under secure aggregation they never leave their host: nothing is saved. Under differential privacy they are clipped,
-    and rounding them afterwards could bring them over the bound again.
-    """
-    if config.secure_aggregation.level != "off" or config.privacy.mechanism != "off":
-        return Encoding.FLOAT32
-    return Encoding(config.wire.update_encoding)
-
-
-def secure_settings(config: CoordinatorConfig) -> SecureSettings | None:
-    """What the driver needs for secure aggregation; None: it is off."""
-    section = config.secure_aggregation
-    if section.level == "off":
-        return None
-    return SecureSettings(
-        level=Level(section.level),
-        ring_bits=section.ring_bits,
-        clip=section.clip,
-        max_client_weight=min(section.max_client_weight, max_client_weight(config)),
-        max_cohort=max_cohort(config),
-        min_participants=section.min_participants,
-        assumed_corrupt=section.assumed_corrupt,
-        tolerated_dropout=section.tolerated_dropout,
-        phase_seconds=section.phase_seconds,
-        threads=section.threads,
-        elastic=config.run.mode == "elastic",
-        keys=Keys(section.keys),
-        privacy=privacy_settings(config),
-    )
-
-
-def privacy_settings(config: CoordinatorConfig) -> PrivacySettings | None:
-    """The terms of differential privacy; None: it is off."""
-    section = config.privacy
-    if section.mechanism == "off":
-        return None
-    place = NoisePlace(section.mechanism)
-    return PrivacySettings(
-        place=place,
-        clip_norm=section.clip_norm,
-        noise_multiplier=section.noise_multiplier,
-        delta=section.delta,
-        min_honest=section.min_honest if place is NoisePlace.DISTRIBUTED else 1,
-    )
-
-
-def noise_plan_of(plan: FoldPlan, config: CoordinatorConfig) -> NoisePlan | None:
-    """How much noise a sum holds; None: none.
-
-    Raises:
-        ConfigInvalid: the noise cannot be drawn, or does not fit.
-    """
-    privacy, secure = privacy_settings(config), secure_settings(config)
-    if privacy is None:
-        return None
-    try:
-        if secure is not None:
-            return MaskedPlan.create(plan, secure.numbers).noise
-        return NoisePlan.of(privacy, plan.size, plan.groups[0].scale_bits)
-    except (PrivacyRefused, OverflowRisk, FoldConfigError) as error:
-        raise ConfigInvalid(f"[privacy] cannot hold: {error}") from error
-
-
-def privacy_of(config: CoordinatorConfig, plan: FoldPlan, entropy: Callable[[int], bytes]) -> Privacy | None:
-    """The run's noise and its account; None: there is none.
-
-    Args:
-        config: the coordinator's.
-        plan: of the run's updates.
-        entropy: n secret uniform bytes.
-
-    Raises:
-        ConfigInvalid: it cannot hold, or not be accounted for.
-    """
-    noise = noise_plan_of(plan, config)
-    if noise is None:
-        return None
-    try:
-        return Privacy(noise, entropy)
-    except PrivacyRefused as error:
-        raise ConfigInvalid(f"[privacy] {error}") from error
-
-
-def max_client_weight(config: CoordinatorConfig) -> int:
-    """The most often a client counts: under differential privacy all count once."""
-    return config.limits.max_client_weight if config.privacy.mechanism == "off" else 1
-
-
-def max_cohort(config: CoordinatorConfig) -> int:
-    """The most clients one round's sum may hold."""
-    return math.ceil(config.round.cohort_size * config.round.over_selection)
-
-
-def expected_clients(config: CoordinatorConfig) -> int:
-    """How many clients scaling vectors are laid out for."""
-    return config.run.expected_clients or len(config.run.clients) or config.round.cohort_size
-
-
-def max_clients(config: CoordinatorConfig, declaration: Declaration) -> int | None:
-    """How many clients the run can ever hold; None: any number."""
-    scaling = declaration.scaling
-    if scaling is None or scaling.allocation != "disjoint" or scaling.assignment == "position":
-        return None
-    return scaling.dimension // block_size(scaling.dimension, expected_clients(config), scaling.block)
-
-
-def plan_of(declaration: Declaration, config: CoordinatorConfig) -> FoldPlan:
-    """The sums' layout and scale.
-
-    Raises:
-        ConfigInvalid: the caps could overflow a sum.
-    """
-    try:
-        plan, measuring = (
-            FoldPlan.create(
-                declaration,
-                update_encoding(config),
-                max_cohort(config),
-                max_client_weight(config),
-                quality=quality,
-                clip_norm=None if config.privacy.mechanism == "off" else config.privacy.clip_norm,
-            )
-            # Whether rounds measure quality may change with a restart: those must not overflow either.
-            for quality in (False, True)
-        )
-    except (OverflowRisk, FoldConfigError) as error:
-        raise ConfigInvalid(
-            f"the sums of this run could overflow: {error}. Lower limits.max_client_weight or round.cohort_size."
-        ) from error
-    secure = secure_settings(config)
-    if secure is not None:
-        try:
-            MaskedPlan.create(measuring, secure.numbers)
-        except (OverflowRisk, FoldConfigError) as error:
-            raise ConfigInvalid(
-                f"the masked sums of this run could wrap around: {error}. Lower secure_aggregation.max_client_weight or"
-                " round.cohort_size, or raise secure_aggregation.ring_bits."
-            ) from error
-    return plan
 
 
 async def checked_declaration(config: CoordinatorConfig, host: MethodHost) -> Declaration:

@@ -16,8 +16,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from coordinator.address import Address
-from coordinator.runtime.pace import Pace
-from coordinator.runtime.rate_limit import network_of
+from coordinator.runtime.rate_limit import Pace, network_of
 from ssd.daemon.logs import event as log_event
 
 log = logging.getLogger(__name__)

@@ -26,13 +26,14 @@ from coordinator.core.secure_aggregation.outcomes import Fixed, GivenUp, Lost, O
 from coordinator.core.secure_aggregation.participants import Keys, Standing
 from coordinator.core.state import RunState
 from coordinator.errors import BlobCorrupt, BlobMissing, ClientFault, Reason
-from coordinator.messages import Envelope, MaskingTerms, SecureView
+from coordinator.messages import Envelope, MaskingTerms
 from coordinator.ports.storage import BlobReader, Clock, Store
 from coordinator.runtime.durable_writes import Durability
 from coordinator.secure_aggregation.masked_sum import SecureSum
 from coordinator.secure_aggregation.outbox import SecureDelivery
-from coordinator.secure_aggregation.registered_clients import check_entry
+from coordinator.secure_aggregation.participant_registry import check_entry
 from coordinator.secure_aggregation.transcripts import Transcripts
+from coordinator.secure_aggregation.view import SecureView
 from coordinator.store.files.spool import MaskedSpool
 from coordinator.store.journal.rules import IN_FLIGHT
 from coordinator.telemetry.metrics import CoordinatorMetrics

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from coordinator.errors import JournalConflict, StorageFailed
-from coordinator.ports.storage import (
+from coordinator.ports.records import (
     KEPT_CHRONICLES,
     AttemptCounts,
     AttemptRecord,

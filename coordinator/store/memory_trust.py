@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from coordinator.errors import JournalConflict
 from coordinator.ports.trust import CertificateRecord, Holder, TokenRecord
-from coordinator.store import trust_rules
+from coordinator.store.trust import check_add, check_holder, check_spend, check_withdraw
 
 
 class MemoryTrust:
@@ -22,9 +22,7 @@ class MemoryTrust:
     def add_token(self, token: TokenRecord) -> None:
         """See `coordinator.ports.trust.TrustStore`."""
         with self._lock:
-            trust_rules.check_add(
-                token, self._tokens.get(token.digest), revoked=token.holder in self._revoked
-            )
+            check_add(token, self._tokens.get(token.digest), revoked=token.holder in self._revoked)
             self._tokens[token.digest] = token
 
     def token(self, digest: str) -> TokenRecord | None:
@@ -40,7 +38,7 @@ class MemoryTrust:
     def withdraw_token(self, digest: str, now: float) -> None:
         """See `coordinator.ports.trust.TrustStore`."""
         with self._lock:
-            if not trust_rules.check_withdraw(self._tokens.get(digest)):
+            if not check_withdraw(self._tokens.get(digest)):
                 self._tokens[digest] = replace(self._tokens[digest], withdrawn_at=now)
 
     def spend_token(self, digest: str, certificate: CertificateRecord, now: float) -> CertificateRecord:
@@ -49,7 +47,7 @@ class MemoryTrust:
             token = self._tokens.get(digest)
             bought = self._certificates[token.serial] if token and token.serial else None
             revoked = certificate.holder in self._revoked
-            before = trust_rules.check_spend(token, bought, certificate, now, revoked=revoked)
+            before = check_spend(token, bought, certificate, now, revoked=revoked)
             if before is not None:
                 return before
             self._insert(certificate)
@@ -59,7 +57,7 @@ class MemoryTrust:
     def record_certificate(self, certificate: CertificateRecord) -> None:
         """See `coordinator.ports.trust.TrustStore`."""
         with self._lock:
-            trust_rules.check_holder(certificate.holder, revoked=certificate.holder in self._revoked)
+            check_holder(certificate.holder, revoked=certificate.holder in self._revoked)
             self._insert(certificate)
 
     def _insert(self, certificate: CertificateRecord) -> None:

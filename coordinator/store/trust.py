@@ -9,8 +9,8 @@ from __future__ import annotations
 import sqlite3
 from typing import Any
 
+from coordinator.errors import JournalConflict
 from coordinator.ports.trust import CertificateRecord, Holder, TokenRecord
-from coordinator.store import trust_rules
 from coordinator.store.journal import records
 from coordinator.store.journal.database import Database
 from ssd.trust.names import Role
@@ -25,7 +25,7 @@ class SqliteTrust(Database):
     def add_token(self, token: TokenRecord) -> None:
         """See `coordinator.ports.trust.TrustStore`."""
         with self._transaction("keeping a join token") as db:
-            trust_rules.check_add(token, self.token(token.digest), revoked=self._is_revoked(token.holder))
+            check_add(token, self.token(token.digest), revoked=self._is_revoked(token.holder))
             db.execute(
                 "INSERT INTO join_tokens (digest, role, name, clients, created_at, expires_at) "
                 "VALUES (?, ?, ?, ?, ?, ?)",
@@ -51,7 +51,7 @@ class SqliteTrust(Database):
     def withdraw_token(self, digest: str, now: float) -> None:
         """See `coordinator.ports.trust.TrustStore`."""
         with self._transaction("withdrawing a join token") as db:
-            if not trust_rules.check_withdraw(self.token(digest)):
+            if not check_withdraw(self.token(digest)):
                 db.execute("UPDATE join_tokens SET withdrawn_at = ? WHERE digest = ?", (now, digest))
 
     def spend_token(self, digest: str, certificate: CertificateRecord, now: float) -> CertificateRecord:
@@ -59,7 +59,7 @@ class SqliteTrust(Database):
         with self._transaction("burning a join token") as db:
             token = self.token(digest)
             serial = token.serial if token else None
-            before = trust_rules.check_spend(
+            before = check_spend(
                 token,
                 None if serial is None else self.certificate(serial),
                 certificate,
@@ -78,7 +78,7 @@ class SqliteTrust(Database):
     def record_certificate(self, certificate: CertificateRecord) -> None:
         """See `coordinator.ports.trust.TrustStore`."""
         with self._transaction("recording a certificate") as db:
-            trust_rules.check_holder(certificate.holder, revoked=self._is_revoked(certificate.holder))
+            check_holder(certificate.holder, revoked=self._is_revoked(certificate.holder))
             self._insert(db, certificate)
 
     def certificate(self, serial: str) -> CertificateRecord | None:
@@ -161,3 +161,62 @@ def _to_certificate(row: tuple[Any, ...]) -> CertificateRecord:
         issued_at=issued_at,
         expires_at=expires_at,
     )
+
+
+def check_add(token: TokenRecord, present: TokenRecord | None, *, revoked: bool) -> None:
+    """A new token for a holder who may still take part."""
+    if present is not None:
+        raise JournalConflict("this token is there already")
+    if token.used_at is not None or token.withdrawn_at is not None or token.serial is not None:
+        raise JournalConflict("a new token is neither used nor withdrawn")
+    if not token.created_at < token.expires_at:
+        raise JournalConflict("a token expires after it was made")
+    check_holder(token.holder, revoked=revoked)
+
+
+def check_holder(holder: Holder, *, revoked: bool) -> None:
+    """Nothing is issued to a revoked holder."""
+    if revoked:
+        raise JournalConflict(f"{holder.role.value} {holder.name} is revoked, for ever")
+
+
+def check_withdraw(token: TokenRecord | None) -> bool:
+    """True if the token was withdrawn before."""
+    if token is None:
+        raise JournalConflict("there is no such token")
+    if token.used_at is not None:
+        raise JournalConflict(f"the token of {token.holder.name} was used: revoke the holder instead")
+    return token.withdrawn_at is not None
+
+
+def check_spend(
+    token: TokenRecord | None,
+    bought: CertificateRecord | None,
+    certificate: CertificateRecord,
+    now: float,
+    *,
+    revoked: bool,
+) -> CertificateRecord | None:
+    """The certificate that the same key bought with this token before; None if the token is open.
+
+    Args:
+        token: the token, if it is known.
+        bought: the certificate it bought, if it did.
+        certificate: what it is to buy now.
+        now: Unix seconds.
+        revoked: whether its holder is.
+    """
+    if token is None:
+        raise JournalConflict("there is no such token")
+    check_holder(token.holder, revoked=revoked)
+    if token.holder != certificate.holder:
+        raise JournalConflict(
+            f"the token is {token.holder.name}'s, the certificate {certificate.holder.name}'s"
+        )
+    if bought is not None:
+        if bought.key_digest == certificate.key_digest and now < token.expires_at:
+            return bought
+        raise JournalConflict(f"the token of {token.holder.name} is used")
+    if not token.is_open(now):
+        raise JournalConflict(f"the token of {token.holder.name} is expired or withdrawn")
+    return None

@@ -15,7 +15,8 @@ from coordinator.runtime.mailbox import Inbox
 from coordinator.runtime.memory import give_back
 from coordinator.telemetry.metrics import CoordinatorMetrics
 from coordinator.telemetry.recent import Observations
-from coordinator.uploads.in_flight import CONTENT, Upload, UploadDesk, verdict_of
+from coordinator.uploads.envelope_checks import CONTENT, verdict_of
+from coordinator.uploads.in_flight import Upload, UploadDesk
 from coordinator.workers.sessions import Session
 from ssd.daemon.logs import event as log_event
 from ssd.updates.fold import FoldPlan

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 
 from coordinator.errors import BlobCorrupt, BlobMissing
 from coordinator.messages import DeltaOffer, VersionOffer
-from coordinator.ports.storage import Blobs, RunRecord, Store, VersionRecord
+from coordinator.ports.records import RunRecord, VersionRecord
+from coordinator.ports.storage import Blobs, Store
 
 
 class Catalogue:

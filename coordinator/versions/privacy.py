@@ -14,7 +14,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from ssd.privacy.noise import NoisePlace, NoisePlan, PrivacyRefused, PrivacySpent, add_central_noise, spent
+from ssd.privacy.account import PrivacySpent, spent
+from ssd.privacy.noise import NoisePlan, add_central_noise
+from ssd.privacy.settings import NoisePlace, PrivacyRefused
 from ssd.updates.fold import Fold
 
 PREFIX = "privacy_"

@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterable, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from coordinator.ports.storage import ArtefactRecord, Blobs, VersionRecord
+from coordinator.ports.records import VersionRecord
+from coordinator.ports.storage import ArtefactRecord, Blobs
 from ssd.updates.codec import Encoding
 from ssd.updates.fold import FoldPlan
 from ssd.updates.quality_sums import PREFIX, read, statistics

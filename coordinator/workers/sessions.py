@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from coordinator.errors import ClientFault, Reason
-from coordinator.messages import Capabilities, Down, WorkerView
+from coordinator.messages import Capabilities, Down
 from ssd.trust.names import Subject
 
 OUTBOX_LIMIT = 4096
@@ -134,3 +134,13 @@ class SessionTable:
             )
             for session in sorted(self, key=lambda each: each.worker)
         )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WorkerView:
+    """An attached worker, for status displays."""
+
+    worker: str
+    clients: int
+    capabilities: Capabilities
+    last_seen_seconds: float

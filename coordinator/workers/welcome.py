@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 from coordinator.core.registry import Claim, HeldFate, held_fate
 from coordinator.messages import MaskingTerms, Welcome
-from coordinator.ports.storage import RunRecord
+from coordinator.ports.records import RunRecord
 from coordinator.telemetry.metrics import CoordinatorMetrics
 from coordinator.versions.catalogue import Catalogue
 from ssd.daemon.logs import event as log_event
-from ssd.privacy.noise import PrivacySettings
+from ssd.privacy.settings import PrivacySettings
 from ssd.updates.declaration import Declaration
 from ssd.updates.fold import FoldPlan
 

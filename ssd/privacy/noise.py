@@ -23,13 +23,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from enum import StrEnum
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ssd.updates.declaration import Declaration, Reducer
+from ssd.privacy.settings import NoisePlace, PrivacyRefused, PrivacySettings
 
 ORDERS = tuple(range(2, 257))
 DRAW_VARIANCE = 2.0**36
@@ -40,90 +38,6 @@ MAX_VARIANCE = 16 * DRAW_VARIANCE
 _SEED_NBYTES = 32
 _CLIP_SLACK = 1.0 - 1e-6
 """Neither float32 rounding nor another order of summation may bring an update over the bound."""
-
-
-class PrivacyRefused(ValueError):
-    """No guarantee can be given; the text says why."""
-
-
-class NoisePlace(StrEnum):
-    """Who adds the noise."""
-
-    DISTRIBUTED = "distributed"
-    CENTRAL = "central"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class PrivacySettings:
-    """The switch: part of the run's configuration and of the masked plan's digest."""
-
-    place: NoisePlace
-    clip_norm: float
-    """C: largest L2 norm of one client's update; longer ones are scaled down."""
-    noise_multiplier: float
-    """z: the noise's standard deviation over one client's largest influence."""
-    delta: float
-    """The probability with which the guarantee may fail; well below one over the number of clients."""
-    min_honest: int = 1
-    """The fewest honest participants whose noise must be in a sum; 1 where the coordinator adds it."""
-
-    def __post_init__(self) -> None:
-        for name, value in (("clip_norm", self.clip_norm), ("noise_multiplier", self.noise_multiplier)):
-            if not (math.isfinite(value) and value > 0):
-                raise PrivacyRefused(f"{name} must be positive and finite, not {value!r}")
-        if not 0 < self.delta < 1:
-            raise PrivacyRefused(f"delta must lie between 0 and 1, not {self.delta!r}")
-        if type(self.min_honest) is not int or self.min_honest < 1:
-            raise PrivacyRefused(f"min_honest must be a positive integer, not {self.min_honest!r}")
-
-    def to_json(self) -> dict[str, Any]:
-        """A JSON object holding every field."""
-        return {
-            "place": self.place.value,
-            "clip_norm": self.clip_norm,
-            "noise_multiplier": self.noise_multiplier,
-            "delta": self.delta,
-            "min_honest": self.min_honest,
-        }
-
-    @classmethod
-    def from_json(cls, value: dict[str, Any]) -> PrivacySettings:
-        """The inverse of `to_json`; raises `PrivacyRefused` for anything else."""
-        try:
-            return cls(**{**value, "place": NoisePlace(value["place"])})
-        except (KeyError, TypeError, ValueError) as error:
-            raise PrivacyRefused(f"not privacy settings: {error}") from error
-
-
-def obstacles(declaration: Declaration) -> list[str]:
-    """Why this method cannot run under differential privacy as it is; empty if it can."""
-    found = []
-    for group in declaration.groups:
-        if not group.compress:
-            found.append(
-                f"group {group.name!r} is averaged exactly (BatchNorm buffers): it would leave clients without noise; "
-                "keep the buffers on the clients (buffers = local), or use a network without them"
-            )
-        if group.reducer is Reducer.SUM:
-            found.append(f"group {group.name!r} is summed, not averaged over the clients")
-        if group.collect:
-            found.append(f"group {group.name!r} is collected from individual clients")
-    if declaration.server_hook and declaration.statistics:
-        found.append(
-            f"the server hook of method {declaration.method} works with statistics, which are not reported under "
-            "differential privacy"
-        )
-    return found
-
-
-def left_out(declaration: Declaration) -> list[str]:
-    """What clients would report without noise and therefore do not report: statistics, quality sums, client tests."""
-    found = [f"statistic {each.name}" for each in declaration.statistics]
-    if declaration.quality is not None:
-        found.append("representation quality in training rounds")
-    if declaration.client_evaluation:
-        found.append("measures on the clients' own test images")
-    return found
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -240,61 +154,3 @@ def add_central_noise(
     for start in range(0, total.size, chunk):
         piece = total[start : start + chunk]
         np.add(piece, skellam(piece.size, plan.variance, entropy), out=piece)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class PrivacySpent:
-    """What rounds have cost so far, and under which assumptions."""
-
-    epsilon: float
-    delta: float
-    rounds: int
-    assumptions: tuple[str, ...]
-
-
-def spent(plan: NoisePlan, rounds: int, honest: int) -> PrivacySpent:
-    """(epsilon, delta) of so many opened rounds by Renyi composition, converted by `dp_accounting`.
-
-    No amplification by sampling is claimed: it counts as if every client took part in every round.
-
-    Args:
-        plan: the run's.
-        rounds: opened sums, those of abandoned attempts included.
-        honest: the smallest number of honest participants that any of these sums held.
-
-    Raises:
-        PrivacyRefused: a sum held fewer honest participants than the noise was made for; or dp-accounting is missing.
-    """
-    if honest < plan.fewest_honest:
-        raise PrivacyRefused(
-            f"a sum held {honest} honest participants, the noise is made for at least {plan.fewest_honest}: "
-            "no epsilon can be given"
-        )
-    if rounds < 0:
-        raise PrivacyRefused(f"{rounds} rounds")
-    try:
-        from dp_accounting.rdp import rdp_privacy_accountant
-    except ImportError as error:
-        raise PrivacyRefused("accounting needs the package dp-accounting: install the extra [dp]") from error
-    epsilon = 0.0
-    if rounds:
-        costs = [rounds * plan.renyi(order) for order in ORDERS]
-        epsilon = float(rdp_privacy_accountant.compute_epsilon(ORDERS, costs, plan.settings.delta)[0])
-    return PrivacySpent(
-        epsilon=epsilon, delta=plan.settings.delta, rounds=rounds, assumptions=_assumptions(plan)
-    )
-
-
-def _assumptions(plan: NoisePlan) -> tuple[str, ...]:
-    noise = (
-        f"at least {plan.fewest_honest} participants of every opened sum are honest and added their noise"
-        if plan.settings.place is NoisePlace.DISTRIBUTED
-        else "the coordinator is trusted with the sum and adds the noise"
-    )
-    return (
-        "neighbouring runs differ in one client's update, replaced by zero in every round; how many took part is public",
-        noise,
-        "participants clip their clients' updates as agreed",
-        "no amplification by sampling is claimed",
-        "the noise is sampled in floating point, from a generator seeded with secret random bytes",
-    )

@@ -31,7 +31,7 @@ from coordinator.address import Address
 from coordinator.core import events
 from coordinator.core.round import step
 from coordinator.messages import Capabilities
-from coordinator.ports.storage import AttemptRecord
+from coordinator.ports.records import AttemptRecord
 from coordinator.rounds.driver import Driver
 from coordinator.runtime.clock import SystemClock
 from coordinator.store.journal.sqlite import SqliteStore

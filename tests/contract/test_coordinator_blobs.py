@@ -244,7 +244,7 @@ class TestFiles:
         """Should: a blob that is there is whole. Should not: a temporary file, a lone list, half a blob."""
         script = f"""
 import os, pathlib, signal, sys
-from coordinator.store import blobs as module
+from coordinator.store.files import blobs as module
 moment, calls = {moment!r}, []
 def die(*_):
     os.kill(os.getpid(), signal.SIGKILL)

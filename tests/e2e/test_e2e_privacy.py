@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 
 import straight
 from federation import ROOT, Federation
-from ssd.privacy.noise import NoisePlace, NoisePlan, PrivacySettings, spent
+from ssd.privacy.account import spent
+from ssd.privacy.noise import NoisePlan
+from ssd.privacy.settings import NoisePlace, PrivacySettings
 from ssd.secagg.numbers.masked_plan import MaskedPlan, MaskedSettings
 from ssd.updates.codec import Encoding
 from ssd.updates.fold_plan import FoldPlan

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from coordinator.config.derived import plan_of, settings_of
 from coordinator.config.sections import CoordinatorConfig
 from coordinator.core.registry import Claim
 from coordinator.core.strategy import create
@@ -17,9 +18,9 @@ from coordinator.errors import ClientFault, Reason
 from coordinator.identity.revocations import NobodyRevoked
 from coordinator.messages import Capabilities, Evaluate, Evaluated, Train
 from coordinator.method_host.client import SubprocessMethodHost
-from coordinator.ports.storage import RunRecord, VersionRecord
+from coordinator.ports.records import RunRecord, VersionRecord
 from coordinator.rounds.driver import Driver
-from coordinator.rounds.run_lifecycle import plan_of, restore, settings_of
+from coordinator.rounds.run_lifecycle import restore
 from coordinator.runtime.clock import SystemClock
 from coordinator.store.files.staging import BudgetedStaging
 from coordinator.store.memory import MemoryStore

@@ -15,7 +15,8 @@ from coordinator.versions.privacy import EPSILON
 from coordinator.web import overview
 from masked_place import ELASTIC, THREE, Crash, Place, committed, die_at, play, registry_of
 from masked_worker import MaskedWorker
-from ssd.privacy.noise import NoisePlan, spent
+from ssd.privacy.account import spent
+from ssd.privacy.noise import NoisePlan
 
 NOISY = {
     **ELASTIC,

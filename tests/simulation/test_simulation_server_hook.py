@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from coordinator.config.derived import plan_of, settings_of
 from coordinator.config.sections import CoordinatorConfig
 from coordinator.core import events
 from coordinator.core.registry import Claim
@@ -22,7 +23,7 @@ from coordinator.identity.revocations import NobodyRevoked
 from coordinator.messages import Capabilities, Envelope, Train
 from coordinator.ports.storage import BlobInfo
 from coordinator.rounds.driver import Driver
-from coordinator.rounds.run_lifecycle import create_run, plan_of, restore, settings_of
+from coordinator.rounds.run_lifecycle import create_run, restore
 from coordinator.runtime.clock import SystemClock
 from coordinator.store.files.staging import BudgetedStaging
 from coordinator.store.memory import MemoryStore

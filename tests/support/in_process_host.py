@@ -11,7 +11,7 @@ from ssd.method_host.host import Host
 
 
 class InProcessHost(SubprocessMethodHost):
-    """`coordinator.ports.storage.MethodHost` over `ssd.method_host.host.Host`.
+    """`coordinator.ports.method_host.MethodHost` over `ssd.method_host.host.Host`.
 
     Args:
         before: called with every request before it is answered; may raise in its place.

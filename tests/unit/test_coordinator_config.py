@@ -13,10 +13,10 @@ from pydantic import BaseModel, ValidationError
 
 from coordinator.address import Address, parse_address
 from coordinator.config.cross_checks import changed_keys, flatten
+from coordinator.config.derived import plan_of, policy_of, settings_of
 from coordinator.config.sections import MUTABLE, CoordinatorConfig, is_mutable, load, refuse_changes
 from coordinator.config_sources import find_line, parse_text
 from coordinator.errors import ConfigInvalid, RunConfigChanged
-from coordinator.rounds.run_lifecycle import plan_of, policy_of, settings_of
 from ssd.method.registry import load as load_method
 
 EXAMPLES = Path(__file__).parents[2] / "deploy" / "config"

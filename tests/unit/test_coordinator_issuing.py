@@ -12,8 +12,7 @@ import pytest
 from coordinator.config.sections import CoordinatorConfig, load
 from coordinator.errors import AuthorityRefused, ConfigInvalid
 from coordinator.identity.authority import initialise
-from coordinator.identity.enrolment import CertificateDesk
-from coordinator.identity.issuing import certificate_desk
+from coordinator.identity.enrolment import CertificateDesk, certificate_desk
 from coordinator.runtime.clock import SystemClock
 from coordinator.store.memory_trust import MemoryTrust
 from coordinator.telemetry.metrics import CoordinatorMetrics

@@ -9,7 +9,7 @@ import sys
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coordinator.runtime.pace import Pace
+from coordinator.runtime.rate_limit import Pace
 
 
 def test_a_burst_passes_and_then_the_rate_holds() -> None:

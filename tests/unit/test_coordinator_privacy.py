@@ -13,8 +13,9 @@ import pytest
 from coordinator.telemetry.metrics import CoordinatorMetrics
 from coordinator.versions.privacy import Account, Privacy
 from ssd.method.registry import load
-from ssd.privacy import noise as dp
-from ssd.privacy.noise import NoisePlace, NoisePlan, PrivacyRefused, PrivacySettings
+from ssd.privacy.account import spent
+from ssd.privacy.noise import NoisePlan
+from ssd.privacy.settings import NoisePlace, PrivacyRefused, PrivacySettings
 from ssd.updates.codec import Encoding
 from ssd.updates.fold import Fold, FoldPlan, encode_update
 
@@ -38,8 +39,8 @@ def test_rounds_add_up_whatever_process_committed_them() -> None:
     for number in (1, 2, 3):
         told = account().spent(number, 9, told)
         plan = NoisePlan.of(DISTRIBUTED, 1000, 14)
-        assert told["privacy_epsilon"] == dp.spent(plan, number, 5).epsilon
-        assert told["privacy_round_epsilon"] == dp.spent(plan, 1, 5).epsilon
+        assert told["privacy_epsilon"] == spent(plan, number, 5).epsilon
+        assert told["privacy_round_epsilon"] == spent(plan, 1, 5).epsilon
     assert (told["privacy_delta"], told["privacy_honest"]) == (1e-5, 9)
 
 
@@ -66,8 +67,8 @@ def test_an_epsilon_that_a_sum_in_no_version_has_cost_is_not_shown_as_if_it_held
 def test_people_are_told_the_present_the_end_and_the_assumptions() -> None:
     plan = NoisePlan.of(DISTRIBUTED, 1000, 14)
     said = account().describe(2, 10, account().spent(2, 9, account().spent(1, 9, {})))
-    assert f"epsilon {dp.spent(plan, 2, 5).epsilon:.4g} at delta 1e-05 after 2 rounds" in said
-    assert f"epsilon {dp.spent(plan, 10, 5).epsilon:.4g} at delta 1e-05 after all 10" in said
+    assert f"epsilon {spent(plan, 2, 5).epsilon:.4g} at delta 1e-05 after 2 rounds" in said
+    assert f"epsilon {spent(plan, 10, 5).epsilon:.4g} at delta 1e-05 after all 10" in said
     assert "at least 5 participants of every opened sum are honest" in said
     assert "no amplification by sampling" in said
     assert account().describe(0, 10, {}).startswith("epsilon 0 ")

@@ -7,7 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from coordinator.ports.storage import BlobInfo, VersionRecord
+from coordinator.ports.records import VersionRecord
+from coordinator.ports.storage import BlobInfo
 from coordinator.versions.quality import QualityRounds, measured, newest
 from fold_samples import MAX_COHORT, MAX_WEIGHT, sample_declaration, sample_update
 from ssd.updates.codec import Encoding

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+from coordinator.config.derived import plan_of, secure_settings, settings_of
 from coordinator.config.sections import CoordinatorConfig, load, refuse_changes
 from coordinator.errors import ConfigInvalid, RunConfigChanged
-from coordinator.rounds.run_lifecycle import plan_of, secure_settings, settings_of
 from ssd.method.registry import load as load_method
 
 DECLARATION = load_method("synthetic", {"parameters": 64}).declare()

@@ -10,7 +10,8 @@ from coordinator.core.cohort import sample
 from coordinator.core.effects import SendTrain
 from coordinator.core.policy import Mode, RoundPolicy
 from coordinator.messages import VersionOffer
-from coordinator.ports.storage import ArtefactRecord, BlobInfo, RunRecord
+from coordinator.ports.records import RunRecord
+from coordinator.ports.storage import ArtefactRecord, BlobInfo
 from coordinator.rounds.tasks import Tasks
 from coordinator.versions.quality import QualityRounds
 from ssd.method.registry import load

@@ -22,7 +22,8 @@ from coordinator.cli.track.history import FIRST_ASK, LiveHistory, StoredHistory
 from coordinator.cli.track.scalars import MOST_TAG, MOST_TAGS, Row, rows
 from coordinator.cli.track.tensorboard import NAME, EventFile
 from coordinator.errors import OperatorFault, StateDirectoryLocked
-from coordinator.ports.storage import BlobInfo, RunRecord, VersionRecord
+from coordinator.ports.records import RunRecord, VersionRecord
+from coordinator.ports.storage import BlobInfo
 from coordinator.store.journal.sqlite import SqliteStore
 
 

@@ -97,7 +97,7 @@ def test_a_float_fold_would_depend_on_the_order(monkeypatch: pytest.MonkeyPatch)
         return len({fold._sum.tobytes() for fold in folds})
 
     assert distinct_sums() == 1
-    monkeypatch.setattr(ssd.folding, "Int64Ring", FloatRing)
+    monkeypatch.setattr(ssd.updates.fold, "Int64Ring", FloatRing)
     assert distinct_sums() > 1
 
 

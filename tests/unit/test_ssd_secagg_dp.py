@@ -13,8 +13,10 @@ import pytest
 from scipy import stats
 
 from fold_samples import sample_declaration
-from ssd.privacy import noise as dp
-from ssd.privacy.noise import NoisePlace, NoisePlan, PrivacyRefused, PrivacySettings, spent
+from ssd.privacy import noise, settings
+from ssd.privacy.account import spent
+from ssd.privacy.noise import NoisePlan
+from ssd.privacy.settings import NoisePlace, PrivacyRefused, PrivacySettings
 from ssd.updates.declaration import QualityDeclaration, Reducer
 
 SETTINGS = PrivacySettings(place=NoisePlace.DISTRIBUTED, clip_norm=1.0, noise_multiplier=1.0, delta=1e-5)
@@ -67,7 +69,7 @@ def test_with_much_noise_the_cost_is_that_of_the_gaussian_mechanism() -> None:
     dp_accounting = pytest.importorskip("dp_accounting")
     plan = NoisePlan(settings=SETTINGS, dimension=10, scale_bits=17, fewest_honest=1)
     for rounds in (1, 10, 200):
-        accountant = dp_accounting.rdp.RdpAccountant(orders=dp.ORDERS)
+        accountant = dp_accounting.rdp.RdpAccountant(orders=noise.ORDERS)
         accountant.compose(dp_accounting.GaussianDpEvent(SETTINGS.noise_multiplier), rounds)
         ours = spent(plan, rounds, 1).epsilon
         assert accountant.get_epsilon(SETTINGS.delta) == pytest.approx(ours, rel=1e-4)
@@ -91,15 +93,15 @@ def test_no_epsilon_below_the_minimum_of_honest_survivors() -> None:
 def test_the_fewest_honest_survivors_together_add_the_target() -> None:
     words = np.zeros(60_000, np.uint32)
     for participant in range(PLAN.fewest_honest):
-        dp.add_local_noise(words, PLAN, entropy_of(f"part {participant}"))
-    noise = words.view(np.int32).astype(np.float64)
+        noise.add_local_noise(words, PLAN, entropy_of(f"part {participant}"))
+    drawn = words.view(np.int32).astype(np.float64)
     # The variance of n normal draws is within 5 * sqrt(2 / n) of the truth but for one in a million.
-    assert abs(noise.var() / PLAN.variance - 1) < 5 * math.sqrt(2 / words.size)
-    assert abs(noise.mean()) < 5 * math.sqrt(PLAN.variance / words.size)
+    assert abs(drawn.var() / PLAN.variance - 1) < 5 * math.sqrt(2 / words.size)
+    assert abs(drawn.mean()) < 5 * math.sqrt(PLAN.variance / words.size)
 
 
 def test_the_sampler_is_skellam() -> None:
-    drawn = dp.skellam(40_000, 4.0, entropy_of("shape"))
+    drawn = noise.skellam(40_000, 4.0, entropy_of("shape"))
     values = np.arange(-6, 7)
     observed = np.array([(drawn == value).sum() for value in values])
     expected = stats.skellam.pmf(values, 2.0, 2.0) * drawn.size
@@ -107,10 +109,10 @@ def test_the_sampler_is_skellam() -> None:
     assert float(((observed - expected) ** 2 / expected).sum()) < 55
 
 
-@pytest.mark.parametrize("variance", [dp.DRAW_VARIANCE, dp.MAX_VARIANCE])
+@pytest.mark.parametrize("variance", [noise.DRAW_VARIANCE, noise.MAX_VARIANCE])
 def test_the_largest_noise_that_is_drawn_has_the_variance_it_should(variance: float) -> None:
     """In one draw, numpy's sampler loses its way when the variance is larger still."""
-    drawn = dp.skellam(200_000, variance, entropy_of("largest")) / math.sqrt(variance)
+    drawn = noise.skellam(200_000, variance, entropy_of("largest")) / math.sqrt(variance)
     assert abs(drawn.var() - 1) < 5 * math.sqrt(2 / drawn.size)
     # The fourth moment of a normal variable is 3, its estimate's standard error sqrt(96 / n).
     assert abs((drawn**4).mean() - 3) < 5 * math.sqrt(96 / drawn.size)
@@ -120,17 +122,17 @@ def test_the_largest_noise_that_is_drawn_has_the_variance_it_should(variance: fl
 
 def test_noise_is_fresh_on_every_call_and_from_the_given_source() -> None:
     source = entropy_of("fresh")
-    assert (dp.skellam(100, 9.0, source) != dp.skellam(100, 9.0, source)).any()
-    assert (dp.skellam(100, 9.0, entropy_of("a")) == dp.skellam(100, 9.0, entropy_of("a"))).all()
+    assert (noise.skellam(100, 9.0, source) != noise.skellam(100, 9.0, source)).any()
+    assert (noise.skellam(100, 9.0, entropy_of("a")) == noise.skellam(100, 9.0, entropy_of("a"))).all()
     with pytest.raises(PrivacyRefused, match="entropy"):
-        dp.skellam(1, 1.0, lambda n: b"short")
+        noise.skellam(1, 1.0, lambda n: b"short")
 
 
 def test_noise_stays_within_the_headroom() -> None:
     words = np.zeros(20_000, np.uint32)
     plan = replace(PLAN, dimension=words.size)
     for participant in range(12):
-        dp.add_local_noise(words, plan, entropy_of(f"head {participant}"))
+        noise.add_local_noise(words, plan, entropy_of(f"head {participant}"))
     largest = int(np.abs(words.view(np.int32)).max())
     assert largest <= plan.headroom(12)
     assert plan.headroom(12) < 3 * largest
@@ -141,7 +143,7 @@ def test_central_noise_is_the_whole_target_on_the_grid() -> None:
         settings=replace(SETTINGS, place=NoisePlace.CENTRAL), dimension=50_000, scale_bits=16, fewest_honest=1
     )
     total = np.full(100_000, 1 << 40)
-    dp.add_central_noise(total, plan, entropy_of("central"))
+    noise.add_central_noise(total, plan, entropy_of("central"))
     units = total - (1 << 40)
     assert abs(units.var() / plan.variance - 1) < 5 * math.sqrt(2 / total.size)
     # Pieces have noise of their own.
@@ -151,7 +153,7 @@ def test_central_noise_is_the_whole_target_on_the_grid() -> None:
 @pytest.mark.parametrize("scale", [1e-3, 0.1, 1.0, 1e3, 1e18])
 def test_clipping_bounds_the_norm_and_leaves_short_updates_alone(scale: float) -> None:
     delta = (np.random.default_rng(1).standard_normal(1001) * scale).astype(np.float32)
-    clipped = dp.clip_update(delta, 2.0)
+    clipped = noise.clip_update(delta, 2.0)
     norm = math.sqrt(float((clipped.astype(np.float64) ** 2).sum()))
     assert clipped.dtype == np.float32
     assert norm <= 2.0
@@ -165,7 +167,7 @@ def test_clipping_bounds_the_norm_and_leaves_short_updates_alone(scale: float) -
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 def test_an_update_that_is_not_finite_is_refused(value: float) -> None:
     with pytest.raises(PrivacyRefused):
-        dp.clip_update(np.float32([1.0, value]), 1.0)
+        noise.clip_update(np.float32([1.0, value]), 1.0)
 
 
 def test_rounding_widens_the_sensitivity() -> None:
@@ -179,13 +181,13 @@ def test_rounding_widens_the_sensitivity() -> None:
 
 def test_what_would_leave_without_noise_is_refused_by_name() -> None:
     declaration = sample_declaration()
-    found = dp.obstacles(replace(declaration, server_hook=True))
+    found = settings.obstacles(replace(declaration, server_hook=True))
     assert len(found) == 3
     for text in ("'buffers' is averaged exactly", "'sums' is summed", "works with statistics"):
         assert any(text in obstacle for obstacle in found)
     alike = [replace(group, compress=True, reducer=Reducer.PLAIN_MEAN) for group in declaration.groups]
-    assert dp.obstacles(replace(declaration, groups=tuple(alike))) == []
-    (collected,) = dp.obstacles(
+    assert settings.obstacles(replace(declaration, groups=tuple(alike))) == []
+    (collected,) = settings.obstacles(
         replace(
             declaration, groups=(replace(alike[0], collect=True), *alike[1:]), server_hook=True, statistics=()
         )
@@ -196,7 +198,7 @@ def test_what_would_leave_without_noise_is_refused_by_name() -> None:
 def test_what_is_not_reported_is_named() -> None:
     quality = QualityDeclaration(features={"h": 4})
     declaration = replace(sample_declaration(), quality=quality, client_evaluation=True)
-    assert dp.left_out(declaration) == [
+    assert settings.left_out(declaration) == [
         "statistic loss_sum",
         "statistic moments",
         "representation quality in training rounds",

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from fold_samples import SampleUpdate, fold_of, sample_declaration, sample_plan, sample_update
 from ssd.digest import CHUNK_BYTES
-from ssd.privacy.noise import NoisePlace, PrivacySettings
+from ssd.privacy.settings import NoisePlace, PrivacySettings
 from ssd.secagg.numbers import masked_plan as numbers
 from ssd.secagg.numbers.masked_plan import MaskedFold, MaskedPlan, MaskedSettings, NotConsistent
 from ssd.secagg.numbers.masking import MaskKey

@@ -20,7 +20,7 @@ from instant_trainer import update_of
 from secure_identities import SecureIdentities
 from ssd.digest import CHUNK_BYTES, chunk_digests, digest_bytes
 from ssd.methods.synthetic.method import create
-from ssd.privacy.noise import NoisePlace, PrivacySettings
+from ssd.privacy.settings import NoisePlace, PrivacySettings
 from ssd.secagg.numbers.masked_plan import MaskedPlan, MaskedSettings
 from ssd.secagg.numbers.masking import MaskKey
 from ssd.trust.registry_pin import PIN_FILE, REGISTRY_FILE, SIGNING_KEY_FILE

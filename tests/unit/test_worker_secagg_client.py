@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from ssd.privacy.noise import NoisePlace, PrivacySettings
+from ssd.privacy.settings import NoisePlace, PrivacySettings
 from ssd.secagg.protocol.errors import AbortReason
 from ssd.secagg.protocol.messages import (
     AbortNotice,

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from ssd.privacy.noise import PrivacySettings
+from ssd.privacy.settings import PrivacySettings
 from ssd.scaling import ScalingVector
 from ssd_wire.task_digest import task_digest
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from ssd.privacy.noise import PrivacySettings
+from ssd.privacy.settings import PrivacySettings
 from worker.core.backoff import Backoff
 from worker.core.events import SecureHeard
 from worker.core.messages import Evaluate, EvaluationDone, Finished, Masking, Train, UpdateKey

@@ -12,7 +12,7 @@ from typing import Any
 
 from google.protobuf.message import DecodeError
 
-from ssd.privacy.noise import NoisePlace, PrivacySettings
+from ssd.privacy.settings import NoisePlace, PrivacySettings
 from ssd.scaling import ScalingVector
 from ssd.secagg.protocol.messages import MAX_MESSAGE_BYTES
 from ssd.updates.codec import Encoding

@@ -23,7 +23,8 @@ from numpy.typing import NDArray
 from ssd.digest import Buffer, byte_view, chunk_digests
 from ssd.method.protocol import ClientResult, ClientTask, Method, Progress
 from ssd.method.registry import MethodError, load
-from ssd.privacy.noise import PrivacyRefused, clip_update
+from ssd.privacy.noise import clip_update
+from ssd.privacy.settings import PrivacyRefused
 from ssd.scaling import ScalingVector
 from ssd.updates.codec import Encoding, NotFinite
 from ssd.updates.declaration import Declaration, DeclarationError

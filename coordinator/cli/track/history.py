@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from coordinator.errors import OperatorFault
-from coordinator.ports.storage import AttemptRecord, VersionRecord
+from coordinator.ports.records import AttemptRecord, VersionRecord
 from coordinator.store.journal.reading import History, read_history
 
 if TYPE_CHECKING:

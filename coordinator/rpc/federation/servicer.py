@@ -32,7 +32,7 @@ from coordinator.rpc.serving.calls import (
     well_formed,
 )
 from coordinator.rpc.serving.wire import Malformed, blob_part, serialise, tolerant, upload_part
-from coordinator.runtime.pace import Pace
+from coordinator.runtime.rate_limit import Pace
 from coordinator.telemetry.tracing import Call
 from coordinator.workers.sessions import Session
 from ssd.daemon.logs import event as log_event

@@ -19,7 +19,8 @@ from coordinator.rpc import convert
 from coordinator.rpc.serving.calls import Context, Stall, finished, read, refuse, session_of, traced
 from coordinator.rpc.serving.wire import ChunkPart
 from coordinator.telemetry.tracing import Call
-from coordinator.uploads.in_flight import RETRYING, Upload
+from coordinator.uploads.envelope_checks import RETRYING
+from coordinator.uploads.in_flight import Upload
 from coordinator.workers.sessions import Session
 from ssd_proto.v1 import federation_pb2 as pb
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from coordinator.inspection.cohort_progress import cohort_counts
-from coordinator.messages import SecureView
 from coordinator.ports.storage import Clock
 from coordinator.rounds.driver import Driver
+from coordinator.secure_aggregation.view import SecureView
 from coordinator.telemetry.recent import Drop
 from ssd_proto.v1 import operator_pb2 as pb
 

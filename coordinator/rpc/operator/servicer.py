@@ -15,8 +15,9 @@ from coordinator.core import events
 from coordinator.core.registry import WORKER_NAME
 from coordinator.errors import BlobCorrupt, BlobMissing, ClientFault, Reason, StorageFailed
 from coordinator.inspection.provenance import Provenance
-from coordinator.messages import StatusView
-from coordinator.ports.storage import AttemptCounts, AttemptRecord, Clock, Identity
+from coordinator.inspection.views import StatusView
+from coordinator.ports.records import AttemptCounts, AttemptRecord
+from coordinator.ports.storage import Clock, Identity
 from coordinator.ports.trust import Holder
 from coordinator.rounds.driver import Driver
 from coordinator.rpc import convert

@@ -15,7 +15,8 @@ import hashlib
 from collections.abc import Sequence
 
 from coordinator.errors import JournalTampered
-from coordinator.ports.storage import RunRecord, Store, VersionRecord
+from coordinator.ports.records import RunRecord, VersionRecord
+from coordinator.ports.storage import Store
 from coordinator.store.journal.records import names_text, run_text, version_text
 
 _DOMAIN = "ssd-journal-v1"

@@ -15,7 +15,7 @@ from typing import Any
 from urllib.parse import quote
 
 from coordinator.errors import StorageFailed
-from coordinator.ports.storage import AttemptRecord, RunRecord, VersionRecord
+from coordinator.ports.records import AttemptRecord, RunRecord, VersionRecord
 from coordinator.store.journal import records
 from coordinator.store.journal.schema import SCHEMA_VERSION
 

@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from coordinator.ports.storage import ArtefactRecord, AttemptRecord, BlobInfo, RunRecord, VersionRecord
+from coordinator.ports.records import AttemptRecord, RunRecord, VersionRecord
+from coordinator.ports.storage import ArtefactRecord, BlobInfo
 from ssd.scaling import ScalingVector
 
 Json = Any

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 
 from coordinator.errors import JournalConflict
-from coordinator.ports.storage import AttemptRecord, RunRecord, VersionRecord
+from coordinator.ports.records import AttemptRecord, RunRecord, VersionRecord
 from coordinator.store.journal.records import attempt_text, run_text, scaling_text, version_text
 from ssd.scaling import ScalingVector
 

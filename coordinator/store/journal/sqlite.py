@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from coordinator.errors import JournalConflict
-from coordinator.ports.storage import (
+from coordinator.ports.records import (
     KEPT_CHRONICLES,
     AttemptCounts,
     AttemptRecord,

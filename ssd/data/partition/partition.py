@@ -22,7 +22,6 @@ import numpy as np
 
 from ssd.data.images.errors import DataError, unknown_client
 from ssd.data.images.identity import DatasetIdentity
-from ssd.data.partition.partition_check import problem_of
 from ssd.data.partition.portion import Portion
 from ssd.files import write_atomically
 from ssd.random_stream import RandomStream
@@ -300,3 +299,36 @@ def _indices(value: Sequence[Json], client: str) -> tuple[int, ...]:
     if any(type(index) is not int for index in value):
         raise ValueError(f"the indices of {client!r} are not whole numbers")
     return tuple(value)
+
+
+def problem_of(partition: Partition) -> str | None:
+    """What is wrong, or None: nobody, indices out of range, unsorted or owned twice, counts that do not add up."""
+    if not partition.clients:
+        return "it names no clients"
+    problem = _indices_problem(partition.clients, partition.dataset.size, "image")
+    if problem:
+        return problem
+    for client, indices in partition.clients.items():
+        histogram = partition.histograms.get(client)
+        if histogram is not None and sum(histogram.values()) != len(indices):
+            return f"the label counts of client {client!r} do not add up to its {len(indices)} images"
+    if partition.test is not None:
+        return _indices_problem(partition.test.clients, partition.test.dataset.size, "test image")
+    return None
+
+
+def _indices_problem(clients: Mapping[str, tuple[int, ...]], size: int, what: str) -> str | None:
+    owner = np.full(size, -1, dtype=np.int64)
+    names = list(clients)
+    for number, (client, indices) in enumerate(clients.items()):
+        if indices and not 0 <= min(indices) <= max(indices) < size:
+            return f"client {client!r} owns {what}s outside 0..{size - 1}"
+        array = np.asarray(indices, dtype=np.int64)
+        if (np.diff(array) <= 0).any():
+            return f"the {what} indices of client {client!r} are not strictly ascending"
+        taken = owner[array]
+        if (taken >= 0).any():
+            where = int(array[np.argmax(taken >= 0)])
+            return f"{what} {where} belongs to both {names[owner[where]]!r} and {client!r}"
+        owner[array] = number
+    return None

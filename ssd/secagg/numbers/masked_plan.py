@@ -25,7 +25,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ssd.digest import CHUNK_BYTES, Buffer, byte_view, canonical_json
-from ssd.privacy.noise import NoisePlace, NoisePlan, PrivacyRefused, PrivacySettings, add_local_noise
+from ssd.privacy.noise import NoisePlan, add_local_noise
+from ssd.privacy.settings import NoisePlace, PrivacyRefused, PrivacySettings
 from ssd.secagg.numbers.masking import MaskKey, apply_masks, negated
 from ssd.secagg.numbers.mod_ring import RING_BITS, ModRing, narrow_scale_bits, sum_limit
 from ssd.secagg.numbers.rounding import CHUNK_VALUES, RoundingStream

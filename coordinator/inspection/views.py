@@ -1,0 +1,34 @@
+"""Records of what people see of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from coordinator.messages import VersionOffer
+from coordinator.workers.sessions import WorkerView
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StatusView:
+    """The coordinator's state for people."""
+
+    run_id: str
+    method: str
+    mode: str
+    phase: str
+    waiting_for: str
+    version: VersionOffer
+    round: int
+    attempt: int
+    rounds: int
+    cohort: Mapping[str, int]
+    workers: tuple[WorkerView, ...]
+    registered_clients: int
+    connected_clients: int
+    evaluation: Mapping[str, float] = field(default_factory=dict)
+    evaluated_version: int = 0
+    statistics: Mapping[str, float] = field(default_factory=dict)
+    uptime_seconds: float = 0.0
+    privacy: str = ""
+    """What differential privacy costs so far and under which assumptions, or why nothing can be said; empty: off."""
