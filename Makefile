@@ -52,11 +52,11 @@ proto: $(READY)
 	PYTHON=$(abspath $(BIN)/python) proto/generate.sh
 
 docs: $(READY)
-	PYTHONPATH=.:proto $(BIN)/python tests/support/metrics_page.py > docs/metrics.md.new
+	PYTHONPATH=.:proto $(BIN)/python docs/tools/metrics_page.py > docs/metrics.md.new
 	mv docs/metrics.md.new docs/metrics.md
-	PYTHONPATH=.:proto $(BIN)/python tests/support/configuration_page.py > docs/configuration.md.new
+	PYTHONPATH=.:proto $(BIN)/python docs/tools/configuration_page.py > docs/configuration.md.new
 	mv docs/configuration.md.new docs/configuration.md
-	PYTHONPATH=.:proto $(BIN)/python tests/support/exit_codes_page.py > docs/exit-codes.md.new
+	PYTHONPATH=.:proto $(BIN)/python docs/tools/exit_codes_page.py > docs/exit-codes.md.new
 	mv docs/exit-codes.md.new docs/exit-codes.md
 
 bench: $(READY)

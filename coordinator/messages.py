@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from coordinator.core.registry import HeldFate
 from coordinator.core.state import Fate
-from coordinator.ports.storage import ArtefactRecord, BlobInfo
+from coordinator.ports.records import ArtefactRecord, BlobInfo
 from ssd.privacy.settings import PrivacySettings
 from ssd.scaling import ScalingVector
 

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from coordinator.ports.storage import ArtefactRecord, BlobInfo
 from ssd.scaling import ScalingVector
 
 Json = Any
@@ -99,3 +98,20 @@ class ClientRecord:
     last_committed_round: int = 0
     rounds_included: int = 0
     revoked: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BlobInfo:
+    """A stored blob."""
+
+    digest: str
+    size: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ArtefactRecord:
+    """A named float32 array of the run, stored as a blob."""
+
+    name: str
+    blob: BlobInfo
+    shape: tuple[int, ...]

@@ -7,7 +7,6 @@ driver turns them into core state and back; protobuf never appears.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 from coordinator.ports.records import (
     AttemptCounts,
     AttemptRecord,
+    BlobInfo,
     ClientRecord,
     Json,
     RunRecord,
@@ -24,23 +24,6 @@ from coordinator.ports.records import (
 )
 from ssd.scaling import ScalingVector
 from ssd.trust.names import Subject
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class BlobInfo:
-    """A stored blob."""
-
-    digest: str
-    size: int
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ArtefactRecord:
-    """A named float32 array of the run, stored as a blob."""
-
-    name: str
-    blob: BlobInfo
-    shape: tuple[int, ...]
 
 
 class Clock(Protocol):

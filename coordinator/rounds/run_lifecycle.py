@@ -25,8 +25,8 @@ from coordinator.core.policy import Mode
 from coordinator.core.state import Attempt, Phase, RunState
 from coordinator.errors import ConfigInvalid, MethodRefused
 from coordinator.ports.method_host import MethodHost
-from coordinator.ports.records import AttemptRecord, RunRecord, VersionRecord
-from coordinator.ports.storage import ArtefactRecord, BlobInfo, Blobs, Clock, Store
+from coordinator.ports.records import ArtefactRecord, AttemptRecord, BlobInfo, RunRecord, VersionRecord
+from coordinator.ports.storage import Blobs, Clock, Store
 from coordinator.rounds.preconditions import obstacles
 from ssd.digest import byte_view, canonical_json
 from ssd.updates.declaration import Declaration, DeclarationError

@@ -6,8 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from coordinator.core.effects import SendTrain
 from coordinator.messages import Evaluate, Train, VersionOffer
-from coordinator.ports.records import RunRecord
-from coordinator.ports.storage import ArtefactRecord
+from coordinator.ports.records import ArtefactRecord, RunRecord
 from coordinator.versions.quality import QualityRounds, without_frequencies
 from ssd.digest import json_digest
 from ssd.method.schedule import resolve

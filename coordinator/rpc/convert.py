@@ -9,7 +9,7 @@ from coordinator import messages as m
 from coordinator.core.registry import Claim, HeldFate, HeldUpdate
 from coordinator.core.state import Fate
 from coordinator.errors import ClientFault, Reason
-from coordinator.ports.storage import ArtefactRecord, BlobInfo
+from coordinator.ports.records import ArtefactRecord, BlobInfo
 from ssd.scaling import ScalingVector
 from ssd_proto.v1 import federation_pb2 as pb
 from ssd_proto.v1 import tensor_pb2 as tensor_pb

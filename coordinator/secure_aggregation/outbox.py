@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from coordinator.core.secure_aggregation.attempt import SecureAttempt
 from coordinator.messages import Secure
-from coordinator.ports.storage import BlobInfo, BlobReader
+from coordinator.ports.records import BlobInfo
+from coordinator.ports.storage import BlobReader
 from coordinator.store.memory_blobs import MemoryBlobs
 from coordinator.workers.sessions import Session, SessionTable
 from ssd.digest import CHUNK_BYTES

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coordinator.errors import BlobCorrupt, BlobMissing, StorageFailed
-from coordinator.ports.storage import BlobInfo
+from coordinator.ports.records import BlobInfo
 from ssd.digest import CHUNK_BYTES, BlobHasher, byte_view, chunk_digests
 
 

@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coordinator.core.strategy import Strategy
-from coordinator.ports.storage import BlobInfo, Blobs
+from coordinator.ports.records import BlobInfo
+from coordinator.ports.storage import Blobs
 from ssd.digest import byte_view
 from ssd.updates.codec import Encoding, VectorCodec
 from ssd.updates.declaration import Declaration

@@ -1,4 +1,4 @@
-"""docs/configuration.md from the code: `python tests/support/configuration_page.py > docs/configuration.md` (or `make docs`)."""
+"""docs/configuration.md from the code: `python docs/tools/configuration_page.py > docs/configuration.md` (or `make docs`)."""
 
 from __future__ import annotations
 

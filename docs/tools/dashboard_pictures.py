@@ -1,4 +1,4 @@
-"""The pictures in docs/dashboards.md: `PYTHONPATH=.:proto:tests/support python tests/support/dashboard_pictures.py`.
+"""The pictures in docs/dashboards.md: `PYTHONPATH=.:proto:tests/support python docs/tools/dashboard_pictures.py`.
 
 Starts two live federations (SSD on scikit-learn's digits; one under secure aggregation) with their faults, lets a real
 Prometheus scrape them, asks it for every panel of deploy/grafana/dashboards over the run, and draws what it answers.
@@ -28,9 +28,9 @@ from matplotlib.axes import Axes
 from matplotlib.dates import DateFormatter
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from federation import ROOT, Federation
-from ports import free_port
-from prometheus_server import Prometheus
+from processes.federation import ROOT, Federation
+from processes.ports import free_port
+from processes.prometheus_server import Prometheus
 from ssd.data.images.source import ImageFormat
 from ssd.data.open import DataConfig, open_builtin
 from ssd.data.partition.partition import dirichlet, save

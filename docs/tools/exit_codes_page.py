@@ -1,4 +1,4 @@
-"""docs/exit-codes.md from the code: `python tests/support/exit_codes_page.py > docs/exit-codes.md` (or `make docs`)."""
+"""docs/exit-codes.md from the code: `python docs/tools/exit_codes_page.py > docs/exit-codes.md` (or `make docs`)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""docs/pictures/learning-curves.png from docs/results/fedgen-mnist: `PYTHONPATH=. python tests/support/learning_curves.py`.
+"""docs/pictures/learning-curves.png from docs/results/fedgen-mnist: `PYTHONPATH=. python docs/tools/learning_curves.py`.
 
 Accuracy of the global model on all test images by round, and by what was sent up until then: mean over seeds, and the
 band from the lowest to the highest. Nothing is smoothed or chosen; the raw numbers are those of the report.

@@ -1,4 +1,4 @@
-"""docs/metrics.md from the code: `python tests/support/metrics_page.py > docs/metrics.md` (or `make docs`)."""
+"""docs/metrics.md from the code: `python docs/tools/metrics_page.py > docs/metrics.md` (or `make docs`)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The pictures in docs/status-page.md, of a real run: `PYTHONPATH=.:proto:tests/support python tests/support/status_page_pictures.py`.
+"""The pictures in docs/status-page.md, of a real run: `PYTHONPATH=.:proto:tests/support python docs/tools/status_page_pictures.py`.
 
 SSD on scikit-learn's digits, ten clients at three workers, and an evaluator that goes away; takes a few minutes.
 """
@@ -8,8 +8,8 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from chromium import Browser
-from federation import ROOT, Federation
+from processes.chromium import Browser
+from processes.federation import ROOT, Federation
 from ssd.data.images.source import ImageFormat
 from ssd.data.open import DataConfig, open_builtin
 from ssd.data.partition.partition import dirichlet, save

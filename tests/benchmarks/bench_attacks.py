@@ -30,11 +30,11 @@ sys.path[:0] = [str(_ROOT), str(_ROOT / "proto"), str(_ROOT / "tests" / "support
 
 import grpc
 
-from federation import Federation
-from raw_http2 import RST_STREAM, RawHttp2, frame, message
-from raw_worker import RawWorker
+from processes.federation import Federation
 from ssd_proto.v1 import federation_pb2 as pb
-from wire_calls import FEDERATION
+from wire.raw_http2 import RST_STREAM, RawHttp2, frame, message
+from wire.raw_worker import RawWorker
+from wire.wire_calls import FEDERATION
 
 SECURE = "SSD_BENCH_IDENTITY"
 """Names the folder an attacker finds its certificate in; without it there is no TLS."""

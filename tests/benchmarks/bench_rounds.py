@@ -27,7 +27,7 @@ import grpc
 import numpy as np
 
 import wire_floor
-from federation import Federation
+from processes.federation import Federation
 
 GOALS = {1_100_000: 0.3, 11_200_000: 1.5}
 

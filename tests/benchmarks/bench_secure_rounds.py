@@ -28,7 +28,7 @@ import cryptography
 import grpc
 import numpy as np
 
-from federation import Federation
+from processes.federation import Federation
 from ssd.federation.participant_registry import Vouching
 
 

@@ -26,7 +26,6 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "proto"), str(ROOT / "tests" / "support")]
 
-from chromium import Browser
 from coordinator.address import Address
 from coordinator.core import events
 from coordinator.core.round import step
@@ -41,7 +40,8 @@ from coordinator.web.api import Api
 from coordinator.web.http import HttpServer, create_app
 from coordinator.web.pages import add_pages
 from coordinator.workers.sessions import Session
-from driver_harness import driver
+from processes.chromium import Browser
+from rounds.driver_harness import driver
 
 PATHS = (
     "status",

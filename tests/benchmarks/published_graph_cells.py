@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 import time
 
-from published_graphs import SLOW_CELLS
+from secure.published_graphs import SLOW_CELLS
 from ssd.secagg.protocol.graph import search_ring
 
 

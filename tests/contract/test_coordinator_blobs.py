@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 from coordinator.errors import BlobCorrupt, BlobMissing, StorageFailed
-from coordinator.ports.storage import BlobInfo, Blobs
+from coordinator.ports.records import BlobInfo
+from coordinator.ports.storage import Blobs
 from coordinator.store.files import blobs as blobs_module
 from coordinator.store.files.blobs import FileBlobs
 from coordinator.store.memory_blobs import MemoryBlobs

@@ -19,8 +19,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from coordinator.errors import CoordinatorError, JournalConflict, JournalTampered, StorageFailed
-from coordinator.ports.records import AttemptRecord, RunRecord, VersionRecord
-from coordinator.ports.storage import ArtefactRecord, BlobInfo, Store
+from coordinator.ports.records import ArtefactRecord, AttemptRecord, BlobInfo, RunRecord, VersionRecord
+from coordinator.ports.storage import Store
 from coordinator.store import memory as memory_store
 from coordinator.store.journal import chain
 from coordinator.store.journal import sqlite as sqlite_store

@@ -23,10 +23,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "tests" / "support")]
 
-from clean_root import in_own_namespaces, pip_settings, scratch_folder
-from composition import Composition
-from dockerfile import Stage, parse
-from image_root import Image, build
+from deployment.clean_root import in_own_namespaces, pip_settings, scratch_folder
+from deployment.composition import Composition
+from deployment.dockerfile import Stage, parse
+from deployment.image_root import Image, build
 
 DOCKER = ROOT / "deploy" / "docker"
 

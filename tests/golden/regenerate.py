@@ -1,4 +1,4 @@
-"""Writes the golden vectors beside this file: python tests/unit/golden/regenerate.py (with the root on the path).
+"""Writes the golden vectors beside this file: python tests/golden/regenerate.py (with the root on the path).
 
 The vectors pin bits that other hosts, other releases and stored files rely on. If `test_ssd_golden` fails,
 the code is wrong, unless the change is meant to break every existing run; then, and only then, run this.

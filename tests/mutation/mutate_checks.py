@@ -39,49 +39,49 @@ CHECKS = frozenset(
 )  # fmt: skip
 """Functions whose call, alone in a statement, is a check; or what must be remembered or forgotten."""
 SUITE = (
-    "unit/test_secagg_lying_coordinator.py",
-    "unit/test_secagg_aggregator.py",
-    "unit/test_secagg_transcript.py",
-    "unit/test_secagg_secrets.py",
-    "unit/test_secagg_rounds.py",
+    "unit/ssd/secagg/test_lying_coordinator.py",
+    "unit/ssd/secagg/test_aggregator.py",
+    "unit/ssd/secagg/test_transcript.py",
+    "unit/ssd/secagg/test_secrets.py",
+    "unit/ssd/secagg/test_rounds.py",
 )
 """Of SOURCES, under tests."""
 FIRST = {
-    "ssd/secagg/audit/audit.py": "unit/test_secagg_transcript.py",
-    "ssd/secagg/server/aggregator.py": "unit/test_secagg_aggregator.py",
-    "ssd/secagg/client/participant.py": "unit/test_secagg_secrets.py",
+    "ssd/secagg/audit/audit.py": "unit/ssd/secagg/test_transcript.py",
+    "ssd/secagg/server/aggregator.py": "unit/ssd/secagg/test_aggregator.py",
+    "ssd/secagg/client/participant.py": "unit/ssd/secagg/test_secrets.py",
 }
 """Which of them most likely fails for a source: it goes first."""
 BRANCHES: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "ssd/secagg/numbers/masked_plan.py": (
         "",
         "",
-        ("unit/test_ssd_secagg_numbers.py", "unit/test_ssd_secagg_statistics.py"),
+        ("unit/ssd/secagg/test_masked_plan.py", "unit/ssd/secagg/test_statistics.py"),
     ),
-    "ssd/secagg/protocol/shamir.py": ("", "", ("unit/test_ssd_secagg_shamir.py",)),
+    "ssd/secagg/protocol/shamir.py": ("", "", ("unit/ssd/secagg/test_shamir.py",)),
     "ssd/secagg/protocol/keys.py": (
         "",
         "",
-        ("unit/test_secagg_secrets.py", "unit/test_secagg_lying_coordinator.py"),
+        ("unit/ssd/secagg/test_secrets.py", "unit/ssd/secagg/test_lying_coordinator.py"),
     ),
-    "ssd/secagg/protocol/encoding.py": ("", "", ("unit/test_secagg_messages.py",)),
-    "ssd/secagg/audit/transcript.py": ("", "", ("unit/test_secagg_transcript.py",)),
+    "ssd/secagg/protocol/encoding.py": ("", "", ("unit/ssd/secagg/test_messages.py",)),
+    "ssd/secagg/audit/transcript.py": ("", "", ("unit/ssd/secagg/test_transcript.py",)),
     "ssd/trust/registry_pin.py": (
         "",
         "",
-        ("unit/test_ssd_participants.py", "unit/test_registry_commands.py"),
+        ("unit/ssd/trust/test_participants.py", "unit/coordinator/cli/test_registry.py"),
     ),
     "coordinator/secure_aggregation/rounds.py": (
         "check",
         "",
-        ("simulation/test_simulation_secure_hostile.py",),
+        ("simulation/test_secure_hostile.py",),
     ),
     "coordinator/uploads/in_flight.py": (
         "",
         "masked_nbytes",
-        ("simulation/test_simulation_secure_hostile.py", "simulation/test_simulation_driver.py"),
+        ("simulation/test_secure_hostile.py", "simulation/test_driver.py"),
     ),
-    "worker/core/secagg_client.py": ("", "", ("unit/test_worker_secagg_client.py",)),
+    "worker/core/secagg_client.py": ("", "", ("unit/worker/core/test_secagg_client.py",)),
 }
 """Source -> the one function that is looked at and a word its conditions have (empty: all), and the tests that belong to
 it. Of the checks of uploads only those that have to do with masks."""
@@ -197,7 +197,16 @@ def suite_passes(tree: Path, source: str = "") -> bool:
 def copy_tree(folder: str) -> Path:
     """What the suite needs, in a folder of its own."""
     tree = Path(folder)
-    for part in ("ssd", "coordinator", "worker", "proto", "tests/support", "tests/unit", "tests/simulation"):
+    for part in (
+        "ssd",
+        "coordinator",
+        "worker",
+        "proto",
+        "tests/support",
+        "tests/unit",
+        "tests/simulation",
+        "tests/golden",
+    ):
         shutil.copytree(ROOT / part, tree / part, ignore=shutil.ignore_patterns("__pycache__"))
     return tree
 

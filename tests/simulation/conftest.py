@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from key_uses import KeyUses, guarded
+from secure.key_uses import KeyUses, guarded
 
 
 @pytest.fixture(autouse=True)

@@ -17,7 +17,7 @@ from coordinator.messages import Capabilities, Envelope, Evaluate, Train
 from coordinator.rounds.driver import Driver
 from coordinator.store.memory import MemoryStore
 from coordinator.uploads.in_flight import Upload
-from driver_harness import driver, messages, settle, simulate
+from rounds.driver_harness import driver, messages, settle, simulate
 from ssd.updates.fold import FoldPlan
 
 

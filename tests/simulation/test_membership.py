@@ -21,7 +21,7 @@ from coordinator.store.memory_trust import MemoryTrust
 from coordinator.store.trust import SqliteTrust
 from coordinator.uploads.in_flight import Upload
 from coordinator.workers.sessions import Session
-from driver_harness import driver, settle, simulate
+from rounds.driver_harness import driver, settle, simulate
 from ssd.trust.names import Role, Subject
 from ssd.updates.fold import FoldPlan
 

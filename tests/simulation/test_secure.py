@@ -9,7 +9,7 @@ import pytest
 from coordinator.core import events
 from coordinator.core.state import Phase
 from coordinator.secure_aggregation.transcripts import Transcripts
-from masked_place import CLIENTS, ELASTIC, THREE, Place, committed, die_at, model_of, play, registry_of
+from secure.masked_place import CLIENTS, ELASTIC, THREE, Place, committed, die_at, model_of, play, registry_of
 from ssd.secagg.audit import transcript
 from ssd.secagg.audit.audit import Audited, audit, check_follows
 from ssd.secagg.protocol.messages import AbortNotice, Offer, Opened, Roster, ShareDelivery

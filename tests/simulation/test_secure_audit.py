@@ -9,7 +9,7 @@ import pytest
 
 from coordinator.cli.main import main
 from coordinator.errors import EXIT_OK, EXIT_REFUSED
-from masked_place import THREE, Place, committed, play
+from secure.masked_place import THREE, Place, committed, play
 from ssd.secagg.audit import transcript
 from ssd.secagg.protocol.messages import Opened
 from ssd.secagg.protocol.messages import encode as encode_message

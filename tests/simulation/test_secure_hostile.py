@@ -17,9 +17,9 @@ from coordinator.messages import Capabilities, Envelope, Train
 from coordinator.rounds.driver import Driver
 from coordinator.uploads.in_flight import Upload
 from coordinator.workers.sessions import Session
-from driver_harness import driver, messages, settle, simulate
-from masked_place import ELASTIC, THREE, Crash, Place, committed, model_of, play, registry_of
-from masked_worker import Gone, MaskedWorker
+from rounds.driver_harness import driver, messages, settle, simulate
+from secure.masked_place import ELASTIC, THREE, Crash, Place, committed, model_of, play, registry_of
+from secure.masked_worker import Gone, MaskedWorker
 from ssd.digest import chunk_digests
 from ssd.secagg.client.participant import Participant
 from ssd.secagg.protocol.messages import Offer, Roster, ShareDelivery
@@ -305,7 +305,7 @@ class BreaksOff(MaskedWorker):
 def test_an_upload_of_three_chunks_that_breaks_off_is_wholly_in_the_sum_or_not_at_all(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cut: int, comes_back: bool
 ) -> None:
-    for module in ("ssd.digest", "coordinator.uploads.in_flight", "masked_worker"):
+    for module in ("ssd.digest", "coordinator.uploads.in_flight", "secure.masked_worker"):
         monkeypatch.setattr(f"{module}.CHUNK_BYTES", CHUNK)
 
     async def scene(place: Place) -> None:

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from coordinator.core.state import Phase
-from masked_place import CLIENTS, ELASTIC, THREE, Place, committed, model_of, play
-from masked_worker import MaskedWorker
+from secure.masked_place import CLIENTS, ELASTIC, THREE, Place, committed, model_of, play
+from secure.masked_worker import MaskedWorker
 from ssd.secagg.protocol.messages import Offer, Roster
 
 LATE: dict[str, Any] = {"secure_aggregation": {"keys": "late"}}

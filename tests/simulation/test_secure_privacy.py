@@ -7,16 +7,16 @@ from pathlib import Path
 
 import pytest
 
-import straight
 from coordinator.core import events
 from coordinator.core.state import Phase
 from coordinator.runtime.clock import SystemClock
 from coordinator.versions.privacy import EPSILON
 from coordinator.web import overview
-from masked_place import ELASTIC, THREE, Crash, Place, committed, die_at, play, registry_of
-from masked_worker import MaskedWorker
+from secure.masked_place import ELASTIC, THREE, Crash, Place, committed, die_at, play, registry_of
+from secure.masked_worker import MaskedWorker
 from ssd.privacy.account import spent
 from ssd.privacy.noise import NoisePlan
+from training import straight
 
 NOISY = {
     **ELASTIC,

@@ -13,7 +13,7 @@ import pytest
 from coordinator.core.secure_aggregation.attempt import Rules, SecureAttempt
 from coordinator.core.secure_aggregation.outcomes import Fixed, Outcome, Persist, Ready
 from coordinator.core.secure_aggregation.participants import Standing
-from secure_rounds import CONFIG, MODEL, Remembered, masked, names_of, offer_for, registry, signing_key
+from secure.secure_rounds import CONFIG, MODEL, Remembered, masked, names_of, offer_for, registry, signing_key
 from ssd.secagg.client.participant import Participant
 from ssd.secagg.numbers.masking import apply_masks, negated
 from ssd.secagg.protocol import checks, keys

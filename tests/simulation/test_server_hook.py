@@ -21,7 +21,7 @@ from coordinator.core.strategy import create
 from coordinator.errors import BlobCorrupt, ClientFault, HookFailed, MethodHostFailed, Reason
 from coordinator.identity.revocations import NobodyRevoked
 from coordinator.messages import Capabilities, Envelope, Train
-from coordinator.ports.storage import BlobInfo
+from coordinator.ports.records import BlobInfo
 from coordinator.rounds.driver import Driver
 from coordinator.rounds.run_lifecycle import create_run, restore
 from coordinator.runtime.clock import SystemClock
@@ -31,7 +31,7 @@ from coordinator.store.memory_blobs import MemoryBlobs
 from coordinator.telemetry.metrics import CoordinatorMetrics
 from coordinator.versions.next_version import VersionMaker
 from coordinator.workers.sessions import Session
-from in_process_host import InProcessHost
+from rounds.in_process_host import InProcessHost
 from ssd.digest import CHUNK_BYTES, chunk_digests, digest_bytes
 from ssd.method.protocol import ClientTask
 from ssd.method.registry import load

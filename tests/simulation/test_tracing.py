@@ -7,7 +7,7 @@ from pathlib import Path
 
 from coordinator.telemetry.round_spans import RoundSpans
 from coordinator.telemetry.tracing import RoundTracing
-from masked_place import THREE, Place, committed, die_at, play
+from secure.masked_place import THREE, Place, committed, die_at, play
 from ssd.daemon.tracing.context import attempt_context, phase_context
 from ssd.daemon.tracing.spans import Span
 

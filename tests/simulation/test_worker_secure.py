@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from fake_coordinator import Attended, FakeCoordinator, Upload
-from key_uses import KeyUses
-from secure_identities import SecureIdentities
-from secure_scene import OWN, Scene, secure_federation, secure_worker
+from rounds.worker_harness import Worker
+from secure.key_uses import KeyUses
+from secure.secure_identities import SecureIdentities
+from secure.secure_scene import OWN, Scene, secure_federation, secure_worker
 from ssd.digest import CHUNK_BYTES
 from ssd.method.registry import load
 from ssd.secagg.numbers.config_digest import config_digest
@@ -39,11 +39,11 @@ from ssd.updates.codec import Encoding
 from ssd.updates.fold_plan import FoldPlan
 from ssd_proto.v1 import federation_pb2 as pb
 from ssd_proto.v1 import tensor_pb2 as tensor
+from wire.fake_coordinator import Attended, FakeCoordinator, Upload
 from worker.core.state import SecureTerms
 from worker.errors import RefusedForGood
 from worker.secure_aggregation.identity import SecureIdentity
 from worker.secure_aggregation.rounds import SecureSettings
-from worker_harness import Worker
 
 ENDED = "ssd_worker_secure_aggregation_rounds_total"
 

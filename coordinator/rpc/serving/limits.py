@@ -1,7 +1,7 @@
 """What gRPC itself holds a peer to, before a byte of a message is looked at.
 
 A message is refused at its declared length, before it is received. Everything here was tried against the C core over
-raw HTTP/2 (`tests/hostile/test_hostile_http2.py`), because nothing of it is promised in gRPC's documentation.
+raw HTTP/2 (`tests/hostile/wire/test_http2.py`), because nothing of it is promised in gRPC's documentation.
 """
 
 from __future__ import annotations

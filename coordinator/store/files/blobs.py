@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coordinator.errors import BlobCorrupt, BlobMissing
-from coordinator.ports.storage import BlobInfo
+from coordinator.ports.records import BlobInfo
 from coordinator.store.failures import storage_failed
 from ssd.digest import CHUNK_BYTES, BlobHasher, blob_digest, byte_view, chunk_digests
 

@@ -10,8 +10,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from coordinator.ports.records import AttemptRecord, RunRecord, VersionRecord
-from coordinator.ports.storage import ArtefactRecord, BlobInfo
+from coordinator.ports.records import ArtefactRecord, AttemptRecord, BlobInfo, RunRecord, VersionRecord
 from ssd.scaling import ScalingVector
 
 Json = Any

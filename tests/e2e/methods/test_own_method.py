@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from federation import ROOT, Federation
+from processes.federation import ROOT, Federation
 from ssd.data.images.source import ImageFormat
 from ssd.data.open import DataConfig, open_builtin
 from ssd.data.partition.partition import client_ids, iid, save

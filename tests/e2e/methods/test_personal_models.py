@@ -10,7 +10,7 @@ import safetensors.numpy
 from PIL import Image
 
 from coordinator.store.files.blobs import FileBlobs
-from federation import Federation
+from processes.federation import Federation
 from ssd.data.images.source import ImageFormat
 from ssd.data.open import DataConfig, open_builtin, open_client, open_client_test
 from ssd.data.partition.held_out import with_test

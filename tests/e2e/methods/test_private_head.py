@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import safetensors.numpy
 
-from federation import ROOT, Federation
+from processes.federation import ROOT, Federation
 from ssd.data.images.source import ImageFormat
 from ssd.data.open import DataConfig, open_builtin
 from ssd.data.partition.partition import dirichlet, save

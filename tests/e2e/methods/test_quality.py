@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from coordinator.store.files.blobs import FileBlobs
-from federation import Federation
+from processes.federation import Federation
 from ssd.data.images.source import ImageFormat
 from ssd.data.images.subset import SubsetImages
 from ssd.data.open import DataConfig, open_builtin

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from federation import Federation
+from processes.federation import Federation
 from ssd.data.images.source import ImageFormat
 from ssd.data.open import DataConfig, open_builtin
 from ssd.data.partition.partition import iid, save

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from coordinator.errors import Reason
-from federation import Federation, read_events
+from processes.federation import Federation, read_events
 from ssd_proto.v1 import operator_pb2 as operator_pb
 
 pytestmark = pytest.mark.e2e

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from federation import Federation
+from processes.federation import Federation
 from ssd.data.images.source import ImageFormat
 from ssd.data.open import DataConfig, open_builtin
 from ssd.data.partition.partition import dirichlet, save

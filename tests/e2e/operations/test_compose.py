@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import yaml
 
-from federation import PATIENCE, ROOT, read_events
-from ports import free_port
+from processes.federation import PATIENCE, ROOT, read_events
+from processes.ports import free_port
 
 pytestmark = pytest.mark.e2e
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "deploy" / "compose.yaml").read_text())

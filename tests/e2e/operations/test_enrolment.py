@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from coordinator.store.trust import SqliteTrust
-from federation import ROOT, Daemon, Federation, toml
-from ports import free_port
+from processes.federation import ROOT, Daemon, Federation, toml
+from processes.ports import free_port
 from ssd.trust.authority import subject_of_certificate, validity
 from ssd.trust.names import Role
 

@@ -11,7 +11,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
-from federation import ROOT, Federation
+from processes.federation import ROOT, Federation
 from ssd_proto.v1 import operator_pb2 as operator_pb
 
 pytestmark = pytest.mark.e2e

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from federation import ROOT, Federation
-from ports import free_port
-from terminal import Terminal
+from processes.federation import ROOT, Federation
+from processes.ports import free_port
+from processes.terminal import Terminal
 
 pytestmark = pytest.mark.e2e
 

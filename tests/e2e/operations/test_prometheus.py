@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from federation import ROOT, Daemon, Federation
 from metrics_page import names
-from pki import Pki
-from ports import free_port
-from prometheus_server import DEPLOY, Prometheus
+from processes.federation import ROOT, Daemon, Federation
+from processes.pki import Pki
+from processes.ports import free_port
+from processes.prometheus_server import DEPLOY, Prometheus
 from ssd.data.images.source import ImageFormat
 from ssd.data.open import DataConfig, open_builtin
 from ssd.data.partition.partition import dirichlet, save

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from chromium import Browser
-from federation import Federation
+from processes.chromium import Browser
+from processes.federation import Federation
 from ssd.export.header import check_header
 from ssd_proto.v1 import federation_pb2 as pb
 

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from federation import ROOT, Federation
-from pki import Pki
+from processes.federation import ROOT, Federation
+from processes.pki import Pki
 from ssd.trust.authority import Credential
 from ssd.trust.names import Role
 

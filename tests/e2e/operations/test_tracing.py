@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from federation import Federation
-from otlp_collector import Collector, Received
-from pki import Pki
+from processes.federation import Federation
+from processes.otlp_collector import Collector, Received
+from processes.pki import Pki
 from ssd.daemon.tracing.context import SpanContext, attempt_context, client_context
 from ssd.daemon.tracing.setup import open_exporter
 from ssd.daemon.tracing.spans import OpenSpan

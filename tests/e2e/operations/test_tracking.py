@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from coordinator.cli.main import cli
-from federation import ROOT, Federation
+from processes.federation import ROOT, Federation
 
 pytestmark = pytest.mark.e2e
 ROUNDS = 4

@@ -11,7 +11,7 @@ import pytest
 from coordinator.core.strategy import create
 from coordinator.store.memory_blobs import MemoryBlobs
 from coordinator.versions.next_version import VersionMaker
-from federation import Federation
+from processes.federation import Federation
 from ssd.method.protocol import ClientTask
 from ssd.method.registry import load
 from ssd.updates.codec import Encoding

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from federation import Federation
+from processes.federation import Federation
 
 pytestmark = pytest.mark.e2e
 GROUPS = {"worker-a": ["c0", "c1", "c2"], "worker-b": ["c3"]}

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from federation import Federation
+from processes.federation import Federation
 from ssd_proto.v1 import federation_pb2 as pb
 
 pytestmark = pytest.mark.e2e
 CLIENTS = [f"client-{index:03d}" for index in range(10)]
-FLOAT_FOLD = ["swap:coordinator.rounds.driver:Fold=float_fold:FloatFold"]
+FLOAT_FOLD = ["swap:coordinator.rounds.driver:Fold=rounds.float_fold:FloatFold"]
 
 
 def run(

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from federation import Federation
+from processes.federation import Federation
 
 pytestmark = pytest.mark.e2e
 CLIENTS = [f"client-{index:03d}" for index in range(10)]

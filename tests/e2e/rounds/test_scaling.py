@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from federation import Federation
+from processes.federation import Federation
 from ssd_proto.v1 import operator_pb2 as operator_pb
 
 pytestmark = pytest.mark.e2e

@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-import straight
-from federation import ROOT, Federation
+from processes.federation import ROOT, Federation
 from ssd.privacy.account import spent
 from ssd.privacy.noise import NoisePlan
 from ssd.privacy.settings import NoisePlace, PrivacySettings
@@ -20,6 +19,7 @@ from ssd.secagg.numbers.masked_plan import MaskedPlan, MaskedSettings
 from ssd.updates.codec import Encoding
 from ssd.updates.fold_plan import FoldPlan
 from ssd_proto.v1 import operator_pb2 as operator_pb
+from training import straight
 
 pytestmark = pytest.mark.e2e
 STRAIGHT = ROOT / "tests" / "support" / "straight.py"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from federation import Federation
+from processes.federation import Federation
 from ssd.federation.participant_registry import Vouching
 
 pytestmark = pytest.mark.e2e

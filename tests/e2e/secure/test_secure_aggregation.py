@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from federation import ROOT, Federation
+from processes.federation import ROOT, Federation
 
 pytestmark = pytest.mark.e2e
 CLIENTS = [f"client-{index}" for index in range(6)]
-STEPPED = ROOT / "tests" / "support" / "stepped.py"
+STEPPED = ROOT / "tests" / "support" / "training" / "stepped.py"
 ROUNDS = 3
 
 

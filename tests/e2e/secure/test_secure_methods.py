@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from federation import Federation
-from small_fedgen import CONFIG
+from processes.federation import Federation
 from ssd.data.images.source import ImageFormat
 from ssd.data.open import DataConfig, open_builtin
 from ssd.data.partition.partition import dirichlet, save
+from training.small_fedgen import CONFIG
 
 pytestmark = pytest.mark.e2e
 CLIENTS = [f"client-{index:03d}" for index in range(6)]

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from federation import PATIENCE, ROOT
+from processes.federation import PATIENCE, ROOT
 from ssd.export.encoder_file import load_encoder, read_encoder
 
 pytestmark = [

@@ -14,8 +14,8 @@ import pytest
 from PIL import Image
 from safetensors.numpy import load_file
 
-from docs_site import Site, Warm
-from docs_stories import STORIES
+from pages.docs_site import Site, Warm
+from pages.docs_stories import STORIES
 from ssd.trust.join_token import parse
 
 pytestmark = pytest.mark.e2e

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from federation import PATIENCE, ROOT, read_events
+from processes.federation import PATIENCE, ROOT, read_events
 from ssd.experiment.stale import daemons_of
 
 pytestmark = [

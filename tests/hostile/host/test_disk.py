@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 from grpc_health.v1 import health_pb2
 
-from federation import Federation
-from hostile import SETTINGS, reference
+from processes.federation import Federation
 from ssd_proto.v1 import federation_pb2 as pb
+from wire.hostile import SETTINGS, reference
 
 pytestmark = pytest.mark.e2e
 PARAMETERS = {"method.config": {"parameters": 200_000}}

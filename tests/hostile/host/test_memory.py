@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from federation import Federation
-from raw_worker import RawWorker
+from processes.federation import Federation
 from ssd.digest import CHUNK_BYTES
 from ssd.trust.names import Role
 from ssd.updates.fold import encode_update
 from ssd_proto.v1 import federation_pb2 as pb
-from wire_calls import Upload
+from wire.raw_worker import RawWorker
+from wire.wire_calls import Upload
 
 pytestmark = pytest.mark.e2e
 PARAMETERS = 11_200_000

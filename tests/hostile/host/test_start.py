@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from federation import Federation
-from hostile import SETTINGS, reference
+from processes.federation import Federation
+from wire.hostile import SETTINGS, reference
 
 pytestmark = pytest.mark.e2e
 CONFIG, REFUSED, STORAGE = 2, 3, 4

@@ -18,15 +18,15 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-import bare_http2
 from coordinator.rpc.enrolment import CONNECTIONS, MAX_MESSAGE_BYTES, PER_HOST
-from enrolment_place import EnrolmentPlace, RecordingServer, credential, new_authority
+from rounds.enrolment_place import EnrolmentPlace, RecordingServer, credential, new_authority
 from ssd.trust.authority import Credential, issue, new_key, subject_of_certificate
 from ssd.trust.identity_store import IdentityStore
 from ssd.trust.join_token import JoinToken, new_secret
 from ssd.trust.names import Role, Subject
 from ssd.trust.requests import make_request
 from ssd_proto.v1 import enrolment_pb2 as pb
+from wire import bare_http2
 from worker.address import Address
 from worker.connection.enrolment import enrol
 from worker.errors import EnrolmentRefused, LinkBroken, StorageFailed

@@ -17,12 +17,12 @@ from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 
 from coordinator.rpc.interceptors.auth import TABLE, allowed, call_name
-from hostile import CLIENTS, Site
-from raw_worker import RawWorker
 from ssd.trust.names import Role
 from ssd_proto.v1 import federation_pb2 as pb
 from ssd_proto.v1 import operator_pb2 as operator_pb
-from wire_calls import FEDERATION, OPERATOR, Outcome, as_bytes, ask, outcome_of, reflected, stream
+from wire.hostile import CLIENTS, Site
+from wire.raw_worker import RawWorker
+from wire.wire_calls import FEDERATION, OPERATOR, Outcome, as_bytes, ask, outcome_of, reflected, stream
 
 pytestmark = pytest.mark.e2e
 Code = grpc.StatusCode

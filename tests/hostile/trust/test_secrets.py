@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hostile import Site
 from ssd.updates.fold import encode_update
 from ssd_proto.v1 import federation_pb2 as pb
 from ssd_proto.v1 import operator_pb2 as operator_pb
-from wire_calls import FEDERATION, OPERATOR, ask
+from wire.hostile import Site
+from wire.wire_calls import FEDERATION, OPERATOR, ask
 
 pytestmark = pytest.mark.e2e
 VALUE = 0.0123456789

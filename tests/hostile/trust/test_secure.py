@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from federation import ROOT, Federation
+from processes.federation import ROOT, Federation
 from ssd_proto.v1 import federation_pb2 as pb
 
 pytestmark = pytest.mark.e2e
-STEPPED = ROOT / "tests" / "support" / "stepped.py"
+STEPPED = ROOT / "tests" / "support" / "training" / "stepped.py"
 HONEST = [f"client-{index}" for index in range(4)]
 MIB = 1 << 20
 FLOOD = 3000

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from federation import Federation
-from hostile import CLIENTS
+from processes.federation import Federation
+from wire.hostile import CLIENTS
 
 pytestmark = pytest.mark.e2e
 STORAGE, REFUSED = 4, 3

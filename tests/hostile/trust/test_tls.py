@@ -14,14 +14,14 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2
 
-from bare_http2 import call
-from hostile import CLIENTS, Site
-from pki import Pki, open_channel
+from processes.pki import Pki, open_channel
 from ssd.trust.authority import Credential
 from ssd.trust.names import Role
 from ssd_proto.v1 import federation_pb2 as pb
 from ssd_proto.v1 import operator_pb2 as operator_pb
-from wire_calls import FEDERATION, OPERATOR, Outcome, ask, stream
+from wire.bare_http2 import call
+from wire.hostile import CLIENTS, Site
+from wire.wire_calls import FEDERATION, OPERATOR, Outcome, ask, stream
 
 pytestmark = pytest.mark.e2e
 Code = grpc.StatusCode

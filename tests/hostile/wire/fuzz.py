@@ -1,4 +1,4 @@
-"""A long run of the fuzzer: `python tests/hostile/fuzz.py --inputs 1000000`.
+"""A long run of the fuzzer: `python tests/hostile/wire/fuzz.py --inputs 1000000`.
 
 Ends with 1 at the first input that hurts, which it leaves in the corpus, where CI replays it. Prints every so often
 how far it is, at what rate, and the coordinator's largest memory.
@@ -14,12 +14,12 @@ import tempfile
 import time
 from pathlib import Path
 
-_ROOT = Path(__file__).resolve().parents[2]
+_ROOT = Path(__file__).resolve().parents[3]
 sys.path[:0] = [str(_ROOT), str(_ROOT / "proto"), str(_ROOT / "tests" / "support")]
 
-from fuzz_firing import FuzzSite, recorded
-from fuzzing import Fuzzer, Input
-from hostile import reference
+from wire.fuzz_firing import FuzzSite, recorded
+from wire.fuzzing import Fuzzer, Input
+from wire.hostile import reference
 
 CORPUS = Path(__file__).with_name("corpus")
 

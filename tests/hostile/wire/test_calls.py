@@ -10,11 +10,11 @@ from typing import Any
 import grpc
 import pytest
 
-from hostile import Site
 from ssd.digest import CHUNK_BYTES
 from ssd_proto.v1 import federation_pb2 as pb
 from ssd_proto.v1 import operator_pb2 as operator_pb
-from wire_calls import FEDERATION, OPERATOR, Outcome, ask, stream
+from wire.hostile import Site
+from wire.wire_calls import FEDERATION, OPERATOR, Outcome, ask, stream
 
 pytestmark = pytest.mark.e2e
 Code = grpc.StatusCode

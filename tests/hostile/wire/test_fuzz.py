@@ -15,10 +15,10 @@ from google.protobuf.message import Message
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-import fuzzing
-from fuzz_firing import FuzzSite, recorded
-from fuzzing import CALLERS, METHODS, Input, tamed
-from wire_calls import reflected
+from wire import fuzzing
+from wire.fuzz_firing import FuzzSite, recorded
+from wire.fuzzing import CALLERS, METHODS, Input, tamed
+from wire.wire_calls import reflected
 
 pytestmark = pytest.mark.e2e
 BATCH, EXAMPLES = 20, 40

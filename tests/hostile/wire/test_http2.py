@@ -12,12 +12,12 @@ from pathlib import Path
 import grpc
 import pytest
 
-from hostile import Site
-from raw_http2 import DATA, PING, PREFACE, RST_STREAM, SETTINGS, RawHttp2, frame, message
 from ssd.digest import CHUNK_BYTES
 from ssd_proto.v1 import federation_pb2 as pb
 from ssd_proto.v1 import operator_pb2 as operator_pb
-from wire_calls import FEDERATION, OPERATOR, Upload
+from wire.hostile import Site
+from wire.raw_http2 import DATA, PING, PREFACE, RST_STREAM, SETTINGS, RawHttp2, frame, message
+from wire.wire_calls import FEDERATION, OPERATOR, Upload
 
 pytestmark = pytest.mark.e2e
 Code = grpc.StatusCode

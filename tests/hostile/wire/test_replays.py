@@ -9,12 +9,12 @@ from pathlib import Path
 import grpc
 import pytest
 
-from hostile import Site
-from raw_http2 import RawHttp2, message
 from ssd.digest import CHUNK_BYTES
 from ssd.trust.names import Role
 from ssd_proto.v1 import federation_pb2 as pb
-from wire_calls import FEDERATION, Upload, ask
+from wire.hostile import Site
+from wire.raw_http2 import RawHttp2, message
+from wire.wire_calls import FEDERATION, Upload, ask
 
 pytestmark = pytest.mark.e2e
 Code = grpc.StatusCode
@@ -154,7 +154,7 @@ def test_the_round_commits_as_if_nothing_had_happened(site: Site) -> None:
 
 def test_a_wall_clock_that_jumps_by_years_changes_nothing(tmp_path: Path) -> None:
     """Deadlines, silence and heartbeats are monotonic; the wall is for people to read."""
-    fault = ["swap:coordinator.app:SystemClock=jumping_clock:JumpingClock"]
+    fault = ["swap:coordinator.app:SystemClock=processes.jumping_clock:JumpingClock"]
     changes = {"run.mode": "elastic", "round.deadline_seconds": 300.0, "round.cohort_size": 4}
     with Site(tmp_path, fault=fault, open_round=False, **changes) as site:
         for number in (1, 2):

@@ -10,10 +10,10 @@ from typing import Any
 import grpc
 import pytest
 
-from hostile import Site
-from raw_worker import RawWorker
 from ssd_proto.v1 import federation_pb2 as pb
-from wire_calls import FEDERATION, Outcome, as_bytes, ask
+from wire.hostile import Site
+from wire.raw_worker import RawWorker
+from wire.wire_calls import FEDERATION, Outcome, as_bytes, ask
 
 pytestmark = pytest.mark.e2e
 Code = grpc.StatusCode

@@ -9,11 +9,11 @@ from pathlib import Path
 import grpc
 import pytest
 
-from hostile import Site, reference
-from raw_worker import RawWorker
 from ssd.digest import CHUNK_BYTES, chunk_digests
 from ssd_proto.v1 import federation_pb2 as pb
-from wire_calls import Outcome, Upload
+from wire.hostile import Site, reference
+from wire.raw_worker import RawWorker
+from wire.wire_calls import Outcome, Upload
 
 pytestmark = pytest.mark.e2e
 Code = grpc.StatusCode

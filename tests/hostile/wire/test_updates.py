@@ -10,12 +10,12 @@ import grpc
 import numpy as np
 import pytest
 
-from hostile import Site
 from ssd.updates.codec import MAX_EXPONENT
 from ssd.updates.fold import encode_update
 from ssd.updates.packing import pack_int64
 from ssd_proto.v1 import federation_pb2 as pb
-from wire_calls import Outcome, changed
+from wire.hostile import Site
+from wire.wire_calls import Outcome, changed
 
 pytestmark = pytest.mark.e2e
 Code = grpc.StatusCode

@@ -13,8 +13,8 @@ from typing import Any, Self
 
 import yaml
 
-from clean_root import bind, command, loopback_only, mount_kernel, remove
-from image_root import Image, copy_tree
+from deployment.clean_root import bind, command, loopback_only, mount_kernel, remove
+from deployment.image_root import Image, copy_tree
 
 PATIENCE = 300.0
 """Seconds until a round has committed."""

@@ -15,8 +15,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from clean_root import PYTHON_OF, SYSTEM_PATH, command, debian, lent
-from dockerfile import Instruction, Stage, assignment, context, expand
+from deployment.clean_root import PYTHON_OF, SYSTEM_PATH, command, debian, lent
+from deployment.dockerfile import Instruction, Stage, assignment, context, expand
 
 
 @dataclass(kw_only=True, slots=True)

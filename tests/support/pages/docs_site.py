@@ -21,13 +21,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from docs_pages import ROOT
-from docs_stories import Shown, blocks_at, left_out
-from federation import PATIENCE, read_events
-from ports import free_port
+from pages.docs_pages import ROOT
+from pages.docs_stories import Shown, blocks_at, left_out
+from processes.federation import PATIENCE, read_events
+from processes.ports import free_port
 
 PROGRAMS = {"ssd": "ssd", "ssd-coordinator": "coordinator", "ssd-worker": "worker"}
-_WARM = Path(__file__).with_name("warm_programs.py")
+_WARM = Path(__file__).resolve().parents[1] / "processes" / "warm_programs.py"
 _PRELOADED = {
     "ssd": ("ssd.cli", "torch", "sklearn.linear_model", "ssd.evaluation.evaluate"),
     "daemons": ("coordinator.cli.main", "worker.cli.main"),  # without torch, as everywhere

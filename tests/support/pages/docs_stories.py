@@ -1,7 +1,7 @@
 """Which of the documentation's commands are executed, in which story; and which are not, and why.
 
 A **story** is a federation of real processes in a folder of its own that goes through blocks of several pages, one
-after the other (`tests/e2e/test_e2e_docs.py`). What another page of the story has done is not done again. A command that stands in no story and not in `NOT_EXECUTED` fails `tests/unit/test_docs_commands.py`.
+after the other (`tests/e2e/tools/test_docs.py`). What another page of the story has done is not done again. A command that stands in no story and not in `NOT_EXECUTED` fails `tests/unit/docs/test_commands.py`.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from docs_pages import PAGES, Block, blocks
+from pages.docs_pages import PAGES, Block, blocks
 
 STORIES: Mapping[str, tuple[str, ...]] = {
     "digits": (
@@ -35,7 +35,7 @@ STORIES: Mapping[str, tuple[str, ...]] = {
         "docs/deployment.md#A server and three GPU hosts",
         "docs/status-page.md#Who sees and does what",
     ),
-    "tests/unit/test_docs_taking_home.py": (
+    "tests/unit/docs/test_taking_home.py": (
         "docs/taking-the-model-home.md#Taking the model home: `ssd export`",
         "docs/taking-the-model-home.md#ONNX",
     ),

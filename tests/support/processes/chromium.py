@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 
-from federation import PATIENCE
+from processes.federation import PATIENCE
 
 _CACHE = Path(tempfile.gettempdir()) / "ssd-test-chromium"
 _PACKAGE = "chromium-headless-shell"

@@ -12,6 +12,7 @@ import inspect
 import os
 import signal
 import sys
+from pathlib import Path
 from typing import Any
 
 
@@ -68,6 +69,7 @@ def die_at(dotted: str, when: str, count: int) -> None:
 
 
 def main() -> None:
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
     if sys.argv[1].startswith("swap:"):
         target, _, replacement = sys.argv[1].removeprefix("swap:").partition("=")
         holder, name = _resolve(target)
@@ -78,7 +80,7 @@ def main() -> None:
         die_at(sys.argv[1], sys.argv[2], int(sys.argv[3]))
         daemon, arguments = sys.argv[4], sys.argv[5:]
     sys.argv = [daemon, *arguments]
-    importlib.import_module(f"{daemon}.cli").main(arguments)
+    importlib.import_module(f"{daemon}.cli.main").main(arguments)
 
 
 if __name__ == "__main__":

@@ -18,13 +18,13 @@ import grpc
 from prometheus_client.parser import text_string_to_metric_families
 
 from coordinator.store.journal.sqlite import SqliteStore
-from pki import Pki, open_channel
-from ports import free_port
-from raw_worker import RawWorker
+from processes.pki import Pki, open_channel
+from processes.ports import free_port
 from ssd.trust.names import Role
 from ssd_proto.v1 import operator_pb2 as operator_pb
+from wire.raw_worker import RawWorker
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 PATIENCE = 240.0
 """Seconds after which a wait counts as a hang; nothing is asserted about how fast things are."""
 

@@ -16,10 +16,10 @@ from typing import Any
 
 import pytest
 
-from federation import PATIENCE
-from ports import free_port
+from processes.federation import PATIENCE
+from processes.ports import free_port
 
-DEPLOY = Path(__file__).resolve().parents[2] / "deploy" / "prometheus"
+DEPLOY = Path(__file__).resolve().parents[3] / "deploy" / "prometheus"
 _CACHE = Path(tempfile.gettempdir()) / "ssd-test-prometheus"
 
 

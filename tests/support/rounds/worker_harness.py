@@ -9,9 +9,9 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from fake_coordinator import FakeCoordinator
 from ssd.secagg.protocol.graph import Level
 from ssd.secagg.protocol.policy import ParticipantPolicy
+from wire.fake_coordinator import FakeCoordinator
 from worker.core.backoff import Backoff
 from worker.core.state import SecureTerms, Session
 from worker.driver import Driver

@@ -14,8 +14,8 @@ from coordinator.rounds.driver import Driver
 from coordinator.store.memory import MemoryStore
 from coordinator.store.memory_blobs import MemoryBlobs
 from coordinator.telemetry.tracing import Tracing
-from driver_harness import driver
-from masked_worker import MaskedWorker, expected_sum
+from rounds.driver_harness import driver
+from secure.masked_worker import MaskedWorker, expected_sum
 from ssd.trust.participants import Participant, Registry, introduce
 
 CLIENTS = ("a", "b", "c", "d", "e", "f")

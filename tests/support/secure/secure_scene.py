@@ -9,8 +9,8 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from fake_coordinator import Attended, FakeCoordinator, Upload
-from instant_trainer import InstantTrainer, update_of
+from processes.instant_trainer import InstantTrainer, update_of
+from rounds.worker_harness import Worker, start_worker
 from ssd.secagg.client.participant import Participant
 from ssd.secagg.numbers.config_digest import config_digest
 from ssd.secagg.numbers.masked_plan import MaskedFold, MaskedPlan, MaskedSettings, MaskedSum
@@ -24,9 +24,9 @@ from ssd.trust.participants import Registry
 from ssd.updates.codec import Encoding
 from ssd.updates.fold_plan import OpenedFold
 from ssd_proto.v1 import federation_pb2 as pb
+from wire.fake_coordinator import Attended, FakeCoordinator, Upload
 from worker.core.state import SecureTerms
 from worker.secure_aggregation.rounds import SecureSettings
-from worker_harness import Worker, start_worker
 
 OWN = "w1"
 RING_BITS, CLIP, MAX_WEIGHT = 24, 0.05, 8

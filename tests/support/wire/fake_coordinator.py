@@ -14,7 +14,7 @@ from typing import Any
 import grpc
 import numpy as np
 
-from ports import free_port
+from processes.ports import free_port
 from ssd.digest import CHUNK_BYTES, canonical_json, chunk_digests, digest_bytes
 from ssd.methods.synthetic.method import create
 from ssd.updates.codec import Encoding, VectorCodec

@@ -19,10 +19,8 @@ from coordinator.ports.trust import Holder, TokenRecord
 from coordinator.rpc.enrolment import MAX_MESSAGE_BYTES
 from coordinator.rpc.serving.limits import HARD_LIMIT_FACTOR
 from coordinator.store.trust import SqliteTrust
-from federation import free_port
-from fuzzing import METHODS, WORKERS, Input
-from hostile import Site
-from pki import open_channel
+from processes.federation import free_port
+from processes.pki import open_channel
 from ssd.trust.authority import new_key
 from ssd.trust.join_token import new_secret, secret_digest
 from ssd.trust.names import Role
@@ -31,7 +29,9 @@ from ssd.trust.requests import make_request
 from ssd_proto.v1 import enrolment_pb2 as enrolment_pb
 from ssd_proto.v1 import federation_pb2 as pb
 from ssd_proto.v1 import operator_pb2 as operator_pb
-from wire_calls import OPERATOR, as_bytes, operator_status
+from wire.fuzzing import METHODS, WORKERS, Input
+from wire.hostile import Site
+from wire.wire_calls import OPERATOR, as_bytes, operator_status
 
 HANG_SECONDS = 60.0
 ENDLESS = ("Operator/Watch", "Health/Watch")
@@ -70,7 +70,7 @@ class FuzzSite(Site):
         super().__init__(
             root,
             insecure=False,
-            fault=["swap:coordinator.rpc.enrolment:Admission=fuzz_firing:everybody"],
+            fault=["swap:coordinator.rpc.enrolment:Admission=wire.fuzz_firing:everybody"],
             **{
                 "limits.uploads_per_worker": 64,
                 "enrolment.listen": f"127.0.0.1:{self.enrolment_port}",

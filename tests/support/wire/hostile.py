@@ -14,10 +14,10 @@ from typing import Any
 import grpc
 from prometheus_client.parser import text_string_to_metric_families
 
-from federation import Federation
-from raw_worker import RawWorker
+from processes.federation import Federation
 from ssd_proto.v1 import federation_pb2 as pb
-from wire_calls import FEDERATION, Outcome, Upload, changed, stream
+from wire.raw_worker import RawWorker
+from wire.wire_calls import FEDERATION, Outcome, Upload, changed, stream
 
 CLIENTS = [f"client-{index:03d}" for index in range(4)]
 ROUNDS = 2

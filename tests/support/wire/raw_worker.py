@@ -10,7 +10,7 @@ from typing import Any
 
 import grpc
 
-from pki import Pki, open_channel
+from processes.pki import Pki, open_channel
 from ssd.digest import CHUNK_BYTES, chunk_digests
 from ssd.method.protocol import ClientTask
 from ssd.method.registry import load

@@ -13,10 +13,10 @@ import grpc
 from google.protobuf import descriptor_pb2
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
-from raw_worker import RawWorker
 from ssd.digest import CHUNK_BYTES
 from ssd_proto.v1 import federation_pb2 as pb
 from ssd_proto.v1 import operator_pb2 as operator_pb
+from wire.raw_worker import RawWorker
 
 FEDERATION = "/ssd_proto.v1.Federation"
 OPERATOR = "/ssd_proto.v1.Operator"

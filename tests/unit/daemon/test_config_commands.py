@@ -19,8 +19,7 @@ from coordinator.cli.main import main as coordinator_main
 from coordinator.config.sections import CoordinatorConfig
 from coordinator.config.sections import load as load_coordinator
 from coordinator.errors import StorageFailed
-from coordinator.ports.records import RunRecord, VersionRecord
-from coordinator.ports.storage import BlobInfo
+from coordinator.ports.records import BlobInfo, RunRecord, VersionRecord
 from coordinator.store.journal.reading import read_run
 from coordinator.store.journal.sqlite import SqliteStore
 from ssd.daemon.secrets_hidden import HIDDEN, without_secrets

@@ -26,7 +26,7 @@ from coordinator.cli.main import main as coordinator_main
 from coordinator.config.sections import CoordinatorConfig
 from coordinator.config.sections import load as load_coordinator
 from coordinator.store.journal.sqlite import SqliteStore
-from pki import Pki
+from processes.pki import Pki
 from ssd.daemon.doctor import collector
 from ssd.daemon.doctor.collector import gather_collector, judge_collector
 from ssd.daemon.doctor.disk import DiskFacts, gather_disk, holder, judge_disk

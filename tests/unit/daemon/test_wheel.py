@@ -9,7 +9,7 @@ from pathlib import Path
 
 from coordinator.web.pages import load
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def test_a_wheel_has_the_status_page(tmp_path: Path) -> None:

@@ -9,9 +9,9 @@ from pathlib import Path, PurePosixPath
 import pytest
 import yaml
 
-from dockerfile import DockerfileError, Stage, context, expand, ignored, parse
+from deployment.dockerfile import DockerfileError, Stage, context, expand, ignored, parse
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 TEXT = (ROOT / "deploy" / "docker" / "Dockerfile").read_text()
 STAGES = parse(TEXT)
 FINAL = STAGES[-1]

@@ -9,7 +9,7 @@ import pytest
 from coordinator.config.sections import load as load_coordinator
 from worker.config.sections import load as load_worker
 
-CONFIG = Path(__file__).parents[2] / "deploy" / "config"
+CONFIG = Path(__file__).parents[3] / "deploy" / "config"
 WORKERS = sorted(CONFIG.glob("worker*.toml"))
 COORDINATORS = sorted(CONFIG.glob("coordinator*.toml"))
 

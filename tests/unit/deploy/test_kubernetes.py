@@ -9,7 +9,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
-FOLDER = Path(__file__).resolve().parents[2] / "deploy" / "kubernetes"
+FOLDER = Path(__file__).resolve().parents[3] / "deploy" / "kubernetes"
 KUSTOMIZATION: dict[str, Any] = yaml.safe_load((FOLDER / "kustomization.yaml").read_text())
 OBJECTS: list[dict[str, Any]] = [
     each for name in KUSTOMIZATION["resources"] for each in yaml.safe_load_all((FOLDER / name).read_text())

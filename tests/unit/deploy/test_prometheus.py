@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 
-from prometheus_server import DEPLOY, program
+from processes.prometheus_server import DEPLOY, program
 
 
 def promtool(*arguments: str) -> None:

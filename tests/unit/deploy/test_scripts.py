@@ -15,9 +15,9 @@ from pathlib import Path
 import click
 import pytest
 
-from command_lines import check
+from pages.command_lines import check
 
-DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
+DEPLOY = Path(__file__).resolve().parents[3] / "deploy"
 FEDERATE = DEPLOY / "ssh" / "federate.sh"
 SCRIPTS = [*sorted((DEPLOY / "slurm").glob("*.sbatch")), FEDERATE]
 # The daemons' commands in a script, however they are quoted; up to a redirection, a bracket or the line's end.

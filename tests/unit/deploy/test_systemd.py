@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-FOLDER = Path(__file__).resolve().parents[2] / "deploy" / "systemd"
+FOLDER = Path(__file__).resolve().parents[3] / "deploy" / "systemd"
 UNITS = [("ssd-coordinator.service", 1.5), ("ssd-worker@.service", 2.5)]
 
 

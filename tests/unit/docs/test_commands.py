@@ -9,12 +9,12 @@ from pathlib import Path
 import click
 import pytest
 
-from command_lines import PROGRAMS, check
-from docs_pages import Block, blocks, without_comment
-from docs_stories import NOT_EXECUTED, NOT_EXECUTED_PLACES, STORIES, blocks_at, left_out, told
-from docs_stories import shown as shown_anywhere
+from pages.command_lines import PROGRAMS, check
+from pages.docs_pages import Block, blocks, without_comment
+from pages.docs_stories import NOT_EXECUTED, NOT_EXECUTED_PLACES, STORIES, blocks_at, left_out, told
+from pages.docs_stories import shown as shown_anywhere
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
 FENCED = re.compile(r"^```\w*\n(.*?)^```", re.MULTILINE | re.DOTALL)
 

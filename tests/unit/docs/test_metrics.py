@@ -10,7 +10,7 @@ import pytest
 
 from metrics_page import PAGE, names, page
 
-DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
+DEPLOY = Path(__file__).resolve().parents[3] / "deploy"
 DASHBOARDS = sorted((DEPLOY / "grafana" / "dashboards").glob("*.json"))
 RULES = sorted((DEPLOY / "prometheus" / "rules").glob("*.yml"))
 METRIC = re.compile(r"\bssd_(?:coordinator|worker)_[a-z0-9_]+")

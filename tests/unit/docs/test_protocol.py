@@ -7,7 +7,7 @@ from pathlib import Path
 from coordinator.errors import Reason
 from coordinator.rpc.serving.status import TABLE
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "protocol.md"
+PAGE = Path(__file__).resolve().parents[3] / "docs" / "protocol.md"
 
 
 def table() -> str:

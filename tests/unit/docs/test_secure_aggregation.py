@@ -8,7 +8,7 @@ from pathlib import Path
 from ssd.secagg.protocol.errors import AbortReason
 from ssd.secagg.protocol.graph import PPM, Level, dropouts, threshold_complete
 
-PAGE = (Path(__file__).resolve().parents[2] / "docs" / "secure-aggregation.md").read_text()
+PAGE = (Path(__file__).resolve().parents[3] / "docs" / "secure-aggregation.md").read_text()
 
 
 def row(name: str) -> list[int]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "security.md"
+PAGE = Path(__file__).resolve().parents[3] / "docs" / "security.md"
 HEADER = "| promise | held by |"
 LINK = re.compile(r"\[([^\]]+)\]\(([^)\s]+)\)")
 TEST = re.compile(r"`(\w+\.py)::((?:\w+::)*\w+)`")
@@ -79,8 +79,8 @@ def test_every_table_of_the_page_is_one_of_promises() -> None:
     assert page.count("| --- |") == page.count(HEADER + "\n| --- | --- |\n")
 
 
-OWN = "../tests/unit/test_docs_security.py"
-HELD = "test_docs_security.py::test_every_promise_is_held_by_tests_that_exist"
+OWN = "../tests/unit/docs/test_security.py"
+HELD = "test_security.py::test_every_promise_is_held_by_tests_that_exist"
 
 
 @pytest.mark.parametrize(
@@ -89,10 +89,10 @@ HELD = "test_docs_security.py::test_every_promise_is_held_by_tests_that_exist"
         ("", "no test holds: It is so."),
         (f"`{HELD}`", "no test holds: It is so."),
         (f"[`{HELD}`](../tests/unit/test_gone.py)", "../tests/unit/test_gone.py does not exist"),
-        (f"[`{HELD}`](../tests/unit/test_docs_protocol.py)", "links to"),
-        (f"[`test_docs_security.py::test_gone`]({OWN})", "has no test test_gone"),
-        (f"[`test_docs_security.py::problems`]({OWN})", "has no test problems"),
-        (f"[`test_docs_security.py::Gone::test_a`]({OWN})", "has no test Gone::test_a"),
+        (f"[`{HELD}`](../tests/unit/docs/test_protocol.py)", "links to"),
+        (f"[`test_security.py::test_gone`]({OWN})", "has no test test_gone"),
+        (f"[`test_security.py::problems`]({OWN})", "has no test problems"),
+        (f"[`test_security.py::Gone::test_a`]({OWN})", "has no test Gone::test_a"),
         (f"[tests]({OWN})", "names no test"),
     ],
 )

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from portable_encoders import FACTS, write
 from ssd import cli
 from ssd.data.images.source import ImageFormat
 from ssd.models.registry import ModelConfig
+from training.portable_encoders import FACTS, write
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "taking-the-model-home.md"
+PAGE = Path(__file__).resolve().parents[3] / "docs" / "taking-the-model-home.md"
 BLOCK = re.compile(r"^```(console|python)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 

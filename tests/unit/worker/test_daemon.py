@@ -14,13 +14,13 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from fake_coordinator import FakeCoordinator, Upload, accept_all
+from rounds.worker_harness import Worker, federation, start_worker
 from ssd.digest import CHUNK_BYTES
 from ssd.updates.fold import Fold, check_update
 from ssd_proto.v1 import federation_pb2 as pb
+from wire.fake_coordinator import FakeCoordinator, Upload, accept_all
 from worker.core.messages import Finished
 from worker.errors import InternalFault, RefusedForGood, StorageFailed
-from worker_harness import Worker, federation, start_worker
 
 
 def run(coroutine: Any) -> None:

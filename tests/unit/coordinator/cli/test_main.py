@@ -23,7 +23,7 @@ from coordinator.cli import main as cli
 from coordinator.cli import tables
 from coordinator.cli.main import main
 from coordinator.config.sections import load
-from pki import Pki
+from processes.pki import Pki
 from ssd.digest import CHUNK_BYTES, digest_bytes
 from ssd.method.registry import load as load_method
 from ssd.updates.spec import model_digest

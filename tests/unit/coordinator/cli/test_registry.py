@@ -12,7 +12,7 @@ from click.testing import CliRunner, Result
 
 from coordinator.cli.main import cli as coordinator
 from coordinator.errors import OperatorFault
-from pki import Pki
+from processes.pki import Pki
 from ssd.trust.participants import decode
 from ssd.trust.registry_pin import accept, read_pin
 from worker.cli.main import cli as worker

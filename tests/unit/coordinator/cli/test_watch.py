@@ -23,9 +23,9 @@ from coordinator.messages import Capabilities
 from coordinator.rounds.driver import Driver
 from coordinator.rpc.operator.details import MOST, details_message
 from coordinator.runtime.clock import SystemClock
-from driver_harness import driver, simulate
+from rounds.driver_harness import driver, simulate
 
-GOLDEN = Path(__file__).with_name("golden") / "watch.txt"
+GOLDEN = Path(__file__).resolve().parents[3] / "golden" / "watch.txt"
 HOSTILE = "\x1b[2J\x1b]0;title\x07\r\nw\u202e\u200b[red]x[/red]\ud800\x00"
 
 

@@ -19,7 +19,7 @@ from coordinator.config_sources import find_line, parse_text
 from coordinator.errors import ConfigInvalid, RunConfigChanged
 from ssd.method.registry import load as load_method
 
-EXAMPLES = Path(__file__).parents[2] / "deploy" / "config"
+EXAMPLES = Path(__file__).parents[4] / "deploy" / "config"
 LOCAL = {"transport.insecure": True}
 
 

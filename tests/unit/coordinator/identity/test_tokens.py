@@ -10,8 +10,7 @@ import pytest
 
 from coordinator.cli.main import main
 from coordinator.identity.tokens import enrolment_address
-from coordinator.ports.records import RunRecord, VersionRecord
-from coordinator.ports.storage import BlobInfo
+from coordinator.ports.records import BlobInfo, RunRecord, VersionRecord
 from coordinator.ports.trust import CertificateRecord, Holder
 from coordinator.store.journal.sqlite import SqliteStore
 from coordinator.store.trust import SqliteTrust

@@ -18,7 +18,7 @@ import pytest
 from coordinator.errors import HookFailed, MethodHostFailed, MethodRefused, StorageFailed
 from coordinator.method_host.client import SubprocessMethodHost
 from coordinator.ports.method_host_files import CollectedFiles, ReductionFiles, ResultFiles
-from hook_requests import a_reduction, as_request
+from rounds.hook_requests import a_reduction, as_request
 from ssd.method.registry import load
 from ssd.updates.declaration import Declaration
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from coordinator.errors import StorageFailed
 from coordinator.method_host.collected_updates import Spool
-from fold_samples import SampleUpdate, sample_declaration, sample_plan, sample_update
+from rounds.fold_samples import SampleUpdate, sample_declaration, sample_plan, sample_update
 from ssd.method_host.npy import read_npy
 from ssd.updates.codec import Encoding
 from ssd.updates.fold import FoldPlan

@@ -17,13 +17,13 @@ from hypothesis import strategies as st
 
 from coordinator.errors import HookFailed, MethodHostFailed, StorageFailed
 from coordinator.method_host.hook import TRIES, Hooked, HookRunner
-from coordinator.ports.records import RunRecord, VersionRecord
-from coordinator.ports.storage import ArtefactRecord, BlobInfo, Blobs
+from coordinator.ports.records import ArtefactRecord, BlobInfo, RunRecord, VersionRecord
+from coordinator.ports.storage import Blobs
 from coordinator.runtime.clock import SystemClock
 from coordinator.runtime.durable_writes import Durability
 from coordinator.store.memory_blobs import MemoryBlobs
 from coordinator.telemetry.metrics import CoordinatorMetrics
-from in_process_host import InProcessHost
+from rounds.in_process_host import InProcessHost
 from ssd.method.protocol import ClientTask
 from ssd.method.registry import load
 from ssd.updates.codec import Encoding

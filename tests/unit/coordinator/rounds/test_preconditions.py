@@ -17,10 +17,10 @@ from coordinator.rounds.run_lifecycle import create_run
 from coordinator.runtime.clock import SystemClock
 from coordinator.store.memory import MemoryStore
 from coordinator.store.memory_blobs import MemoryBlobs
-from in_process_host import InProcessHost
+from rounds.in_process_host import InProcessHost
 from ssd.method.registry import load
 from ssd.updates.declaration import Declaration
-from training_samples import SMALL
+from training.training_samples import SMALL
 
 POSITION = {"dimension": 8, "alpha": 2.0, "assignment": "position"}
 

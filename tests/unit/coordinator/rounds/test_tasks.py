@@ -10,8 +10,7 @@ from coordinator.core.cohort import sample
 from coordinator.core.effects import SendTrain
 from coordinator.core.policy import Mode, RoundPolicy
 from coordinator.messages import VersionOffer
-from coordinator.ports.records import RunRecord
-from coordinator.ports.storage import ArtefactRecord, BlobInfo
+from coordinator.ports.records import ArtefactRecord, BlobInfo, RunRecord
 from coordinator.rounds.tasks import Tasks
 from coordinator.versions.quality import QualityRounds
 from ssd.method.registry import load

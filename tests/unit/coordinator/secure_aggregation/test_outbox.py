@@ -14,7 +14,7 @@ from coordinator.secure_aggregation.outbox import MAX_INLINE_BYTES, SecureDelive
 from coordinator.secure_aggregation.transcripts import Transcripts
 from coordinator.store.files.spool import MaskedSpool
 from coordinator.workers.sessions import Session, SessionTable
-from secure_rounds import offer_for
+from secure.secure_rounds import offer_for
 from ssd.digest import CHUNK_BYTES, digest_bytes
 from ssd.secagg.audit import transcript
 from ssd.secagg.protocol.messages import Opened, encode

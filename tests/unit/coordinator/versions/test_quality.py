@@ -7,10 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from coordinator.ports.records import VersionRecord
-from coordinator.ports.storage import BlobInfo
+from coordinator.ports.records import BlobInfo, VersionRecord
 from coordinator.versions.quality import QualityRounds, measured, newest
-from fold_samples import MAX_COHORT, MAX_WEIGHT, sample_declaration, sample_update
+from rounds.fold_samples import MAX_COHORT, MAX_WEIGHT, sample_declaration, sample_update
 from ssd.updates.codec import Encoding
 from ssd.updates.declaration import QualityDeclaration
 from ssd.updates.fixed_point import OverflowRisk

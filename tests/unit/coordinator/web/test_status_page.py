@@ -34,7 +34,7 @@ from coordinator.web.http import HttpServer, create_app
 from coordinator.web.pages import add_pages, load
 from coordinator.web.people import Page
 from coordinator.workers.sessions import Session
-from driver_harness import driver, settle, simulate
+from rounds.driver_harness import driver, settle, simulate
 from ssd.export.header import check_header
 
 TOKEN = "operator-" * 5

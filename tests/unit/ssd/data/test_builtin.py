@@ -24,7 +24,7 @@ GREY_8 = ImageFormat(size=8, channels=1)
 
 def real_root(*members: str) -> Path:
     """A folder with restored data sets, from SSD_DATA_ROOT or shared/data beside the repository; or skip."""
-    beside = Path(__file__).resolve().parents[3] / "shared" / "data"
+    beside = Path(__file__).resolve().parents[5] / "shared" / "data"
     for root in (os.environ.get("SSD_DATA_ROOT"), beside):
         if root and all((Path(root) / member).exists() for member in members):
             return Path(root)

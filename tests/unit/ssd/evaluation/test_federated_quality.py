@@ -26,7 +26,7 @@ from ssd.methods.self_supervised.base import AlignUniform
 from ssd.settings import SettingsError
 from ssd.updates.declaration import Declaration
 from ssd.updates.quality_sums import MAX_NORM, artefacts, name_of, read
-from training_samples import SMALL, digits, task_for, train
+from training.training_samples import SMALL, digits, task_for, train
 
 OPTIONS = {"frequencies": 1024, "images": 60, "min_images": 30}
 MEASURING = {**SMALL, "quality": OPTIONS}

@@ -34,7 +34,7 @@ from ssd.experiment.settings import load, parse
 from ssd.federation.records import DaemonFailed
 from ssd.settings import SettingsError
 
-EXAMPLES = Path(__file__).parents[2] / "deploy" / "experiments"
+EXAMPLES = Path(__file__).parents[4] / "deploy" / "experiments"
 FILE: dict[str, Any] = {
     "experiment": {"name": "tiny", "seeds": [3, 5]},
     "data": {"kind": "digits"},

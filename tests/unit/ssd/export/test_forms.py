@@ -18,7 +18,6 @@ import yaml
 from safetensors.numpy import save_file
 from safetensors.torch import load as load_tensors
 
-from portable_encoders import COLOUR, FACTS, GREY, PROVENANCE, tensors_of, write
 from ssd import cli
 from ssd.data.images.source import ImageFormat
 from ssd.export import forms, onnx_model
@@ -29,6 +28,7 @@ from ssd.export.onnx_model import OnnxDiffers, onnx_bytes
 from ssd.export.source import FormImpossible, Source, read_source
 from ssd.models.registry import ModelConfig
 from ssd.torch_support.torchvision_compat import torchvision
+from training.portable_encoders import COLOUR, FACTS, GREY, PROVENANCE, tensors_of, write
 
 GREY_8, RGB_32 = ImageFormat(size=8, channels=1), ImageFormat(size=32, channels=3)
 SMALL = ModelConfig(name="small", feature_dim=6, width=4)

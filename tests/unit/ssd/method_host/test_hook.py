@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hook_requests import a_reduction, as_request, npy
+from rounds.hook_requests import a_reduction, as_request, npy
 from ssd.method.registry import load
 from ssd.method_host.hook import CollectedFiles, read_reduction
 from ssd.method_host.host import Host

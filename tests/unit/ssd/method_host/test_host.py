@@ -170,7 +170,7 @@ def test_the_process_keeps_everything_else_off_standard_output(tmp_path: Path) -
     done = subprocess.run(
         [sys.executable, "-m", "ssd.method_host.host"],
         input="".join(json.dumps(request) + "\n" for request in requests),
-        capture_output=True, text=True, timeout=120, cwd=Path(__file__).parents[2],
+        capture_output=True, text=True, timeout=120, cwd=Path(__file__).parents[4],
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     replies = [json.loads(line) for line in done.stdout.splitlines()]
@@ -190,6 +190,6 @@ def test_the_host_does_not_import_torch_for_a_method_without_it() -> None:
         capture_output=True,
         text=True,
         timeout=120,
-        cwd=Path(__file__).parents[2],
+        cwd=Path(__file__).parents[4],
     )
     assert done.stdout.strip() == "False", done.stderr

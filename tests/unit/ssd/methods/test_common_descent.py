@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reductions import Vector, reduction
+from rounds.reductions import Vector, reduction
 from ssd.method.protocol import Reduction
 from ssd.methods.server_steps import common_descent as module
 from ssd.methods.server_steps.common_descent import CommonDescent, common_descent

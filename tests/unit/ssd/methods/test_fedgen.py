@@ -11,7 +11,6 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from small_fedgen import CONFIG, SmallFederation, digits_of, fedgen, three_clients
 from ssd.method.protocol import ClientEvaluationTask, ServerHook
 from ssd.method.registry import load
 from ssd.method.schedule import resolve
@@ -25,6 +24,7 @@ from ssd.torch_support.determinism import deterministic
 from ssd.updates.codec import Encoding
 from ssd.updates.fold import Fold, encode_update
 from ssd.updates.fold_plan import FoldPlan
+from training.small_fedgen import CONFIG, SmallFederation, digits_of, fedgen, three_clients
 
 TEACHERS = ["averaged_head", "label_weighted_heads", "individual_heads"]
 FEDGEN_ONLY = ("generator", "server", "generator_lr")

@@ -15,7 +15,7 @@ from ssd.method.registry import load
 from ssd.methods.supervised.backbone_distillation import BackboneDistillationConfig, backbone_loss
 from ssd.settings import SettingsError
 from ssd.updates.declaration import Declaration
-from supervised_samples import SMALL, build, digits, same, task_for, train
+from training.supervised_samples import SMALL, build, digits, same, task_for, train
 
 DISTILLATION = "backbone_distillation"
 

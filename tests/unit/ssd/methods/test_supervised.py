@@ -23,7 +23,7 @@ from ssd.models.classifier import head_skeleton
 from ssd.models.registry import ModelConfig, skeleton
 from ssd.settings import SettingsError
 from ssd.updates.declaration import Declaration, Reducer
-from supervised_samples import SMALL, build, digits, same, task_for, train
+from training.supervised_samples import SMALL, build, digits, same, task_for, train
 
 # ------------------------------------------------------------------------------------------------ what is declared
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from fold_samples import sample_declaration
+from rounds.fold_samples import sample_declaration
 from ssd.privacy import noise, settings
 from ssd.privacy.account import spent
 from ssd.privacy.noise import NoisePlan

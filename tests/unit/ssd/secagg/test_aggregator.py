@@ -12,7 +12,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from secure_rounds import CONFIG, MODEL, Drawn, Federation, masked, names_of, offer_for, registry, signing_key
+from secure.secure_rounds import (
+    CONFIG,
+    MODEL,
+    Drawn,
+    Federation,
+    masked,
+    names_of,
+    offer_for,
+    registry,
+    signing_key,
+)
 from ssd.secagg.client.round_keys import RoundKeys
 from ssd.secagg.protocol import shamir
 from ssd.secagg.protocol.errors import Aborted, AbortReason, MalformedMessage, Rejected

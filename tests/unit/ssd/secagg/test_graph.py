@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from published_graphs import CELLS, INFEASIBLE, SLOW_CELLS, Cell
+from secure.published_graphs import CELLS, INFEASIBLE, SLOW_CELLS, Cell
 from ssd.secagg.protocol import graph
 from ssd.secagg.protocol.graph import (
     PPM,

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from secure_rounds import (
+from secure.secure_rounds import (
     CONFIG,
     MODEL,
     Drawn,

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from secure_rounds import CONFIG, MODEL, Federation, Remembered, masked, names_of, offer_for
+from secure.secure_rounds import CONFIG, MODEL, Federation, Remembered, masked, names_of, offer_for
 from ssd.secagg.numbers.masking import apply_masks, negated
 from ssd.secagg.protocol.errors import Aborted, Refused, Rejected
 from ssd.secagg.protocol.graph import Level

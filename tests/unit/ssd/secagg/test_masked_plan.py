@@ -23,7 +23,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from fold_samples import SampleUpdate, fold_of, sample_declaration, sample_plan, sample_update
+from rounds.fold_samples import SampleUpdate, fold_of, sample_declaration, sample_plan, sample_update
 from ssd.digest import CHUNK_BYTES
 from ssd.privacy.settings import NoisePlace, PrivacySettings
 from ssd.secagg.numbers import masked_plan as numbers

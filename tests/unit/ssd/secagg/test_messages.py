@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from secure_rounds import MODEL, offer_for
+from secure.secure_rounds import MODEL, offer_for
 from ssd.secagg.protocol.encoding import Bytes, Reader, Sorted, Text
 from ssd.secagg.protocol.errors import AbortReason, MalformedMessage, Refused, Rejected
 from ssd.secagg.protocol.graph import Level

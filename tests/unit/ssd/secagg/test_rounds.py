@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from secure_rounds import Federation, names_of, offer_for
+from secure.secure_rounds import Federation, names_of, offer_for
 from ssd.secagg.protocol.errors import Aborted, AbortReason
 from ssd.secagg.protocol.graph import Level
 from ssd.secagg.protocol.messages import Graph

@@ -18,8 +18,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-import secure_rounds
-from secure_rounds import CONFIG, MODEL, Drawn, Federation, Remembered, names_of, offer_for
+from secure import secure_rounds
+from secure.secure_rounds import CONFIG, MODEL, Drawn, Federation, Remembered, names_of, offer_for
 from ssd.secagg.client.participant import Participant
 from ssd.secagg.numbers.masking import MaskKey
 from ssd.secagg.protocol import keys, shamir

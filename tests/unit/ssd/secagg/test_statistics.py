@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from fold_samples import sample_plan, sample_update
+from rounds.fold_samples import sample_plan, sample_update
 from ssd.secagg.numbers import prg
 from ssd.secagg.numbers.masked_plan import MaskedPlan, MaskedSettings
 from ssd.secagg.numbers.masking import MaskKey, apply_masks

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from secure_rounds import CONFIG, MODEL, Drawn, Federation, names_of, offer_for, registry, signing_key
+from secure.secure_rounds import CONFIG, MODEL, Drawn, Federation, names_of, offer_for, registry, signing_key
 from ssd.secagg.audit import transcript
 from ssd.secagg.audit.audit import Audited, AuditFailed, audit, check_follows
 from ssd.secagg.client.round_keys import RoundKeys
@@ -38,7 +38,7 @@ from ssd.secagg.protocol.messages import (
 from ssd.secagg.protocol.signatures import sign_advert, sign_survivors
 
 NAMES = names_of(10)
-GOLDEN = Path(__file__).parent / "golden" / "secagg_round.txt"
+GOLDEN = Path(__file__).resolve().parents[3] / "golden" / "secagg_round.txt"
 
 
 @cache

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fold_samples import (
+from rounds.fold_samples import (
     MAX_COHORT,
     MAX_WEIGHT,
     fold_of,

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from fold_samples import sample_declaration
+from rounds.fold_samples import sample_declaration
 from ssd.updates.codec import Encoding
 from ssd.updates.declaration import QualityDeclaration
 from ssd.updates.fold import (

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 import ssd.updates.fold
-from fold_samples import (
+from rounds.fold_samples import (
     MAX_COHORT,
     MAX_WEIGHT,
     fold_of,

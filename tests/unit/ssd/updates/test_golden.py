@@ -1,6 +1,6 @@
 """Golden vectors: bits that other hosts, other releases and stored files rely on.
 
-They live in `golden/*.json`, written by `golden/regenerate.py` (read its docstring before you run it).
+They live in `tests/golden/*.json`, written by `tests/golden/regenerate.py` (read its docstring before you run it).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import pytest
 from ssd.updates.codec import Encoding, VectorCodec
 from ssd.updates.spec import Kind, ParameterSpec
 
-FOLDER = Path(__file__).parent / "golden"
+FOLDER = Path(__file__).resolve().parents[3] / "golden"
 CASES: dict[str, Any] = runpy.run_path(str(FOLDER / "regenerate.py"))["cases"]()
 
 

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from fold_samples import sample_declaration
+from rounds.fold_samples import sample_declaration
 from ssd.evaluation import quality as exact
 from ssd.evaluation.federated_quality import Sums, nothing, sums_of
 from ssd.updates.codec import Encoding

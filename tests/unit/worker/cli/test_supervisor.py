@@ -15,7 +15,7 @@ from worker.cli.supervisor import Member, members, parse_devices
 from worker.config.sections import WorkerConfig, load
 from worker.errors import ConfigInvalid
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[4]
 
 
 def config(tmp_path: Path, clients: str = "abcde", **flags: object) -> WorkerConfig:

@@ -14,7 +14,7 @@ from pathlib import Path
 import grpc
 import pytest
 
-from pki import Pki
+from processes.pki import Pki
 from ssd.trust.authority import Credential, issue
 from ssd.trust.identity_store import IdentityStore
 from ssd.trust.names import Role, Subject

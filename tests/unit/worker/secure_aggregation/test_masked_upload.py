@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from instant_trainer import update_of
-from secure_identities import SecureIdentities
+from processes.instant_trainer import update_of
+from secure.secure_identities import SecureIdentities
 from ssd.digest import CHUNK_BYTES, chunk_digests, digest_bytes
 from ssd.methods.synthetic.method import create
 from ssd.privacy.settings import NoisePlace, PrivacySettings
@@ -27,7 +27,7 @@ from ssd.trust.registry_pin import PIN_FILE, REGISTRY_FILE, SIGNING_KEY_FILE
 from ssd.trust.signing import SigningRefused
 from ssd.updates.codec import Encoding
 from ssd.updates.fold import FoldPlan, encode_update
-from straight import Straight
+from training.straight import Straight
 from worker.core.messages import Blob, Finished, UpdateKey
 from worker.downloads.memory_blob import MemoryBlob
 from worker.errors import BlobUnavailable, InternalFault, LinkBroken, StorageFailed

@@ -10,7 +10,7 @@ import re
 import aiohttp
 import pytest
 
-from ports import free_port
+from processes.ports import free_port
 from worker.errors import PortUnavailable
 from worker.logs import HumanFormatter, JsonFormatter, fields
 from worker.telemetry.metrics import Metrics, bounded

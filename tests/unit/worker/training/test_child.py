@@ -12,9 +12,9 @@ from typing import Any
 import grpc
 import pytest
 
-from fake_coordinator import FakeCoordinator
+from wire.fake_coordinator import FakeCoordinator
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[4]
 STUBBORN = """
 import time
 from ssd.methods.synthetic.method import SyntheticConfig, SyntheticMethod

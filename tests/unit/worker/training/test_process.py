@@ -29,7 +29,7 @@ from worker.ports import PreparedTask
 from worker.store.sqlite import SqliteStore
 from worker.training.process import ProcessTrainer, TrainerSettings
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[4]
 STUBBORN = """
 import time
 from ssd.methods.synthetic.method import SyntheticConfig, SyntheticMethod
@@ -334,7 +334,7 @@ def test_the_training_process_dies_with_its_parent(tmp_path: Path) -> None:
         import asyncio, os, sys, time
         from pathlib import Path
         sys.path.insert(0, sys.argv[2])
-        from test_worker_trainer import Bench, TaskClient, TrainerSettings
+        from test_process import Bench, TaskClient, TrainerSettings
         async def main():
             bench = Bench(Path(sys.argv[1]), {"train_seconds": 60}, TrainerSettings(device="cpu"))
             await bench.trainer.train(bench.task, TaskClient(client="a"), bench.prepared)

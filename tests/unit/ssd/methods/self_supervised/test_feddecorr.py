@@ -13,7 +13,7 @@ from ssd.methods.self_supervised import fed_align_uniform, feddecorr
 from ssd.methods.self_supervised.feddecorr import Decorrelation, FedDecorrConfig
 from ssd.methods.self_supervised.terms import Step
 from ssd.settings import SettingsError
-from training_samples import SMALL, digits, train
+from training.training_samples import SMALL, digits, train
 
 N, D = 9, 4
 RELEASED, CORRELATION = DecorrelationOptions(), DecorrelationOptions(form="correlation")

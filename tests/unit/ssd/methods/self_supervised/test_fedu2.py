@@ -9,13 +9,13 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
-from reductions import reduction
+from rounds.reductions import reduction
 from ssd.losses.flexible_uniform import FlexibleUniformOptions, flexible_uniform
 from ssd.methods.self_supervised import fed_align_uniform, fedu2
 from ssd.methods.self_supervised.fedu2 import FlexibleUniform, FurOptions
 from ssd.methods.self_supervised.terms import Step
 from ssd.settings import SettingsError
-from training_samples import SMALL, train
+from training.training_samples import SMALL, train
 
 N, D, P = 7, 5, 3
 

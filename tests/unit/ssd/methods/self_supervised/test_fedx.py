@@ -17,7 +17,7 @@ from ssd.methods.self_supervised.fedx import PARTS, FedXOptions, TwoLevelDistill
 from ssd.methods.self_supervised.terms import Step
 from ssd.methods.self_supervised.training import Seeds
 from ssd.settings import SettingsError
-from training_samples import SMALL, digits, silent, task_for, train
+from training.training_samples import SMALL, digits, silent, task_for, train
 
 N, A, D = 6, 4, 5
 

@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reductions import Vector, reduction
+from rounds.reductions import Vector, reduction
 from ssd.method.protocol import Reduction, ServerHook
 from ssd.methods.self_supervised import fed_align_uniform, ldawa
 from ssd.methods.server_steps.angular import AngularMean, angular_mean
 from ssd.updates.declaration import Declaration, Reducer
 from ssd.updates.spec import Kind, ParameterSpec
-from training_samples import SMALL, train
+from training.training_samples import SMALL, train
 
 SPEC = ParameterSpec.build(
     [

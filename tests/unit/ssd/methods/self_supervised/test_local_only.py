@@ -9,7 +9,7 @@ import pytest
 
 from ssd.methods.self_supervised import fed_align_uniform, local_only_ssl, ssd
 from ssd.settings import SettingsError
-from training_samples import SMALL, train
+from training.training_samples import SMALL, train
 
 
 def test_a_client_goes_on_from_its_own_model_whatever_it_receives() -> None:

@@ -20,7 +20,7 @@ from ssd.methods.self_supervised.training import TooFewImages, TrainingDiverged
 from ssd.scaling import ScalingVector
 from ssd.settings import SettingsError
 from ssd.updates.declaration import Declaration, Reducer
-from training_samples import SMALL, digits, silent, task_for, train
+from training.training_samples import SMALL, digits, silent, task_for, train
 
 
 @pytest.mark.parametrize("name", ["ssd", "fed_align_uniform"])

@@ -18,7 +18,7 @@ from ssd.method.protocol import ClientResult
 from ssd.methods.self_supervised import ssd
 from ssd.scaling import assign
 from ssd.updates.declaration import Declaration
-from training_samples import SMALL, digits, task_for
+from training.training_samples import SMALL, digits, task_for
 
 ALL = frozenset({"alignment", "uniformity", "dsr", "distillation", "norms", "loss", "model"})
 LOSS = frozenset({"loss", "model"})
