@@ -10,7 +10,7 @@ import shutil
 import signal
 import socket
 
-from coordinator.config.derived import plan_of, privacy_of, settings_of
+from coordinator.config.derived import plan_of, settings_of
 from coordinator.config.sections import CoordinatorConfig, refuse_changes
 from coordinator.core.strategy import create as create_strategy
 from coordinator.errors import EXIT_STORAGE, ConfigInvalid, StorageFailed
@@ -20,7 +20,7 @@ from coordinator.method_host.client import SubprocessMethodHost
 from coordinator.method_host.hook import SCRATCH_PREFIX as HOOK_PREFIX
 from coordinator.ports.records import RunRecord
 from coordinator.rounds.driver import Driver
-from coordinator.rounds.run_lifecycle import SCRATCH_PREFIX, create_run, restore
+from coordinator.rounds.run_lifecycle import SCRATCH_PREFIX, create_run, privacy_of, restore
 from coordinator.rpc.convert import BUILD
 from coordinator.rpc.enrolment import EnrolmentServer, RenewalServicer
 from coordinator.rpc.server import RpcServer

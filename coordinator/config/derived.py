@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 from coordinator.config.run_settings import Settings
 from coordinator.config.sections import CoordinatorConfig
@@ -11,7 +10,6 @@ from coordinator.config.secure_settings import SecureSettings
 from coordinator.core.policy import Mode, RoundPolicy
 from coordinator.core.secure_aggregation.participants import Keys
 from coordinator.errors import ConfigInvalid
-from coordinator.versions.privacy import Privacy
 from ssd.privacy.noise import NoisePlan
 from ssd.privacy.settings import NoisePlace, PrivacyRefused, PrivacySettings
 from ssd.scaling import block_size
@@ -133,26 +131,6 @@ def noise_plan_of(plan: FoldPlan, config: CoordinatorConfig) -> NoisePlan | None
         return NoisePlan.of(privacy, plan.size, plan.groups[0].scale_bits)
     except (PrivacyRefused, OverflowRisk, FoldConfigError) as error:
         raise ConfigInvalid(f"[privacy] cannot hold: {error}") from error
-
-
-def privacy_of(config: CoordinatorConfig, plan: FoldPlan, entropy: Callable[[int], bytes]) -> Privacy | None:
-    """The run's noise and its account; None: there is none.
-
-    Args:
-        config: the coordinator's.
-        plan: of the run's updates.
-        entropy: n secret uniform bytes.
-
-    Raises:
-        ConfigInvalid: it cannot hold, or not be accounted for.
-    """
-    noise = noise_plan_of(plan, config)
-    if noise is None:
-        return None
-    try:
-        return Privacy(noise, entropy)
-    except PrivacyRefused as error:
-        raise ConfigInvalid(f"[privacy] {error}") from error
 
 
 def max_client_weight(config: CoordinatorConfig) -> int:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-from coordinator.core.state import Attempt
-from coordinator.rounds.driver import Driver
+from coordinator.core.state import Attempt, RunState
+from coordinator.telemetry.recent import Observations
 
 
 class Part(StrEnum):
@@ -24,34 +24,34 @@ class Part(StrEnum):
     FAILED = "failed"
 
 
-def part(driver: Driver, attempt: Attempt, client: str) -> Part:
+def part(state: RunState, observations: Observations, attempt: Attempt, client: str) -> Part:
     """How far a client of the present attempt has come."""
     if client in attempt.accepted:
         return Part.UPLOADED
     if attempt.failures.get(client):
         return Part.FAILED
-    if client not in driver.state.hosts:
+    if client not in state.hosts:
         return Part.AWAY
-    steps = driver.observations.steps(client)
+    steps = observations.steps(client)
     if steps is None:
         return Part.INVITED
     return Part.TRAINED if steps[0] == steps[1] else Part.TRAINING
 
 
-def cohort_counts(driver: Driver) -> dict[str, int]:
+def cohort_counts(state: RunState, observations: Observations) -> dict[str, int]:
     """How many clients of the present attempt are where; zeros outside an attempt. Names nobody.
 
     What counting `part` would give. Every open page asks every two seconds, and a cohort may have ten thousand
     clients: whole sets are compared instead.
     """
-    attempt = driver.state.attempt
+    attempt = state.attempt
     if attempt is None:
         return {each.value: 0 for each in Part}
     cohort = set(attempt.cohort)
     open_ones = cohort - attempt.accepted
     failed = {client for client in open_ones & attempt.failures.keys() if attempt.failures[client]}
-    hosted = (open_ones - failed) & driver.state.hosts.keys()
-    told = driver.observations.progress
+    hosted = (open_ones - failed) & state.hosts.keys()
+    told = observations.progress
     begun = hosted & told.keys()
     trained = sum(1 for client in begun if told[client][0] == told[client][1])
     return {

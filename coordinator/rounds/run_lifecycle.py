@@ -8,17 +8,13 @@ import os
 import secrets
 import shutil
 import tempfile
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from coordinator.config.derived import (
-    max_clients,
-    plan_of,
-    policy_of,
-    privacy_of,
-)
+from coordinator.config.derived import max_clients, noise_plan_of, plan_of, policy_of
 from coordinator.config.sections import CoordinatorConfig
 from coordinator.core.cohort import deadline_after
 from coordinator.core.policy import Mode
@@ -28,8 +24,11 @@ from coordinator.ports.method_host import MethodHost
 from coordinator.ports.records import ArtefactRecord, AttemptRecord, BlobInfo, RunRecord, VersionRecord
 from coordinator.ports.storage import Blobs, Clock, Store
 from coordinator.rounds.preconditions import obstacles
+from coordinator.versions.privacy import Privacy
 from ssd.digest import byte_view, canonical_json
+from ssd.privacy.settings import PrivacyRefused
 from ssd.updates.declaration import Declaration, DeclarationError
+from ssd.updates.fold import FoldPlan
 
 SCRATCH_PREFIX = "init-"
 """Directories in the state directory that hold what the method host makes for version 0; removed at start."""
@@ -181,3 +180,23 @@ def _restore_masked(state: RunState, newest: AttemptRecord, now: float) -> RunSt
         doomed="" if closed else "coordinator_restarted: its keys were lost with the process",
     )
     return replace(state, attempt=attempt, phase=Phase.UNMASKING if closed else Phase.TRAINING)
+
+
+def privacy_of(config: CoordinatorConfig, plan: FoldPlan, entropy: Callable[[int], bytes]) -> Privacy | None:
+    """The run's noise and its account; None: there is none.
+
+    Args:
+        config: the coordinator's.
+        plan: of the run's updates.
+        entropy: n secret uniform bytes.
+
+    Raises:
+        ConfigInvalid: it cannot hold, or not be accounted for.
+    """
+    noise = noise_plan_of(plan, config)
+    if noise is None:
+        return None
+    try:
+        return Privacy(noise, entropy)
+    except PrivacyRefused as error:
+        raise ConfigInvalid(f"[privacy] {error}") from error

@@ -41,7 +41,7 @@ def status(driver: Driver, clock: Clock, build: str, *, names: bool) -> dict[str
             "waiting_for": view.waiting_for if names else "",
             **_attempt(driver, clock),
         },
-        "cohort": cohort_counts(driver),
+        "cohort": cohort_counts(driver.state, driver.observations),
         "population": {
             "registered": view.registered_clients,
             "connected": view.connected_clients,

@@ -50,7 +50,7 @@ def cohort(driver: Driver, page: Page) -> dict[str, Json]:
         return {
             "client": client,
             "worker": driver.state.hosts.get(client, ""),
-            "part": part(driver, present, client).value,
+            "part": part(driver.state, driver.observations, present, client).value,
             "steps": None if steps is None else list(steps),
             "failures": present.failures.get(client, 0),
             "reason": "" if failure is None else failure.reason,

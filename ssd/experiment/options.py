@@ -10,6 +10,8 @@ from typing import Any
 
 import click
 
+from ssd.data.command import partition
+from ssd.evaluation.command import evaluate
 from ssd.settings import unknown_key
 
 Json = Any
@@ -19,13 +21,13 @@ EVALUATE_OWN = frozenset(
 )
 """Options the runner gives itself."""
 
+COMMANDS: Mapping[str, click.Command] = {"partition": partition, "evaluate": evaluate}
+
 
 def command(*path: str) -> click.Command:
     """The command `ssd PATH...`."""
-    from ssd.cli import cli
-
-    found: click.Command = cli
-    for name in path:
+    found = COMMANDS[path[0]]
+    for name in path[1:]:
         assert isinstance(found, click.Group)
         found = found.commands[name]
     return found

@@ -76,7 +76,7 @@ BRANCHES: dict[str, tuple[str, str, tuple[str, ...]]] = {
         "",
         ("simulation/test_secure_hostile.py",),
     ),
-    "coordinator/uploads/in_flight.py": (
+    "coordinator/uploads/envelope_checks.py": (
         "",
         "masked_nbytes",
         ("simulation/test_secure_hostile.py", "simulation/test_driver.py"),

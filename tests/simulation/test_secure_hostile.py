@@ -305,7 +305,12 @@ class BreaksOff(MaskedWorker):
 def test_an_upload_of_three_chunks_that_breaks_off_is_wholly_in_the_sum_or_not_at_all(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cut: int, comes_back: bool
 ) -> None:
-    for module in ("ssd.digest", "coordinator.uploads.in_flight", "secure.masked_worker"):
+    for module in (
+        "ssd.digest",
+        "coordinator.uploads.in_flight",
+        "coordinator.uploads.envelope_checks",
+        "secure.masked_worker",
+    ):
         monkeypatch.setattr(f"{module}.CHUNK_BYTES", CHUNK)
 
     async def scene(place: Place) -> None:

@@ -17,7 +17,7 @@ def details_message(driver: Driver, clock: Clock) -> pb.StatusDetails:
     """Of the present moment. Looks at every client of the cohort."""
     seen, wall = driver.observations, clock.wall()
     found = pb.StatusDetails(
-        progress=cohort_counts(driver),
+        progress=cohort_counts(driver.state, driver.observations),
         departed=[
             pb.DepartedWorker(
                 worker=worker, last_seen_seconds=_ago(wall, departure.at), reason=departure.reason

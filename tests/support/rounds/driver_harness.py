@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from coordinator.config.derived import plan_of, privacy_of, settings_of
+from coordinator.config.derived import plan_of, settings_of
 from coordinator.config.sections import CoordinatorConfig
 from coordinator.core.strategy import create
 from coordinator.identity.revocations import NobodyRevoked, Revocations
@@ -17,7 +17,7 @@ from coordinator.method_host.client import SubprocessMethodHost
 from coordinator.ports.records import RunRecord, VersionRecord
 from coordinator.ports.trust import TrustStore
 from coordinator.rounds.driver import Driver
-from coordinator.rounds.run_lifecycle import restore
+from coordinator.rounds.run_lifecycle import privacy_of, restore
 from coordinator.runtime.clock import SystemClock
 from coordinator.store.files.staging import BudgetedStaging
 from coordinator.store.memory import MemoryStore

@@ -483,9 +483,13 @@ class TestLargeFederations:
             ("stranger", 9),
         ):
             subject.observations.progressed(1, 1, client, done, 9)
-        one_by_one = Counter(part(subject, attempt, client).value for client in attempt.cohort)
-        assert cohort_counts(subject) == {each.value: one_by_one[each.value] for each in Part}
-        assert min(cohort_counts(subject).values()) >= 1
+        one_by_one = Counter(
+            part(subject.state, subject.observations, attempt, client).value for client in attempt.cohort
+        )
+        assert cohort_counts(subject.state, subject.observations) == {
+            each.value: one_by_one[each.value] for each in Part
+        }
+        assert min(cohort_counts(subject.state, subject.observations).values()) >= 1
 
     def test_a_thousand_workers_and_ten_thousand_clients_are_a_few_pages(self, tmp_path: Path) -> None:
         names = tuple(f"client-{index:05d}" for index in range(10_000))
