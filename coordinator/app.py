@@ -21,7 +21,6 @@ from coordinator.method_host.hook import SCRATCH_PREFIX as HOOK_PREFIX
 from coordinator.ports.records import RunRecord
 from coordinator.rounds.driver import Driver
 from coordinator.rounds.run_lifecycle import SCRATCH_PREFIX, create_run, privacy_of, restore
-from coordinator.rpc.convert import BUILD
 from coordinator.rpc.enrolment import EnrolmentServer, RenewalServicer
 from coordinator.rpc.server import RpcServer
 from coordinator.rpc.serving.transport import Transport
@@ -50,6 +49,7 @@ from ssd.daemon.tracing.setup import Exporter, TracingUnavailable, open_exporter
 from ssd.privacy.settings import left_out
 from ssd.updates.codec import Encoding
 from ssd.updates.declaration import Declaration
+from ssd_wire.convert import BUILD
 
 log = logging.getLogger(__name__)
 

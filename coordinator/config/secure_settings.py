@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 from coordinator.core.secure_aggregation.attempt import Rules
 from coordinator.core.secure_aggregation.participants import Keys
-from coordinator.messages import MaskingTerms
 from ssd.privacy.settings import PrivacySettings
 from ssd.secagg.numbers.masked_plan import MaskedSettings
 from ssd.secagg.protocol.graph import Level
 from ssd.secagg.protocol.policy import AggregatorPolicy
+from ssd_wire.messages import MaskingTerms
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

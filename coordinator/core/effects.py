@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from coordinator.core.state import Fate
+from ssd_wire.messages import Fate
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -4,49 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
-from enum import StrEnum
 
 from coordinator.core.policy import Mode
 from coordinator.core.state import RunState
 from coordinator.errors import ClientFault, NotPermitted, Reason
+from ssd_wire.messages import Claim, HeldFate, HeldUpdate
 
 WORKER_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 CLIENT_NAME = re.compile(r"[A-Za-z0-9._-]{1,128}")
 INSTANCE = re.compile(r"[0-9a-f]{32}")
 MAX_CLIENTS_PER_WORKER = 100_000
-
-
-class HeldFate(StrEnum):
-    """What a worker does with a finished update it still holds."""
-
-    KEEP = "keep"
-    COMMITTED = "committed"
-    DISCARDED = "discarded"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class HeldUpdate:
-    """One finished update in a worker's store."""
-
-    client: str
-    round: int
-    base_digest: str
-    task_digest: str
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Claim:
-    """What a worker says of itself when it attends."""
-
-    worker: str
-    instance: str
-    clients: Mapping[str, int]
-    """Client -> the last round whose commit included it, in the worker's own record."""
-    held: tuple[HeldUpdate, ...] = ()
-    run_id: str = ""
-    newest: tuple[int, str] = (0, "")
-    """Number and model digest of the newest version of that run the worker ever heard of."""
 
 
 def check_claim(state: RunState, claim: Claim) -> None:

@@ -30,8 +30,9 @@ from dataclasses import replace
 from coordinator.core import cohort, effects, events, unmasking
 from coordinator.core.effects import Effect
 from coordinator.core.policy import QUANTILE_WINDOW, Mode
-from coordinator.core.state import Attempt, Fate, Phase, RunState
+from coordinator.core.state import Attempt, Phase, RunState
 from coordinator.errors import InternalFault, Reason
+from ssd_wire.messages import Fate
 
 UPLOAD_SHARE = 0.9
 """Elastic: workers upload what is finished when this share of the time to the deadline has passed."""

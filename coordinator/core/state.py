@@ -27,14 +27,6 @@ class Phase(StrEnum):
     FINISHED = "finished"
 
 
-class Fate(StrEnum):
-    """What happened to a message."""
-
-    ACCEPTED = "accepted"
-    REJECTED = "rejected"
-    DISCARDED = "discarded"
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Attempt:
     """One try at a round."""

@@ -15,10 +15,10 @@ from dataclasses import dataclass, field
 
 from coordinator.core.policy import Mode
 from coordinator.core.state import RunState
-from coordinator.messages import Evaluate
 from coordinator.workers.sessions import Session, SessionTable
 from ssd.daemon.logs import event as log_event
 from ssd.evaluation.client_measures import BadMeasures, add, check, describe
+from ssd_wire.messages import Evaluate
 
 log = logging.getLogger(__name__)
 

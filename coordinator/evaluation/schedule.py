@@ -8,11 +8,11 @@ from collections.abc import Mapping
 
 from coordinator.evaluation.on_clients import ClientEvaluations
 from coordinator.evaluation.records import EvaluationRecords
-from coordinator.messages import Evaluate, Evaluated
 from coordinator.versions.catalogue import Catalogue
 from coordinator.workers.sessions import SessionTable
 from ssd.daemon.logs import event as log_event
 from ssd.evaluation.client_measures import is_client_measure
+from ssd_wire.messages import Evaluate, Evaluated
 
 log = logging.getLogger(__name__)
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from coordinator.messages import VersionOffer
 from coordinator.workers.sessions import WorkerView
+from ssd_wire.messages import VersionOffer
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -25,7 +25,7 @@ from coordinator.errors import HookFailed, MethodHostFailed
 from coordinator.method_host.collected_updates import Spool
 from coordinator.ports.method_host import MethodHost
 from coordinator.ports.method_host_files import RawArray, ReductionFiles, ResultFiles
-from coordinator.ports.records import ArtefactRecord, BlobInfo, RunRecord, VersionRecord
+from coordinator.ports.records import RunRecord, VersionRecord
 from coordinator.ports.storage import Blobs
 from coordinator.runtime.durable_writes import Durability
 from coordinator.store.failures import storage_failed
@@ -37,6 +37,7 @@ from ssd.method_host.npy import npy_header, read_npy
 from ssd.updates.declaration import Declaration
 from ssd.updates.fold import FoldPlan, OpenedFold
 from ssd.updates.quality_sums import PREFIX
+from ssd_wire.messages import ArtefactRecord, BlobInfo
 
 log = logging.getLogger(__name__)
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ssd.scaling import ScalingVector
+from ssd_wire.messages import ArtefactRecord, BlobInfo
 
 Json = Any
 
@@ -98,20 +99,3 @@ class ClientRecord:
     last_committed_round: int = 0
     rounds_included: int = 0
     revoked: bool = False
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class BlobInfo:
-    """A stored blob."""
-
-    digest: str
-    size: int
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ArtefactRecord:
-    """A named float32 array of the run, stored as a blob."""
-
-    name: str
-    blob: BlobInfo
-    shape: tuple[int, ...]

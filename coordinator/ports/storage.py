@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from coordinator.ports.records import (
     AttemptCounts,
     AttemptRecord,
-    BlobInfo,
     ClientRecord,
     Json,
     RunRecord,
@@ -24,6 +23,7 @@ from coordinator.ports.records import (
 )
 from ssd.scaling import ScalingVector
 from ssd.trust.names import Subject
+from ssd_wire.messages import BlobInfo
 
 
 class Clock(Protocol):

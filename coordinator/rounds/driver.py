@@ -28,7 +28,6 @@ from coordinator.evaluation.schedule import Evaluations
 from coordinator.identity.revocations import RevocationList
 from coordinator.inspection.provenance import Provenance, provenance
 from coordinator.inspection.views import StatusView
-from coordinator.messages import Cancel, Committed, Drain, Envelope, Evaluate, RunChanged, Verdict
 from coordinator.method_host.hook import Hooked, HookRunner
 from coordinator.ports.method_host import MethodHost
 from coordinator.ports.records import AttemptRecord, RunRecord, VersionRecord
@@ -60,6 +59,7 @@ from ssd.trust.participants import Registry
 from ssd.updates.codec import Encoding
 from ssd.updates.declaration import Declaration
 from ssd.updates.fold import Fold, FoldPlan, OpenedFold
+from ssd_wire.messages import Cancel, Committed, Drain, Envelope, Evaluate, RunChanged, Verdict
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)

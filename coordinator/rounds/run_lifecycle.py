@@ -21,7 +21,7 @@ from coordinator.core.policy import Mode
 from coordinator.core.state import Attempt, Phase, RunState
 from coordinator.errors import ConfigInvalid, MethodRefused
 from coordinator.ports.method_host import MethodHost
-from coordinator.ports.records import ArtefactRecord, AttemptRecord, BlobInfo, RunRecord, VersionRecord
+from coordinator.ports.records import AttemptRecord, RunRecord, VersionRecord
 from coordinator.ports.storage import Blobs, Clock, Store
 from coordinator.rounds.preconditions import obstacles
 from coordinator.versions.privacy import Privacy
@@ -29,6 +29,7 @@ from ssd.digest import byte_view, canonical_json
 from ssd.privacy.settings import PrivacyRefused
 from ssd.updates.declaration import Declaration, DeclarationError
 from ssd.updates.fold import FoldPlan
+from ssd_wire.messages import ArtefactRecord, BlobInfo
 
 SCRATCH_PREFIX = "init-"
 """Directories in the state directory that hold what the method host makes for version 0; removed at start."""

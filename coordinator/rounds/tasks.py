@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from coordinator.core.effects import SendTrain
-from coordinator.messages import Evaluate, Train, VersionOffer
-from coordinator.ports.records import ArtefactRecord, RunRecord
+from coordinator.ports.records import RunRecord
 from coordinator.versions.quality import QualityRounds, without_frequencies
 from ssd.digest import json_digest
 from ssd.method.schedule import resolve
 from ssd.random_stream import RandomStream
 from ssd.scaling import ScalingVector, assign
 from ssd.updates.declaration import Declaration
+from ssd_wire.messages import ArtefactRecord, Evaluate, Train, VersionOffer
 from ssd_wire.task_digest import task_digest
 
 Vectors = Mapping[str, tuple[int, ScalingVector | None]]

@@ -12,7 +12,6 @@ from coordinator.core.state import Phase, RunState
 from coordinator.errors import ClientFault, NotPermitted, Reason
 from coordinator.evaluation.schedule import Evaluations
 from coordinator.identity.revocations import RevocationList
-from coordinator.messages import Capabilities, Evaluated, RunChanged
 from coordinator.ports.storage import Clock
 from coordinator.runtime.mailbox import Inbox
 from coordinator.secure_aggregation.rounds import SecureRounds
@@ -23,6 +22,7 @@ from coordinator.workers.sessions import Session, SessionTable
 from coordinator.workers.welcome import Terms, welcome
 from ssd.daemon.logs import event as log_event
 from ssd.trust.names import Role, Subject
+from ssd_wire.messages import Capabilities, Claim, Evaluated, RunChanged
 
 log = logging.getLogger(__name__)
 
@@ -92,7 +92,7 @@ class Attendance:
 
     async def attach(
         self,
-        claim: registry.Claim,
+        claim: Claim,
         protocol: tuple[int, int],
         capabilities: Capabilities,
         subject: Subject | None = None,
@@ -216,7 +216,7 @@ class Attendance:
         async def change() -> None:
             if not session.open:
                 return
-            claim = registry.Claim(worker=session.worker, instance=session.instance, clients=clients)
+            claim = Claim(worker=session.worker, instance=session.instance, clients=clients)
             registry.check_claim(self._state(), claim)
             _check_role(session.subject, clients)
             _check_labels(self._terms, session.worker, clients, session.capabilities)

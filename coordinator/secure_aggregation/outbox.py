@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from coordinator.core.secure_aggregation.attempt import SecureAttempt
-from coordinator.messages import Secure
-from coordinator.ports.records import BlobInfo
 from coordinator.ports.storage import BlobReader
 from coordinator.store.memory_blobs import MemoryBlobs
 from coordinator.workers.sessions import Session, SessionTable
 from ssd.digest import CHUNK_BYTES
+from ssd_wire.messages import BlobInfo, Secure
 
 MAX_INLINE_BYTES = 256 << 10
 """Larger messages would hold up the control stream."""

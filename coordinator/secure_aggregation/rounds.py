@@ -26,7 +26,6 @@ from coordinator.core.secure_aggregation.outcomes import Fixed, GivenUp, Lost, O
 from coordinator.core.secure_aggregation.participants import Keys, Standing
 from coordinator.core.state import RunState
 from coordinator.errors import BlobCorrupt, BlobMissing, ClientFault, Reason
-from coordinator.messages import Envelope, MaskingTerms
 from coordinator.ports.storage import BlobReader, Clock, Store
 from coordinator.runtime.durable_writes import Durability
 from coordinator.secure_aggregation.masked_sum import SecureSum
@@ -56,6 +55,7 @@ from ssd.secagg.server.aggregator import Aggregator
 from ssd.secagg.server.opening import Rebuilding
 from ssd.trust.participants import Registry, RegistryRefused
 from ssd.updates.fold import FoldPlan, OpenedFold
+from ssd_wire.messages import Envelope, MaskingTerms
 
 log = logging.getLogger(__name__)
 

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coordinator.errors import BlobCorrupt, BlobMissing, StorageFailed
-from coordinator.ports.records import BlobInfo
 from ssd.digest import CHUNK_BYTES, BlobHasher, byte_view, chunk_digests
+from ssd_wire.messages import BlobInfo
 
 
 class MemoryBlobWriter:

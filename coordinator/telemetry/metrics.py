@@ -27,9 +27,10 @@ from prometheus_client import (
     generate_latest,
 )
 
-from coordinator.core.state import Fate, Phase
+from coordinator.core.state import Phase
 from coordinator.errors import CoordinatorError, Reason
 from coordinator.telemetry.secure_metrics import SecureMetrics
+from ssd_wire.messages import Fate
 
 PREFIX = "ssd_coordinator_"
 CONTENT_TYPE = CONTENT_TYPE_LATEST

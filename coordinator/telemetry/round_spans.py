@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from coordinator.core import effects, events
 from coordinator.core.effects import Effect
 from coordinator.core.events import Event
-from coordinator.core.state import Attempt, Fate, Phase, RunState
+from coordinator.core.state import Attempt, Phase, RunState
 from ssd.daemon.tracing.context import (
     SpanContext,
     attempt_context,
@@ -28,6 +28,7 @@ from ssd.daemon.tracing.context import (
     phase_context,
 )
 from ssd.daemon.tracing.spans import OpenSpan, Span, Value
+from ssd_wire.messages import Fate
 
 ACCEPTED, FAILED, REVOKED, UNFINISHED = "accepted", "failed", "revoked", "unfinished"
 """How a client's task ended."""

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from coordinator.core.state import Fate, Phase, RunState
+from coordinator.core.state import Phase, RunState
 from coordinator.errors import ClientFault, Reason
-from coordinator.messages import Envelope, Verdict
 from coordinator.workers.sessions import Session
 from ssd.digest import CHUNK_BYTES
 from ssd.updates.fold import FoldPlan
+from ssd_wire.messages import Envelope, Fate, Verdict
 
 DISCARDING = frozenset(
     {

@@ -7,10 +7,10 @@ import hashlib
 from dataclasses import dataclass, field
 
 from coordinator.errors import ClientFault, Reason
-from coordinator.messages import Envelope
 from coordinator.ports.storage import StagedBody, Staging
 from ssd.digest import CHUNK_BYTES
 from ssd.updates.fold import FoldPlan, UpdateRefused, check_fold, check_update
+from ssd_wire.messages import Envelope
 
 
 @dataclass(slots=True, eq=False)

@@ -7,9 +7,7 @@ import logging
 from collections.abc import Callable
 
 from coordinator.core import effects, events
-from coordinator.core.state import Fate
 from coordinator.errors import ClientFault, Reason
-from coordinator.messages import Envelope, Verdict
 from coordinator.ports.storage import Clock
 from coordinator.runtime.mailbox import Inbox
 from coordinator.runtime.memory import give_back
@@ -20,6 +18,7 @@ from coordinator.uploads.in_flight import Upload, UploadDesk
 from coordinator.workers.sessions import Session
 from ssd.daemon.logs import event as log_event
 from ssd.updates.fold import FoldPlan
+from ssd_wire.messages import Envelope, Fate, Verdict
 
 log = logging.getLogger(__name__)
 

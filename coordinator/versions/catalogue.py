@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from coordinator.errors import BlobCorrupt, BlobMissing
-from coordinator.messages import DeltaOffer, VersionOffer
 from coordinator.ports.records import RunRecord, VersionRecord
 from coordinator.ports.storage import Blobs, Store
+from ssd_wire.messages import DeltaOffer, VersionOffer
 
 
 class Catalogue:

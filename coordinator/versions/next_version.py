@@ -17,7 +17,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coordinator.core.strategy import Strategy
-from coordinator.ports.records import BlobInfo
 from coordinator.ports.storage import Blobs
 from ssd.digest import byte_view
 from ssd.updates.codec import Encoding, VectorCodec
@@ -25,6 +24,7 @@ from ssd.updates.declaration import Declaration
 from ssd.updates.fold import OpenedFold
 from ssd.updates.spec import ParameterSpec
 from ssd.updates.version import next_version_from_body
+from ssd_wire.messages import BlobInfo
 
 Vector = NDArray[np.float32]
 Insist = Callable[[Callable[[], BlobInfo]], BlobInfo]

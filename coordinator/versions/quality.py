@@ -12,11 +12,12 @@ from collections.abc import Callable, Iterable, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from coordinator.ports.records import ArtefactRecord, VersionRecord
+from coordinator.ports.records import VersionRecord
 from coordinator.ports.storage import Blobs
 from ssd.updates.codec import Encoding
 from ssd.updates.fold import FoldPlan
 from ssd.updates.quality_sums import PREFIX, read, statistics
+from ssd_wire.messages import ArtefactRecord
 
 VERSION = f"{PREFIX}version"
 """The statistic that says which version the others of this kind belong to."""

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from coordinator.errors import ClientFault, Reason
-from coordinator.messages import Capabilities, Down
 from ssd.trust.names import Subject
+from ssd_wire.messages import Capabilities, Down
 
 OUTBOX_LIMIT = 4096
 """Messages a worker may fall behind by; one that reads slower than that is cut off."""

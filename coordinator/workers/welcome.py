@@ -6,8 +6,7 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from coordinator.core.registry import Claim, HeldFate, held_fate
-from coordinator.messages import MaskingTerms, Welcome
+from coordinator.core.registry import held_fate
 from coordinator.ports.records import RunRecord
 from coordinator.telemetry.metrics import CoordinatorMetrics
 from coordinator.versions.catalogue import Catalogue
@@ -15,6 +14,7 @@ from ssd.daemon.logs import event as log_event
 from ssd.privacy.settings import PrivacySettings
 from ssd.updates.declaration import Declaration
 from ssd.updates.fold import FoldPlan
+from ssd_wire.messages import Claim, HeldFate, MaskingTerms, Welcome
 
 log = logging.getLogger(__name__)
 

@@ -1,18 +1,16 @@
-"""Between protobuf and the coordinator's own types; the only place that knows both."""
+"""Between protobuf and the records of `ssd_wire.messages`; the only place that knows both."""
 
 from __future__ import annotations
 
 import hashlib
 import math
 
-from coordinator import messages as m
-from coordinator.core.registry import Claim, HeldFate, HeldUpdate
-from coordinator.core.state import Fate
-from coordinator.errors import ClientFault, Reason
-from coordinator.ports.records import ArtefactRecord, BlobInfo
 from ssd.scaling import ScalingVector
 from ssd_proto.v1 import federation_pb2 as pb
 from ssd_proto.v1 import tensor_pb2 as tensor_pb
+from ssd_wire import messages as m
+from ssd_wire.errors import Malformed
+from ssd_wire.messages import ArtefactRecord, BlobInfo, Claim, Fate, HeldFate, HeldUpdate
 
 BUILD = "ssd-federated/0.1.0"
 DIGEST_BYTES = 32
@@ -35,7 +33,7 @@ def claim_of(hello: pb.Hello) -> Claim:
     """Who the worker says it is and what it brings.
 
     Raises:
-        ClientFault: a client is named twice.
+        Malformed: a client is named twice.
     """
     clients = hosted_clients(hello.clients)
     held = tuple(
@@ -58,11 +56,11 @@ def claim_of(hello: pb.Hello) -> Claim:
 
 
 def hosted_clients(hosted: object) -> dict[str, int]:
-    """Client -> the worker's record of its last committed round; raises ClientFault on a repetition."""
+    """Client -> the worker's record of its last committed round; raises Malformed on a repetition."""
     clients: dict[str, int] = {}
     for each in hosted:  # type: ignore[attr-defined]  # protobuf's repeated container has no public type
         if each.client in clients:
-            raise ClientFault(Reason.BAD_NAME, "a client is named twice")
+            raise Malformed("a client is named twice", reason="bad_name")
         clients[each.client] = each.last_committed_round
     return clients
 
@@ -80,15 +78,15 @@ def envelope_of(envelope: pb.Envelope) -> m.Envelope:
     """An upload's envelope.
 
     Raises:
-        ClientFault: malformed_message, if it cannot be one.
+        Malformed: malformed_message, if it cannot be one.
     """
     if envelope.kind not in _KINDS:
-        raise ClientFault(Reason.MALFORMED_MESSAGE, "the envelope names no kind of upload")
+        raise Malformed("the envelope names no kind of upload")
     masked = envelope.kind == pb.Envelope.KIND_MASKED
     _check_masked(envelope, masked)
     digests = envelope.chunk_digests
     if len(digests) % DIGEST_BYTES:
-        raise ClientFault(Reason.MALFORMED_MESSAGE, "chunk digests are 32 bytes each")
+        raise Malformed("chunk digests are 32 bytes each")
     weights = {each.client: each.weight for each in envelope.clients}
     return m.Envelope(
         run_id=envelope.run_id,
@@ -113,15 +111,14 @@ def envelope_of(envelope: pb.Envelope) -> m.Envelope:
 
 
 def _check_masked(envelope: pb.Envelope, masked: bool) -> None:
-    """What only masked uploads have, they have; raises ClientFault otherwise."""
+    """What only masked uploads have, they have; raises Malformed otherwise."""
     lengths = (len(envelope.secure_round), len(envelope.sharers_digest))
     if lengths != ((ROUND_ID_BYTES, DIGEST_BYTES) if masked else (0, 0)):
-        raise ClientFault(
-            Reason.MALFORMED_MESSAGE,
+        raise Malformed(
             f"a masked upload names its round id ({ROUND_ID_BYTES} bytes) and its sharers ({DIGEST_BYTES}), others none",
         )
     if masked and any(each.weight for each in envelope.clients):
-        raise ClientFault(Reason.MALFORMED_MESSAGE, "weights of a masked upload are inside it, not in clear")
+        raise Malformed("weights of a masked upload are inside it, not in clear")
 
 
 def _seconds(claimed: float) -> float:

@@ -1,13 +1,11 @@
-"""What the coordinator says to an attending worker, in its own types; `coordinator.rpc.convert` makes protobuf of it."""
+"""What the coordinator says to an attending worker, in its own types; `ssd_wire.convert` makes protobuf of it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 
-from coordinator.core.registry import HeldFate
-from coordinator.core.state import Fate
-from coordinator.ports.records import ArtefactRecord, BlobInfo
 from ssd.privacy.settings import PrivacySettings
 from ssd.scaling import ScalingVector
 
@@ -213,3 +211,60 @@ class Verdict:
     fate: Fate
     reason: str = ""
     detail: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BlobInfo:
+    """A stored blob."""
+
+    digest: str
+    size: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ArtefactRecord:
+    """A named float32 array of the run, stored as a blob."""
+
+    name: str
+    blob: BlobInfo
+    shape: tuple[int, ...]
+
+
+class HeldFate(StrEnum):
+    """What a worker does with a finished update it still holds."""
+
+    KEEP = "keep"
+    COMMITTED = "committed"
+    DISCARDED = "discarded"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class HeldUpdate:
+    """One finished update in a worker's store."""
+
+    client: str
+    round: int
+    base_digest: str
+    task_digest: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Claim:
+    """What a worker says of itself when it attends."""
+
+    worker: str
+    instance: str
+    clients: Mapping[str, int]
+    """Client -> the last round whose commit included it, in the worker's own record."""
+    held: tuple[HeldUpdate, ...] = ()
+    run_id: str = ""
+    newest: tuple[int, str] = (0, "")
+    """Number and model digest of the newest version of that run the worker ever heard of."""
+
+
+class Fate(StrEnum):
+    """What happened to a message."""
+
+    ACCEPTED = "accepted"
+    REJECTED = "rejected"
+    DISCARDED = "discarded"

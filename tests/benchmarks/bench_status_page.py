@@ -29,7 +29,6 @@ sys.path[:0] = [str(ROOT), str(ROOT / "proto"), str(ROOT / "tests" / "support")]
 from coordinator.address import Address
 from coordinator.core import events
 from coordinator.core.round import step
-from coordinator.messages import Capabilities
 from coordinator.ports.records import AttemptRecord
 from coordinator.rounds.driver import Driver
 from coordinator.runtime.clock import SystemClock
@@ -42,6 +41,7 @@ from coordinator.web.pages import add_pages
 from coordinator.workers.sessions import Session
 from processes.chromium import Browser
 from rounds.driver_harness import driver
+from ssd_wire.messages import Capabilities
 
 PATHS = (
     "status",

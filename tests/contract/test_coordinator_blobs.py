@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 
 from coordinator.errors import BlobCorrupt, BlobMissing, StorageFailed
-from coordinator.ports.records import BlobInfo
 from coordinator.ports.storage import Blobs
 from coordinator.store.files import blobs as blobs_module
 from coordinator.store.files.blobs import FileBlobs
 from coordinator.store.memory_blobs import MemoryBlobs
 from ssd.digest import CHUNK_BYTES, chunk_digests, digest_bytes
+from ssd_wire.messages import BlobInfo
 
 SIZES = [0, 1, CHUNK_BYTES - 1, CHUNK_BYTES, CHUNK_BYTES + 1, 3 * CHUNK_BYTES + 17]
 

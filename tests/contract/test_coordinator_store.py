@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from coordinator.errors import CoordinatorError, JournalConflict, JournalTampered, StorageFailed
-from coordinator.ports.records import ArtefactRecord, AttemptRecord, BlobInfo, RunRecord, VersionRecord
+from coordinator.ports.records import AttemptRecord, RunRecord, VersionRecord
 from coordinator.ports.storage import Store
 from coordinator.store import memory as memory_store
 from coordinator.store.journal import chain
@@ -27,6 +27,7 @@ from coordinator.store.journal import sqlite as sqlite_store
 from coordinator.store.journal.sqlite import SqliteStore
 from coordinator.store.memory import MemoryStore
 from ssd.scaling import ScalingVector
+from ssd_wire.messages import ArtefactRecord, BlobInfo
 
 BLOB = BlobInfo(digest="ab" * 32, size=12)
 SCALING = ScalingVector(dimension=8, indices=(1, 5), alpha=10.0)

@@ -12,11 +12,9 @@ import pytest
 
 from coordinator.config.derived import plan_of, settings_of
 from coordinator.config.sections import CoordinatorConfig
-from coordinator.core.registry import Claim
 from coordinator.core.strategy import create
 from coordinator.errors import ClientFault, Reason
 from coordinator.identity.revocations import NobodyRevoked
-from coordinator.messages import Capabilities, Evaluate, Evaluated, Train
 from coordinator.method_host.client import SubprocessMethodHost
 from coordinator.ports.records import RunRecord, VersionRecord
 from coordinator.rounds.driver import Driver
@@ -32,6 +30,7 @@ from ssd.digest import canonical_json
 from ssd.method.registry import load
 from ssd.updates.codec import Encoding
 from ssd.updates.spec import model_digest
+from ssd_wire.messages import Capabilities, Claim, Evaluate, Evaluated, Train
 
 CLIENTS = ("a", "b", "c")
 TESTED = Capabilities(client_tests=True, labels=True)

@@ -10,15 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from coordinator.core.registry import Claim
 from coordinator.core.state import Phase
 from coordinator.errors import ClientFault, Reason
-from coordinator.messages import Capabilities, Envelope, Evaluate, Train
 from coordinator.rounds.driver import Driver
 from coordinator.store.memory import MemoryStore
 from coordinator.uploads.in_flight import Upload
 from rounds.driver_harness import driver, messages, settle, simulate
 from ssd.updates.fold import FoldPlan
+from ssd_wire.messages import Capabilities, Claim, Envelope, Evaluate, Train
 
 
 class _Checked(Upload):

@@ -9,11 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from coordinator.core.registry import Claim
-from coordinator.core.state import Fate
 from coordinator.errors import ClientFault, Reason
 from coordinator.identity.revocations import Revocations
-from coordinator.messages import Capabilities, Envelope
 from coordinator.ports.trust import Holder
 from coordinator.rounds.driver import Driver
 from coordinator.store.memory import MemoryStore
@@ -24,6 +21,7 @@ from coordinator.workers.sessions import Session
 from rounds.driver_harness import driver, settle, simulate
 from ssd.trust.names import Role, Subject
 from ssd.updates.fold import FoldPlan
+from ssd_wire.messages import Capabilities, Claim, Envelope, Fate
 
 W = Holder(Role.WORKER, "w")
 REVOKED = 1.0

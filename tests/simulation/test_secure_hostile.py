@@ -10,10 +10,8 @@ from typing import Any
 import pytest
 
 from coordinator.core import events
-from coordinator.core.registry import Claim
-from coordinator.core.state import Fate, Phase
+from coordinator.core.state import Phase
 from coordinator.errors import ClientFault, Reason
-from coordinator.messages import Capabilities, Envelope, Train
 from coordinator.rounds.driver import Driver
 from coordinator.uploads.in_flight import Upload
 from coordinator.workers.sessions import Session
@@ -24,6 +22,7 @@ from ssd.digest import chunk_digests
 from ssd.secagg.client.participant import Participant
 from ssd.secagg.protocol.messages import Offer, Roster, ShareDelivery
 from ssd.secagg.server.opening import Rebuilding
+from ssd_wire.messages import Capabilities, Claim, Envelope, Fate, Train
 
 
 class Hostile(MaskedWorker):

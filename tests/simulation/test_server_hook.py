@@ -15,13 +15,10 @@ import pytest
 from coordinator.config.derived import plan_of, settings_of
 from coordinator.config.sections import CoordinatorConfig
 from coordinator.core import events
-from coordinator.core.registry import Claim
 from coordinator.core.state import Phase
 from coordinator.core.strategy import create
 from coordinator.errors import BlobCorrupt, ClientFault, HookFailed, MethodHostFailed, Reason
 from coordinator.identity.revocations import NobodyRevoked
-from coordinator.messages import Capabilities, Envelope, Train
-from coordinator.ports.records import BlobInfo
 from coordinator.rounds.driver import Driver
 from coordinator.rounds.run_lifecycle import create_run, restore
 from coordinator.runtime.clock import SystemClock
@@ -38,6 +35,7 @@ from ssd.method.registry import load
 from ssd.updates.codec import Encoding
 from ssd.updates.declaration import Declaration
 from ssd.updates.fold import Fold, encode_update
+from ssd_wire.messages import BlobInfo, Capabilities, Claim, Envelope, Train
 
 CLIENTS = ("a", "b", "c", "d")
 CLAIM = Claim(worker="w", instance="0" * 32, clients=dict.fromkeys(CLIENTS, 0))

@@ -13,10 +13,8 @@ import grpc
 
 from coordinator.config.sections import LimitsSection
 from coordinator.errors import MAX_DETAIL, BlobCorrupt, BlobMissing, ClientFault, Reason, StorageFailed
-from coordinator.messages import Evaluated
 from coordinator.ports.storage import Identity
 from coordinator.rounds.driver import Driver
-from coordinator.rpc import convert
 from coordinator.rpc.federation.hello import HelloDesk
 from coordinator.rpc.federation.upload_call import UploadCalls
 from coordinator.rpc.serving.calls import (
@@ -25,19 +23,23 @@ from coordinator.rpc.serving.calls import (
     Handler,
     Stall,
     check_offset,
+    parsed,
     refuse,
     send,
     session_of,
     traced,
     well_formed,
 )
-from coordinator.rpc.serving.wire import Malformed, blob_part, serialise, tolerant, upload_part
+from coordinator.rpc.serving.wire import blob_part, serialise, tolerant, upload_part
 from coordinator.runtime.rate_limit import Pace
 from coordinator.telemetry.tracing import Call
 from coordinator.workers.sessions import Session
 from ssd.daemon.logs import event as log_event
 from ssd.digest import CHUNK_BYTES
 from ssd_proto.v1 import federation_pb2 as pb
+from ssd_wire import convert
+from ssd_wire.errors import Malformed
+from ssd_wire.messages import Evaluated
 
 log = logging.getLogger(__name__)
 
@@ -112,7 +114,7 @@ class FederationServicer:
 
     async def _open_session(self, context: Context) -> Session:
         hello = await self._hellos.read(context, self._driver.attendance.silence_seconds)
-        claim = convert.claim_of(hello)
+        claim = parsed(convert.claim_of, hello)
         caller = self._identity.subject(context.auth_context())
         if caller is not None and caller.name != claim.worker:
             raise ClientFault(
@@ -175,7 +177,7 @@ class FederationServicer:
                 )
                 await self._driver.attendance.evaluation_done(session, answer)
             case "clients_changed":
-                clients = convert.hosted_clients(message.clients_changed.clients)
+                clients = parsed(convert.hosted_clients, message.clients_changed.clients)
                 await self._driver.attendance.change_clients(session, clients)
             case "secure_aggregation":
                 secure = message.secure_aggregation

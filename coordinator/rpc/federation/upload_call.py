@@ -10,19 +10,18 @@ from typing import Any
 import grpc
 
 from coordinator.config.sections import LimitsSection
-from coordinator.core.state import Fate
 from coordinator.errors import ClientFault, Reason, StorageFailed
-from coordinator.messages import Envelope, Verdict
 from coordinator.ports.storage import Identity
 from coordinator.rounds.driver import Driver
-from coordinator.rpc import convert
-from coordinator.rpc.serving.calls import Context, Stall, finished, read, refuse, session_of, traced
+from coordinator.rpc.serving.calls import Context, Stall, finished, parsed, read, refuse, session_of, traced
 from coordinator.rpc.serving.wire import ChunkPart
 from coordinator.telemetry.tracing import Call
 from coordinator.uploads.envelope_checks import RETRYING
 from coordinator.uploads.in_flight import Upload
 from coordinator.workers.sessions import Session
 from ssd_proto.v1 import federation_pb2 as pb
+from ssd_wire import convert
+from ssd_wire.messages import Envelope, Fate, Verdict
 
 HOLD_POLL_SECONDS = 0.25
 
@@ -61,7 +60,7 @@ class UploadCalls:
                 ends[0].cancel()
             if not isinstance(first, pb.UploadPart) or first.WhichOneof("kind") != "envelope":
                 raise ClientFault(Reason.WRONG_ORDER, "the first message of an upload is its envelope")
-            envelope = convert.envelope_of(first.envelope)
+            envelope = parsed(convert.envelope_of, first.envelope)
             call.belongs_to(envelope.round, envelope.attempt)
             call.say({"ssd.clients": len(envelope.clients), "ssd.bytes": envelope.body_size})
             self._driver.let_in(session, envelope)

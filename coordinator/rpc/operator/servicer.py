@@ -20,7 +20,6 @@ from coordinator.ports.records import AttemptCounts, AttemptRecord
 from coordinator.ports.storage import Clock, Identity
 from coordinator.ports.trust import Holder
 from coordinator.rounds.driver import Driver
-from coordinator.rpc import convert
 from coordinator.rpc.interceptors.auth import call_name
 from coordinator.rpc.operator.details import details_message
 from coordinator.rpc.serving.calls import Context, Handler, Stall, check_offset, refuse, send, well_formed
@@ -30,6 +29,7 @@ from ssd.daemon.logs import event as log_event
 from ssd.digest import CHUNK_BYTES, canonical_json
 from ssd.trust.names import Role, Subject
 from ssd_proto.v1 import operator_pb2 as pb
+from ssd_wire import convert
 
 log = logging.getLogger(__name__)
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import Any, TypeVar
 
 import grpc
 from google.protobuf.message import Message
@@ -16,20 +16,40 @@ from coordinator.errors import ClientFault, Reason
 from coordinator.ports.storage import Identity
 from coordinator.rounds.driver import Driver
 from coordinator.rpc.serving.status import REASON_KEY, SESSION_KEY, TABLE
-from coordinator.rpc.serving.wire import ChunkPart, Malformed
+from coordinator.rpc.serving.wire import ChunkPart
 from coordinator.telemetry.metrics import CoordinatorMetrics
 from coordinator.telemetry.tracing import Call
 from coordinator.workers.sessions import Session
 from ssd.daemon.logs import event as log_event
 from ssd.digest import CHUNK_BYTES
+from ssd_wire.errors import Malformed
 
 log = logging.getLogger(__name__)
+P = TypeVar("P")
+R = TypeVar("R")
 
 Context = Any
 """grpc.aio.ServicerContext; its stubs miss half of what is used here."""
 Handler = Any
 """grpc.GenericRpcHandler; generic in the stubs, not at run time."""
 EOF = grpc.aio.EOF  # type: ignore[attr-defined]  # public, but missing in the stubs
+
+
+def client_fault(malformed: Malformed) -> ClientFault:
+    """The peer's fault that a malformed message is, with the same reason and sentence."""
+    return ClientFault(Reason(malformed.reason), malformed.detail)
+
+
+def parsed(convert: Callable[[P], R], message: P) -> R:
+    """What a peer's protobuf message says, in the records of `ssd_wire.messages`.
+
+    Raises:
+        ClientFault: the message says less, or something else, than its contract asks.
+    """
+    try:
+        return convert(message)
+    except Malformed as malformed:
+        raise client_fault(malformed) from malformed
 
 
 def well_formed(message: Any) -> Any:
@@ -41,11 +61,7 @@ def well_formed(message: Any) -> Any:
     if message is EOF:
         return None
     if isinstance(message, Malformed):
-        if message.too_large:
-            raise ClientFault(
-                Reason.MESSAGE_TOO_LARGE, f"a message of {message.size} bytes is over the limit"
-            )
-        raise ClientFault(Reason.MALFORMED_MESSAGE, "the message is not what this call takes")
+        raise client_fault(message)
     assert isinstance(message, Message | ChunkPart)
     return message
 

@@ -1,7 +1,7 @@
 """Bytes in and out of gRPC: deserialisers that never raise, and chunks read and written without protobuf's copies.
 
-grpcio answers a message its deserialiser cannot parse with UNKNOWN and no trace in our metrics, so ours gives
-a `Malformed` instead, which the handler refuses like any other bad message.
+grpcio answers a message its deserialiser cannot parse with UNKNOWN and no trace in our metrics, so ours returns
+a `Malformed` instead of raising it, which the handler refuses like any other bad message.
 """
 
 from __future__ import annotations
@@ -13,17 +13,9 @@ from typing import TypeVar
 from google.protobuf.message import DecodeError, Message
 
 from ssd_proto.v1 import federation_pb2 as pb
+from ssd_wire.errors import Malformed
 
 M = TypeVar("M", bound=Message)
-
-
-@dataclass(frozen=True, slots=True)
-class Malformed:
-    """A message that is not what the call takes."""
-
-    size: int
-    too_large: bool
-    """Over the application's own limit (gRPC's hard limit lies above it)."""
 
 
 def tolerant(message: type[M], limit: int) -> Callable[[bytes], M | Malformed]:
@@ -31,11 +23,13 @@ def tolerant(message: type[M], limit: int) -> Callable[[bytes], M | Malformed]:
 
     def deserialise(data: bytes) -> M | Malformed:
         if len(data) > limit:
-            return Malformed(len(data), too_large=True)
+            # The application's own limit; gRPC's hard limit lies above it.
+            detail = f"a message of {len(data)} bytes is over the limit"
+            return Malformed(detail, reason="message_too_large")
         try:
             return message.FromString(data)
         except (DecodeError, RecursionError, ValueError):
-            return Malformed(len(data), too_large=False)
+            return Malformed("the message is not what this call takes")
 
     return deserialise
 

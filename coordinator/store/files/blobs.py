@@ -22,9 +22,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coordinator.errors import BlobCorrupt, BlobMissing
-from coordinator.ports.records import BlobInfo
 from coordinator.store.failures import storage_failed
 from ssd.digest import CHUNK_BYTES, BlobHasher, blob_digest, byte_view, chunk_digests
+from ssd_wire.messages import BlobInfo
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _DIGEST_BYTES = 32

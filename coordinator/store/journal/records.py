@@ -10,8 +10,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from coordinator.ports.records import ArtefactRecord, AttemptRecord, BlobInfo, RunRecord, VersionRecord
+from coordinator.ports.records import AttemptRecord, RunRecord, VersionRecord
 from ssd.scaling import ScalingVector
+from ssd_wire.messages import ArtefactRecord, BlobInfo
 
 Json = Any
 

@@ -11,10 +11,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from coordinator.core.registry import Claim
-from coordinator.core.state import Fate
 from coordinator.errors import ClientFault
-from coordinator.messages import Cancel, Capabilities, Committed, Envelope, Secure, Train, Verdict
 from coordinator.rounds.driver import Driver
 from coordinator.workers.sessions import Session
 from ssd.digest import CHUNK_BYTES, chunk_digests
@@ -38,6 +35,7 @@ from ssd.secagg.protocol.messages import (
 from ssd.secagg.protocol.policy import ParticipantPolicy
 from ssd.trust.participants import Registry
 from ssd.updates.fold import FoldPlan, encode_update
+from ssd_wire.messages import Cancel, Capabilities, Claim, Committed, Envelope, Fate, Secure, Train, Verdict
 
 
 class Memory:

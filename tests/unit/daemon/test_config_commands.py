@@ -19,12 +19,13 @@ from coordinator.cli.main import main as coordinator_main
 from coordinator.config.sections import CoordinatorConfig
 from coordinator.config.sections import load as load_coordinator
 from coordinator.errors import StorageFailed
-from coordinator.ports.records import BlobInfo, RunRecord, VersionRecord
+from coordinator.ports.records import RunRecord, VersionRecord
 from coordinator.store.journal.reading import read_run
 from coordinator.store.journal.sqlite import SqliteStore
 from ssd.daemon.secrets_hidden import HIDDEN, without_secrets
 from ssd.daemon.setting_text import kind_text, tables
 from ssd.daemon.toml_text import document
+from ssd_wire.messages import BlobInfo
 from worker.cli.main import main as worker_main
 from worker.config.sections import WorkerConfig
 from worker.config.sections import load as load_worker

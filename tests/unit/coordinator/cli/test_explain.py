@@ -12,10 +12,11 @@ import pytest
 from coordinator.cli.explain import explain, text
 from coordinator.cli.main import main
 from coordinator.core import effects, events
-from coordinator.ports.records import AttemptRecord, BlobInfo, RunRecord, VersionRecord
+from coordinator.ports.records import AttemptRecord, RunRecord, VersionRecord
 from coordinator.store.journal.reading import RoundRecords, read_round
 from coordinator.store.journal.sqlite import SqliteStore
 from coordinator.telemetry.client_history import MOST_NOTES, Chronicle, Note
+from ssd_wire.messages import BlobInfo
 
 COHORT = ("a", "b", "c")
 

@@ -22,8 +22,9 @@ from coordinator.cli.track.history import FIRST_ASK, LiveHistory, StoredHistory
 from coordinator.cli.track.scalars import MOST_TAG, MOST_TAGS, Row, rows
 from coordinator.cli.track.tensorboard import NAME, EventFile
 from coordinator.errors import OperatorFault, StateDirectoryLocked
-from coordinator.ports.records import BlobInfo, RunRecord, VersionRecord
+from coordinator.ports.records import RunRecord, VersionRecord
 from coordinator.store.journal.sqlite import SqliteStore
+from ssd_wire.messages import BlobInfo
 
 
 def record(

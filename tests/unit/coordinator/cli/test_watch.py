@@ -17,13 +17,12 @@ from rich.console import Console
 from coordinator.cli.watch.poller import Watcher
 from coordinator.cli.watch.text import Letters, seconds
 from coordinator.cli.watch.view import Scene, frame, shares
-from coordinator.core.registry import Claim
 from coordinator.errors import OperatorFault
-from coordinator.messages import Capabilities
 from coordinator.rounds.driver import Driver
 from coordinator.rpc.operator.details import MOST, details_message
 from coordinator.runtime.clock import SystemClock
 from rounds.driver_harness import driver, simulate
+from ssd_wire.messages import Capabilities, Claim
 
 GOLDEN = Path(__file__).resolve().parents[3] / "golden" / "watch.txt"
 HOSTILE = "\x1b[2J\x1b]0;title\x07\r\nw\u202e\u200b[red]x[/red]\ud800\x00"

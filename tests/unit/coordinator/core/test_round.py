@@ -12,8 +12,9 @@ from coordinator.core import effects, events
 from coordinator.core.cohort import deadline_after, sample
 from coordinator.core.policy import Mode, RoundPolicy
 from coordinator.core.round import next_wakeup, step
-from coordinator.core.state import Attempt, Fate, Phase, RunState
+from coordinator.core.state import Attempt, Phase, RunState
 from coordinator.errors import InternalFault, Reason
+from ssd_wire.messages import Fate
 
 CLIENTS = ("a", "b", "c", "d")
 

@@ -9,8 +9,9 @@ import pytest
 from coordinator.core import effects, events
 from coordinator.core.policy import Mode, RoundPolicy
 from coordinator.core.round import step
-from coordinator.core.state import Fate, Phase, RunState
+from coordinator.core.state import Phase, RunState
 from coordinator.errors import InternalFault, Reason
+from ssd_wire.messages import Fate
 
 CLIENTS = ("a", "b", "c", "d")
 HERE = {"round": 1, "attempt": 1}

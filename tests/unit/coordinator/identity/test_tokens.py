@@ -10,13 +10,14 @@ import pytest
 
 from coordinator.cli.main import main
 from coordinator.identity.tokens import enrolment_address
-from coordinator.ports.records import BlobInfo, RunRecord, VersionRecord
+from coordinator.ports.records import RunRecord, VersionRecord
 from coordinator.ports.trust import CertificateRecord, Holder
 from coordinator.store.journal.sqlite import SqliteStore
 from coordinator.store.trust import SqliteTrust
 from ssd.trust.authority import fingerprint
 from ssd.trust.join_token import parse
 from ssd.trust.names import Role, Subject
+from ssd_wire.messages import BlobInfo
 
 
 class Place:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from coordinator.inspection.provenance import Provenance, provenance
-from coordinator.ports.records import AttemptRecord, BlobInfo, RunRecord, VersionRecord
+from coordinator.ports.records import AttemptRecord, RunRecord, VersionRecord
 from coordinator.store.memory import MemoryStore
+from ssd_wire.messages import BlobInfo
 
 BLOB = BlobInfo(digest="ab" * 32, size=12)
 

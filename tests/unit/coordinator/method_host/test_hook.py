@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from coordinator.errors import HookFailed, MethodHostFailed, StorageFailed
 from coordinator.method_host.hook import TRIES, Hooked, HookRunner
-from coordinator.ports.records import ArtefactRecord, BlobInfo, RunRecord, VersionRecord
+from coordinator.ports.records import RunRecord, VersionRecord
 from coordinator.ports.storage import Blobs
 from coordinator.runtime.clock import SystemClock
 from coordinator.runtime.durable_writes import Durability
@@ -28,6 +28,7 @@ from ssd.method.protocol import ClientTask
 from ssd.method.registry import load
 from ssd.updates.codec import Encoding
 from ssd.updates.fold import Fold, FoldPlan, encode_update
+from ssd_wire.messages import ArtefactRecord, BlobInfo
 
 T = TypeVar("T")
 CONFIG = {"parameters": 300, "hook": True, "collect": True, "artefacts": {"fixed": [2, 2]}}

@@ -9,14 +9,14 @@ import pytest
 from coordinator.core.cohort import sample
 from coordinator.core.effects import SendTrain
 from coordinator.core.policy import Mode, RoundPolicy
-from coordinator.messages import VersionOffer
-from coordinator.ports.records import ArtefactRecord, BlobInfo, RunRecord
+from coordinator.ports.records import RunRecord
 from coordinator.rounds.tasks import Tasks
 from coordinator.versions.quality import QualityRounds
 from ssd.method.registry import load
 from ssd.scaling import ScalingVector, assign
 from ssd.updates.codec import Encoding
 from ssd.updates.fold_plan import FoldPlan
+from ssd_wire.messages import ArtefactRecord, BlobInfo, VersionOffer
 
 CLIENTS = [f"c{number:02}" for number in range(50)]
 COHORT = 10

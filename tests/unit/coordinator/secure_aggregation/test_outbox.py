@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from coordinator.errors import BlobCorrupt, BlobMissing, StorageFailed
-from coordinator.messages import Capabilities, Secure
 from coordinator.secure_aggregation.outbox import MAX_INLINE_BYTES, SecureDelivery
 from coordinator.secure_aggregation.transcripts import Transcripts
 from coordinator.store.files.spool import MaskedSpool
@@ -18,6 +17,7 @@ from secure.secure_rounds import offer_for
 from ssd.digest import CHUNK_BYTES, digest_bytes
 from ssd.secagg.audit import transcript
 from ssd.secagg.protocol.messages import Opened, encode
+from ssd_wire.messages import Capabilities, Secure
 
 ROUND, OTHER = bytes(range(16)), bytes(16)
 BODY = np.arange(CHUNK_BYTES + 77, dtype=np.uint32).view(np.uint8)[: CHUNK_BYTES + 77]

@@ -9,10 +9,11 @@ import pytest
 from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
-from coordinator.core.state import Fate, Phase
+from coordinator.core.state import Phase
 from coordinator.errors import Reason, StorageFailed
 from coordinator.telemetry.metrics import CoordinatorMetrics, Vocabulary, peak_memory_bytes
 from ssd.secagg.protocol.errors import AbortReason
+from ssd_wire.messages import Fate
 
 
 class Clock:

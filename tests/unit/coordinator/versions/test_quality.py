@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from coordinator.ports.records import BlobInfo, VersionRecord
+from coordinator.ports.records import VersionRecord
 from coordinator.versions.quality import QualityRounds, measured, newest
 from rounds.fold_samples import MAX_COHORT, MAX_WEIGHT, sample_declaration, sample_update
 from ssd.updates.codec import Encoding
@@ -15,6 +15,7 @@ from ssd.updates.declaration import QualityDeclaration
 from ssd.updates.fixed_point import OverflowRisk
 from ssd.updates.fold import FoldPlan, UpdateRefused, check_update
 from ssd.updates.quality_sums import artefacts, name_of, statistics
+from ssd_wire.messages import BlobInfo
 
 QUALITY = QualityDeclaration(features={"h": 4, "z": 3}, frequencies=16, images=50, min_images=2)
 

@@ -18,12 +18,10 @@ import pytest
 
 from coordinator.address import Address
 from coordinator.core import events
-from coordinator.core.registry import Claim
 from coordinator.core.round import step
 from coordinator.errors import TokenUnusable
 from coordinator.inspection.cohort_progress import Part, cohort_counts, part
 from coordinator.inspection.curves import MOST_POINTS, curves, thinned
-from coordinator.messages import Capabilities
 from coordinator.rounds.driver import Driver
 from coordinator.runtime.clock import SystemClock
 from coordinator.telemetry.metrics import CoordinatorMetrics
@@ -36,6 +34,7 @@ from coordinator.web.people import Page
 from coordinator.workers.sessions import Session
 from rounds.driver_harness import driver, settle, simulate
 from ssd.export.header import check_header
+from ssd_wire.messages import Capabilities, Claim
 
 TOKEN = "operator-" * 5
 BEARER = {"Authorization": f"Bearer {TOKEN}"}
