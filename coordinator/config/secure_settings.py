@@ -10,7 +10,7 @@ from ssd.privacy.settings import PrivacySettings
 from ssd.secagg.numbers.masked_plan import MaskedSettings
 from ssd.secagg.protocol.graph import Level
 from ssd.secagg.protocol.policy import AggregatorPolicy
-from ssd_wire.messages import MaskingTerms
+from ssd_wire.messages import Masking
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -33,9 +33,9 @@ class SecureSettings:
     """Distributed differential privacy; None: there is none."""
 
     @property
-    def terms(self) -> MaskingTerms:
+    def terms(self) -> Masking:
         """What a worker is told when it attends."""
-        return MaskingTerms(
+        return Masking(
             level=self.level.value,
             ring_bits=self.ring_bits,
             clip=self.clip,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ssd_wire.messages import Fate
+from ssd_wire.messages import UploadFate
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -67,7 +67,7 @@ class AnswerUpload(Effect):
     """Send: the fate of an upload."""
 
     upload: int
-    fate: Fate
+    fate: UploadFate
     reason: str = ""
     detail: str = ""
 

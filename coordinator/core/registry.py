@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from coordinator.core.policy import Mode
 from coordinator.core.state import RunState
 from coordinator.errors import ClientFault, NotPermitted, Reason
-from ssd_wire.messages import Claim, HeldFate, HeldUpdate
+from ssd_wire.messages import Claim, HeldFate, UpdateKey
 
 WORKER_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 CLIENT_NAME = re.compile(r"[A-Za-z0-9._-]{1,128}")
@@ -77,7 +77,7 @@ def population_closed(state: RunState) -> bool:
 
 
 def held_fate(
-    held: HeldUpdate,
+    held: UpdateKey,
     *,
     current_base_digest: str,
     digests: Mapping[int, str],

@@ -32,7 +32,7 @@ from coordinator.core.effects import Effect
 from coordinator.core.policy import QUANTILE_WINDOW, Mode
 from coordinator.core.state import Attempt, Phase, RunState
 from coordinator.errors import InternalFault, Reason
-from ssd_wire.messages import Fate
+from ssd_wire.messages import UploadFate
 
 UPLOAD_SHARE = 0.9
 """Elastic: workers upload what is finished when this share of the time to the deadline has passed."""
@@ -155,7 +155,7 @@ def _take_upload(state: RunState, event: events.UploadVerified, out: list[Effect
         return state
     assert attempt is not None  # _refusal answers for it
     out.append(effects.FoldUpload(upload=event.upload))
-    out.append(effects.AnswerUpload(upload=event.upload, fate=Fate.ACCEPTED))
+    out.append(effects.AnswerUpload(upload=event.upload, fate=UploadFate.ACCEPTED))
     took = event.now - attempt.opened_at
     attempt = replace(attempt, accepted=attempt.accepted | frozenset(event.clients))
     if state.policy.secure:
@@ -167,25 +167,25 @@ def _take_upload(state: RunState, event: events.UploadVerified, out: list[Effect
     )
 
 
-def _refusal(state: RunState, event: events.UploadVerified) -> tuple[Fate, Reason] | None:
+def _refusal(state: RunState, event: events.UploadVerified) -> tuple[UploadFate, Reason] | None:
     attempt = state.attempt
     if attempt is None or attempt.round != event.round:
-        return Fate.DISCARDED, Reason.TOO_LATE
+        return UploadFate.DISCARDED, Reason.TOO_LATE
     if attempt.number != event.attempt:
-        return Fate.DISCARDED, Reason.STALE_ATTEMPT
+        return UploadFate.DISCARDED, Reason.STALE_ATTEMPT
     if state.phase not in (Phase.TRAINING, Phase.HALTED) or attempt.closed or attempt.doomed:
-        return Fate.DISCARDED, Reason.TOO_LATE
+        return UploadFate.DISCARDED, Reason.TOO_LATE
     if event.worker in attempt.uploaders or any(client in attempt.accepted for client in event.clients):
-        return Fate.DISCARDED, Reason.DUPLICATE
+        return UploadFate.DISCARDED, Reason.DUPLICATE
     if any(client not in state.clients for client in event.clients):
-        return Fate.REJECTED, Reason.CLIENT_REVOKED
+        return UploadFate.REJECTED, Reason.CLIENT_REVOKED
     if any(not attempt.invites(client) for client in event.clients):
-        return Fate.REJECTED, Reason.CLIENT_NOT_INVITED
+        return UploadFate.REJECTED, Reason.CLIENT_NOT_INVITED
     if any(
         state.hosts.get(client) not in (event.worker, None) or not state.belongs_to(client, event.worker)
         for client in event.clients
     ):
-        return Fate.REJECTED, Reason.CLIENT_NOT_HOSTED
+        return UploadFate.REJECTED, Reason.CLIENT_NOT_HOSTED
     return None
 
 

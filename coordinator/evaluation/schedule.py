@@ -12,7 +12,7 @@ from coordinator.versions.catalogue import Catalogue
 from coordinator.workers.sessions import SessionTable
 from ssd.daemon.logs import event as log_event
 from ssd.evaluation.client_measures import is_client_measure
-from ssd_wire.messages import Evaluate, Evaluated
+from ssd_wire.messages import Evaluate, EvaluationDone
 
 log = logging.getLogger(__name__)
 
@@ -128,7 +128,7 @@ class Evaluations:
         if self._clients is not None:
             self._clients.offer()
 
-    async def done(self, worker: str, answer: Evaluated) -> None:
+    async def done(self, worker: str, answer: EvaluationDone) -> None:
         """A worker's answer; what is not wanted or says nothing is dropped."""
         if answer.clients is not None:
             if self._clients is not None:

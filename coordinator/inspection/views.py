@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from coordinator.workers.sessions import WorkerView
-from ssd_wire.messages import VersionOffer
+from ssd_wire.messages import ModelVersion
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -18,7 +18,7 @@ class StatusView:
     mode: str
     phase: str
     waiting_for: str
-    version: VersionOffer
+    version: ModelVersion
     round: int
     attempt: int
     rounds: int

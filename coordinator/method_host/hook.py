@@ -37,7 +37,7 @@ from ssd.method_host.npy import npy_header, read_npy
 from ssd.updates.declaration import Declaration
 from ssd.updates.fold import FoldPlan, OpenedFold
 from ssd.updates.quality_sums import PREFIX
-from ssd_wire.messages import ArtefactRecord, BlobInfo
+from ssd_wire.messages import Artefact, BlobRef
 
 log = logging.getLogger(__name__)
 
@@ -58,9 +58,9 @@ class Hooked:
 
     delta: NDArray[np.float32] | None
     """[n], to be used instead of the reduced delta."""
-    state: Mapping[str, BlobInfo]
+    state: Mapping[str, BlobRef]
     """By their names in the server state."""
-    artefacts: tuple[ArtefactRecord, ...]
+    artefacts: tuple[Artefact, ...]
     metrics: Mapping[str, float]
 
 
@@ -208,7 +208,7 @@ class HookRunner:
         if delta is not None and (delta.shape != (self._plan.size,) or delta.dtype != np.float32):
             raise HookFailed(f"the server hook's delta is {delta.dtype} {list(delta.shape)}")
         artefacts = tuple(
-            ArtefactRecord(name=name, blob=self._store(path, 4 * math.prod(shape)), shape=shape)
+            Artefact(name=name, blob=self._store(path, 4 * math.prod(shape)), shape=shape)
             for name, (path, shape) in sorted(made.artefacts.items())
         )
         state = {STATE_PREFIX + name: self._store(path, None) for name, path in sorted(made.state.items())}
@@ -218,7 +218,7 @@ class HookRunner:
             raise HookFailed(f"the server hook's metrics {clash} have the names of figures every version has")
         return Hooked(delta=delta, state=state, artefacts=artefacts, metrics=made.metrics)
 
-    def _store(self, path: Path, nbytes: int | None) -> BlobInfo:
+    def _store(self, path: Path, nbytes: int | None) -> BlobRef:
         try:
             content = path.read_bytes()
         except OSError as error:

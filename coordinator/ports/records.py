@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ssd.scaling import ScalingVector
-from ssd_wire.messages import ArtefactRecord, BlobInfo
+from ssd_wire.messages import Artefact, BlobRef
 
 Json = Any
 
@@ -27,9 +27,9 @@ class RunRecord:
     """Every setting that may not change while the run lives."""
     declaration: Mapping[str, Json]
     """`ssd.updates.declaration.Declaration.to_json()`."""
-    declaration_blob: BlobInfo
+    declaration_blob: BlobRef
     declaration_digest: str
-    artefacts: tuple[ArtefactRecord, ...] = ()
+    artefacts: tuple[Artefact, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,14 +38,14 @@ class VersionRecord:
 
     number: int
     model_digest: str
-    full: BlobInfo
+    full: BlobRef
     """Raw little-endian float32 vector."""
-    delta: BlobInfo | None
+    delta: BlobRef | None
     """Encoded step from the version before; None for version 0."""
-    server_state: Mapping[str, BlobInfo] = field(default_factory=dict)
+    server_state: Mapping[str, BlobRef] = field(default_factory=dict)
     """What lives with the version and is never served: raw float32 vectors (`residual`, `momentum`) and, as `.npy`
     under `hook.` and its name, each array of the server hook's state."""
-    artefacts: tuple[ArtefactRecord, ...] = ()
+    artefacts: tuple[Artefact, ...] = ()
     """The round artefacts its commit made, for the tasks of the next round."""
     round: int = 0
     attempt: int = 0

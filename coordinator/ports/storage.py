@@ -23,7 +23,7 @@ from coordinator.ports.records import (
 )
 from ssd.scaling import ScalingVector
 from ssd.trust.names import Subject
-from ssd_wire.messages import BlobInfo
+from ssd_wire.messages import BlobRef
 
 
 class Clock(Protocol):
@@ -176,7 +176,7 @@ class BlobWriter(Protocol):
 
     def write(self, data: memoryview | bytes | bytearray) -> None: ...
 
-    def finish(self) -> BlobInfo:
+    def finish(self) -> BlobRef:
         """Behaviour: fsync, rename into place, fsync the directory. Idempotent if the blob exists already."""
         ...
 
@@ -186,7 +186,7 @@ class BlobWriter(Protocol):
 class BlobReader(Protocol):
     """An open blob; keeps working if the blob is removed meanwhile."""
 
-    info: BlobInfo
+    info: BlobRef
     chunk_digests: tuple[bytes, ...]
 
     def read(self, offset: int, size: int) -> bytes: ...

@@ -29,7 +29,7 @@ from ssd.digest import byte_view, canonical_json
 from ssd.privacy.settings import PrivacyRefused
 from ssd.updates.declaration import Declaration, DeclarationError
 from ssd.updates.fold import FoldPlan
-from ssd_wire.messages import ArtefactRecord, BlobInfo
+from ssd_wire.messages import Artefact, BlobRef
 
 SCRATCH_PREFIX = "init-"
 """Directories in the state directory that hold what the method host makes for version 0; removed at start."""
@@ -78,7 +78,7 @@ async def create_run(
         digest = hashlib.sha256(bytes.fromhex(declaration.spec.digest))
         digest.update(initial.vector.read_bytes())
         artefacts = tuple(
-            ArtefactRecord(name=name, blob=_store_file(blobs, path, math.prod(shape)), shape=shape)
+            Artefact(name=name, blob=_store_file(blobs, path, math.prod(shape)), shape=shape)
             for name, (path, shape) in sorted(initial.artefacts.items())
         )
     finally:
@@ -109,7 +109,7 @@ async def create_run(
     return run
 
 
-def _store_file(blobs: Blobs, path: Path, values: int) -> BlobInfo:
+def _store_file(blobs: Blobs, path: Path, values: int) -> BlobRef:
     content = np.fromfile(path, dtype="<f4")
     if content.size != values or not np.isfinite(content).all():
         raise MethodRefused(

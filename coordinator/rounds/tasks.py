@@ -12,7 +12,7 @@ from ssd.method.schedule import resolve
 from ssd.random_stream import RandomStream
 from ssd.scaling import ScalingVector, assign
 from ssd.updates.declaration import Declaration
-from ssd_wire.messages import ArtefactRecord, Evaluate, Train, VersionOffer
+from ssd_wire.messages import Artefact, Evaluate, ModelVersion, Train
 from ssd_wire.task_digest import task_digest
 
 Vectors = Mapping[str, tuple[int, ScalingVector | None]]
@@ -80,9 +80,7 @@ class Tasks:
         self._sample = tuple(ordered[place] for place in order)
         self._scaling = {client: self._vector(position) for position, client in enumerate(self._sample)}
 
-    def train(
-        self, effect: SendTrain, base: VersionOffer, made: tuple[ArtefactRecord, ...], rounds: int
-    ) -> Train:
+    def train(self, effect: SendTrain, base: ModelVersion, made: tuple[Artefact, ...], rounds: int) -> Train:
         """The message for one worker.
 
         Args:
@@ -108,9 +106,7 @@ class Tasks:
             quality=self._quality.measures(effect.round),
         )
 
-    def evaluate(
-        self, version: VersionOffer, made: tuple[ArtefactRecord, ...], clients: Sequence[str]
-    ) -> Evaluate:
+    def evaluate(self, version: ModelVersion, made: tuple[Artefact, ...], clients: Sequence[str]) -> Evaluate:
         """The message that asks a worker to measure a version, with its round artefacts, on its clients' own test images.
 
         A vector that belongs to a position in a round's sample belongs to no client here.
@@ -124,9 +120,7 @@ class Tasks:
             threads=self._threads,
         )
 
-    def digest(
-        self, round_number: int, base_digest: str, made: tuple[ArtefactRecord, ...], rounds: int
-    ) -> str:
+    def digest(self, round_number: int, base_digest: str, made: tuple[Artefact, ...], rounds: int) -> str:
         """What workers compute from the task themselves; see `ssd_wire.task_digest`."""
         return task_digest(
             run_id=self._run.run_id,
@@ -148,7 +142,7 @@ class Tasks:
     def _sample_digest(self) -> str:
         return json_digest(list(self._sample)) if self._by_position else ""
 
-    def _artefacts(self, round_number: int, made: tuple[ArtefactRecord, ...]) -> tuple[ArtefactRecord, ...]:
+    def _artefacts(self, round_number: int, made: tuple[Artefact, ...]) -> tuple[Artefact, ...]:
         fixed = self._run.artefacts
         return (*(fixed if self._quality.measures(round_number) else without_frequencies(fixed)), *made)
 

@@ -22,7 +22,7 @@ from coordinator.workers.sessions import Session, SessionTable
 from coordinator.workers.welcome import Terms, welcome
 from ssd.daemon.logs import event as log_event
 from ssd.trust.names import Role, Subject
-from ssd_wire.messages import Capabilities, Claim, Evaluated, RunChanged
+from ssd_wire.messages import Capabilities, Claim, EvaluationDone, RunChanged
 
 log = logging.getLogger(__name__)
 
@@ -300,7 +300,7 @@ class Attendance:
 
         await self._inbox.call(hear)
 
-    async def evaluation_done(self, session: Session, answer: Evaluated) -> None:
+    async def evaluation_done(self, session: Session, answer: EvaluationDone) -> None:
         """A worker that was asked to measure a version answers."""
 
         async def record() -> None:

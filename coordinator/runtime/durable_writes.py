@@ -13,7 +13,7 @@ from coordinator.errors import StorageFailed
 from coordinator.ports.storage import Clock
 from coordinator.telemetry.metrics import CoordinatorMetrics
 from ssd.daemon.logs import event as log_event
-from ssd_wire.messages import BlobInfo
+from ssd_wire.messages import BlobRef
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -71,11 +71,11 @@ class Durability:
                 self._out_of_trouble()
                 return result
 
-    def insister(self) -> Callable[[Callable[[], BlobInfo]], BlobInfo]:
+    def insister(self) -> Callable[[Callable[[], BlobRef]], BlobRef]:
         """The same for a worker thread in the middle of a computation it should not repeat."""
         loop = asyncio.get_running_loop()
 
-        def insist(write: Callable[[], BlobInfo]) -> BlobInfo:
+        def insist(write: Callable[[], BlobRef]) -> BlobRef:
             while True:
                 try:
                     result = write()

@@ -7,7 +7,7 @@ from coordinator.ports.storage import BlobReader
 from coordinator.store.memory_blobs import MemoryBlobs
 from coordinator.workers.sessions import Session, SessionTable
 from ssd.digest import CHUNK_BYTES
-from ssd_wire.messages import BlobInfo, Secure
+from ssd_wire.messages import BlobRef, SecureMessage
 
 MAX_INLINE_BYTES = 256 << 10
 """Larger messages would hold up the control stream."""
@@ -36,14 +36,14 @@ class SecureDelivery:
     def send(self, session: Session, content: bytes) -> None:
         """Send one encoded message."""
         if len(content) <= MAX_INLINE_BYTES:
-            session.send(Secure(round_id=self.round_id, message=content))
+            session.send(SecureMessage(round_id=self.round_id, message=content))
             return
         writer = self._blobs.create()
         for start in range(0, len(content), CHUNK_BYTES):
             writer.write(content[start : start + CHUNK_BYTES])
-        blob: BlobInfo = writer.finish()
+        blob: BlobRef = writer.finish()
         self._readers.setdefault(blob.digest, set()).add(session.worker)
-        session.send(Secure(round_id=self.round_id, blob=blob))
+        session.send(SecureMessage(round_id=self.round_id, blob=blob))
 
     def open(self, digest: str, worker: str) -> BlobReader | None:
         """A blob that this worker was told to fetch; None if there is none."""

@@ -55,7 +55,7 @@ from ssd.secagg.server.aggregator import Aggregator
 from ssd.secagg.server.opening import Rebuilding
 from ssd.trust.participants import Registry, RegistryRefused
 from ssd.updates.fold import FoldPlan, OpenedFold
-from ssd_wire.messages import Envelope, MaskingTerms
+from ssd_wire.messages import Envelope, Masking
 
 log = logging.getLogger(__name__)
 
@@ -154,7 +154,7 @@ class SecureRounds:
     # ------------------------------------------------------------------------------------------------- plans
 
     @property
-    def terms(self) -> MaskingTerms:
+    def terms(self) -> Masking:
         """What a worker is told when it attends."""
         return self._settings.terms
 

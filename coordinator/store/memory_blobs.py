@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from coordinator.errors import BlobCorrupt, BlobMissing, StorageFailed
 from ssd.digest import CHUNK_BYTES, BlobHasher, byte_view, chunk_digests
-from ssd_wire.messages import BlobInfo
+from ssd_wire.messages import BlobRef
 
 
 class MemoryBlobWriter:
@@ -19,7 +19,7 @@ class MemoryBlobWriter:
         self._blobs = blobs
         self._hasher = BlobHasher()
         self._data: bytearray | None = bytearray()
-        self._info: BlobInfo | None = None
+        self._info: BlobRef | None = None
 
     def write(self, data: memoryview | bytes | bytearray) -> None:
         """See `coordinator.ports.storage.BlobWriter`."""
@@ -32,14 +32,14 @@ class MemoryBlobWriter:
         self._hasher.update(view)
         self._data += view
 
-    def finish(self) -> BlobInfo:
+    def finish(self) -> BlobRef:
         """See `coordinator.ports.storage.BlobWriter`."""
         if self._info is not None:
             return self._info
         if self._data is None:
             raise ValueError("the blob was discarded")
         size, chunks, digest = self._hasher.finish()
-        self._info = BlobInfo(digest=digest, size=size)
+        self._info = BlobRef(digest=digest, size=size)
         self._blobs.contents[digest] = (bytes(self._data), chunks)
         self._data = None
         return self._info
@@ -53,7 +53,7 @@ class MemoryBlobReader:
     """`coordinator.ports.storage.BlobReader` in memory."""
 
     def __init__(self, digest: str, data: bytes, chunks: tuple[bytes, ...]) -> None:
-        self.info = BlobInfo(digest=digest, size=len(data))
+        self.info = BlobRef(digest=digest, size=len(data))
         self.chunk_digests = chunks
         self._data = data
 

@@ -30,7 +30,7 @@ from prometheus_client import (
 from coordinator.core.state import Phase
 from coordinator.errors import CoordinatorError, Reason
 from coordinator.telemetry.secure_metrics import SecureMetrics
-from ssd_wire.messages import Fate
+from ssd_wire.messages import UploadFate
 
 PREFIX = "ssd_coordinator_"
 CONTENT_TYPE = CONTENT_TYPE_LATEST
@@ -139,11 +139,11 @@ class CoordinatorMetrics:
         self._updates = self._counter(
             "updates", "Uploads by fate and, unless accepted, reason.", ("fate", "reason")
         )
-        for fate in Fate:
+        for fate in UploadFate:
             self._updates.labels(fate.value, "")
         for reason in (Reason.TOO_LATE, Reason.STALE_ATTEMPT):
             # Alerts watch these: a rate does not see the sample that a series begins with.
-            self._updates.labels(Fate.DISCARDED.value, reason.value)
+            self._updates.labels(UploadFate.DISCARDED.value, reason.value)
         self._refused = self._counter(
             "messages_refused", "Calls and messages refused, by reason.", ("call", "reason")
         )
@@ -308,7 +308,7 @@ class CoordinatorMetrics:
         self._connected.set(connected)
         self._registered.set(registered)
 
-    def upload(self, fate: Fate, reason: str = "") -> None:
+    def upload(self, fate: UploadFate, reason: str = "") -> None:
         """An upload met its fate."""
         self._updates.labels(fate.value, self._reasons.label(reason) if reason else "").inc()
 

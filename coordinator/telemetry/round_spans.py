@@ -28,7 +28,7 @@ from ssd.daemon.tracing.context import (
     phase_context,
 )
 from ssd.daemon.tracing.spans import OpenSpan, Span, Value
-from ssd_wire.messages import Fate
+from ssd_wire.messages import UploadFate
 
 ACCEPTED, FAILED, REVOKED, UNFINISHED = "accepted", "failed", "revoked", "unfinished"
 """How a client's task ended."""
@@ -194,7 +194,7 @@ class RoundSpans:
                     return
                 answers = [each for each in todo if isinstance(each, effects.AnswerUpload)]
                 for answer in answers:
-                    fate = "discarded" if answer.fate is Fate.DISCARDED else "rejected"
+                    fate = "discarded" if answer.fate is UploadFate.DISCARDED else "rejected"
                     self._note(held, event.worker, event.clients, fate, answer.reason, now)
             case events.ClientFailed():
                 named = event.clients or tuple(

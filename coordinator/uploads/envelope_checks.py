@@ -9,7 +9,7 @@ from coordinator.errors import ClientFault, Reason
 from coordinator.workers.sessions import Session
 from ssd.digest import CHUNK_BYTES
 from ssd.updates.fold import FoldPlan
-from ssd_wire.messages import Envelope, Fate, Verdict
+from ssd_wire.messages import Envelope, UploadFate, Verdict
 
 DISCARDING = frozenset(
     {
@@ -54,7 +54,7 @@ CONTENT = frozenset(
 
 def verdict_of(fault: ClientFault) -> Verdict:
     """The verdict a fault amounts to."""
-    fate = Fate.DISCARDED if fault.reason in DISCARDING else Fate.REJECTED
+    fate = UploadFate.DISCARDED if fault.reason in DISCARDING else UploadFate.REJECTED
     return Verdict(fate=fate, reason=fault.reason.value, detail=fault.detail)
 
 

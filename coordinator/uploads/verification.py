@@ -18,7 +18,7 @@ from coordinator.uploads.in_flight import Upload, UploadDesk
 from coordinator.workers.sessions import Session
 from ssd.daemon.logs import event as log_event
 from ssd.updates.fold import FoldPlan
-from ssd_wire.messages import Envelope, Fate, Verdict
+from ssd_wire.messages import Envelope, UploadFate, Verdict
 
 log = logging.getLogger(__name__)
 
@@ -78,7 +78,7 @@ class Intake:
         finally:
             self._desk.finish(upload)
         self._metrics.upload(verdict.fate, verdict.reason)
-        if verdict.fate is not Fate.ACCEPTED:
+        if verdict.fate is not UploadFate.ACCEPTED:
             self._note(session, upload.envelope, verdict)
         return verdict
 
@@ -142,7 +142,7 @@ class Intake:
         self._told(session.worker, envelope, verdict)
         log_event(
             log,
-            logging.WARNING if verdict.fate is Fate.REJECTED else logging.INFO,
+            logging.WARNING if verdict.fate is UploadFate.REJECTED else logging.INFO,
             "upload_refused",
             worker=session.worker,
             round=envelope.round,

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from coordinator.errors import BlobCorrupt, BlobMissing
 from coordinator.ports.records import RunRecord, VersionRecord
 from coordinator.ports.storage import Blobs, Store
-from ssd_wire.messages import DeltaOffer, VersionOffer
+from ssd_wire.messages import Delta, ModelVersion
 
 
 class Catalogue:
@@ -39,10 +39,10 @@ class Catalogue:
         self._versions[version.number] = version
         self.newest = version
 
-    def offer(self, number: int | None = None) -> VersionOffer:
+    def offer(self, number: int | None = None) -> ModelVersion:
         """How to get a version (the newest by default): whole, or over deltas while they are fewer bytes."""
         version = self.newest if number is None else self._versions[number]
-        deltas: list[DeltaOffer] = []
+        deltas: list[Delta] = []
         total = 0
         for step in range(version.number, 0, -1):
             record = self._versions.get(step)
@@ -51,8 +51,8 @@ class Catalogue:
             total += record.delta.size
             if total > version.full.size:
                 break
-            deltas.append(DeltaOffer(number=step, blob=record.delta, model_digest=record.model_digest))
-        return VersionOffer(
+            deltas.append(Delta(number=step, blob=record.delta, model_digest=record.model_digest))
+        return ModelVersion(
             number=version.number,
             model_digest=version.model_digest,
             full=version.full,

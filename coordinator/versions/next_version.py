@@ -24,10 +24,10 @@ from ssd.updates.declaration import Declaration
 from ssd.updates.fold import OpenedFold
 from ssd.updates.spec import ParameterSpec
 from ssd.updates.version import next_version_from_body
-from ssd_wire.messages import BlobInfo
+from ssd_wire.messages import BlobRef
 
 Vector = NDArray[np.float32]
-Insist = Callable[[Callable[[], BlobInfo]], BlobInfo]
+Insist = Callable[[Callable[[], BlobRef]], BlobRef]
 
 
 COUNTED = ("clients", "weight", "step_norm", "seconds", "bytes_up", "bytes_down")
@@ -44,9 +44,9 @@ class MadeVersion:
     """Blobs and numbers of a new version, not yet committed."""
 
     model_digest: str
-    full: BlobInfo
-    delta: BlobInfo
-    server_state: Mapping[str, BlobInfo]
+    full: BlobRef
+    delta: BlobRef
+    server_state: Mapping[str, BlobRef]
     statistics: Mapping[str, NDArray[np.float64]]
     step_norm: float
     """L2 norm of the step of the optimised groups."""
@@ -67,7 +67,7 @@ class VersionMaker:
         self._carries_residual = delta_encoding is not Encoding.FLOAT32
 
     def make(
-        self, opened: OpenedFold, base: BlobInfo, server_state: Mapping[str, BlobInfo], insist: Insist
+        self, opened: OpenedFold, base: BlobRef, server_state: Mapping[str, BlobRef], insist: Insist
     ) -> MadeVersion:
         """The version after `base`. Blobs are durable on return; the journal does not know them yet.
 
@@ -112,7 +112,7 @@ class VersionMaker:
             step_norm=step_norm,
         )
 
-    def _next(self, base: BlobInfo, encoded: bytearray) -> Vector:
+    def _next(self, base: BlobRef, encoded: bytearray) -> Vector:
         reader = self._blobs.open(base.digest)
         try:
             return next_version_from_body(self._codec, reader.map().view("<f4"), encoded)
@@ -133,7 +133,7 @@ class VersionMaker:
             name: where for name, where in self._spec.groups.items() if self._declaration.group(name).optimise
         }
 
-    def _load(self, blob: BlobInfo | None, *, copy: bool) -> Vector:
+    def _load(self, blob: BlobRef | None, *, copy: bool) -> Vector:
         if blob is None:
             return np.zeros(self._spec.size, dtype=np.float32)
         reader = self._blobs.open(blob.digest)
@@ -143,10 +143,10 @@ class VersionMaker:
         finally:
             reader.close()
 
-    def _insist_on(self, insist: Insist, content: Vector | bytearray) -> BlobInfo:
+    def _insist_on(self, insist: Insist, content: Vector | bytearray) -> BlobRef:
         return insist(lambda: self._store(content))
 
-    def _store(self, content: NDArray[np.generic] | bytes | bytearray) -> BlobInfo:
+    def _store(self, content: NDArray[np.generic] | bytes | bytearray) -> BlobRef:
         writer = self._blobs.create()
         try:
             writer.write(byte_view(content))

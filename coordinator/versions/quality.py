@@ -17,7 +17,7 @@ from coordinator.ports.storage import Blobs
 from ssd.updates.codec import Encoding
 from ssd.updates.fold import FoldPlan
 from ssd.updates.quality_sums import PREFIX, read, statistics
-from ssd_wire.messages import ArtefactRecord
+from ssd_wire.messages import Artefact
 
 VERSION = f"{PREFIX}version"
 """The statistic that says which version the others of this kind belong to."""
@@ -89,7 +89,7 @@ class QualityRounds:
         return {VERSION: float(version)} | {f"{PREFIX}{name}": value for name, value in measured.items()}
 
 
-def stored_frequencies(artefacts: Iterable[ArtefactRecord], blobs: Blobs) -> Frequencies:
+def stored_frequencies(artefacts: Iterable[Artefact], blobs: Blobs) -> Frequencies:
     """The random frequencies among a run's artefacts, mapped."""
     found = {}
     for artefact in artefacts:
@@ -102,7 +102,7 @@ def stored_frequencies(artefacts: Iterable[ArtefactRecord], blobs: Blobs) -> Fre
     return found
 
 
-def without_frequencies(artefacts: Iterable[ArtefactRecord]) -> tuple[ArtefactRecord, ...]:
+def without_frequencies(artefacts: Iterable[Artefact]) -> tuple[Artefact, ...]:
     """The method's own artefacts."""
     return tuple(each for each in artefacts if not each.name.startswith(PREFIX))
 

@@ -14,7 +14,7 @@ from ssd.daemon.logs import event as log_event
 from ssd.privacy.settings import PrivacySettings
 from ssd.updates.declaration import Declaration
 from ssd.updates.fold import FoldPlan
-from ssd_wire.messages import Claim, HeldFate, MaskingTerms, Welcome
+from ssd_wire.messages import Claim, HeldFate, Masking, Welcome
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +31,7 @@ class Terms:
     heartbeat_seconds: float
     data_endpoints: tuple[str, ...]
     max_upload_bytes: int
-    masking: MaskingTerms | None = None
+    masking: Masking | None = None
     privacy: PrivacySettings | None = None
 
 

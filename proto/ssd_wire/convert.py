@@ -10,7 +10,7 @@ from ssd_proto.v1 import federation_pb2 as pb
 from ssd_proto.v1 import tensor_pb2 as tensor_pb
 from ssd_wire import messages as m
 from ssd_wire.errors import Malformed
-from ssd_wire.messages import ArtefactRecord, BlobInfo, Claim, Fate, HeldFate, HeldUpdate
+from ssd_wire.messages import Artefact, BlobRef, Claim, HeldFate, UpdateKey, UploadFate
 
 BUILD = "ssd-federated/0.1.0"
 DIGEST_BYTES = 32
@@ -23,9 +23,9 @@ _HELD = {
 }
 _KINDS = (pb.Envelope.KIND_UPDATE, pb.Envelope.KIND_FOLD, pb.Envelope.KIND_MASKED)
 _FATE = {
-    Fate.ACCEPTED: pb.Verdict.FATE_ACCEPTED,
-    Fate.REJECTED: pb.Verdict.FATE_REJECTED,
-    Fate.DISCARDED: pb.Verdict.FATE_DISCARDED,
+    UploadFate.ACCEPTED: pb.Verdict.FATE_ACCEPTED,
+    UploadFate.REJECTED: pb.Verdict.FATE_REJECTED,
+    UploadFate.DISCARDED: pb.Verdict.FATE_DISCARDED,
 }
 
 
@@ -37,7 +37,7 @@ def claim_of(hello: pb.Hello) -> Claim:
     """
     clients = hosted_clients(hello.clients)
     held = tuple(
-        HeldUpdate(
+        UpdateKey(
             client=each.client,
             round=each.round,
             base_digest=each.base_digest,
@@ -126,12 +126,12 @@ def _seconds(claimed: float) -> float:
     return min(max(claimed, 0.0), 1e7) if math.isfinite(claimed) else 0.0
 
 
-def blob_ref(blob: BlobInfo) -> tensor_pb.BlobRef:
+def blob_ref(blob: BlobRef) -> tensor_pb.BlobRef:
     """A blob's name on the wire."""
     return tensor_pb.BlobRef(digest=blob.digest, size=blob.size)
 
 
-def version_message(offer: m.VersionOffer) -> tensor_pb.ModelVersion:
+def version_message(offer: m.ModelVersion) -> tensor_pb.ModelVersion:
     """A version on the wire."""
     return tensor_pb.ModelVersion(
         number=offer.number,
@@ -169,7 +169,7 @@ def down(message: m.Down) -> pb.CoordinatorMessage:
             return pb.CoordinatorMessage(
                 drain=pb.Drain(reason=message.reason, reconnect_after_seconds=message.reconnect_after)
             )
-        case m.Secure():
+        case m.SecureMessage():
             blob = None if message.blob is None else blob_ref(message.blob)
             return pb.CoordinatorMessage(
                 secure_aggregation=pb.SecureAggregation(
@@ -211,7 +211,7 @@ def _welcome(message: m.Welcome) -> pb.Welcome:
     )
 
 
-def _masking(terms: m.MaskingTerms) -> pb.Masking:
+def _masking(terms: m.Masking) -> pb.Masking:
     return pb.Masking(ring_bits=terms.ring_bits, clip=terms.clip, max_client_weight=terms.max_client_weight)
 
 
@@ -251,7 +251,7 @@ def _train(message: m.Train) -> pb.Train:
     )
 
 
-def _artefact(record: ArtefactRecord) -> tensor_pb.Artefact:
+def _artefact(record: Artefact) -> tensor_pb.Artefact:
     return tensor_pb.Artefact(name=record.name, blob=blob_ref(record.blob), shape=record.shape)
 
 

@@ -11,22 +11,22 @@ from ssd.scaling import ScalingVector
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class DeltaOffer:
+class Delta:
     """One step of the delta chain."""
 
     number: int
-    blob: BlobInfo
+    blob: BlobRef
     model_digest: str
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class VersionOffer:
+class ModelVersion:
     """A version and how to get it."""
 
     number: int
     model_digest: str
-    full: BlobInfo
-    deltas: tuple[DeltaOffer, ...] = ()
+    full: BlobRef
+    deltas: tuple[Delta, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,7 +35,7 @@ class Down:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class MaskingTerms:
+class Masking:
     """What a worker must know before its first offer."""
 
     level: str
@@ -51,7 +51,7 @@ class Welcome(Down):
     protocol: int
     session: str
     run_id: str
-    declaration: BlobInfo
+    declaration: BlobRef
     declaration_digest: str
     held_fates: tuple[HeldFate, ...]
     reinitialise: Mapping[str, int]
@@ -62,10 +62,10 @@ class Welcome(Down):
     max_cohort: int
     max_client_weight: int
     max_upload_bytes: int
-    version: VersionOffer
+    version: ModelVersion
     individual_updates: bool = False
     """Every client's update is uploaded alone, no folds."""
-    masking: MaskingTerms | None = None
+    masking: Masking | None = None
     """How updates are masked; None: they are not."""
     privacy: PrivacySettings | None = None
     """How one client's influence is bounded and hidden; None: it is not."""
@@ -77,7 +77,7 @@ class Train(Down):
 
     round: int
     attempt: int
-    base: VersionOffer
+    base: ModelVersion
     task_digest: str
     run_seed: int
     rounds: int
@@ -88,19 +88,19 @@ class Train(Down):
     sample_digest: str
     """Of the sample in the order of its positions; empty where scaling vectors belong to clients."""
     clients: tuple[tuple[str, ScalingVector | None], ...]
-    artefacts: tuple[ArtefactRecord, ...]
+    artefacts: tuple[Artefact, ...]
     upload_within: float
     quality: bool = False
     """Whether updates end with the declared quality sums."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Secure(Down):
+class SecureMessage(Down):
     """One message of secure aggregation, or where to fetch it."""
 
     round_id: bytes
     message: bytes = b""
-    blob: BlobInfo | None = None
+    blob: BlobRef | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -116,15 +116,15 @@ class Cancel(Down):
 class Evaluate(Down):
     """Measure a version on probe data, or on these clients' own test images."""
 
-    version: VersionOffer
+    version: ModelVersion
     run_seed: int
     clients: tuple[tuple[str, ScalingVector | None], ...] = ()
-    artefacts: tuple[ArtefactRecord, ...] = ()
+    artefacts: tuple[Artefact, ...] = ()
     threads: int = 0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Evaluated:
+class EvaluationDone:
     """A worker's answer to `Evaluate`."""
 
     version: int
@@ -139,7 +139,7 @@ class Committed(Down):
     """A round was committed; `included` are the worker's own clients in it."""
 
     round: int
-    version: VersionOffer
+    version: ModelVersion
     included: tuple[str, ...]
 
 
@@ -208,13 +208,13 @@ class Envelope:
 class Verdict:
     """The fate of an upload."""
 
-    fate: Fate
+    fate: UploadFate
     reason: str = ""
     detail: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class BlobInfo:
+class BlobRef:
     """A stored blob."""
 
     digest: str
@@ -222,11 +222,11 @@ class BlobInfo:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ArtefactRecord:
+class Artefact:
     """A named float32 array of the run, stored as a blob."""
 
     name: str
-    blob: BlobInfo
+    blob: BlobRef
     shape: tuple[int, ...]
 
 
@@ -239,7 +239,7 @@ class HeldFate(StrEnum):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class HeldUpdate:
+class UpdateKey:
     """One finished update in a worker's store."""
 
     client: str
@@ -256,13 +256,13 @@ class Claim:
     instance: str
     clients: Mapping[str, int]
     """Client -> the last round whose commit included it, in the worker's own record."""
-    held: tuple[HeldUpdate, ...] = ()
+    held: tuple[UpdateKey, ...] = ()
     run_id: str = ""
     newest: tuple[int, str] = (0, "")
     """Number and model digest of the newest version of that run the worker ever heard of."""
 
 
-class Fate(StrEnum):
+class UploadFate(StrEnum):
     """What happened to a message."""
 
     ACCEPTED = "accepted"

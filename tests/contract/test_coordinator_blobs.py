@@ -19,7 +19,7 @@ from coordinator.store.files import blobs as blobs_module
 from coordinator.store.files.blobs import FileBlobs
 from coordinator.store.memory_blobs import MemoryBlobs
 from ssd.digest import CHUNK_BYTES, chunk_digests, digest_bytes
-from ssd_wire.messages import BlobInfo
+from ssd_wire.messages import BlobRef
 
 SIZES = [0, 1, CHUNK_BYTES - 1, CHUNK_BYTES, CHUNK_BYTES + 1, 3 * CHUNK_BYTES + 17]
 
@@ -28,7 +28,7 @@ def content(size: int, seed: int = 0) -> bytes:
     return np.random.default_rng(seed).integers(0, 256, size, np.uint8).tobytes()
 
 
-def put(blobs: Blobs, data: bytes) -> BlobInfo:
+def put(blobs: Blobs, data: bytes) -> BlobRef:
     writer = blobs.create()
     writer.write(data)
     return writer.finish()
@@ -72,7 +72,7 @@ class TestBlobs:
         for start in range(0, size, 700_001):
             writer.write(memoryview(data)[start : start + 700_001])
         info = writer.finish()
-        assert info == BlobInfo(digest=digest_bytes(data), size=size)
+        assert info == BlobRef(digest=digest_bytes(data), size=size)
         reader = blobs.open(info.digest)
         assert reader.info == info
         assert reader.chunk_digests == chunk_digests(data)

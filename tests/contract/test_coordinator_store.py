@@ -27,9 +27,9 @@ from coordinator.store.journal import sqlite as sqlite_store
 from coordinator.store.journal.sqlite import SqliteStore
 from coordinator.store.memory import MemoryStore
 from ssd.scaling import ScalingVector
-from ssd_wire.messages import ArtefactRecord, BlobInfo
+from ssd_wire.messages import Artefact, BlobRef
 
-BLOB = BlobInfo(digest="ab" * 32, size=12)
+BLOB = BlobRef(digest="ab" * 32, size=12)
 SCALING = ScalingVector(dimension=8, indices=(1, 5), alpha=10.0)
 
 
@@ -41,7 +41,7 @@ def a_run(run_id: str = "run-1") -> RunRecord:
         declaration={"method": "synthetic", "groups": []},
         declaration_blob=BLOB,
         declaration_digest="cd" * 32,
-        artefacts=(ArtefactRecord(name="basis", blob=BLOB, shape=(2, 3)),),
+        artefacts=(Artefact(name="basis", blob=BLOB, shape=(2, 3)),),
     )
 
 
@@ -55,7 +55,7 @@ def a_version(number: int, attempt: int = 1, **changes: object) -> VersionRecord
         round=number,
         attempt=attempt if number else 0,
         committed_at=float(number),
-        artefacts=(ArtefactRecord(name="drift", blob=BLOB, shape=(2, 3)),) if number else (),
+        artefacts=(Artefact(name="drift", blob=BLOB, shape=(2, 3)),) if number else (),
         statistics={"loss": 0.5, "broken": math.nan},
     )
     return replace(record, **changes)  # type: ignore[arg-type]  # fields of several types

@@ -30,7 +30,7 @@ from ssd.digest import canonical_json
 from ssd.method.registry import load
 from ssd.updates.codec import Encoding
 from ssd.updates.spec import model_digest
-from ssd_wire.messages import Capabilities, Claim, Evaluate, Evaluated, Train
+from ssd_wire.messages import Capabilities, Claim, Evaluate, EvaluationDone, Train
 
 CLIENTS = ("a", "b", "c")
 TESTED = Capabilities(client_tests=True, labels=True)
@@ -130,7 +130,7 @@ def asked(session: Session) -> list[tuple[int, tuple[str, ...]]]:
     return [(order.version.number, tuple(client for client, _ in order.clients)) for order in orders]
 
 
-def answer(clients: str, version: int = 0, **changes: Any) -> Evaluated:
+def answer(clients: str, version: int = 0, **changes: Any) -> EvaluationDone:
     """Every client got 3 of 4 images right."""
     count = len(clients)
     sums = {
@@ -138,7 +138,7 @@ def answer(clients: str, version: int = 0, **changes: Any) -> Evaluated:
         "accuracy_sum": 0.75 * count, "accuracy_squares": 0.5625 * count,
     }  # fmt: skip
     values = {name: float(value) for name, value in sums.items()} if clients else {}
-    return Evaluated(
+    return EvaluationDone(
         **{"version": version, "values": values, "error": "", "clients": tuple(clients), **changes}
     )
 
@@ -182,7 +182,7 @@ def test_probe_and_clients_of_one_version_share_a_record_in_either_order(tmp_pat
         worker = await subject.attendance.attach(claim("w1", "abc"), (1, 1), TESTED)
         evaluator = await subject.attendance.attach(claim("e", ""), (1, 1), Capabilities(evaluates=True))
         assert asked(evaluator) == [(0, ())]
-        probe = Evaluated(version=0, values={"knn_all": 0.5, "personalised_accuracy": 1.0}, error="")
+        probe = EvaluationDone(version=0, values={"knn_all": 0.5, "personalised_accuracy": 1.0}, error="")
         await subject.attendance.evaluation_done(evaluator, probe)
         assert recorded(subject) == {0: {"knn_all": 0.5}}, "an evaluator cannot speak for the clients"
         await subject.attendance.evaluation_done(worker, answer("abc"))
@@ -204,7 +204,7 @@ def test_a_version_is_measured_when_the_probe_and_the_clients_both_are(
         evaluator = await subject.attendance.attach(claim("e", ""), (1, 1), Capabilities(evaluates=True))
         answers = [
             (worker, answer("abc")),
-            (evaluator, Evaluated(version=0, values={}, error="the images are gone")),
+            (evaluator, EvaluationDone(version=0, values={}, error="the images are gone")),
         ]
         for session, done in answers if clients_first else reversed(answers):
             assert "measured" not in caplog.messages
@@ -221,7 +221,7 @@ def test_a_version_no_client_can_be_measured_for_is_measured_all_the_same(
 
     async def scene(subject: Driver, _clock: ManualClock) -> None:
         evaluator = await subject.attendance.attach(claim("e", ""), (1, 1), Capabilities(evaluates=True))
-        probe = Evaluated(version=0, values={"knn_all": 0.5}, error="")
+        probe = EvaluationDone(version=0, values={"knn_all": 0.5}, error="")
         await subject.attendance.evaluation_done(evaluator, probe)
         assert "measured" not in caplog.messages
         await subject.attendance.attach(claim("w1", "abc"), (1, 1), Capabilities(labels=True))

@@ -21,7 +21,7 @@ from coordinator.workers.sessions import Session
 from rounds.driver_harness import driver, settle, simulate
 from ssd.trust.names import Role, Subject
 from ssd.updates.fold import FoldPlan
-from ssd_wire.messages import Capabilities, Claim, Envelope, Fate
+from ssd_wire.messages import Capabilities, Claim, Envelope, UploadFate
 
 W = Holder(Role.WORKER, "w")
 REVOKED = 1.0
@@ -172,7 +172,7 @@ def test_an_update_of_a_client_that_has_moved_away_is_refused(tmp_path: Path) ->
         await leave(subject, old)
         await subject.membership.move_client("a", "x")
         verdict = await subject.judge(old, upload)
-        assert (verdict.fate, verdict.reason) == (Fate.REJECTED, Reason.CLIENT_NOT_HOSTED.value)
+        assert (verdict.fate, verdict.reason) == (UploadFate.REJECTED, Reason.CLIENT_NOT_HOSTED.value)
 
     simulate(scene, lambda: driver(tmp_path, proven=True))
 
@@ -277,10 +277,10 @@ def test_what_a_revoked_worker_has_contributed_stays_and_what_is_pending_is_refu
     async def scene(subject: Driver) -> None:
         session = await attach(subject, "w", "a", "b")
         first, second = offered(subject, session, "a"), offered(subject, session, "b")
-        assert (await subject.judge(session, first)).fate is Fate.ACCEPTED
+        assert (await subject.judge(session, first)).fate is UploadFate.ACCEPTED
         await subject.membership.revoke_identity(W)
         verdict = await subject.judge(session, second)
-        assert (verdict.fate, verdict.reason) == (Fate.REJECTED, Reason.REVOKED.value)
+        assert (verdict.fate, verdict.reason) == (UploadFate.REJECTED, Reason.REVOKED.value)
         assert subject.state.attempt is not None
         assert subject.state.attempt.accepted == {"a"}
         assert subject.state.attempt.wants("b")

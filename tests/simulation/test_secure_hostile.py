@@ -22,7 +22,7 @@ from ssd.digest import chunk_digests
 from ssd.secagg.client.participant import Participant
 from ssd.secagg.protocol.messages import Offer, Roster, ShareDelivery
 from ssd.secagg.server.opening import Rebuilding
-from ssd_wire.messages import Capabilities, Claim, Envelope, Fate, Train
+from ssd_wire.messages import Capabilities, Claim, Envelope, Train, UploadFate
 
 
 class Hostile(MaskedWorker):
@@ -160,7 +160,7 @@ def test_a_second_upload_of_a_worker_is_discarded(tmp_path: Path) -> None:
         place.begin(*workers.values())
         await place.until(lambda: len(twice.refusals) == 1)
         assert twice.refusals[0].reason is Reason.DUPLICATE
-        assert [verdict.fate for verdict in twice.verdicts] == [Fate.ACCEPTED]
+        assert [verdict.fate for verdict in twice.verdicts] == [UploadFate.ACCEPTED]
 
     play(scene, Place(tmp_path, rounds=1))
 

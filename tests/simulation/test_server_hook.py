@@ -35,7 +35,7 @@ from ssd.method.registry import load
 from ssd.updates.codec import Encoding
 from ssd.updates.declaration import Declaration
 from ssd.updates.fold import Fold, encode_update
-from ssd_wire.messages import BlobInfo, Capabilities, Claim, Envelope, Train
+from ssd_wire.messages import BlobRef, Capabilities, Claim, Envelope, Train
 
 CLIENTS = ("a", "b", "c", "d")
 CLAIM = Claim(worker="w", instance="0" * 32, clients=dict.fromkeys(CLIENTS, 0))
@@ -117,7 +117,7 @@ async def until(condition: Callable[[], bool]) -> None:
         await asyncio.sleep(0.005)
 
 
-def read(subject: Driver, blob: BlobInfo) -> bytes:
+def read(subject: Driver, blob: BlobRef) -> bytes:
     """A blob as a worker fetches it."""
     reader = subject.open_blob(blob.digest)
     try:

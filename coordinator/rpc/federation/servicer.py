@@ -39,7 +39,7 @@ from ssd.digest import CHUNK_BYTES
 from ssd_proto.v1 import federation_pb2 as pb
 from ssd_wire import convert
 from ssd_wire.errors import Malformed
-from ssd_wire.messages import Evaluated
+from ssd_wire.messages import EvaluationDone
 
 log = logging.getLogger(__name__)
 
@@ -169,7 +169,7 @@ class FederationServicer:
                 )
             case "evaluation_done":
                 done = message.evaluation_done
-                answer = Evaluated(
+                answer = EvaluationDone(
                     version=done.version,
                     values=dict(done.values),
                     error=done.error,

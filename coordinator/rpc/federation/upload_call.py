@@ -21,7 +21,7 @@ from coordinator.uploads.in_flight import Upload
 from coordinator.workers.sessions import Session
 from ssd_proto.v1 import federation_pb2 as pb
 from ssd_wire import convert
-from ssd_wire.messages import Envelope, Fate, Verdict
+from ssd_wire.messages import Envelope, UploadFate, Verdict
 
 HOLD_POLL_SECONDS = 0.25
 
@@ -84,7 +84,7 @@ class UploadCalls:
         if verdict.reason:
             call.failed(verdict.reason)
         await self._answer(context, verdict)
-        if verdict.fate is Fate.REJECTED:
+        if verdict.fate is UploadFate.REJECTED:
             await self._refuse(context, ClientFault(Reason(verdict.reason), verdict.detail))
 
     async def _room(self, session: Session, envelope: Envelope, context: Context) -> Upload:

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from coordinator.errors import BlobCorrupt, BlobMissing
 from coordinator.store.failures import storage_failed
 from ssd.digest import CHUNK_BYTES, BlobHasher, blob_digest, byte_view, chunk_digests
-from ssd_wire.messages import BlobInfo
+from ssd_wire.messages import BlobRef
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _DIGEST_BYTES = 32
@@ -53,7 +53,7 @@ class FileBlobWriter:
         self._root = root
         self._temporary = root / "tmp" / name
         self._hasher = BlobHasher()
-        self._info: BlobInfo | None = None
+        self._info: BlobRef | None = None
         try:
             self._descriptor = os.open(
                 self._temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600
@@ -72,7 +72,7 @@ class FileBlobWriter:
             self.discard()
             raise storage_failed(error, self._root, "writing a blob") from error
 
-    def finish(self) -> BlobInfo:
+    def finish(self) -> BlobRef:
         """See `coordinator.ports.storage.BlobWriter`."""
         if self._info is not None:
             return self._info
@@ -84,7 +84,7 @@ class FileBlobWriter:
         except OSError as error:
             self.discard()
             raise storage_failed(error, self._root, "storing a blob") from error
-        self._info = BlobInfo(digest=digest, size=size)
+        self._info = BlobRef(digest=digest, size=size)
         return self._info
 
     def _publish(self, digest: str, chunks: tuple[bytes, ...]) -> None:
@@ -134,7 +134,7 @@ class FileBlobReader:
         except BaseException:
             self.close()
             raise
-        self.info = BlobInfo(digest=digest, size=size)
+        self.info = BlobRef(digest=digest, size=size)
         self.chunk_digests = chunks
 
     def _prove(self, digest: str) -> tuple[int, tuple[bytes, ...]]:

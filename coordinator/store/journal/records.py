@@ -12,7 +12,7 @@ from typing import Any
 
 from coordinator.ports.records import AttemptRecord, RunRecord, VersionRecord
 from ssd.scaling import ScalingVector
-from ssd_wire.messages import ArtefactRecord, BlobInfo
+from ssd_wire.messages import Artefact, BlobRef
 
 Json = Any
 
@@ -22,22 +22,20 @@ def text(value: Json) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 
-def _blob(info: BlobInfo) -> list[Json]:
+def _blob(info: BlobRef) -> list[Json]:
     return [info.digest, info.size]
 
 
-def _to_blob(value: Json) -> BlobInfo:
-    return BlobInfo(digest=value[0], size=value[1])
+def _to_blob(value: Json) -> BlobRef:
+    return BlobRef(digest=value[0], size=value[1])
 
 
-def _artefacts(records: tuple[ArtefactRecord, ...]) -> list[Json]:
+def _artefacts(records: tuple[Artefact, ...]) -> list[Json]:
     return [[record.name, _blob(record.blob), list(record.shape)] for record in records]
 
 
-def _to_artefacts(value: Json) -> tuple[ArtefactRecord, ...]:
-    return tuple(
-        ArtefactRecord(name=name, blob=_to_blob(blob), shape=tuple(shape)) for name, blob, shape in value
-    )
+def _to_artefacts(value: Json) -> tuple[Artefact, ...]:
+    return tuple(Artefact(name=name, blob=_to_blob(blob), shape=tuple(shape)) for name, blob, shape in value)
 
 
 def run_text(run: RunRecord) -> str:

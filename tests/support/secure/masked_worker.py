@@ -35,7 +35,17 @@ from ssd.secagg.protocol.messages import (
 from ssd.secagg.protocol.policy import ParticipantPolicy
 from ssd.trust.participants import Registry
 from ssd.updates.fold import FoldPlan, encode_update
-from ssd_wire.messages import Cancel, Capabilities, Claim, Committed, Envelope, Fate, Secure, Train, Verdict
+from ssd_wire.messages import (
+    Cancel,
+    Capabilities,
+    Claim,
+    Committed,
+    Envelope,
+    SecureMessage,
+    Train,
+    UploadFate,
+    Verdict,
+)
 
 
 class Memory:
@@ -157,10 +167,10 @@ class MaskedWorker:
                 self.clients.update(dict.fromkeys(message.included, message.round))
             case Cancel():
                 self.train = None
-            case Secure():
+            case SecureMessage():
                 await self._secure(message)
 
-    async def _secure(self, message: Secure) -> None:
+    async def _secure(self, message: SecureMessage) -> None:
         said = decode(message.message)
         self.heard.append(said)
         self.heard_raw.append(message.message)
@@ -280,7 +290,7 @@ class MaskedWorker:
         await self.send(self.envelope(body, **changes), body)
         if self.dies_before == "verdict":
             raise Gone
-        if self.verdicts and self.verdicts[-1].fate is Fate.ACCEPTED and self.participant is not None:
+        if self.verdicts and self.verdicts[-1].fate is UploadFate.ACCEPTED and self.participant is not None:
             self.participant.uploaded()
 
     async def send(self, envelope: Envelope, body: bytes) -> None:

@@ -25,7 +25,7 @@ from coordinator.store.journal.sqlite import SqliteStore
 from ssd.daemon.secrets_hidden import HIDDEN, without_secrets
 from ssd.daemon.setting_text import kind_text, tables
 from ssd.daemon.toml_text import document
-from ssd_wire.messages import BlobInfo
+from ssd_wire.messages import BlobRef
 from worker.cli.main import main as worker_main
 from worker.config.sections import WorkerConfig
 from worker.config.sections import load as load_worker
@@ -217,7 +217,7 @@ class TestCheck:
 
 
 def make_run(state_dir: Path, config: dict[str, Any]) -> None:
-    blob = BlobInfo(digest="ab" * 32, size=4)
+    blob = BlobRef(digest="ab" * 32, size=4)
     store = SqliteStore(state_dir)
     record = RunRecord(
         run_id="r",

@@ -16,7 +16,7 @@ from coordinator.ports.records import AttemptRecord, RunRecord, VersionRecord
 from coordinator.store.journal.reading import RoundRecords, read_round
 from coordinator.store.journal.sqlite import SqliteStore
 from coordinator.telemetry.client_history import MOST_NOTES, Chronicle, Note
-from ssd_wire.messages import BlobInfo
+from ssd_wire.messages import BlobRef
 
 COHORT = ("a", "b", "c")
 
@@ -204,7 +204,7 @@ class TestExplanation:
 
 
 def a_run(state_dir: Path) -> SqliteStore:
-    blob = BlobInfo(digest="ab" * 32, size=4)
+    blob = BlobRef(digest="ab" * 32, size=4)
     store = SqliteStore(state_dir)
     run = RunRecord(
         run_id="r", created_at=1.0, config={}, declaration={}, declaration_blob=blob, declaration_digest=""

@@ -24,7 +24,7 @@ from coordinator.cli.track.tensorboard import NAME, EventFile
 from coordinator.errors import OperatorFault, StateDirectoryLocked
 from coordinator.ports.records import RunRecord, VersionRecord
 from coordinator.store.journal.sqlite import SqliteStore
-from ssd_wire.messages import BlobInfo
+from ssd_wire.messages import BlobRef
 
 
 def record(
@@ -309,7 +309,7 @@ class TestFollowing:
 
 
 def test_a_stored_run_that_is_to_have_more_rounds_is_not_finished(tmp_path: Path) -> None:
-    blob = BlobInfo(digest="ab" * 32, size=4)
+    blob = BlobRef(digest="ab" * 32, size=4)
     config = {"run": {"rounds": 1}, "method": {"name": "m"}}
     run = RunRecord(
         run_id="r",

@@ -14,7 +14,7 @@ from coordinator.core.policy import Mode, RoundPolicy
 from coordinator.core.round import next_wakeup, step
 from coordinator.core.state import Attempt, Phase, RunState
 from coordinator.errors import InternalFault, Reason
-from ssd_wire.messages import Fate
+from ssd_wire.messages import UploadFate
 
 CLIENTS = ("a", "b", "c", "d")
 
@@ -117,7 +117,7 @@ def test_a_commit_that_fails_halts_and_resuming_commits_the_very_same_set(mode: 
     assert todo == ()
     others = [client for client in CLIENTS if client not in accepted]
     state, todo = verified(state, others[0], upload=9)
-    assert of(effects.AnswerUpload, todo)[0].fate is not Fate.ACCEPTED
+    assert of(effects.AnswerUpload, todo)[0].fate is not UploadFate.ACCEPTED
     assert not of(effects.FoldUpload, todo)
     state, todo = attached(state)
     assert not of(effects.SendTrain, todo)
@@ -145,10 +145,10 @@ def test_a_commit_nobody_asked_for_is_refused_and_changes_nothing() -> None:
 @pytest.mark.parametrize(
     ("change", "fate", "reason"),
     [
-        ({"round": 9}, Fate.DISCARDED, Reason.TOO_LATE),
-        ({"attempt": 9}, Fate.DISCARDED, Reason.STALE_ATTEMPT),
-        ({"clients": ("zz",)}, Fate.REJECTED, Reason.CLIENT_REVOKED),
-        ({"worker": "other"}, Fate.REJECTED, Reason.CLIENT_NOT_HOSTED),
+        ({"round": 9}, UploadFate.DISCARDED, Reason.TOO_LATE),
+        ({"attempt": 9}, UploadFate.DISCARDED, Reason.STALE_ATTEMPT),
+        ({"clients": ("zz",)}, UploadFate.REJECTED, Reason.CLIENT_REVOKED),
+        ({"worker": "other"}, UploadFate.REJECTED, Reason.CLIENT_NOT_HOSTED),
     ],
 )
 def test_an_upload_that_does_not_fit_is_answered_with_its_reason(change, fate, reason) -> None:

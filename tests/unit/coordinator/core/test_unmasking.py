@@ -11,7 +11,7 @@ from coordinator.core.policy import Mode, RoundPolicy
 from coordinator.core.round import step
 from coordinator.core.state import Phase, RunState
 from coordinator.errors import InternalFault, Reason
-from ssd_wire.messages import Fate
+from ssd_wire.messages import UploadFate
 
 CLIENTS = ("a", "b", "c", "d")
 HERE = {"round": 1, "attempt": 1}
@@ -92,7 +92,7 @@ def test_a_worker_uploads_once() -> None:
     state, _ = uploaded(state, "v", "a")
     state, todo = uploaded(state, "v", "b")
     (answer,) = of(effects.AnswerUpload, todo)
-    assert (answer.fate, answer.reason) == (Fate.DISCARDED, Reason.DUPLICATE.value)
+    assert (answer.fate, answer.reason) == (UploadFate.DISCARDED, Reason.DUPLICATE.value)
     assert state.attempt is not None
     assert "b" in state.attempt.failures, "what its worker left out cannot come later"
 

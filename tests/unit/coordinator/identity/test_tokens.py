@@ -17,7 +17,7 @@ from coordinator.store.trust import SqliteTrust
 from ssd.trust.authority import fingerprint
 from ssd.trust.join_token import parse
 from ssd.trust.names import Role, Subject
-from ssd_wire.messages import BlobInfo
+from ssd_wire.messages import BlobRef
 
 
 class Place:
@@ -95,7 +95,7 @@ class TestToken:
         for _ in range(2):  # The first time makes the database.
             _, _, err = place.token("--worker", "edge-1")
             assert f"no coordinator has run on {place.state} yet" in err
-        blob = BlobInfo(digest="ab" * 32, size=4)
+        blob = BlobRef(digest="ab" * 32, size=4)
         run = RunRecord(
             run_id="r", created_at=1.0, config={}, declaration={}, declaration_blob=blob,
             declaration_digest="",

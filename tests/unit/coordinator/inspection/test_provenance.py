@@ -7,9 +7,9 @@ import pytest
 from coordinator.inspection.provenance import Provenance, provenance
 from coordinator.ports.records import AttemptRecord, RunRecord, VersionRecord
 from coordinator.store.memory import MemoryStore
-from ssd_wire.messages import BlobInfo
+from ssd_wire.messages import BlobRef
 
-BLOB = BlobInfo(digest="ab" * 32, size=12)
+BLOB = BlobRef(digest="ab" * 32, size=12)
 
 
 def version(number: int, attempt: int, weight: float) -> VersionRecord:

@@ -28,7 +28,7 @@ from ssd.method.protocol import ClientTask
 from ssd.method.registry import load
 from ssd.updates.codec import Encoding
 from ssd.updates.fold import Fold, FoldPlan, encode_update
-from ssd_wire.messages import ArtefactRecord, BlobInfo
+from ssd_wire.messages import Artefact, BlobRef
 
 T = TypeVar("T")
 CONFIG = {"parameters": 300, "hook": True, "collect": True, "artefacts": {"fixed": [2, 2]}}
@@ -46,7 +46,7 @@ for name in CLIENTS:
     BODIES[name] = bytes(encode_update(PLAN, result.delta, result.statistics))
 
 
-def put(blobs: Blobs, content: bytes) -> BlobInfo:
+def put(blobs: Blobs, content: bytes) -> BlobRef:
     writer = blobs.create()
     writer.write(content)
     return writer.finish()
@@ -67,10 +67,10 @@ class Scene:
             created_at=0.0,
             config={"method": {"name": "synthetic"}},
             declaration=DECLARATION.to_json(),
-            declaration_blob=BlobInfo(digest="0" * 64, size=0),
+            declaration_blob=BlobRef(digest="0" * 64, size=0),
             declaration_digest=DECLARATION.digest,
             artefacts=(
-                ArtefactRecord(
+                Artefact(
                     name="fixed",
                     blob=put(self.blobs, METHOD.artefacts(3)["fixed"].tobytes()),
                     shape=(2, 2),

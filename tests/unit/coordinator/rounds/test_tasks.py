@@ -16,13 +16,13 @@ from ssd.method.registry import load
 from ssd.scaling import ScalingVector, assign
 from ssd.updates.codec import Encoding
 from ssd.updates.fold_plan import FoldPlan
-from ssd_wire.messages import ArtefactRecord, BlobInfo, VersionOffer
+from ssd_wire.messages import Artefact, BlobRef, ModelVersion
 
 CLIENTS = [f"c{number:02}" for number in range(50)]
 COHORT = 10
 SCALING = {"dimension": 512, "alpha": 10.0, "block": 10}
-BLOB = BlobInfo(digest="0" * 64, size=4)
-BASE = VersionOffer(number=0, model_digest="ab" * 32, full=BLOB, deltas=())
+BLOB = BlobRef(digest="0" * 64, size=4)
+BASE = ModelVersion(number=0, model_digest="ab" * 32, full=BLOB, deltas=())
 
 
 def tasks(assignment: str, seed: int = 3) -> Tasks:
@@ -114,11 +114,11 @@ def test_another_sample_is_another_task_where_vectors_belong_to_positions() -> N
     assert digests[0][1] == digests[1][1]
 
 
-@pytest.mark.parametrize("change", [{}, {"name": "other"}, {"blob": BlobInfo(digest="1" * 64, size=4)}])
+@pytest.mark.parametrize("change", [{}, {"name": "other"}, {"blob": BlobRef(digest="1" * 64, size=4)}])
 def test_round_artefacts_decide_a_task_and_travel_with_it(change: dict[str, Any]) -> None:
     subject = tasks("client")
-    made = ArtefactRecord(**{"name": "drift", "blob": BLOB, "shape": (1,)} | change)
-    other = ArtefactRecord(name="drift", blob=BlobInfo(digest="2" * 64, size=4), shape=(1,))
+    made = Artefact(**{"name": "drift", "blob": BLOB, "shape": (1,)} | change)
+    other = Artefact(name="drift", blob=BlobRef(digest="2" * 64, size=4), shape=(1,))
     assert len({subject.digest(2, "b", each, 5) for each in ((), (made,), (other,))}) == 3
     effect = SendTrain(worker="w", round=2, attempt=1, clients=("c00",), upload_within=0.0)
     train = subject.train(effect, BASE, (made,), 5)

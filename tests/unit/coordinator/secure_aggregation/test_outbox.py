@@ -17,7 +17,7 @@ from secure.secure_rounds import offer_for
 from ssd.digest import CHUNK_BYTES, digest_bytes
 from ssd.secagg.audit import transcript
 from ssd.secagg.protocol.messages import Opened, encode
-from ssd_wire.messages import Capabilities, Secure
+from ssd_wire.messages import Capabilities, SecureMessage
 
 ROUND, OTHER = bytes(range(16)), bytes(16)
 BODY = np.arange(CHUNK_BYTES + 77, dtype=np.uint32).view(np.uint8)[: CHUNK_BYTES + 77]
@@ -44,8 +44,8 @@ def session(worker: str, token: str) -> Session:
     )
 
 
-def sent(to: Session) -> list[Secure]:
-    return [each for each in to.outbox._queue if isinstance(each, Secure)]  # type: ignore[attr-defined]
+def sent(to: Session) -> list[SecureMessage]:
+    return [each for each in to.outbox._queue if isinstance(each, SecureMessage)]  # type: ignore[attr-defined]
 
 
 def test_large_messages_are_blobs_for_their_worker_and_each_goes_once_a_session() -> None:

@@ -13,7 +13,7 @@ from coordinator.core.state import Phase
 from coordinator.errors import Reason, StorageFailed
 from coordinator.telemetry.metrics import CoordinatorMetrics, Vocabulary, peak_memory_bytes
 from ssd.secagg.protocol.errors import AbortReason
-from ssd_wire.messages import Fate
+from ssd_wire.messages import UploadFate
 
 
 class Clock:
@@ -51,8 +51,8 @@ def exercise(metrics: CoordinatorMetrics) -> None:
     metrics.waiting(3)
     metrics.cohort(invited=5, accepted=2, failed=1)
     metrics.population(workers=2, connected=4, registered=9)
-    metrics.upload(Fate.ACCEPTED)
-    metrics.upload(Fate.REJECTED, Reason.NOT_FINITE)
+    metrics.upload(UploadFate.ACCEPTED)
+    metrics.upload(UploadFate.REJECTED, Reason.NOT_FINITE)
     metrics.refused("Attend", Reason.BAD_NAME)
     metrics.client_failed("training_diverged")
     metrics.client_reinitialised()
@@ -203,9 +203,9 @@ def test_every_phase_and_counter_is_there_before_anything_happened(metrics: Coor
 
 
 def test_uploads_by_fate_and_reason(metrics: CoordinatorMetrics) -> None:
-    metrics.upload(Fate.ACCEPTED)
-    metrics.upload(Fate.REJECTED, "not_finite")
-    metrics.upload(Fate.REJECTED, "a word nobody knows")
+    metrics.upload(UploadFate.ACCEPTED)
+    metrics.upload(UploadFate.REJECTED, "not_finite")
+    metrics.upload(UploadFate.REJECTED, "a word nobody knows")
     assert value(metrics, "updates_total", fate="accepted", reason="") == 1
     assert value(metrics, "updates_total", fate="rejected", reason="not_finite") == 1
     assert value(metrics, "updates_total", fate="rejected", reason="other") == 1

@@ -15,7 +15,7 @@ from ssd.updates.declaration import QualityDeclaration
 from ssd.updates.fixed_point import OverflowRisk
 from ssd.updates.fold import FoldPlan, UpdateRefused, check_update
 from ssd.updates.quality_sums import artefacts, name_of, statistics
-from ssd_wire.messages import BlobInfo
+from ssd_wire.messages import BlobRef
 
 QUALITY = QualityDeclaration(features={"h": 4, "z": 3}, frequencies=16, images=50, min_images=2)
 
@@ -85,7 +85,7 @@ def test_quality_sums_that_could_overflow_are_refused() -> None:
 
 
 def test_the_last_round_that_measured_is_found_again() -> None:
-    blob = BlobInfo(digest="0" * 64, size=4)
+    blob = BlobRef(digest="0" * 64, size=4)
 
     def version(number: int, **statistics: float) -> VersionRecord:
         return VersionRecord(
