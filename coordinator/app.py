@@ -31,7 +31,7 @@ from coordinator.secure_aggregation.participant_registry import participants_of
 from coordinator.store.files.blobs import FileBlobs
 from coordinator.store.files.staging import BudgetedStaging
 from coordinator.store.journal import chain
-from coordinator.store.journal.sqlite import SqliteStore
+from coordinator.store.journal.sqlite import SqliteJournal
 from coordinator.store.lock import StateDirectoryLock
 from coordinator.store.trust import SqliteTrust
 from coordinator.telemetry.metrics import CoordinatorMetrics
@@ -84,7 +84,7 @@ async def _serve(config: CoordinatorConfig) -> int:
     async with contextlib.AsyncExitStack() as stack:
         if exporter is not None:
             stack.push_async_callback(asyncio.to_thread, exporter.close)
-        store = SqliteStore(state_dir)
+        store = SqliteJournal(state_dir)
         stack.callback(store.close)
         blobs = FileBlobs(state_dir)
         host = SubprocessMethodHost()
@@ -215,7 +215,7 @@ def open_tracing(config: CoordinatorConfig) -> Exporter | None:
 
 async def _current_run(
     config: CoordinatorConfig,
-    store: SqliteStore,
+    store: SqliteJournal,
     blobs: FileBlobs,
     host: SubprocessMethodHost,
     clock: SystemClock,

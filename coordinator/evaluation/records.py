@@ -6,7 +6,8 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-from coordinator.ports.storage import Clock, Store
+from coordinator.ports.clock import Clock
+from coordinator.ports.journal import Journal
 from coordinator.runtime.durable_writes import Durability
 from coordinator.telemetry.metrics import CoordinatorMetrics
 from ssd.daemon.logs import event as log_event
@@ -21,7 +22,7 @@ class EvaluationRecords:
     """The records in memory and in the journal."""
 
     def __init__(
-        self, store: Store, durability: Durability, clock: Clock, metrics: CoordinatorMetrics
+        self, store: Journal, durability: Durability, clock: Clock, metrics: CoordinatorMetrics
     ) -> None:
         self._store = store
         self._durability = durability

@@ -22,7 +22,7 @@ from enum import StrEnum
 from coordinator.config.sections import CoordinatorConfig
 from coordinator.errors import ClientFault, JournalConflict, NotPermitted, Reason
 from coordinator.identity.authority import load_authority
-from coordinator.ports.storage import Clock
+from coordinator.ports.clock import Clock
 from coordinator.ports.trust import CertificateRecord, Holder, TokenRecord, TrustStore
 from coordinator.telemetry.metrics import CoordinatorMetrics
 from ssd.daemon.logs import event as log_event

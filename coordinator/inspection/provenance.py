@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from coordinator.ports.storage import Store
+from coordinator.ports.journal import Journal
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -32,7 +32,7 @@ class Provenance:
 
 
 def provenance(
-    store: Store,
+    store: Journal,
     number: int,
     *,
     mode: str,

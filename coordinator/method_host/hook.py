@@ -23,10 +23,10 @@ from numpy.typing import NDArray
 
 from coordinator.errors import HookFailed, MethodHostFailed
 from coordinator.method_host.collected_updates import Spool
+from coordinator.ports.blobs import Blobs
 from coordinator.ports.method_host import MethodHost
 from coordinator.ports.method_host_files import RawArray, ReductionFiles, ResultFiles
 from coordinator.ports.records import RunRecord, VersionRecord
-from coordinator.ports.storage import Blobs
 from coordinator.runtime.durable_writes import Durability
 from coordinator.store.failures import storage_failed
 from coordinator.versions.next_version import COUNTED

@@ -7,8 +7,9 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from coordinator.method_host.hook import Hooked
+from coordinator.ports.clock import Clock
+from coordinator.ports.journal import Journal
 from coordinator.ports.records import VersionRecord
-from coordinator.ports.storage import Clock, Store
 from coordinator.runtime.durable_writes import Durability
 from coordinator.versions.catalogue import Catalogue
 from coordinator.versions.next_version import VersionMaker, mean_statistics
@@ -38,7 +39,7 @@ class Committer:
     def __init__(
         self,
         *,
-        store: Store,
+        store: Journal,
         catalogue: Catalogue,
         maker: VersionMaker,
         durability: Durability,

@@ -29,9 +29,12 @@ from coordinator.identity.revocations import RevocationList
 from coordinator.inspection.provenance import Provenance, provenance
 from coordinator.inspection.views import StatusView
 from coordinator.method_host.hook import Hooked, HookRunner
+from coordinator.ports.blobs import BlobReader, Blobs
+from coordinator.ports.clock import Clock
+from coordinator.ports.journal import Journal
 from coordinator.ports.method_host import MethodHost
 from coordinator.ports.records import AttemptRecord, RunRecord, VersionRecord
-from coordinator.ports.storage import BlobReader, Blobs, Clock, Staging, Store
+from coordinator.ports.staging import Staging
 from coordinator.rounds.commit import Committer, Tally
 from coordinator.rounds.tasks import Tasks
 from coordinator.rounds.worker_reports import Attendance
@@ -79,7 +82,7 @@ class Driver:
         maker: VersionMaker,
         state: RunState,
         settings: Settings,
-        store: Store,
+        store: Journal,
         blobs: Blobs,
         staging: Staging,
         host: MethodHost,
@@ -745,7 +748,7 @@ class Driver:
         record = self._catalogue.record(number)
         return record is not None and self._blobs.exists(record.full.digest)
 
-    def store_view(self) -> Store:
+    def store_view(self) -> Journal:
         """The journal, for reading."""
         return self._store
 

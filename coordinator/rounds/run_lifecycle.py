@@ -20,9 +20,11 @@ from coordinator.core.cohort import deadline_after
 from coordinator.core.policy import Mode
 from coordinator.core.state import Attempt, Phase, RunState
 from coordinator.errors import ConfigInvalid, MethodRefused
+from coordinator.ports.blobs import Blobs
+from coordinator.ports.clock import Clock
+from coordinator.ports.journal import Journal
 from coordinator.ports.method_host import MethodHost
 from coordinator.ports.records import AttemptRecord, RunRecord, VersionRecord
-from coordinator.ports.storage import Blobs, Clock, Store
 from coordinator.rounds.preconditions import obstacles
 from coordinator.versions.privacy import Privacy
 from ssd.digest import byte_view, canonical_json
@@ -62,7 +64,7 @@ async def checked_declaration(config: CoordinatorConfig, host: MethodHost) -> De
 
 
 async def create_run(
-    config: CoordinatorConfig, store: Store, blobs: Blobs, host: MethodHost, clock: Clock
+    config: CoordinatorConfig, store: Journal, blobs: Blobs, host: MethodHost, clock: Clock
 ) -> RunRecord:
     """Make version 0 and journal the run.
 
@@ -124,7 +126,7 @@ def _store_file(blobs: Blobs, path: Path, values: int) -> BlobRef:
         raise
 
 
-def restore(config: CoordinatorConfig, declaration: Declaration, store: Store, clock: Clock) -> RunState:
+def restore(config: CoordinatorConfig, declaration: Declaration, store: Journal, clock: Clock) -> RunState:
     """The state the journal amounts to. An attempt under way goes on; its updates come from the workers again."""
     policy = replace(policy_of(config), max_clients=max_clients(config, declaration))
     version = store.versions()[-1].number

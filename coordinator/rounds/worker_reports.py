@@ -12,7 +12,7 @@ from coordinator.core.state import Phase, RunState
 from coordinator.errors import ClientFault, NotPermitted, Reason
 from coordinator.evaluation.schedule import Evaluations
 from coordinator.identity.revocations import RevocationList
-from coordinator.ports.storage import Clock
+from coordinator.ports.clock import Clock
 from coordinator.runtime.mailbox import Inbox
 from coordinator.secure_aggregation.rounds import SecureRounds
 from coordinator.telemetry.metrics import CoordinatorMetrics

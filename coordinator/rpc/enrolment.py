@@ -23,7 +23,8 @@ from coordinator.address import Address
 from coordinator.errors import ClientFault, NotPermitted, PortUnavailable, Reason, StorageFailed
 from coordinator.identity.caller import TLS_VERSION
 from coordinator.identity.enrolment import CertificateDesk, Outcome
-from coordinator.ports.storage import Clock, Identity
+from coordinator.ports.clock import Clock
+from coordinator.ports.identity import Identity
 from coordinator.rpc.interceptors.first_message import FirstMessage
 from coordinator.rpc.serving.calls import Context, Handler, refuse, well_formed
 from coordinator.rpc.serving.limits import IDENTITY_ONLY

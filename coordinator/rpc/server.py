@@ -13,7 +13,8 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from coordinator.config.sections import LimitsSection
 from coordinator.errors import PortUnavailable
-from coordinator.ports.storage import Clock, Identity
+from coordinator.ports.clock import Clock
+from coordinator.ports.identity import Identity
 from coordinator.rounds.driver import Driver
 from coordinator.rpc.enrolment import RENEWAL, RenewalServicer
 from coordinator.rpc.federation import servicer

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from coordinator.errors import StorageFailed
-from coordinator.ports.storage import Clock
+from coordinator.ports.clock import Clock
 from coordinator.telemetry.metrics import CoordinatorMetrics
 from ssd.daemon.logs import event as log_event
 from ssd_wire.messages import BlobRef

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from coordinator.core.secure_aggregation.attempt import SecureAttempt
-from coordinator.ports.storage import BlobReader
+from coordinator.ports.blobs import BlobReader
 from coordinator.store.memory_blobs import MemoryBlobs
 from coordinator.workers.sessions import Session, SessionTable
 from ssd.digest import CHUNK_BYTES

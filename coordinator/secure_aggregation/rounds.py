@@ -26,7 +26,9 @@ from coordinator.core.secure_aggregation.outcomes import Fixed, GivenUp, Lost, O
 from coordinator.core.secure_aggregation.participants import Keys, Standing
 from coordinator.core.state import RunState
 from coordinator.errors import BlobCorrupt, BlobMissing, ClientFault, Reason
-from coordinator.ports.storage import BlobReader, Clock, Store
+from coordinator.ports.blobs import BlobReader
+from coordinator.ports.clock import Clock
+from coordinator.ports.journal import Journal
 from coordinator.runtime.durable_writes import Durability
 from coordinator.secure_aggregation.masked_sum import SecureSum
 from coordinator.secure_aggregation.outbox import SecureDelivery
@@ -116,7 +118,7 @@ class SecureRounds:
         registry: Callable[[], Registry | None],
         apply: Callable[[events.Event], Awaitable[None]],
         later: Callable[[Callable[[], Awaitable[None]]], None],
-        store: Store,
+        store: Journal,
         durability: Durability,
         sessions: SessionTable,
         clock: Clock,

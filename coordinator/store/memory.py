@@ -44,7 +44,7 @@ class _Run:
 
 
 class MemoryStore:
-    """`coordinator.ports.storage.Store` in memory.
+    """`coordinator.ports.journal.Journal` in memory.
 
     `fail` may be set to a callable that is asked before every change and may raise `StorageFailed`.
     """
@@ -72,16 +72,16 @@ class MemoryStore:
         return self._runs[-1]
 
     def federation_id(self) -> str:
-        """See `coordinator.ports.storage.Store`."""
+        """See `coordinator.ports.journal.Journal`."""
         return self._federation_id
 
     def current_run(self) -> RunRecord | None:
-        """See `coordinator.ports.storage.Store`."""
+        """See `coordinator.ports.journal.Journal`."""
         with self._lock:
             return self._runs[-1].record if self._runs else None
 
     def create_run(self, run: RunRecord, initial: VersionRecord) -> None:
-        """See `coordinator.ports.storage.Store`."""
+        """See `coordinator.ports.journal.Journal`."""
         with self._lock:
             current = self._runs[-1] if self._runs else None
             done = rules.check_create_run(
@@ -98,7 +98,7 @@ class MemoryStore:
                 self._runs.append(_Run(record=run, versions=[first], chain=[chain.origin(run, first)]))
 
     def finish_run(self) -> None:
-        """See `coordinator.ports.storage.Store`."""
+        """See `coordinator.ports.journal.Journal`."""
         with self._lock:
             if self._runs and self._runs[-1].finished:
                 return
@@ -109,7 +109,7 @@ class MemoryStore:
             run.finished = True
 
     def reopen_run(self) -> None:
-        """See `coordinator.ports.storage.Store`."""
+        """See `coordinator.ports.journal.Journal`."""
         with self._lock:
             if not self._runs:
                 raise JournalConflict("there is no run")
@@ -118,19 +118,19 @@ class MemoryStore:
                 self._runs[-1].finished = False
 
     def run_finished(self) -> bool:
-        """See `coordinator.ports.storage.Store`."""
+        """See `coordinator.ports.journal.Journal`."""
         with self._lock:
             return bool(self._runs) and self._runs[-1].finished
 
     def register_clients(self, clients: Sequence[str], now: float) -> None:
-        """See `coordinator.ports.storage.Store`."""
+        """See `coordinator.ports.journal.Journal`."""
         with self._lock:
             self._changing("register_clients")
             for client in clients:
                 self._clients.setdefault(client, ClientRecord(client=client, registered_at=now))
 
     def assign(self, assignments: Mapping[str, tuple[int, ScalingVector | None]]) -> None:
-        """See `coordinator.ports.storage.Store`."""
+        """See `coordinator.ports.journal.Journal`."""
         with self._lock:
             run = self._active()
             fresh = rules.check_assign(assignments, self._clients, run.places)
@@ -138,7 +138,7 @@ class MemoryStore:
             run.places.update({client: assignments[client] for client in fresh})
 
     def revoke_client(self, client: str) -> None:
-        """See `coordinator.ports.storage.Store`."""
+        """See `coordinator.ports.journal.Journal`."""
         with self._lock:
             if client not in self._clients:
                 raise JournalConflict(f"client {client} is not registered")
@@ -146,7 +146,7 @@ class MemoryStore:
             self._clients[client] = replace(self._clients[client], revoked=True)
 
     def clients(self) -> tuple[ClientRecord, ...]:
-        """See `coordinator.ports.storage.Store`."""
+        """See `coordinator.ports.journal.Journal`."""
         with self._lock:
             result = []
             for client, record in sorted(self._clients.items()):
@@ -162,17 +162,17 @@ class MemoryStore:
             return tuple(result)
 
     def bindings(self) -> Mapping[str, str]:
-        """See `coordinator.ports.storage.Store`."""
+        """See `coordinator.ports.journal.Journal`."""
         with self._lock:
             return dict(self._bindings)
 
     def granted_workers(self) -> frozenset[str]:
-        """See `coordinator.ports.storage.Store`."""
+        """See `coordinator.ports.journal.Journal`."""
         with self._lock:
             return frozenset(self._granted)
 
     def bind_clients(self, worker: str, clients: Sequence[str], now: float, *, granted: bool = False) -> None:
-        """See `coordinator.ports.storage.Store`."""
+        """See `coordinator.ports.journal.Journal`."""
         with self._lock:
             fresh = rules.check_bind(worker, clients, self._bindings)
             self._changing("bind_clients")
@@ -181,13 +181,13 @@ class MemoryStore:
                 self._granted.add(worker)
 
     def move_client(self, client: str, worker: str, now: float) -> None:
-        """See `coordinator.ports.storage.Store`."""
+        """See `coordinator.ports.journal.Journal`."""
         with self._lock:
             self._changing("move_client")
             self._bindings[client] = worker
 
     def open_attempt(self, attempt: AttemptRecord) -> None:
-        """See `coordinator.ports.storage.Store`."""
+        """See `coordinator.ports.journal.Journal`."""
         with self._lock:
             run = self._active()
             in_flight = [found for found in run.attempts.values() if found.outcome in rules.IN_FLIGHT]
@@ -202,7 +202,7 @@ class MemoryStore:
     def close_attempt(
         self, round_number: int, attempt: int, accepted: Sequence[str], secure_sum: bytes = b""
     ) -> None:
-        """See `coordinator.ports.storage.Store`."""
+        """See `coordinator.ports.journal.Journal`."""
         with self._lock:
             run = self._active()
             names = rules.accepted_set(accepted)
@@ -218,12 +218,12 @@ class MemoryStore:
                 )
 
     def secure_sum(self, round_number: int, attempt: int) -> bytes:
-        """See `coordinator.ports.storage.Store`."""
+        """See `coordinator.ports.journal.Journal`."""
         with self._lock:
             return self._runs[-1].secure_sums.get((round_number, attempt), b"") if self._runs else b""
 
     def abandon_attempt(self, round_number: int, attempt: int, reason: str, now: float) -> None:
-        """See `coordinator.ports.storage.Store`."""
+        """See `coordinator.ports.journal.Journal`."""
         with self._lock:
             run = self._active()
             found = run.attempts.get((round_number, attempt))
@@ -235,7 +235,7 @@ class MemoryStore:
                 run.secure_sums.pop((round_number, attempt), None)
 
     def commit(self, version: VersionRecord, now: float) -> None:
-        """See `coordinator.ports.storage.Store`."""
+        """See `coordinator.ports.journal.Journal`."""
         with self._lock:
             run = self._active()
             same = next((known for known in run.versions if known.number == version.number), None)
@@ -252,13 +252,13 @@ class MemoryStore:
                 run.included[client] = (version.round, run.included.get(client, (0, 0))[1] + 1)
 
     def attempts(self, limit: int | None = None) -> tuple[AttemptRecord, ...]:
-        """See `coordinator.ports.storage.Store`."""
+        """See `coordinator.ports.journal.Journal`."""
         with self._lock:
             newest_first = list(reversed(self._runs[-1].attempts.values())) if self._runs else []
             return tuple(newest_first if limit is None else newest_first[:limit])
 
     def attempt_counts(self, limit: int) -> tuple[AttemptCounts, ...]:
-        """See `coordinator.ports.storage.Store`."""
+        """See `coordinator.ports.journal.Journal`."""
         return tuple(
             AttemptCounts(
                 round=each.round,
@@ -274,7 +274,7 @@ class MemoryStore:
         )
 
     def keep_chronicle(self, round_number: int, attempt: int, chronicle: Json) -> None:
-        """See `coordinator.ports.storage.Store`."""
+        """See `coordinator.ports.journal.Journal`."""
         with self._lock:
             key = (round_number, attempt)
             if not self._runs or key not in self._runs[-1].attempts:
@@ -286,23 +286,23 @@ class MemoryStore:
                 del kept[old]
 
     def chronicle(self, round_number: int, attempt: int) -> Json:
-        """See `coordinator.ports.storage.Store`."""
+        """See `coordinator.ports.journal.Journal`."""
         with self._lock:
             kept = self._runs[-1].chronicles if self._runs else {}
             return json.loads(kept.get((round_number, attempt), "{}"))
 
     def versions(self) -> tuple[VersionRecord, ...]:
-        """See `coordinator.ports.storage.Store`."""
+        """See `coordinator.ports.journal.Journal`."""
         with self._lock:
             return tuple(self._runs[-1].versions) if self._runs else ()
 
     def chain(self) -> tuple[str, ...]:
-        """See `coordinator.ports.storage.Store`."""
+        """See `coordinator.ports.journal.Journal`."""
         with self._lock:
             return tuple(self._runs[-1].chain) if self._runs else ()
 
     def forget_version_blobs(self, numbers: Sequence[int]) -> None:
-        """See `coordinator.ports.storage.Store`."""
+        """See `coordinator.ports.journal.Journal`."""
         with self._lock:
             if not self._runs:
                 raise JournalConflict("there is no run yet")
@@ -316,7 +316,7 @@ class MemoryStore:
             ]
 
     def record_evaluation(self, version: int, values: Mapping[str, float], now: float) -> None:
-        """See `coordinator.ports.storage.Store`. A later measurement of a version replaces the earlier one."""
+        """See `coordinator.ports.journal.Journal`. A later measurement of a version replaces the earlier one."""
         del now  # kept by the durable store for the operator's eyes only
         with self._lock:
             if version not in {known.number for known in self.versions()}:
@@ -325,21 +325,21 @@ class MemoryStore:
             self._runs[-1].evaluations[version] = dict(values)
 
     def evaluations(self) -> tuple[tuple[int, Mapping[str, float]], ...]:
-        """See `coordinator.ports.storage.Store`."""
+        """See `coordinator.ports.journal.Journal`."""
         with self._lock:
             return tuple(sorted(self._runs[-1].evaluations.items())) if self._runs else ()
 
     def flag(self, name: str) -> bool:
-        """See `coordinator.ports.storage.Store`."""
+        """See `coordinator.ports.journal.Journal`."""
         with self._lock:
             return self._flags.get(name, False)
 
     def set_flag(self, name: str, value: bool) -> None:
-        """See `coordinator.ports.storage.Store`."""
+        """See `coordinator.ports.journal.Journal`."""
         with self._lock:
             self._changing("set_flag")
             self._flags[name] = value
 
     def close(self) -> None:
-        """See `coordinator.ports.storage.Store`."""
+        """See `coordinator.ports.journal.Journal`."""
         self._closed = True

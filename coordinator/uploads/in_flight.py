@@ -7,7 +7,7 @@ import hashlib
 from dataclasses import dataclass, field
 
 from coordinator.errors import ClientFault, Reason
-from coordinator.ports.storage import StagedBody, Staging
+from coordinator.ports.staging import StagedBody, Staging
 from ssd.digest import CHUNK_BYTES
 from ssd.updates.fold import FoldPlan, UpdateRefused, check_fold, check_update
 from ssd_wire.messages import Envelope

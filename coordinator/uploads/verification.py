@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from coordinator.core import effects, events
 from coordinator.errors import ClientFault, Reason
-from coordinator.ports.storage import Clock
+from coordinator.ports.clock import Clock
 from coordinator.runtime.mailbox import Inbox
 from coordinator.runtime.memory import give_back
 from coordinator.telemetry.metrics import CoordinatorMetrics

@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from coordinator.errors import BlobCorrupt, BlobMissing
+from coordinator.ports.blobs import Blobs
+from coordinator.ports.journal import Journal
 from coordinator.ports.records import RunRecord, VersionRecord
-from coordinator.ports.storage import Blobs, Store
 from ssd_wire.messages import Delta, ModelVersion
 
 
 class Catalogue:
     """The run's versions in memory, kept in step with the store by the driver."""
 
-    def __init__(self, run: RunRecord, store: Store, blobs: Blobs) -> None:
+    def __init__(self, run: RunRecord, store: Journal, blobs: Blobs) -> None:
         self._store = store
         self._blobs = blobs
         self._versions = {version.number: version for version in store.versions()}

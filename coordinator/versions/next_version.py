@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coordinator.core.strategy import Strategy
-from coordinator.ports.storage import Blobs
+from coordinator.ports.blobs import Blobs
 from ssd.digest import byte_view
 from ssd.updates.codec import Encoding, VectorCodec
 from ssd.updates.declaration import Declaration

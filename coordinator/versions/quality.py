@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterable, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
+from coordinator.ports.blobs import Blobs
 from coordinator.ports.records import VersionRecord
-from coordinator.ports.storage import Blobs
 from ssd.updates.codec import Encoding
 from ssd.updates.fold import FoldPlan
 from ssd.updates.quality_sums import PREFIX, read, statistics

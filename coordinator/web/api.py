@@ -20,7 +20,7 @@ from aiohttp import web
 from coordinator.core import events
 from coordinator.errors import BlobCorrupt, BlobMissing, ClientFault, Reason, StorageFailed
 from coordinator.inspection.curves import curves
-from coordinator.ports.storage import Clock
+from coordinator.ports.clock import Clock
 from coordinator.rounds.driver import Driver
 from coordinator.web import overview, people
 from coordinator.web.access import Access, Reader

@@ -11,7 +11,7 @@ import struct
 from collections.abc import Mapping
 from typing import Any
 
-from coordinator.ports.storage import BlobReader
+from coordinator.ports.blobs import BlobReader
 from ssd.updates.spec import ParameterSpec
 
 ALIGNMENT = 8

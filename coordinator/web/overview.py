@@ -12,8 +12,8 @@ from typing import Any
 
 from coordinator.core.state import Phase
 from coordinator.inspection.cohort_progress import cohort_counts
+from coordinator.ports.clock import Clock
 from coordinator.ports.records import VersionRecord
-from coordinator.ports.storage import Clock
 from coordinator.rounds.driver import Driver
 from coordinator.versions.privacy import PREFIX as PRIVACY_PREFIX
 

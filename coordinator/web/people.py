@@ -11,7 +11,7 @@ from itertools import islice
 from typing import Any
 
 from coordinator.inspection.cohort_progress import part
-from coordinator.ports.storage import Clock
+from coordinator.ports.clock import Clock
 from coordinator.rounds.driver import Driver
 from coordinator.telemetry.recent import Departure, Drop
 from coordinator.workers.sessions import Session

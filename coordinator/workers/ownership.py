@@ -10,7 +10,8 @@ from coordinator.core.registry import WORKER_NAME
 from coordinator.core.state import RunState
 from coordinator.errors import ClientFault, NotPermitted, Reason
 from coordinator.identity.revocations import RevocationList
-from coordinator.ports.storage import Clock, Store
+from coordinator.ports.clock import Clock
+from coordinator.ports.journal import Journal
 from coordinator.ports.trust import Holder
 from coordinator.runtime.durable_writes import Durability
 from coordinator.runtime.mailbox import Inbox
@@ -36,7 +37,7 @@ class Membership:
         apply: Callable[[events.Event], Awaitable[None]],
         sessions: SessionTable,
         inbox: Inbox,
-        store: Store,
+        store: Journal,
         durability: Durability,
         clock: Clock,
         revocations: RevocationList,

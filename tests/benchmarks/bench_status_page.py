@@ -32,7 +32,7 @@ from coordinator.core.round import step
 from coordinator.ports.records import AttemptRecord
 from coordinator.rounds.driver import Driver
 from coordinator.runtime.clock import SystemClock
-from coordinator.store.journal.sqlite import SqliteStore
+from coordinator.store.journal.sqlite import SqliteJournal
 from coordinator.telemetry.metrics import CoordinatorMetrics
 from coordinator.web.access import Access
 from coordinator.web.api import Api
@@ -87,7 +87,7 @@ class Site:
         self._thread.join()
 
     async def _serve(self) -> None:
-        store = SqliteStore(self._folder)
+        store = SqliteJournal(self._folder)
         names = tuple(f"client-{number:05d}" for number in range(self._workers * self._each))
         subject = driver(self._folder, store, clients=names)  # type: ignore[arg-type]  # it only uses the port
         self._fill(subject, store, names)
@@ -101,7 +101,7 @@ class Site:
         await server.stop()
         store.close()
 
-    def _fill(self, subject: Driver, store: SqliteStore, names: tuple[str, ...]) -> None:
+    def _fill(self, subject: Driver, store: SqliteJournal, names: tuple[str, ...]) -> None:
         hosts = {}
         for number in range(self._workers):
             worker, own = f"worker-{number:04d}", names[number * self._each :][: self._each]

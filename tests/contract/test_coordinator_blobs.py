@@ -1,4 +1,4 @@
-"""Every blob store keeps the Behaviour lines of `coordinator.ports.storage.Blobs`; the durable one survives kills."""
+"""Every blob store keeps the Behaviour lines of `coordinator.ports.blobs.Blobs`; the durable one survives kills."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from coordinator.errors import BlobCorrupt, BlobMissing, StorageFailed
-from coordinator.ports.storage import Blobs
+from coordinator.ports.blobs import Blobs
 from coordinator.store.files import blobs as blobs_module
 from coordinator.store.files.blobs import FileBlobs
 from coordinator.store.memory_blobs import MemoryBlobs

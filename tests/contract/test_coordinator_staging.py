@@ -1,4 +1,4 @@
-"""Staging keeps the Behaviour lines of `coordinator.ports.storage.Staging`; the state directory has one owner."""
+"""Staging keeps the Behaviour lines of `coordinator.ports.staging.Staging`; the state directory has one owner."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from coordinator.errors import StateDirectoryLocked, StorageFailed
-from coordinator.ports.storage import StagedBody, Staging
+from coordinator.ports.staging import StagedBody, Staging
 from coordinator.store.files import staging as staging_module
 from coordinator.store.files.staging import BudgetedStaging, DiskBody, MemoryBody
 from coordinator.store.lock import StateDirectoryLock

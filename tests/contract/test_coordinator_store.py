@@ -1,4 +1,4 @@
-"""Every store keeps the Behaviour lines of `coordinator.ports.storage.Store`; the durable one also survives its process."""
+"""Every store keeps the Behaviour lines of `coordinator.ports.journal.Journal`; the durable one also survives its process."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from coordinator.errors import CoordinatorError, JournalConflict, JournalTampered, StorageFailed
+from coordinator.ports.journal import Journal
 from coordinator.ports.records import AttemptRecord, RunRecord, VersionRecord
-from coordinator.ports.storage import Store
 from coordinator.store import memory as memory_store
 from coordinator.store.journal import chain
 from coordinator.store.journal import sqlite as sqlite_store
-from coordinator.store.journal.sqlite import SqliteStore
+from coordinator.store.journal.sqlite import SqliteJournal
 from coordinator.store.memory import MemoryStore
 from ssd.scaling import ScalingVector
 from ssd_wire.messages import Artefact, BlobRef
@@ -73,19 +73,19 @@ def an_attempt(round_number: int, attempt: int = 1, cohort: tuple[str, ...] = ("
     )
 
 
-def started(store: Store) -> Store:
+def started(store: Journal) -> Journal:
     store.create_run(a_run(), a_version(0))
     store.register_clients(["a", "b", "c"], 1.0)
     return store
 
 
-def commit_round(store: Store, number: int, accepted: tuple[str, ...] = ("a", "b")) -> None:
+def commit_round(store: Journal, number: int, accepted: tuple[str, ...] = ("a", "b")) -> None:
     store.open_attempt(an_attempt(number))
     store.close_attempt(number, 1, accepted)
     store.commit(a_version(number), float(number))
 
 
-def everything(store: Store) -> str:
+def everything(store: Journal) -> str:
     """All a store can be asked, as text (so that NaN equals itself)."""
     run = store.current_run()
     answers = {
@@ -106,13 +106,13 @@ def everything(store: Store) -> str:
 
 
 @pytest.fixture(params=["sqlite", "memory"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
-    opened: Store = SqliteStore(tmp_path) if request.param == "sqlite" else MemoryStore()
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Journal]:
+    opened: Journal = SqliteJournal(tmp_path) if request.param == "sqlite" else MemoryStore()
     yield opened
     opened.close()
 
 
-def refused(store: Store, call: Callable[[], None]) -> None:
+def refused(store: Journal, call: Callable[[], None]) -> None:
     """The call raises JournalConflict and changes nothing."""
     before = everything(store)
     with pytest.raises(JournalConflict):
@@ -120,7 +120,7 @@ def refused(store: Store, call: Callable[[], None]) -> None:
     assert everything(store) == before
 
 
-def repeatable(store: Store, call: Callable[[], None]) -> None:
+def repeatable(store: Journal, call: Callable[[], None]) -> None:
     """The call succeeds, and a second time changes nothing."""
     call()
     before = everything(store)
@@ -129,7 +129,7 @@ def repeatable(store: Store, call: Callable[[], None]) -> None:
 
 
 class TestStore:
-    def test_a_new_store_is_empty_but_has_an_id(self, store: Store) -> None:
+    def test_a_new_store_is_empty_but_has_an_id(self, store: Journal) -> None:
         assert len(store.federation_id()) == 32
         int(store.federation_id(), 16)
         assert store.current_run() is None
@@ -137,25 +137,25 @@ class TestStore:
         assert store.clients() == store.attempts() == store.versions() == store.evaluations() == ()
         assert not store.flag("paused")
 
-    def test_a_created_run_is_current_and_has_version_0(self, store: Store) -> None:
+    def test_a_created_run_is_current_and_has_version_0(self, store: Journal) -> None:
         repeatable(store, lambda: store.create_run(a_run(), a_version(0)))
         assert store.current_run() == a_run()
         (version,) = store.versions()
         assert (version.number, version.server_state, version.retained) == (0, {"residual": BLOB}, True)
 
-    def test_no_second_run_while_one_is_unfinished(self, store: Store) -> None:
+    def test_no_second_run_while_one_is_unfinished(self, store: Journal) -> None:
         started(store)
         refused(store, lambda: store.create_run(a_run("run-2"), a_version(0)))
 
-    def test_a_run_cannot_be_created_again_with_other_contents(self, store: Store) -> None:
+    def test_a_run_cannot_be_created_again_with_other_contents(self, store: Journal) -> None:
         started(store)
         refused(store, lambda: store.create_run(replace(a_run(), config={}), a_version(0)))
         refused(store, lambda: store.create_run(a_run(), a_version(0, model_digest="other")))
 
-    def test_a_run_begins_with_version_0(self, store: Store) -> None:
+    def test_a_run_begins_with_version_0(self, store: Journal) -> None:
         refused(store, lambda: store.create_run(a_run(), a_version(1)))
 
-    def test_a_finished_run_stays_readable_until_the_next(self, store: Store) -> None:
+    def test_a_finished_run_stays_readable_until_the_next(self, store: Journal) -> None:
         started(store)
         store.assign({"a": (0, SCALING)})
         commit_round(store, 1)
@@ -165,7 +165,7 @@ class TestStore:
         assert len(store.versions()) == 2
         assert store.clients()[0].scaling == SCALING
 
-    def test_a_new_run_has_the_clients_but_nothing_else_of_the_old_one(self, store: Store) -> None:
+    def test_a_new_run_has_the_clients_but_nothing_else_of_the_old_one(self, store: Journal) -> None:
         started(store)
         store.assign({"a": (0, SCALING)})
         store.revoke_client("b")
@@ -185,7 +185,7 @@ class TestStore:
         assert not store.run_finished()
         refused(store, lambda: store.create_run(a_run("run-1"), a_version(0)))
 
-    def test_an_attempts_chronicle_is_kept_and_replaced(self, store: Store) -> None:
+    def test_an_attempts_chronicle_is_kept_and_replaced(self, store: Journal) -> None:
         started(store)
         refused(store, lambda: store.keep_chronicle(1, 1, {}))
         commit_round(store, 1)
@@ -196,7 +196,7 @@ class TestStore:
         refused(store, lambda: store.keep_chronicle(1, 2, {}))
 
     def test_chronicles_of_the_oldest_attempts_go(
-        self, store: Store, monkeypatch: pytest.MonkeyPatch
+        self, store: Journal, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         for module in (sqlite_store, memory_store):
             monkeypatch.setattr(module, "KEPT_CHRONICLES", 2)
@@ -206,7 +206,7 @@ class TestStore:
             store.keep_chronicle(number, 1, {"a": number})
         assert [store.chronicle(number, 1) for number in (1, 2, 3)] == [{}, {"a": 2}, {"a": 3}]
 
-    def test_a_run_with_an_attempt_under_way_cannot_finish(self, store: Store) -> None:
+    def test_a_run_with_an_attempt_under_way_cannot_finish(self, store: Journal) -> None:
         started(store)
         store.open_attempt(an_attempt(1))
         refused(store, store.finish_run)
@@ -225,17 +225,17 @@ class TestStore:
         ],
     )
     def test_without_a_run_nothing_of_a_run_can_change(
-        self, store: Store, call: Callable[[Store], None]
+        self, store: Journal, call: Callable[[Journal], None]
     ) -> None:
         refused(store, lambda: call(store))
 
-    def test_a_finished_run_takes_no_further_round(self, store: Store) -> None:
+    def test_a_finished_run_takes_no_further_round(self, store: Journal) -> None:
         started(store)
         store.finish_run()
         refused(store, lambda: store.open_attempt(an_attempt(1)))
         refused(store, lambda: store.assign({"a": (0, None)}))
 
-    def test_a_finished_run_can_be_taken_up_again(self, store: Store) -> None:
+    def test_a_finished_run_can_be_taken_up_again(self, store: Journal) -> None:
         refused(store, store.reopen_run)
         started(store)
         repeatable(store, store.reopen_run)
@@ -245,7 +245,7 @@ class TestStore:
         assert not store.run_finished()
         store.open_attempt(an_attempt(1))
 
-    def test_registering_adds_the_unknown_and_leaves_the_known(self, store: Store) -> None:
+    def test_registering_adds_the_unknown_and_leaves_the_known(self, store: Journal) -> None:
         store.register_clients(["b", "a"], 1.0)
         store.revoke_client("b")
         repeatable(store, lambda: store.register_clients(["b", "c"], 2.0))
@@ -255,7 +255,7 @@ class TestStore:
             ("c", 2.0, False),
         ]
 
-    def test_the_chain_covers_the_run_every_version_and_every_accepted_set(self, store: Store) -> None:
+    def test_the_chain_covers_the_run_every_version_and_every_accepted_set(self, store: Journal) -> None:
         assert store.chain() == ()
         chain.verify(store)
         started(store)
@@ -272,7 +272,7 @@ class TestStore:
         store.commit(a_version(2), 9.0)
         chain.verify(store)
 
-    def test_a_client_belongs_to_one_worker_until_it_is_moved(self, store: Store) -> None:
+    def test_a_client_belongs_to_one_worker_until_it_is_moved(self, store: Journal) -> None:
         started(store)
         store.bind_clients("w", ["a", "stranger"], 1.0)
         assert store.bindings() == {"a": "w", "stranger": "w"}
@@ -285,19 +285,19 @@ class TestStore:
         store.move_client("c", "w", 5.0)
         assert store.bindings() == {"a": "x", "b": "x", "c": "w", "stranger": "w"}
 
-    def test_a_worker_whose_clients_were_named_is_remembered_as_such(self, store: Store) -> None:
+    def test_a_worker_whose_clients_were_named_is_remembered_as_such(self, store: Journal) -> None:
         store.bind_clients("w", ["a"], 1.0)
         assert store.granted_workers() == frozenset()
         repeatable(store, lambda: store.bind_clients("x", ["b"], 1.0, granted=True))
         refused(store, lambda: store.bind_clients("y", ["b"], 1.0, granted=True))
         assert store.granted_workers() == {"x"}
 
-    def test_only_a_registered_client_can_be_revoked(self, store: Store) -> None:
+    def test_only_a_registered_client_can_be_revoked(self, store: Journal) -> None:
         refused(store, lambda: store.revoke_client("nobody"))
         store.register_clients(["a"], 1.0)
         repeatable(store, lambda: store.revoke_client("a"))
 
-    def test_index_and_scaling_vector_are_fixed_for_ever(self, store: Store) -> None:
+    def test_index_and_scaling_vector_are_fixed_for_ever(self, store: Journal) -> None:
         started(store)
         repeatable(store, lambda: store.assign({"a": (0, SCALING), "b": (1, None)}))
         repeatable(store, lambda: store.assign({"b": (1, None), "c": (7, None)}))
@@ -306,7 +306,7 @@ class TestStore:
         refused(store, lambda: store.assign({"a": (0, None)}))
         refused(store, lambda: store.assign({"a": (0, replace(SCALING, alpha=2.0))}))
 
-    def test_an_assignment_is_all_or_nothing(self, store: Store) -> None:
+    def test_an_assignment_is_all_or_nothing(self, store: Journal) -> None:
         started(store)
         store.assign({"a": (0, None)})
         refused(store, lambda: store.assign({"b": (1, None), "c": (0, None)}))
@@ -314,7 +314,7 @@ class TestStore:
         refused(store, lambda: store.assign({"b": (1, None), "nobody": (2, None)}))
         refused(store, lambda: store.assign({"b": (-1, None)}))
 
-    def test_attempts_go_from_open_over_closed_to_committed(self, store: Store) -> None:
+    def test_attempts_go_from_open_over_closed_to_committed(self, store: Journal) -> None:
         started(store)
         repeatable(store, lambda: store.open_attempt(an_attempt(1)))
         assert store.attempts() == (an_attempt(1),)
@@ -326,7 +326,7 @@ class TestStore:
         # The answer to a question that was asked twice.
         store.close_attempt(1, 1, ["a", "b"])
 
-    def test_a_commit_adds_the_version_and_credits_exactly_the_accepted(self, store: Store) -> None:
+    def test_a_commit_adds_the_version_and_credits_exactly_the_accepted(self, store: Journal) -> None:
         started(store)
         commit_round(store, 1, ("a",))
         commit_round(store, 2, ("a", "b"))
@@ -341,14 +341,14 @@ class TestStore:
         assert newest.statistics["loss"] == 0.5
         assert math.isnan(newest.statistics["broken"])
 
-    def test_an_assignment_after_the_first_commit_keeps_the_credit(self, store: Store) -> None:
+    def test_an_assignment_after_the_first_commit_keeps_the_credit(self, store: Journal) -> None:
         started(store)
         commit_round(store, 1, ("a",))
         store.assign({"a": (4, SCALING)})
         (record, *_) = store.clients()
         assert (record.index, record.last_committed_round, record.rounds_included) == (4, 1, 1)
 
-    def test_one_attempt_at_a_time(self, store: Store) -> None:
+    def test_one_attempt_at_a_time(self, store: Journal) -> None:
         started(store)
         store.open_attempt(an_attempt(1))
         refused(store, lambda: store.open_attempt(an_attempt(1, 2)))
@@ -369,17 +369,17 @@ class TestStore:
         ],
     )
     def test_an_attempt_that_contradicts_the_journal_does_not_open(
-        self, store: Store, attempt: AttemptRecord
+        self, store: Journal, attempt: AttemptRecord
     ) -> None:
         started(store)
         refused(store, lambda: store.open_attempt(attempt))
 
-    def test_an_attempt_cannot_be_opened_again_with_other_contents(self, store: Store) -> None:
+    def test_an_attempt_cannot_be_opened_again_with_other_contents(self, store: Journal) -> None:
         started(store)
         store.open_attempt(an_attempt(1))
         refused(store, lambda: store.open_attempt(replace(an_attempt(1), cohort=("a",))))
 
-    def test_the_accepted_set_cannot_change(self, store: Store) -> None:
+    def test_the_accepted_set_cannot_change(self, store: Journal) -> None:
         started(store)
         refused(store, lambda: store.close_attempt(1, 1, ["a"]))
         store.open_attempt(an_attempt(1))
@@ -390,7 +390,7 @@ class TestStore:
         refused(store, lambda: store.close_attempt(1, 1, []))
 
     def test_where_an_opening_stands_is_kept_with_the_set_and_goes_with_the_attempt(
-        self, store: Store
+        self, store: Journal
     ) -> None:
         started(store)
         store.open_attempt(an_attempt(1))
@@ -412,7 +412,7 @@ class TestStore:
         store.abandon_attempt(2, 1, "too few signatures", 9.0)
         assert store.secure_sum(2, 1) == b""
 
-    def test_an_abandoned_attempt_is_over(self, store: Store) -> None:
+    def test_an_abandoned_attempt_is_over(self, store: Journal) -> None:
         started(store)
         store.open_attempt(an_attempt(1))
         repeatable(store, lambda: store.abandon_attempt(1, 1, "deadline", 6.0))
@@ -423,12 +423,12 @@ class TestStore:
         refused(store, lambda: store.commit(a_version(1), 7.0))
         refused(store, lambda: store.abandon_attempt(4, 1, "deadline", 6.0))
 
-    def test_a_committed_attempt_cannot_be_abandoned(self, store: Store) -> None:
+    def test_a_committed_attempt_cannot_be_abandoned(self, store: Journal) -> None:
         started(store)
         commit_round(store, 1)
         refused(store, lambda: store.abandon_attempt(1, 1, "late", 9.0))
 
-    def test_only_a_closed_attempt_commits_and_only_the_next_version(self, store: Store) -> None:
+    def test_only_a_closed_attempt_commits_and_only_the_next_version(self, store: Journal) -> None:
         started(store)
         refused(store, lambda: store.commit(a_version(1), 1.0))
         store.open_attempt(an_attempt(1))
@@ -439,7 +439,7 @@ class TestStore:
         store.commit(a_version(1), 1.0)
         refused(store, lambda: store.commit(a_version(1, model_digest="other"), 1.0))
 
-    def test_attempts_come_newest_first_and_can_be_limited(self, store: Store) -> None:
+    def test_attempts_come_newest_first_and_can_be_limited(self, store: Journal) -> None:
         started(store)
         store.open_attempt(an_attempt(1))
         store.abandon_attempt(1, 1, "deadline", 5.0)
@@ -466,7 +466,7 @@ class TestStore:
             for a in store.attempts(2)
         ]
 
-    def test_forgotten_versions_stay_listed(self, store: Store) -> None:
+    def test_forgotten_versions_stay_listed(self, store: Journal) -> None:
         started(store)
         commit_round(store, 1)
         commit_round(store, 2)
@@ -477,7 +477,7 @@ class TestStore:
         # Forgetting is no change of contents: the commit can still be repeated.
         store.commit(a_version(1), 1.0)
 
-    def test_the_latest_measurement_of_a_version_counts(self, store: Store) -> None:
+    def test_the_latest_measurement_of_a_version_counts(self, store: Journal) -> None:
         started(store)
         commit_round(store, 1)
         store.record_evaluation(1, {"knn": 0.4}, 5.0)
@@ -486,14 +486,14 @@ class TestStore:
         assert store.evaluations() == ((0, {"knn": 0.1}), (1, {"knn": 0.5, "probe": 0.6}))
         refused(store, lambda: store.record_evaluation(2, {}, 8.0))
 
-    def test_flags(self, store: Store) -> None:
+    def test_flags(self, store: Journal) -> None:
         repeatable(store, lambda: store.set_flag("paused", True))
         assert store.flag("paused")
         assert not store.flag("other")
         store.set_flag("paused", False)
         assert not store.flag("paused")
 
-    def test_it_may_be_used_from_another_thread(self, store: Store) -> None:
+    def test_it_may_be_used_from_another_thread(self, store: Journal) -> None:
         failures: list[BaseException] = []
 
         def work() -> None:
@@ -509,7 +509,7 @@ class TestStore:
         assert failures == []
         assert store.versions()[-1].number == 1
 
-    def test_a_closed_store_fails_as_storage(self, store: Store) -> None:
+    def test_a_closed_store_fails_as_storage(self, store: Journal) -> None:
         store.close()
         with pytest.raises(StorageFailed):
             store.set_flag("paused", True)
@@ -553,14 +553,14 @@ CALLS = st.one_of(
 
 def test_what_opened_a_sum_is_nowhere_on_the_disk_after_its_commit(tmp_path: Path) -> None:
     secret = b"a share that opened a masked sum" * 200
-    store = SqliteStore(tmp_path)
+    store = SqliteJournal(tmp_path)
     started(store)
     store.open_attempt(an_attempt(1))
     store.close_attempt(1, 1, ["a"], secret)
     store.close()
     files = [file for file in tmp_path.rglob("*") if file.is_file()]
     assert any(secret[:32] in file.read_bytes() for file in files)
-    store = SqliteStore(tmp_path)
+    store = SqliteJournal(tmp_path)
     store.commit(a_version(1), 7.0)
     store.close()
     assert not any(secret[:32] in file.read_bytes() for file in files if file.exists())
@@ -571,7 +571,7 @@ def test_what_opened_a_sum_is_nowhere_on_the_disk_after_its_commit(tmp_path: Pat
 def test_both_stores_answer_any_sequence_of_calls_alike(
     calls: list[tuple[str, tuple[object, ...]]], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    durable, plain = SqliteStore(tmp_path_factory.mktemp("store")), MemoryStore()
+    durable, plain = SqliteJournal(tmp_path_factory.mktemp("store")), MemoryStore()
     for store in (durable, plain):
         store.create_run(a_run(), a_version(0))
         store.register_clients(["a", "b"], 1.0)
@@ -591,7 +591,7 @@ def test_both_stores_answer_any_sequence_of_calls_alike(
 
 class TestSqlite:
     def test_everything_is_there_after_reopening(self, tmp_path: Path) -> None:
-        store = SqliteStore(tmp_path)
+        store = SqliteJournal(tmp_path)
         started(store)
         store.assign({"a": (0, SCALING)})
         commit_round(store, 1)
@@ -600,12 +600,12 @@ class TestSqlite:
         store.set_flag("paused", True)
         before = everything(store)
         store.close()
-        again = SqliteStore(tmp_path)
+        again = SqliteJournal(tmp_path)
         assert everything(again) == before
         again.close()
 
     def test_it_is_durable_by_its_settings(self, tmp_path: Path) -> None:
-        store = SqliteStore(tmp_path)
+        store = SqliteJournal(tmp_path)
         assert store._rows("PRAGMA journal_mode") == [("wal",)]
         assert store._rows("PRAGMA synchronous") == [(2,)]
         assert store._rows("PRAGMA foreign_keys") == [(1,)]
@@ -619,7 +619,7 @@ class TestSqlite:
 import os, signal, sys
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 from test_coordinator_store import *
-store = SqliteStore(Path({str(tmp_path)!r}))
+store = SqliteJournal(Path({str(tmp_path)!r}))
 if {method!r} != "create_run":
     started(store)
     store.open_attempt(an_attempt(1))
@@ -645,7 +645,7 @@ else:
             env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
         )
         assert done.returncode == -signal.SIGKILL, done.stderr
-        store = SqliteStore(tmp_path)
+        store = SqliteJournal(tmp_path)
         if method == "create_run":
             assert store.current_run() is None
             store.create_run(a_run(), a_version(0))
@@ -657,11 +657,11 @@ else:
         store.close()
 
     def test_a_newer_schema_is_refused_and_left_alone(self, tmp_path: Path) -> None:
-        store = SqliteStore(tmp_path)
+        store = SqliteJournal(tmp_path)
         store._db.execute("UPDATE schema_version SET version = 99")
         store.close()
         with pytest.raises(StorageFailed, match=r"schema version 99.*newer version"):
-            SqliteStore(tmp_path)
+            SqliteJournal(tmp_path)
         db = sqlite3.connect(tmp_path / "state.sqlite3")
         assert db.execute("SELECT version FROM schema_version").fetchone() == (99,)
         db.close()
@@ -681,7 +681,7 @@ else:
         ],
     )
     def test_a_past_that_was_changed_is_found_and_says_what_to_do(self, tmp_path: Path, damage: str) -> None:
-        store = SqliteStore(tmp_path)
+        store = SqliteJournal(tmp_path)
         started(store)
         commit_round(store, 1)
         commit_round(store, 2)
@@ -694,7 +694,7 @@ else:
         store.close()
 
     def test_a_version_that_was_cut_out_is_missed(self, tmp_path: Path) -> None:
-        store = SqliteStore(tmp_path)
+        store = SqliteJournal(tmp_path)
         started(store)
         for number in (1, 2, 3):
             commit_round(store, number)
@@ -710,15 +710,15 @@ else:
         db.execute("CREATE TABLE shopping (item TEXT)")
         db.close()
         with pytest.raises(StorageFailed, match="choose another state_dir"):
-            SqliteStore(tmp_path)
+            SqliteJournal(tmp_path)
 
     def test_a_file_that_is_no_database_says_what_to_do(self, tmp_path: Path) -> None:
         (tmp_path / "state.sqlite3").write_bytes(b"not a database, certainly not one" * 100)
         with pytest.raises(StorageFailed, match="restore the state directory from a backup"):
-            SqliteStore(tmp_path)
+            SqliteJournal(tmp_path)
 
     def test_a_damaged_database_says_what_to_do(self, tmp_path: Path) -> None:
-        store = SqliteStore(tmp_path)
+        store = SqliteJournal(tmp_path)
         started(store)
         store.register_clients([f"client-{number:05}" for number in range(3000)], 1.0)
         store.close()
@@ -727,10 +727,10 @@ else:
         content[4096 * 4 :] = b"\xa5" * (len(content) - 4096 * 4)
         path.write_bytes(content)
         with pytest.raises(StorageFailed, match="damaged: restore"):
-            SqliteStore(tmp_path).clients()
+            SqliteJournal(tmp_path).clients()
 
     def test_a_full_disk_changes_nothing_and_is_got_over(self, tmp_path: Path) -> None:
-        store = SqliteStore(tmp_path)
+        store = SqliteJournal(tmp_path)
         started(store)
         (pages,) = store._rows("PRAGMA page_count")[0]
         store._db.execute(f"PRAGMA max_page_count = {pages}")
@@ -745,7 +745,7 @@ else:
         store.close()
 
     def test_a_locked_database_says_so(self, tmp_path: Path) -> None:
-        store = SqliteStore(tmp_path)
+        store = SqliteJournal(tmp_path)
         store._db.execute("PRAGMA busy_timeout = 0")
         other = sqlite3.connect(tmp_path / "state.sqlite3", isolation_level=None)
         other.execute("BEGIN IMMEDIATE")
@@ -757,7 +757,7 @@ else:
         store.close()
 
     def test_a_read_only_database_says_so(self, tmp_path: Path) -> None:
-        store = SqliteStore(tmp_path)
+        store = SqliteJournal(tmp_path)
         store._db.execute("PRAGMA query_only = ON")
         with pytest.raises(StorageFailed, match="cannot be written"):
             store.set_flag("paused", True)
@@ -766,7 +766,7 @@ else:
     def test_a_state_directory_that_is_a_file_says_so(self, tmp_path: Path) -> None:
         (tmp_path / "state").write_text("")
         with pytest.raises(StorageFailed):
-            SqliteStore(tmp_path / "state")
+            SqliteJournal(tmp_path / "state")
 
 
 def test_the_memory_store_can_be_told_to_fail() -> None:

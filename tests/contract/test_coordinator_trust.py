@@ -18,7 +18,7 @@ import pytest
 from coordinator.errors import JournalConflict
 from coordinator.identity.revocations import Revocations
 from coordinator.ports.trust import CertificateRecord, Holder, TokenRecord, TrustStore
-from coordinator.store.journal.sqlite import SqliteStore
+from coordinator.store.journal.sqlite import SqliteJournal
 from coordinator.store.memory_trust import MemoryTrust
 from coordinator.store.trust import SqliteTrust
 from ssd.trust.names import Role, Subject
@@ -183,7 +183,7 @@ class TestSqlite:
     def test_another_process_writes_while_the_journal_is_open_and_the_mark_tells(
         self, tmp_path: Path
     ) -> None:
-        journal, ours, theirs = SqliteStore(tmp_path), SqliteTrust(tmp_path), SqliteTrust(tmp_path)
+        journal, ours, theirs = SqliteJournal(tmp_path), SqliteTrust(tmp_path), SqliteTrust(tmp_path)
         mark = ours.change_mark()
         assert ours.change_mark() == mark
         theirs.add_token(TOKEN)
@@ -196,7 +196,7 @@ class TestSqlite:
     def test_a_database_from_before_there_were_certificates_gets_its_tables_and_keeps_its_journal(
         self, tmp_path: Path
     ) -> None:
-        journal = SqliteStore(tmp_path)
+        journal = SqliteJournal(tmp_path)
         journal.register_clients(["a"], 1.0)
         journal.close()
         db = sqlite3.connect(tmp_path / "state.sqlite3")
@@ -218,7 +218,7 @@ class TestSqlite:
         store = SqliteTrust(tmp_path)
         store.add_token(TOKEN)
         store.close()
-        journal = SqliteStore(tmp_path)
+        journal = SqliteJournal(tmp_path)
         assert [client.client for client in journal.clients()] == ["a"]
         journal.close()
 

@@ -13,7 +13,7 @@ import grpc
 
 from coordinator.config.sections import LimitsSection
 from coordinator.errors import MAX_DETAIL, BlobCorrupt, BlobMissing, ClientFault, Reason, StorageFailed
-from coordinator.ports.storage import Identity
+from coordinator.ports.identity import Identity
 from coordinator.rounds.driver import Driver
 from coordinator.rpc.federation.hello import HelloDesk
 from coordinator.rpc.federation.upload_call import UploadCalls

@@ -11,7 +11,7 @@ import grpc
 
 from coordinator.config.sections import LimitsSection
 from coordinator.errors import ClientFault, Reason, StorageFailed
-from coordinator.ports.storage import Identity
+from coordinator.ports.identity import Identity
 from coordinator.rounds.driver import Driver
 from coordinator.rpc.serving.calls import Context, Stall, finished, parsed, read, refuse, session_of, traced
 from coordinator.rpc.serving.wire import ChunkPart

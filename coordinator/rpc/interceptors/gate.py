@@ -18,7 +18,7 @@ import grpc
 
 from coordinator.errors import ClientFault, NotPermitted, Reason
 from coordinator.identity.revocations import RevocationList
-from coordinator.ports.storage import Identity
+from coordinator.ports.identity import Identity
 from coordinator.ports.trust import Holder
 from coordinator.rpc.interceptors.auth import call_name, check
 from coordinator.rpc.serving.calls import Context, Handler, refuse

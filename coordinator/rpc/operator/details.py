@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from coordinator.inspection.cohort_progress import cohort_counts
-from coordinator.ports.storage import Clock
+from coordinator.ports.clock import Clock
 from coordinator.rounds.driver import Driver
 from coordinator.secure_aggregation.view import SecureView
 from coordinator.telemetry.recent import Drop

@@ -16,8 +16,9 @@ from coordinator.core.registry import WORKER_NAME
 from coordinator.errors import BlobCorrupt, BlobMissing, ClientFault, Reason, StorageFailed
 from coordinator.inspection.provenance import Provenance
 from coordinator.inspection.views import StatusView
+from coordinator.ports.clock import Clock
+from coordinator.ports.identity import Identity
 from coordinator.ports.records import AttemptCounts, AttemptRecord
-from coordinator.ports.storage import Clock, Identity
 from coordinator.ports.trust import Holder
 from coordinator.rounds.driver import Driver
 from coordinator.rpc.interceptors.auth import call_name

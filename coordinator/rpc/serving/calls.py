@@ -13,7 +13,7 @@ import grpc
 from google.protobuf.message import Message
 
 from coordinator.errors import ClientFault, Reason
-from coordinator.ports.storage import Identity
+from coordinator.ports.identity import Identity
 from coordinator.rounds.driver import Driver
 from coordinator.rpc.serving.status import REASON_KEY, SESSION_KEY, TABLE
 from coordinator.rpc.serving.wire import ChunkPart

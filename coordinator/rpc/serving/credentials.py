@@ -14,7 +14,7 @@ from typing import Any
 import grpc
 
 from coordinator.errors import IdentityUnusable
-from coordinator.ports.storage import Clock
+from coordinator.ports.clock import Clock
 from ssd.trust.authority import CertificateRefused
 from ssd.trust.identity_files import Identity, IdentityFiles, IdentityMissing, read_identity
 from ssd.trust.names import Role

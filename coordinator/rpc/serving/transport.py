@@ -12,7 +12,8 @@ import grpc
 from coordinator.config.sections import TransportSection
 from coordinator.errors import IdentityUnusable
 from coordinator.identity.caller import CertificateIdentity, ClaimedIdentity
-from coordinator.ports.storage import Clock, Identity
+from coordinator.ports.clock import Clock
+from coordinator.ports.identity import Identity
 from coordinator.rpc.serving.credentials import ServerIdentity
 from coordinator.telemetry.metrics import CoordinatorMetrics
 from ssd.daemon.logs import event as log_event

@@ -47,7 +47,7 @@ def _write_all(descriptor: int, data: memoryview | bytes | bytearray) -> None:
 
 
 class FileBlobWriter:
-    """`coordinator.ports.storage.BlobWriter` into a temporary file."""
+    """`coordinator.ports.blobs.BlobWriter` into a temporary file."""
 
     def __init__(self, root: Path, name: str) -> None:
         self._root = root
@@ -62,7 +62,7 @@ class FileBlobWriter:
             raise storage_failed(error, self._root, "creating a blob") from error
 
     def write(self, data: memoryview | bytes | bytearray) -> None:
-        """See `coordinator.ports.storage.BlobWriter`."""
+        """See `coordinator.ports.blobs.BlobWriter`."""
         if self._descriptor < 0:
             raise ValueError("the blob is finished or discarded")
         self._hasher.update(data)
@@ -73,7 +73,7 @@ class FileBlobWriter:
             raise storage_failed(error, self._root, "writing a blob") from error
 
     def finish(self) -> BlobRef:
-        """See `coordinator.ports.storage.BlobWriter`."""
+        """See `coordinator.ports.blobs.BlobWriter`."""
         if self._info is not None:
             return self._info
         if self._descriptor < 0:
@@ -110,7 +110,7 @@ class FileBlobWriter:
             os.close(descriptor)
 
     def discard(self) -> None:
-        """See `coordinator.ports.storage.BlobWriter`. After `finish` it does nothing."""
+        """See `coordinator.ports.blobs.BlobWriter`. After `finish` it does nothing."""
         with contextlib.suppress(OSError):
             self._close()
         for path in (self._temporary, self._temporary.with_suffix(".chunks")):
@@ -119,7 +119,7 @@ class FileBlobWriter:
 
 
 class FileBlobReader:
-    """`coordinator.ports.storage.BlobReader` over an open file."""
+    """`coordinator.ports.blobs.BlobReader` over an open file."""
 
     def __init__(self, root: Path, digest: str) -> None:
         self._path = _path(root, digest)
@@ -152,7 +152,7 @@ class FileBlobReader:
         return size, chunks
 
     def read(self, offset: int, size: int) -> bytes:
-        """See `coordinator.ports.storage.BlobReader`. Shorter than `size` only at the end of the blob."""
+        """See `coordinator.ports.blobs.BlobReader`. Shorter than `size` only at the end of the blob."""
         if offset < 0 or size < 0 or offset > self.info.size:
             raise ValueError(f"bytes {offset}+{size} of a blob of {self.info.size}")
         wanted = min(size, self.info.size - offset)
@@ -168,7 +168,7 @@ class FileBlobReader:
         return data
 
     def map(self) -> NDArray[np.uint8]:
-        """See `coordinator.ports.storage.BlobReader`. The array outlives `close`."""
+        """See `coordinator.ports.blobs.BlobReader`. The array outlives `close`."""
         if self.info.size == 0:
             return np.frombuffer(b"", np.uint8)
         try:
@@ -179,14 +179,14 @@ class FileBlobReader:
         return np.frombuffer(mapped, np.uint8)
 
     def close(self) -> None:
-        """See `coordinator.ports.storage.BlobReader`."""
+        """See `coordinator.ports.blobs.BlobReader`."""
         if self._descriptor >= 0:
             descriptor, self._descriptor = self._descriptor, -1
             os.close(descriptor)
 
 
 class FileBlobs:
-    """`coordinator.ports.storage.Blobs` in `<state_dir>/blobs`. Writers and readers may be used from different threads."""
+    """`coordinator.ports.blobs.Blobs` in `<state_dir>/blobs`. Writers and readers may be used from different threads."""
 
     def __init__(self, state_dir: Path) -> None:
         self.root = root = state_dir / "blobs"
@@ -205,19 +205,19 @@ class FileBlobs:
             raise storage_failed(error, root, "preparing the blob directory") from error
 
     def create(self) -> FileBlobWriter:
-        """See `coordinator.ports.storage.Blobs`."""
+        """See `coordinator.ports.blobs.Blobs`."""
         return FileBlobWriter(self.root, f"{os.getpid()}-{next(self._numbers)}")
 
     def open(self, digest: str) -> FileBlobReader:
-        """See `coordinator.ports.storage.Blobs`. Raises `BlobCorrupt` if size or chunk list do not prove the digest."""
+        """See `coordinator.ports.blobs.Blobs`. Raises `BlobCorrupt` if size or chunk list do not prove the digest."""
         return FileBlobReader(self.root, digest)
 
     def exists(self, digest: str) -> bool:
-        """See `coordinator.ports.storage.Blobs`."""
+        """See `coordinator.ports.blobs.Blobs`."""
         return _DIGEST.fullmatch(digest) is not None and _path(self.root, digest).is_file()
 
     def verify(self, digest: str) -> None:
-        """See `coordinator.ports.storage.Blobs`."""
+        """See `coordinator.ports.blobs.Blobs`."""
         reader = self.open(digest)
         try:
             for number, expected in enumerate(reader.chunk_digests):
@@ -228,7 +228,7 @@ class FileBlobs:
             reader.close()
 
     def remove(self, digest: str) -> None:
-        """See `coordinator.ports.storage.Blobs`."""
+        """See `coordinator.ports.blobs.Blobs`."""
         if _DIGEST.fullmatch(digest) is None:
             return
         path = _path(self.root, digest)
@@ -240,7 +240,7 @@ class FileBlobs:
             raise storage_failed(error, path, "removing a blob") from error
 
     def digests(self) -> frozenset[str]:
-        """See `coordinator.ports.storage.Blobs`."""
+        """See `coordinator.ports.blobs.Blobs`."""
         try:
             return frozenset(
                 path.name for path in self.root.glob("??/*") if _DIGEST.fullmatch(path.name) is not None
@@ -249,7 +249,7 @@ class FileBlobs:
             raise storage_failed(error, self.root, "listing the blobs") from error
 
     def lend(self, digest: str, path: Path) -> None:
-        """See `coordinator.ports.storage.Blobs`. A hard link where the file system has them, else a copy."""
+        """See `coordinator.ports.blobs.Blobs`. A hard link where the file system has them, else a copy."""
         source = _path(self.root, digest)
         try:
             try:
@@ -264,7 +264,7 @@ class FileBlobs:
             raise storage_failed(error, path, "lending a blob") from error
 
     def free_bytes(self) -> int:
-        """See `coordinator.ports.storage.Blobs`."""
+        """See `coordinator.ports.blobs.Blobs`."""
         try:
             found = os.statvfs(self.root)
         except OSError as error:

@@ -28,7 +28,7 @@ _NO_PREALLOCATION = {errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS}
 
 
 class MemoryBody:
-    """`coordinator.ports.storage.StagedBody` in RAM."""
+    """`coordinator.ports.staging.StagedBody` in RAM."""
 
     def __init__(self, size: int, release: Callable[[], None]) -> None:
         self.size = size
@@ -37,27 +37,27 @@ class MemoryBody:
         self._release = release
 
     def append(self, data: bytes | memoryview) -> None:
-        """See `coordinator.ports.storage.StagedBody`."""
+        """See `coordinator.ports.staging.StagedBody`."""
         room = _room(self, self._bytes)
         end = _end(self, data)
         room[self.received : end] = np.frombuffer(data, np.uint8)
         self.received = end
 
     def view(self) -> NDArray[np.uint8]:
-        """See `coordinator.ports.storage.StagedBody`. Let go of the array before or soon after `discard`."""
+        """See `coordinator.ports.staging.StagedBody`. Let go of the array before or soon after `discard`."""
         seen = _room(self, self._bytes)[: self.received]
         seen.flags.writeable = False
         return seen
 
     def discard(self) -> None:
-        """See `coordinator.ports.storage.StagedBody`."""
+        """See `coordinator.ports.staging.StagedBody`."""
         if self._bytes is not None:
             self._bytes = None
             self._release()
 
 
 class DiskBody:
-    """`coordinator.ports.storage.StagedBody` in an unlinked file."""
+    """`coordinator.ports.staging.StagedBody` in an unlinked file."""
 
     def __init__(self, size: int, descriptor: int, path: Path, release: Callable[[], None]) -> None:
         self.size = size
@@ -67,7 +67,7 @@ class DiskBody:
         self._release = release
 
     def append(self, data: bytes | memoryview) -> None:
-        """See `coordinator.ports.storage.StagedBody`. Raises `StorageFailed` if the medium fails."""
+        """See `coordinator.ports.staging.StagedBody`. Raises `StorageFailed` if the medium fails."""
         descriptor = _room(self, self._descriptor)
         end = _end(self, data)
         rest = memoryview(data)
@@ -79,7 +79,7 @@ class DiskBody:
         self.received = end
 
     def view(self) -> NDArray[np.uint8]:
-        """See `coordinator.ports.storage.StagedBody`. The map outlives `discard`."""
+        """See `coordinator.ports.staging.StagedBody`. The map outlives `discard`."""
         descriptor = _room(self, self._descriptor)
         if self.received == 0:
             return np.frombuffer(b"", np.uint8)
@@ -90,7 +90,7 @@ class DiskBody:
         return np.frombuffer(mapped, np.uint8)
 
     def discard(self) -> None:
-        """See `coordinator.ports.storage.StagedBody`."""
+        """See `coordinator.ports.staging.StagedBody`."""
         if self._descriptor is not None:
             descriptor, self._descriptor = self._descriptor, None
             with contextlib.suppress(OSError):
@@ -99,7 +99,7 @@ class DiskBody:
 
 
 class BudgetedStaging:
-    """`coordinator.ports.storage.Staging`. Safe to use from several threads; one body belongs to one thread at a time.
+    """`coordinator.ports.staging.Staging`. Safe to use from several threads; one body belongs to one thread at a time.
 
     Args:
         root: directory of the disk bodies; made if absent, leftovers in it removed.
@@ -125,7 +125,7 @@ class BudgetedStaging:
             raise storage_failed(error, root, "preparing the staging directory") from error
 
     def open(self, size: int) -> MemoryBody | DiskBody | None:
-        """See `coordinator.ports.storage.Staging`. A full disk is no room, not an error."""
+        """See `coordinator.ports.staging.Staging`. A full disk is no room, not an error."""
         if size < 0:
             raise ValueError(f"a body of {size} bytes")
         if self._reserve(ram=size):
@@ -141,7 +141,7 @@ class BudgetedStaging:
         return DiskBody(size, descriptor, self._root, lambda: self._give_back(disk=size))
 
     def on_room(self, callback: Callable[[], None]) -> None:
-        """See `coordinator.ports.storage.Staging`."""
+        """See `coordinator.ports.staging.Staging`."""
         with self._lock:
             self._callbacks.append(callback)
 

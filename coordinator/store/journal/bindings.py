@@ -9,20 +9,20 @@ from coordinator.store.journal.database import Database
 
 
 class SqliteBindings(Database):
-    """The part of `coordinator.ports.storage.Store` about who may act for a client."""
+    """The part of `coordinator.ports.journal.Journal` about who may act for a client."""
 
     def bindings(self) -> Mapping[str, str]:
-        """See `coordinator.ports.storage.Store`."""
+        """See `coordinator.ports.journal.Journal`."""
         return {
             str(client): str(worker) for client, worker in self._rows("SELECT client, worker FROM bindings")
         }
 
     def granted_workers(self) -> frozenset[str]:
-        """See `coordinator.ports.storage.Store`."""
+        """See `coordinator.ports.journal.Journal`."""
         return frozenset(str(worker) for (worker,) in self._rows("SELECT worker FROM granted_workers"))
 
     def bind_clients(self, worker: str, clients: Sequence[str], now: float, *, granted: bool = False) -> None:
-        """See `coordinator.ports.storage.Store`."""
+        """See `coordinator.ports.journal.Journal`."""
         with self._transaction("binding clients to a worker") as db:
             fresh = rules.check_bind(worker, clients, self.bindings())
             db.executemany(
@@ -35,7 +35,7 @@ class SqliteBindings(Database):
                 )
 
     def move_client(self, client: str, worker: str, now: float) -> None:
-        """See `coordinator.ports.storage.Store`."""
+        """See `coordinator.ports.journal.Journal`."""
         with self._transaction("moving a client") as db:
             db.execute(
                 "INSERT INTO bindings (client, worker, bound_at) VALUES (?, ?, ?) ON CONFLICT (client) DO UPDATE "

@@ -15,8 +15,8 @@ import hashlib
 from collections.abc import Sequence
 
 from coordinator.errors import JournalTampered
+from coordinator.ports.journal import Journal
 from coordinator.ports.records import RunRecord, VersionRecord
-from coordinator.ports.storage import Store
 from coordinator.store.journal.records import names_text, run_text, version_text
 
 _DOMAIN = "ssd-journal-v1"
@@ -42,7 +42,7 @@ def link(previous: str, version: VersionRecord, accepted: Sequence[str]) -> str:
     return _digest(previous, version_text(version), names_text(tuple(accepted)))
 
 
-def verify(store: Store) -> None:
+def verify(store: Journal) -> None:
     """Follow the current run's chain from its beginning; cheap beside reading one model.
 
     Raises:

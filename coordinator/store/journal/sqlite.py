@@ -28,8 +28,8 @@ from ssd.scaling import ScalingVector
 Json = Any
 
 
-class SqliteStore(SqliteBindings):
-    """`coordinator.ports.storage.Store` in `<state_dir>/state.sqlite3`. May be called from any thread.
+class SqliteJournal(SqliteBindings):
+    """`coordinator.ports.journal.Journal` in `<state_dir>/state.sqlite3`. May be called from any thread.
 
     Raises:
         StorageFailed: the medium fails, or the file was written by a newer version of this software.
@@ -80,15 +80,15 @@ class SqliteStore(SqliteBindings):
         return {str(client) for (client,) in self._rows("SELECT client FROM clients")}
 
     def federation_id(self) -> str:
-        """See `coordinator.ports.storage.Store`."""
+        """See `coordinator.ports.journal.Journal`."""
         return self._federation_id
 
     def current_run(self) -> RunRecord | None:
-        """See `coordinator.ports.storage.Store`."""
+        """See `coordinator.ports.journal.Journal`."""
         return self._current()[0]
 
     def create_run(self, run: RunRecord, initial: VersionRecord) -> None:
-        """See `coordinator.ports.storage.Store`."""
+        """See `coordinator.ports.journal.Journal`."""
         with self._transaction("creating a run") as db:
             current, finished = self._current()
             known = {str(run_id) for (run_id,) in self._rows("SELECT run_id FROM runs")}
@@ -111,7 +111,7 @@ class SqliteStore(SqliteBindings):
         )
 
     def finish_run(self) -> None:
-        """See `coordinator.ports.storage.Store`."""
+        """See `coordinator.ports.journal.Journal`."""
         with self._transaction("finishing the run") as db:
             run, finished = self._current()
             if finished:
@@ -122,7 +122,7 @@ class SqliteStore(SqliteBindings):
             db.execute("UPDATE runs SET finished = 1 WHERE run_id = ?", (run_id,))
 
     def reopen_run(self) -> None:
-        """See `coordinator.ports.storage.Store`."""
+        """See `coordinator.ports.journal.Journal`."""
         with self._transaction("extending the run") as db:
             run, finished = self._current()
             if run is None:
@@ -131,11 +131,11 @@ class SqliteStore(SqliteBindings):
                 db.execute("UPDATE runs SET finished = 0 WHERE run_id = ?", (run.run_id,))
 
     def run_finished(self) -> bool:
-        """See `coordinator.ports.storage.Store`."""
+        """See `coordinator.ports.journal.Journal`."""
         return self._current()[1]
 
     def register_clients(self, clients: Sequence[str], now: float) -> None:
-        """See `coordinator.ports.storage.Store`."""
+        """See `coordinator.ports.journal.Journal`."""
         with self._transaction("registering clients") as db:
             db.executemany(
                 "INSERT INTO clients (client, registered_at) VALUES (?, ?) ON CONFLICT DO NOTHING",
@@ -143,7 +143,7 @@ class SqliteStore(SqliteBindings):
             )
 
     def assign(self, assignments: Mapping[str, tuple[int, ScalingVector | None]]) -> None:
-        """See `coordinator.ports.storage.Store`."""
+        """See `coordinator.ports.journal.Journal`."""
         with self._transaction("assigning scaling vectors") as db:
             run_id = self._active_id()
             present = {
@@ -164,13 +164,13 @@ class SqliteStore(SqliteBindings):
             )
 
     def revoke_client(self, client: str) -> None:
-        """See `coordinator.ports.storage.Store`."""
+        """See `coordinator.ports.journal.Journal`."""
         with self._transaction("revoking a client") as db:
             if db.execute("UPDATE clients SET revoked = 1 WHERE client = ?", (client,)).rowcount != 1:
                 raise JournalConflict(f"client {client} is not registered")
 
     def clients(self) -> tuple[ClientRecord, ...]:
-        """See `coordinator.ports.storage.Store`."""
+        """See `coordinator.ports.journal.Journal`."""
         rows = self._rows(
             "SELECT c.client, c.registered_at, c.revoked, m.place, m.scaling, "
             "coalesce(m.last_committed_round, 0), coalesce(m.rounds_included, 0) "
@@ -191,7 +191,7 @@ class SqliteStore(SqliteBindings):
         )
 
     def open_attempt(self, attempt: AttemptRecord) -> None:
-        """See `coordinator.ports.storage.Store`."""
+        """See `coordinator.ports.journal.Journal`."""
         with self._transaction("opening an attempt") as db:
             run_id = self._active_id()
             in_flight = self._attempts(run_id, "AND outcome IN ('open', 'closed')")
@@ -207,7 +207,7 @@ class SqliteStore(SqliteBindings):
     def close_attempt(
         self, round_number: int, attempt: int, accepted: Sequence[str], secure_sum: bytes = b""
     ) -> None:
-        """See `coordinator.ports.storage.Store`."""
+        """See `coordinator.ports.journal.Journal`."""
         with self._transaction("journaling the accepted set") as db:
             run_id = self._active_id()
             names = rules.accepted_set(accepted)
@@ -227,7 +227,7 @@ class SqliteStore(SqliteBindings):
             )
 
     def secure_sum(self, round_number: int, attempt: int) -> bytes:
-        """See `coordinator.ports.storage.Store`."""
+        """See `coordinator.ports.journal.Journal`."""
         rows = self._rows(
             "SELECT state FROM secure_sums WHERE run_id = ? AND round = ? AND attempt = ?",
             self._run_id(),
@@ -244,7 +244,7 @@ class SqliteStore(SqliteBindings):
         )
 
     def abandon_attempt(self, round_number: int, attempt: int, reason: str, now: float) -> None:
-        """See `coordinator.ports.storage.Store`."""
+        """See `coordinator.ports.journal.Journal`."""
         with self._transaction("abandoning an attempt") as db:
             run_id = self._active_id()
             found = self._attempt(run_id, round_number, attempt)
@@ -258,7 +258,7 @@ class SqliteStore(SqliteBindings):
             self._drop_secure_sum(db, run_id, round_number, attempt)
 
     def commit(self, version: VersionRecord, now: float) -> None:
-        """See `coordinator.ports.storage.Store`."""
+        """See `coordinator.ports.journal.Journal`."""
         with self._transaction("committing a version") as db:
             run_id = self._active_id()
             same = self._versions(run_id, "AND number = ?", version.number)
@@ -282,13 +282,13 @@ class SqliteStore(SqliteBindings):
             )
 
     def attempts(self, limit: int | None = None) -> tuple[AttemptRecord, ...]:
-        """See `coordinator.ports.storage.Store`."""
+        """See `coordinator.ports.journal.Journal`."""
         return tuple(
             self._attempts(self._run_id(), "ORDER BY position DESC LIMIT ?", -1 if limit is None else limit)
         )
 
     def attempt_counts(self, limit: int) -> tuple[AttemptCounts, ...]:
-        """See `coordinator.ports.storage.Store`."""
+        """See `coordinator.ports.journal.Journal`."""
         rows = self._rows(
             "SELECT round, attempt, json_extract(record, '$.opened_at'), outcome, reason,"
             " json_array_length(record, '$.cohort'), json_array_length(accepted), closed_at"
@@ -311,7 +311,7 @@ class SqliteStore(SqliteBindings):
         )
 
     def keep_chronicle(self, round_number: int, attempt: int, chronicle: Json) -> None:
-        """See `coordinator.ports.storage.Store`."""
+        """See `coordinator.ports.journal.Journal`."""
         with self._transaction("keeping an attempt's chronicle") as db:
             run_id = self._run_id()
             if self._attempt(run_id, round_number, attempt) is None:
@@ -327,7 +327,7 @@ class SqliteStore(SqliteBindings):
             )
 
     def chronicle(self, round_number: int, attempt: int) -> Json:
-        """See `coordinator.ports.storage.Store`."""
+        """See `coordinator.ports.journal.Journal`."""
         rows = self._rows(
             "SELECT record FROM chronicles WHERE run_id = ? AND round = ? AND attempt = ?",
             self._run_id(),
@@ -337,16 +337,16 @@ class SqliteStore(SqliteBindings):
         return json.loads(rows[0][0]) if rows else {}
 
     def versions(self) -> tuple[VersionRecord, ...]:
-        """See `coordinator.ports.storage.Store`."""
+        """See `coordinator.ports.journal.Journal`."""
         return tuple(self._versions(self._run_id(), "ORDER BY number"))
 
     def chain(self) -> tuple[str, ...]:
-        """See `coordinator.ports.storage.Store`."""
+        """See `coordinator.ports.journal.Journal`."""
         rows = self._rows("SELECT value FROM chain WHERE run_id = ? ORDER BY number", self._run_id())
         return tuple(str(value) for (value,) in rows)
 
     def forget_version_blobs(self, numbers: Sequence[int]) -> None:
-        """See `coordinator.ports.storage.Store`."""
+        """See `coordinator.ports.journal.Journal`."""
         with self._transaction("forgetting old versions") as db:
             run_id = self._run_id()
             known = {
@@ -362,7 +362,7 @@ class SqliteStore(SqliteBindings):
             )
 
     def record_evaluation(self, version: int, values: Mapping[str, float], now: float) -> None:
-        """See `coordinator.ports.storage.Store`. A later measurement of a version replaces the earlier one."""
+        """See `coordinator.ports.journal.Journal`. A later measurement of a version replaces the earlier one."""
         with self._transaction("recording an evaluation") as db:
             run_id = self._run_id()
             if not self._versions(run_id, "AND number = ?", version):
@@ -373,18 +373,18 @@ class SqliteStore(SqliteBindings):
             )
 
     def evaluations(self) -> tuple[tuple[int, Mapping[str, float]], ...]:
-        """See `coordinator.ports.storage.Store`."""
+        """See `coordinator.ports.journal.Journal`."""
         rows = self._rows(
             "SELECT version, record FROM evaluations WHERE run_id = ? ORDER BY version", self._run_id()
         )
         return tuple((int(version), records.to_values(record)) for version, record in rows)
 
     def flag(self, name: str) -> bool:
-        """See `coordinator.ports.storage.Store`."""
+        """See `coordinator.ports.journal.Journal`."""
         rows = self._rows("SELECT value FROM flags WHERE name = ?", name)
         return bool(rows and rows[0][0])
 
     def set_flag(self, name: str, value: bool) -> None:
-        """See `coordinator.ports.storage.Store`."""
+        """See `coordinator.ports.journal.Journal`."""
         with self._transaction("setting a flag") as db:
             db.execute("INSERT OR REPLACE INTO flags (name, value) VALUES (?, ?)", (name, int(value)))

@@ -104,13 +104,13 @@ def test_one_worker_with_ten_clients_and_five_with_two_give_the_same(
     ("place", "when", "count"),
     [
         ("coordinator.method_host.collected_updates:Spool.add", "after", 8),
-        ("coordinator.store.journal.sqlite:SqliteStore.close_attempt", "after", 2),
+        ("coordinator.store.journal.sqlite:SqliteJournal.close_attempt", "after", 2),
         ("coordinator.method_host.client:SubprocessMethodHost.after_reduce", "before", 2),
         ("coordinator.method_host.client:SubprocessMethodHost.after_reduce", "after", 2),
         ("coordinator.method_host.hook:HookRunner.run", "after", 2),  # blobs written, no version
         ("coordinator.versions.next_version:VersionMaker.make", "after", 2),
-        ("coordinator.store.journal.sqlite:SqliteStore.commit", "before", 2),
-        ("coordinator.store.journal.sqlite:SqliteStore.commit", "after", 2),
+        ("coordinator.store.journal.sqlite:SqliteJournal.commit", "before", 2),
+        ("coordinator.store.journal.sqlite:SqliteJournal.commit", "after", 2),
         ("coordinator.versions.catalogue:Catalogue.retire", "after", 2),
     ],
 )

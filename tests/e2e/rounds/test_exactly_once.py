@@ -73,19 +73,19 @@ def test_a_worker_that_dies_there(
 @pytest.mark.parametrize(
     ("place", "when", "count"),
     [
-        ("coordinator.store.journal.sqlite:SqliteStore.open_attempt", "before", 2),
-        ("coordinator.store.journal.sqlite:SqliteStore.open_attempt", "after", 2),
+        ("coordinator.store.journal.sqlite:SqliteJournal.open_attempt", "before", 2),
+        ("coordinator.store.journal.sqlite:SqliteJournal.open_attempt", "after", 2),
         ("coordinator.uploads.verification:Intake.answer", "before", 3),
         ("coordinator.uploads.verification:Intake.answer", "after", 3),
         (
-            "coordinator.store.journal.sqlite:SqliteStore.close_attempt",
+            "coordinator.store.journal.sqlite:SqliteJournal.close_attempt",
             "after",
             2,
         ),  # the set is journaled, no commit
         ("coordinator.store.files.blobs:FileBlobWriter.finish", "after", 8),
         ("coordinator.versions.next_version:VersionMaker.make", "after", 2),  # files written, no commit
         (
-            "coordinator.store.journal.sqlite:SqliteStore.commit",
+            "coordinator.store.journal.sqlite:SqliteJournal.commit",
             "after",
             2,
         ),  # between commit and announcement
@@ -118,7 +118,7 @@ def test_an_elastic_set_that_was_journaled_commits_as_it_was(tmp_path: Path, whe
     }
     with Federation(tmp_path, **elastic) as federation:
         doomed = federation.start_coordinator(
-            fault=["coordinator.store.journal.sqlite:SqliteStore.commit", when, "2"]
+            fault=["coordinator.store.journal.sqlite:SqliteJournal.commit", when, "2"]
         )
         for name, clients in GROUPS.items():
             federation.start_worker(name, clients)

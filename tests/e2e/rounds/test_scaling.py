@@ -105,7 +105,7 @@ def test_vectors_by_position_stay_with_their_positions_through_kills_and_hosts(t
             [CLIENTS[::2], CLIENTS[1::2]],
             ("coordinator.uploads.verification:Intake.answer", "after", "4"),
         ),
-        ("closed", [CLIENTS], ("coordinator.store.journal.sqlite:SqliteStore.close_attempt", "after", "3")),
+        ("closed", [CLIENTS], ("coordinator.store.journal.sqlite:SqliteJournal.close_attempt", "after", "3")),
     ):
         (tmp_path / name).mkdir()
         with Federation(tmp_path / name, **BY_POSITION) as federation:

@@ -17,7 +17,7 @@ from typing import Any
 import grpc
 from prometheus_client.parser import text_string_to_metric_families
 
-from coordinator.store.journal.sqlite import SqliteStore
+from coordinator.store.journal.sqlite import SqliteJournal
 from processes.pki import Pki, open_channel
 from processes.ports import free_port
 from ssd.trust.names import Role
@@ -221,14 +221,14 @@ class Federation:
 
     def digests(self) -> list[str]:
         """Model digest of every version in the journal."""
-        store = SqliteStore(self.state_dir)
+        store = SqliteJournal(self.state_dir)
         try:
             return [version.model_digest for version in store.versions()]
         finally:
             store.close()
 
-    def store(self) -> SqliteStore:
-        return SqliteStore(self.state_dir)
+    def store(self) -> SqliteJournal:
+        return SqliteJournal(self.state_dir)
 
     def channel(self, role: Role = Role.OPERATOR, name: str = "operator", **options: Any) -> grpc.Channel:
         """A channel as somebody."""

@@ -21,7 +21,7 @@ from coordinator.config.sections import load as load_coordinator
 from coordinator.errors import StorageFailed
 from coordinator.ports.records import RunRecord, VersionRecord
 from coordinator.store.journal.reading import read_run
-from coordinator.store.journal.sqlite import SqliteStore
+from coordinator.store.journal.sqlite import SqliteJournal
 from ssd.daemon.secrets_hidden import HIDDEN, without_secrets
 from ssd.daemon.setting_text import kind_text, tables
 from ssd.daemon.toml_text import document
@@ -218,7 +218,7 @@ class TestCheck:
 
 def make_run(state_dir: Path, config: dict[str, Any]) -> None:
     blob = BlobRef(digest="ab" * 32, size=4)
-    store = SqliteStore(state_dir)
+    store = SqliteJournal(state_dir)
     record = RunRecord(
         run_id="r",
         created_at=1.0,
@@ -238,7 +238,7 @@ def listing(folder: Path) -> list[tuple[str, bytes]]:
 class TestReading:
     def test_beside_a_store_that_is_open(self, tmp_path: Path) -> None:
         make_run(tmp_path, {"run": {"seed": 4}})
-        store = SqliteStore(tmp_path)
+        store = SqliteJournal(tmp_path)
         found = read_run(tmp_path)
         assert found == store.current_run()
         store.close()
@@ -246,11 +246,11 @@ class TestReading:
     def test_no_run_and_no_database(self, tmp_path: Path) -> None:
         assert read_run(tmp_path) is None
         assert list(tmp_path.iterdir()) == []
-        SqliteStore(tmp_path).close()
+        SqliteJournal(tmp_path).close()
         assert read_run(tmp_path) is None
 
     def test_a_newer_database_is_refused(self, tmp_path: Path) -> None:
-        SqliteStore(tmp_path).close()
+        SqliteJournal(tmp_path).close()
         with sqlite3.connect(tmp_path / "state.sqlite3") as db:
             db.execute("UPDATE schema_version SET version = 99")
         db.close()

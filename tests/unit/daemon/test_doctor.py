@@ -25,7 +25,7 @@ import worker.cli.doctor as worker_doctor
 from coordinator.cli.main import main as coordinator_main
 from coordinator.config.sections import CoordinatorConfig
 from coordinator.config.sections import load as load_coordinator
-from coordinator.store.journal.sqlite import SqliteStore
+from coordinator.store.journal.sqlite import SqliteJournal
 from processes.pki import Pki
 from ssd.daemon.doctor import collector
 from ssd.daemon.doctor.collector import gather_collector, judge_collector
@@ -359,7 +359,7 @@ class TestCoordinator:
         assert levels(coordinator_doctor.judge_files(8192, -1)) == [("limits", "ok")]
 
     def test_an_empty_database_is_no_run(self, pki: Pki, tmp_path: Path) -> None:
-        SqliteStore(tmp_path / "state").close()
+        SqliteJournal(tmp_path / "state").close()
         assert "there is none yet" in only(iter(self.examine(self.config(tmp_path, pki))), "run").text
 
     def test_the_command(self, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from coordinator.cli.main import main
 from coordinator.core import effects, events
 from coordinator.ports.records import AttemptRecord, RunRecord, VersionRecord
 from coordinator.store.journal.reading import RoundRecords, read_round
-from coordinator.store.journal.sqlite import SqliteStore
+from coordinator.store.journal.sqlite import SqliteJournal
 from coordinator.telemetry.client_history import MOST_NOTES, Chronicle, Note
 from ssd_wire.messages import BlobRef
 
@@ -203,9 +203,9 @@ class TestExplanation:
         ]
 
 
-def a_run(state_dir: Path) -> SqliteStore:
+def a_run(state_dir: Path) -> SqliteJournal:
     blob = BlobRef(digest="ab" * 32, size=4)
-    store = SqliteStore(state_dir)
+    store = SqliteJournal(state_dir)
     run = RunRecord(
         run_id="r", created_at=1.0, config={}, declaration={}, declaration_blob=blob, declaration_digest=""
     )

@@ -23,7 +23,7 @@ from coordinator.cli.track.scalars import MOST_TAG, MOST_TAGS, Row, rows
 from coordinator.cli.track.tensorboard import NAME, EventFile
 from coordinator.errors import OperatorFault, StateDirectoryLocked
 from coordinator.ports.records import RunRecord, VersionRecord
-from coordinator.store.journal.sqlite import SqliteStore
+from coordinator.store.journal.sqlite import SqliteJournal
 from ssd_wire.messages import BlobRef
 
 
@@ -319,7 +319,7 @@ def test_a_stored_run_that_is_to_have_more_rounds_is_not_finished(tmp_path: Path
         declaration_blob=blob,
         declaration_digest="",
     )
-    store = SqliteStore(tmp_path)
+    store = SqliteJournal(tmp_path)
     store.create_run(run, VersionRecord(number=0, model_digest="m", full=blob, delta=None))
     history = StoredHistory(tmp_path)
     seen = [history.standing().finished]

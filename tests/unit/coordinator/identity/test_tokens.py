@@ -12,7 +12,7 @@ from coordinator.cli.main import main
 from coordinator.identity.tokens import enrolment_address
 from coordinator.ports.records import RunRecord, VersionRecord
 from coordinator.ports.trust import CertificateRecord, Holder
-from coordinator.store.journal.sqlite import SqliteStore
+from coordinator.store.journal.sqlite import SqliteJournal
 from coordinator.store.trust import SqliteTrust
 from ssd.trust.authority import fingerprint
 from ssd.trust.join_token import parse
@@ -83,7 +83,7 @@ class TestToken:
             assert secret not in kept
 
     def test_can_be_made_while_a_coordinator_has_the_journal_open(self, place: Place) -> None:
-        journal = SqliteStore(place.state)
+        journal = SqliteJournal(place.state)
         journal.set_flag("paused", True)
         assert place.token("--worker", "edge-1")[0] == 0
         journal.set_flag("paused", False)
@@ -100,7 +100,7 @@ class TestToken:
             run_id="r", created_at=1.0, config={}, declaration={}, declaration_blob=blob,
             declaration_digest="",
         )  # fmt: skip
-        journal = SqliteStore(place.state)
+        journal = SqliteJournal(place.state)
         journal.create_run(run, VersionRecord(number=0, model_digest="m", full=blob, delta=None))
         journal.close()
         _, _, err = place.token("--worker", "edge-1")
@@ -140,7 +140,7 @@ class TestToken:
         assert place.listed("tokens") == []
 
     def test_a_client_that_belongs_to_another_worker_is_refused(self, place: Place) -> None:
-        journal = SqliteStore(place.state)
+        journal = SqliteJournal(place.state)
         journal.bind_clients("edge-1", ["a"], 1.0)
         journal.close()
         assert place.token("--worker", "edge-1", "--clients", "a")[0] == 0

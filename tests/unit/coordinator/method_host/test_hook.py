@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 
 from coordinator.errors import HookFailed, MethodHostFailed, StorageFailed
 from coordinator.method_host.hook import TRIES, Hooked, HookRunner
+from coordinator.ports.blobs import Blobs
 from coordinator.ports.records import RunRecord, VersionRecord
-from coordinator.ports.storage import Blobs
 from coordinator.runtime.clock import SystemClock
 from coordinator.runtime.durable_writes import Durability
 from coordinator.store.memory_blobs import MemoryBlobs

@@ -1,17 +1,9 @@
-"""What the driver needs from the outside world, as protocols.
-
-Every implementation of a port passes the same conformance tests. Records here are plain frozen data: the
-driver turns them into core state and back; protobuf never appears.
-"""
+"""The journal and registry as a port: what was promised and committed, written before it is acted on."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Protocol
-
-import numpy as np
-from numpy.typing import NDArray
 
 from coordinator.ports.records import (
     AttemptCounts,
@@ -22,19 +14,9 @@ from coordinator.ports.records import (
     VersionRecord,
 )
 from ssd.scaling import ScalingVector
-from ssd.trust.names import Subject
-from ssd_wire.messages import BlobRef
 
 
-class Clock(Protocol):
-    """Time. `monotonic` for durations, `wall` (Unix seconds) for records and display only."""
-
-    def monotonic(self) -> float: ...
-
-    def wall(self) -> float: ...
-
-
-class Store(Protocol):
+class Journal(Protocol):
     """The journal and registry. Every method is one durable transaction; returning means it is on disk.
 
     Behaviour common to all: a failure of the medium raises `coordinator.errors.StorageFailed` and changes
@@ -169,107 +151,3 @@ class Store(Protocol):
     def set_flag(self, name: str, value: bool) -> None: ...
 
     def close(self) -> None: ...
-
-
-class BlobWriter(Protocol):
-    """A blob being written. Nothing is visible until `finish`; `discard` or process death leaves nothing."""
-
-    def write(self, data: memoryview | bytes | bytearray) -> None: ...
-
-    def finish(self) -> BlobRef:
-        """Behaviour: fsync, rename into place, fsync the directory. Idempotent if the blob exists already."""
-        ...
-
-    def discard(self) -> None: ...
-
-
-class BlobReader(Protocol):
-    """An open blob; keeps working if the blob is removed meanwhile."""
-
-    info: BlobRef
-    chunk_digests: tuple[bytes, ...]
-
-    def read(self, offset: int, size: int) -> bytes: ...
-
-    def map(self) -> NDArray[np.uint8]:
-        """The whole blob as a read-only memory-mapped [size] uint8 array."""
-        ...
-
-    def close(self) -> None: ...
-
-
-class Blobs(Protocol):
-    """Content-addressed files. A missing blob raises `coordinator.errors.BlobMissing`, a full or read-only
-    medium `StorageFailed`.
-    """
-
-    def create(self) -> BlobWriter: ...
-
-    def open(self, digest: str) -> BlobReader: ...
-
-    def exists(self, digest: str) -> bool: ...
-
-    def verify(self, digest: str) -> None:
-        """Behaviour: re-hashes the content; raises `BlobCorrupt` naming the file and the first bad chunk."""
-        ...
-
-    def remove(self, digest: str) -> None:
-        """Behaviour: an absent blob is no error."""
-        ...
-
-    def digests(self) -> frozenset[str]: ...
-
-    def lend(self, digest: str, path: Path) -> None:
-        """Behaviour: puts the blob's content at `path`, which must not exist, for another process to read; it stays
-        there if the blob is removed. Nobody may write to it: it may be the very file of the blob.
-        """
-        ...
-
-    def free_bytes(self) -> int: ...
-
-
-class StagedBody(Protocol):
-    """The body of an upload on its way in: RAM first, then disk."""
-
-    size: int
-    received: int
-
-    def append(self, data: bytes | memoryview) -> None:
-        """Behaviour: adds bytes at `received`; over `size` raises ValueError."""
-        ...
-
-    def view(self) -> NDArray[np.uint8]:
-        """The received bytes as a read-only [received] uint8 array (memory or memory map)."""
-        ...
-
-    def discard(self) -> None:
-        """Behaviour: gives its budget back; idempotent."""
-        ...
-
-
-class Staging(Protocol):
-    """Budgeted room for uploads in flight."""
-
-    def open(self, size: int) -> StagedBody | None:
-        """A body with its whole room reserved (RAM budget, else disk budget), or None: no room now, hold."""
-        ...
-
-    def on_room(self, callback: Callable[[], None]) -> None:
-        """Called (from any thread) whenever room was given back."""
-        ...
-
-    ram_used: int
-    disk_used: int
-
-
-class Identity(Protocol):
-    """Who is calling. Never read from a message: the one exception, the hello's name, is what `None` stands for."""
-
-    def subject(self, auth_context: Mapping[str, Sequence[bytes]]) -> Subject | None:
-        """Who is calling, by what gRPC says of the connection.
-
-        Behaviour: None if the transport cannot say (`--insecure`: everybody who reaches the port may do everything,
-        and a worker is called what its hello says). A connection that may not be used, or whose certificate names
-        nobody of this federation, raises `coordinator.errors.NotPermitted`.
-        """
-        ...
