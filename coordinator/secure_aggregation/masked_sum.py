@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from coordinator.runtime.durable_writes import Durability
 from coordinator.store.files.spool import MaskedSpool
 from ssd.secagg.numbers.masked_plan import MaskedPlan
+from ssd.secagg.numbers.masked_sum import MaskedSum
 from ssd.secagg.numbers.masking import MaskKey
 from ssd.updates.fold import OpenedFold
 
@@ -29,7 +30,7 @@ class SecureSum:
         self._spool = spool
         self._durability = durability
         self._threads = threads
-        self._sum = plan.new_sum()
+        self._sum = MaskedSum(plan)
 
     async def take(self, worker: str, body: NDArray[np.uint8]) -> None:
         """Keep a verified upload, then add it."""
@@ -42,7 +43,7 @@ class SecureSum:
         Raises:
             BlobMissing, BlobCorrupt: an upload is gone or damaged.
         """
-        self._sum = self._plan.new_sum()
+        self._sum = MaskedSum(self._plan)
 
         def add(worker: str) -> None:
             self._sum.add(self._spool.get(self._round_id, worker))

@@ -44,7 +44,8 @@ from coordinator.workers.sessions import Session, SessionTable
 from ssd.daemon.logs import event as log_event
 from ssd.digest import canonical_json
 from ssd.secagg.numbers.config_digest import config_digest
-from ssd.secagg.numbers.masked_plan import MaskedPlan, NotConsistent
+from ssd.secagg.numbers.masked_plan import MaskedPlan
+from ssd.secagg.numbers.masked_sum import NotConsistent
 from ssd.secagg.protocol.errors import (
     Aborted,
     AbortReason,

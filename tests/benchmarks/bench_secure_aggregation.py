@@ -22,6 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ssd.secagg.numbers.masked_fold import MaskedFold
 from ssd.secagg.numbers.masked_plan import MaskedPlan, MaskedSettings
 from ssd.secagg.numbers.masking import MaskKey
 from ssd.secagg.protocol import shamir
@@ -56,14 +57,14 @@ class Ours:
 
     def step(self, threads: int = 1) -> int:
         """Bytes of the upload."""
-        fold = self.plan.new_fold()
+        fold = MaskedFold(self.plan)
         fold.add_client(self.body, 600, bytes(32))
         fold.add_masks(self.keys, threads)
         return sum(len(chunk) for chunk in fold.pack_chunks())
 
     def extra_peak(self) -> int:
         """Peak bytes beyond the fold's own vector (a plain fold's takes twice that) and the update."""
-        fold = self.plan.new_fold()
+        fold = MaskedFold(self.plan)
         tracemalloc.start()
         fold.add_client(self.body, 600, bytes(32))
         fold.add_masks(self.keys)

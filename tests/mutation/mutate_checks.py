@@ -58,6 +58,16 @@ BRANCHES: dict[str, tuple[str, str, tuple[str, ...]]] = {
         "",
         ("unit/ssd/secagg/test_masked_plan.py", "unit/ssd/secagg/test_statistics.py"),
     ),
+    "ssd/secagg/numbers/masked_fold.py": (
+        "",
+        "",
+        ("unit/ssd/secagg/test_masked_plan.py", "unit/ssd/secagg/test_statistics.py"),
+    ),
+    "ssd/secagg/numbers/masked_sum.py": (
+        "",
+        "",
+        ("unit/ssd/secagg/test_masked_plan.py", "unit/ssd/secagg/test_statistics.py"),
+    ),
     "ssd/secagg/protocol/shamir.py": ("", "", ("unit/ssd/secagg/test_shamir.py",)),
     "ssd/secagg/protocol/keys.py": (
         "",

@@ -19,7 +19,8 @@ from secure.secure_scene import OWN, Scene, secure_federation, secure_worker
 from ssd.digest import CHUNK_BYTES
 from ssd.method.registry import load
 from ssd.secagg.numbers.config_digest import config_digest
-from ssd.secagg.numbers.masked_plan import MaskedFold, MaskedPlan, MaskedSettings
+from ssd.secagg.numbers.masked_fold import MaskedFold
+from ssd.secagg.numbers.masked_plan import MaskedPlan, MaskedSettings
 from ssd.secagg.numbers.masking import MaskKey
 from ssd.secagg.protocol.errors import AbortReason
 from ssd.secagg.protocol.graph import Level

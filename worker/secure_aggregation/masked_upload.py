@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ssd.secagg.numbers.masked_fold import MaskedFold
 from ssd.secagg.numbers.masked_plan import MaskedPlan
 from ssd.secagg.numbers.masking import MaskKey
 from ssd.updates.check import UpdateRefused
@@ -68,7 +69,7 @@ def make_body(
     Raises:
         StorageFailed: the file cannot be written whole; what there is of it must not be sent.
     """
-    fold = plan.new_fold()
+    fold = MaskedFold(plan)
     folded: list[Finished] = []
     failures: dict[UpdateKey, tuple[str, str]] = {}
     for finished in updates:

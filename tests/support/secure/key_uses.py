@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from ssd.secagg.numbers.masked_plan import MaskedFold
+from ssd.secagg.numbers.masked_fold import MaskedFold
 from ssd.secagg.numbers.masking import MaskKey
 from ssd.secagg.protocol import keys
 

@@ -17,7 +17,9 @@ from coordinator.workers.sessions import Session
 from ssd.digest import CHUNK_BYTES, chunk_digests
 from ssd.secagg.client.participant import Participant
 from ssd.secagg.numbers.config_digest import config_digest
+from ssd.secagg.numbers.masked_fold import MaskedFold
 from ssd.secagg.numbers.masked_plan import MaskedPlan
+from ssd.secagg.numbers.masked_sum import MaskedSum
 from ssd.secagg.protocol.errors import Refused
 from ssd.secagg.protocol.graph import Level
 from ssd.secagg.protocol.messages import (
@@ -249,7 +251,7 @@ class MaskedWorker:
         """The masked vector of all clients of the present task."""
         assert self.train is not None
         assert self.participant is not None
-        fold = self.plan.new_fold()
+        fold = MaskedFold(self.plan)
         for client, _ in self.train.clients:
             content, weight = update(self.plan.fold, client, self.train.round)
             weight = weight if self.plan.noise is None else 1
@@ -320,9 +322,9 @@ def expected_sum(plan: MaskedPlan, clients: Mapping[str, int] | tuple[str, ...],
     """What these clients' quantised updates add up to, with nobody's keys involved but one throw-away mask."""
     from ssd.secagg.numbers.masking import MaskKey
 
-    total, keys = plan.new_sum(), [MaskKey(bytes(32), 1)]
+    total, keys = MaskedSum(plan), [MaskKey(bytes(32), 1)]
     for client in clients:
-        fold = plan.new_fold()
+        fold = MaskedFold(plan)
         content, weight = update(plan.fold, client, round_number)
         fold.add_client(content, weight, rounding_key(client, round_number))
         fold.add_masks(keys)

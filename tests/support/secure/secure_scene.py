@@ -13,7 +13,9 @@ from processes.instant_trainer import InstantTrainer, update_of
 from rounds.worker_harness import Worker, start_worker
 from ssd.secagg.client.participant import Participant
 from ssd.secagg.numbers.config_digest import config_digest
-from ssd.secagg.numbers.masked_plan import MaskedFold, MaskedPlan, MaskedSettings, MaskedSum
+from ssd.secagg.numbers.masked_fold import MaskedFold
+from ssd.secagg.numbers.masked_plan import MaskedPlan, MaskedSettings
+from ssd.secagg.numbers.masked_sum import MaskedSum
 from ssd.secagg.numbers.masking import MaskKey
 from ssd.secagg.protocol.graph import Level
 from ssd.secagg.protocol.keys import rounding_key
@@ -159,7 +161,7 @@ class Scene:
         return b"".join(fold.pack_chunks())
 
     def peer_fold(self, name: str) -> MaskedFold:
-        fold = self.plan.new_fold()
+        fold = MaskedFold(self.plan)
         body, weight = update_of(self.plan.fold, self.train.round, name)
         fold.add_client(body, weight, hashlib.sha256(name.encode()).digest())
         return fold
@@ -186,7 +188,7 @@ class Scene:
 
     def open(self, bodies: Sequence[bytes]) -> tuple[OpenedFold, bytes]:
         """The sum, and the digest of its ring vector."""
-        total = self.plan.new_sum()
+        total = MaskedSum(self.plan)
         for body in bodies:
             total.add(body)
         total.subtract(self.aggregator.unmask())
@@ -194,7 +196,7 @@ class Scene:
 
     def expected(self, secret: bytes, clients: Sequence[str], peers: Sequence[str]) -> bytes:
         """Digest of the plain sum of what everybody's updates are quantised to."""
-        own = self.plan.new_fold()
+        own = MaskedFold(self.plan)
         for client in clients:
             body, weight = update_of(self.plan.fold, self.train.round, client)
             key = rounding_key(
@@ -210,7 +212,7 @@ class Scene:
 
 def plain_sum(plan: MaskedPlan, folds: Sequence[MaskedFold]) -> MaskedSum:
     """The sum of vectors, masked and unmasked with one known key."""
-    known, total = [MaskKey(bytes(32), 1)], plan.new_sum()
+    known, total = [MaskKey(bytes(32), 1)], MaskedSum(plan)
     for fold in folds:
         fold.add_masks(known)
         total.add(fold.pack_chunks())

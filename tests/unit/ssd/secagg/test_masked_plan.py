@@ -27,7 +27,9 @@ from rounds.fold_samples import SampleUpdate, fold_of, sample_declaration, sampl
 from ssd.digest import CHUNK_BYTES
 from ssd.privacy.settings import NoisePlace, PrivacySettings
 from ssd.secagg.numbers import masked_plan as numbers
-from ssd.secagg.numbers.masked_plan import MaskedFold, MaskedPlan, MaskedSettings, NotConsistent
+from ssd.secagg.numbers.masked_fold import MaskedFold
+from ssd.secagg.numbers.masked_plan import MaskedPlan, MaskedSettings
+from ssd.secagg.numbers.masked_sum import MaskedSum, NotConsistent
 from ssd.secagg.numbers.masking import MaskKey
 from ssd.secagg.numbers.mod_ring import FEWEST_LEVELS, ModRing, narrow_scale_bits, sum_limit
 from ssd.secagg.numbers.prg import keystream
@@ -74,7 +76,7 @@ def own_masks(participants: Sequence[int]) -> list[MaskKey]:
 def fold_clients(
     plan: MaskedPlan, clients: Sequence[int], updates: Sequence[SampleUpdate] = UPDATES
 ) -> MaskedFold:
-    fold = plan.new_fold()
+    fold = MaskedFold(plan)
     for client in clients:
         fold.add_client(updates[client].body, updates[client].weight, key_of("rounding", client))
     return fold
@@ -150,7 +152,7 @@ def test_the_opened_sum_is_the_sum_of_the_quantised_vectors(
     hosted = {worker: [client for client in order if workers[client] == worker] for worker in set(workers)}
     names = sorted(hosted, key=order.index)
     bodies = [upload(plan, i, len(names), hosted[name]) for i, name in enumerate(names)]
-    total = plan.new_sum()
+    total = MaskedSum(plan)
     for i in sorted(range(len(bodies)), key=lambda i: order[i]):
         total.add([bodies[i][start : start + cut] for start in range(0, plan.nbytes, cut)])
     total.subtract(own_masks(range(len(names))))
@@ -177,7 +179,7 @@ def test_the_decoded_mean_is_within_the_bound_of_rounding(
     group = plan.groups[0]
     deltas = generator.uniform(-2, 2, (cohort, size)).astype(np.float32)
     weights = generator.integers(1, 101, cohort)
-    fold = plan.new_fold()
+    fold = MaskedFold(plan)
     for client in range(cohort):
         fold.add_client(
             encode_update(plan.fold, deltas[client], {}), int(weights[client]), key_of(seed, client)
@@ -209,7 +211,7 @@ def small_plan(size: int, cohort: int, weight: int, **group: object) -> FoldPlan
 
 def opened_alone(plan: MaskedPlan, fold: MaskedFold) -> OpenedFold:
     fold.add_masks(own_masks([0]))
-    total = plan.new_sum()
+    total = MaskedSum(plan)
     total.add(b"".join(fold.pack_chunks()))
     total.subtract(own_masks([0]))
     return total.open(1)
@@ -223,7 +225,7 @@ def test_extremes_of_a_full_cohort_do_not_wrap(bits: int, size: int, cohort: int
     """Everyone at the cap of weight and at (or beyond) the clip: the largest sum there can be."""
     plan = masked_plan(bits, plan=small_plan(size, cohort, 37), cohort=cohort, weight=37)
     body = encode_update(plan.fold, np.full(size, value, np.float32), {})
-    fold = plan.new_fold()
+    fold = MaskedFold(plan)
     for client in range(cohort):
         fold.add_client(body, 37, key_of(client))
     opened = opened_alone(plan, fold)
@@ -235,7 +237,7 @@ def test_extremes_of_a_full_cohort_do_not_wrap(bits: int, size: int, cohort: int
 
 
 def fold_clients_over(plan: MaskedPlan, body: bytearray, cohort: int) -> None:
-    fold = plan.new_fold()
+    fold = MaskedFold(plan)
     for client in range(cohort + 1):
         fold.add_client(body, 37, key_of(client))
 
@@ -283,7 +285,7 @@ def test_secagg_md_s_table_of_value_bits_holds() -> None:
 
 def test_weights_above_the_cap_count_as_the_cap() -> None:
     plan = masked_plan(weight=10)
-    heavy, capped_ = plan.new_fold(), plan.new_fold()
+    heavy, capped_ = MaskedFold(plan), MaskedFold(plan)
     heavy.add_client(UPDATES[0].body, 10_000, key_of(0))
     capped_.add_client(UPDATES[0].body, 10, key_of(0))
     assert same(opened_alone(plan, heavy), opened_alone(plan, capped_))
@@ -291,7 +293,7 @@ def test_weights_above_the_cap_count_as_the_cap() -> None:
 
 def test_values_beyond_the_clip_are_clipped() -> None:
     plan = masked_plan(plan=small_plan(3, 4, 100), cohort=4)
-    fold = plan.new_fold()
+    fold = MaskedFold(plan)
     fold.add_client(encode_update(plan.fold, np.float32([7.5, -7.5, 1.0]), {}), 100, key_of(0))
     assert np.allclose(opened_alone(plan, fold).delta, [2.0, -2.0, 1.0], atol=1e-3)
 
@@ -305,7 +307,7 @@ def test_quantising_again_gives_the_same_bytes(bits: int) -> None:
 
 def test_masks_may_come_before_the_clients() -> None:
     plan = masked_plan()
-    fold = plan.new_fold()
+    fold = MaskedFold(plan)
     fold.add_masks(masks_of(0, 3), threads=2)
     for client in (0, 1):
         fold.add_client(UPDATES[client].body, UPDATES[client].weight, key_of("rounding", client))
@@ -316,14 +318,14 @@ def test_the_chunks_of_a_large_vector() -> None:
     size = 900_001
     plan = masked_plan(plan=small_plan(size, 2, 1), cohort=2, weight=1)
     delta = np.random.default_rng(0).uniform(-1, 1, size).astype(np.float32)
-    fold = plan.new_fold()
+    fold = MaskedFold(plan)
     fold.add_client(encode_update(plan.fold, delta, {}), 1, key_of(0))
     fold.add_masks(own_masks([0]), threads=3)
     chunks = list(fold.pack_chunks())
     assert sum(map(len, chunks)) == plan.nbytes == 3 * size + 8 * numbers.HEADER_VALUES
     assert [len(chunk) for chunk in chunks[:-1]] == [CHUNK_BYTES] * (len(chunks) - 1)
     assert list(fold.pack_chunks(first=1)) == chunks[1:]
-    total = plan.new_sum()
+    total = MaskedSum(plan)
     total.add(chunks)
     total.subtract(own_masks([0]), threads=2)
     assert np.abs(total.open(1).delta - delta).max() <= 2.0 ** -plan.groups[0].scale_bits
@@ -355,7 +357,7 @@ def test_lengths_are_known_beforehand() -> None:
 def test_the_masks_of_the_two_segments_do_not_overlap() -> None:
     """One stream covers both, so no part of it may be used twice."""
     plan = masked_plan(32)
-    empty, stream = plan.new_fold(), keystream(key_of("self", 0), 0, plan.words_nbytes)
+    empty, stream = MaskedFold(plan), keystream(key_of("self", 0), 0, plan.words_nbytes)
     empty._wide[:] = 0
     empty.add_masks(own_masks([0]))
     assert empty._narrow.tobytes() == stream[: 4 * plan.narrow_size]
@@ -366,7 +368,7 @@ def test_the_masks_of_the_two_segments_do_not_overlap() -> None:
 def test_the_sum_s_digest_is_that_of_its_wire_form() -> None:
     plan = masked_plan()
     body = upload(plan, 0, 2, [0])
-    total = plan.new_sum()
+    total = MaskedSum(plan)
     total.add(body)
     assert total.packed_digest() == hashlib.sha256(body).digest()
     total.subtract(own_masks([0]))
@@ -442,7 +444,7 @@ def direction(size: int, client: int) -> NDArray[np.float32]:
 def private_fold_of(
     plan: MaskedPlan, clients: Sequence[int], participant: int, participants: int
 ) -> MaskedFold:
-    fold = plan.new_fold()
+    fold = MaskedFold(plan)
     for client in clients:
         body = encode_update(plan.fold, direction(plan.fold.size, client), {})
         fold.add_client(body, 1, key_of("rounding", client))
@@ -458,7 +460,7 @@ def fresh(label: object) -> Callable[[int], bytes]:
 @pytest.mark.parametrize(("bits", "participants"), [(16, 2), (24, 2), (32, 4)])
 def test_the_opened_mean_has_the_noise_of_all_participants(bits: int, participants: int) -> None:
     plan = private_plan(bits, size=900 if bits == 16 else 30_000)
-    total, parts = plan.new_sum(), np.array_split(np.arange(12), participants)
+    total, parts = MaskedSum(plan), np.array_split(np.arange(12), participants)
     for index, clients in enumerate(parts):
         fold = private_fold_of(plan, clients.tolist(), index, participants)
         fold.add_noise(fresh(("noise", index)))
@@ -483,7 +485,7 @@ def test_a_vector_without_its_noise_is_not_sent() -> None:
     with pytest.raises(ValueError, match="once"):
         fold.add_noise(fresh("once"))
     with pytest.raises(ValueError, match="once"):
-        masked_plan().new_fold().add_noise(fresh("none"))
+        MaskedFold(masked_plan()).add_noise(fresh("none"))
 
 
 def test_noise_of_the_same_updates_is_never_the_same() -> None:
@@ -532,7 +534,7 @@ def test_a_sum_beyond_updates_and_noise_is_none() -> None:
     plan = private_plan(24)
     fold = private_fold_of(plan, [0], 0, 1)
     fold.add_noise(fresh("one"))
-    total = plan.new_sum()
+    total = MaskedSum(plan)
     total.add(b"".join(fold.pack_chunks()))
     total.subtract(own_masks([0]))
     total._narrow[17] = 1 << 22
@@ -550,7 +552,7 @@ def honest_round(plan: MaskedPlan) -> tuple[list[bytes], list[MaskKey]]:
 def opened(
     plan: MaskedPlan, bodies: Sequence[bytes], keys: Sequence[MaskKey], participants: int
 ) -> OpenedFold:
-    total = plan.new_sum()
+    total = MaskedSum(plan)
     for body in bodies:
         total.add(body)
     total.subtract(keys)
@@ -631,19 +633,19 @@ def test_a_narrow_sum_no_clients_can_make_does_not_open(bits: int) -> None:
 def test_an_upload_of_another_length_is_refused(cut: int) -> None:
     plan = masked_plan()
     body = upload(plan, 0, 2, [0])
-    total = plan.new_sum()
+    total = MaskedSum(plan)
     with pytest.raises(MalformedUpdate):
         total.add(body[:cut])
     with pytest.raises(MalformedUpdate):
         total.add(body + bytes(max(cut, 1)))
-    assert total.packed_digest() == plan.new_sum().packed_digest()
+    assert total.packed_digest() == MaskedSum(plan).packed_digest()
 
 
 @pytest.mark.parametrize("end", [0, 1, 700, 2121, 2122, 2129, 2280])
 def test_pieces_that_run_short_spoil_the_sum(end: int) -> None:
     plan = masked_plan()
     bodies, keys = honest_round(plan)
-    total = plan.new_sum()
+    total = MaskedSum(plan)
     with pytest.raises(MalformedUpdate, match="expected 2281"):
         total.add(iter([bodies[0][:end]]))
     for body in bodies:
@@ -663,7 +665,7 @@ def test_pieces_that_run_over_are_stopped_at_once() -> None:
         raise AssertionError("read on")
 
     with pytest.raises(MalformedUpdate, match="more than"):
-        plan.new_sum().add(endless())
+        MaskedSum(plan).add(endless())
 
 
 def test_bytes_in_the_clear_are_not_handed_out() -> None:
@@ -672,7 +674,7 @@ def test_bytes_in_the_clear_are_not_handed_out() -> None:
         fold.pack_chunks()
     with pytest.raises(ValueError, match="without masks"):
         fold.add_masks([])
-    empty = masked_plan().new_fold()
+    empty = MaskedFold(masked_plan())
     empty.add_masks(own_masks([0]))
     with pytest.raises(ValueError, match="at least one client"):
         empty.pack_chunks()
@@ -702,7 +704,7 @@ def test_a_bad_value_is_refused_before_anything_is_added(value: float, position:
     plan = masked_plan()
     body = bytearray(UPDATES[0].body)
     body[4 * position : 4 * position + 4] = np.float32(value).tobytes()
-    fold = plan.new_fold()
+    fold = MaskedFold(plan)
     with pytest.raises(UpdateRefused):
         fold.add_client(body, 1, key_of(0))
     assert not fold._narrow.any()
@@ -712,14 +714,14 @@ def test_a_bad_value_is_refused_before_anything_is_added(value: float, position:
 
 @pytest.mark.parametrize("weight", [0, -1, 1.5, True, math.nan])
 def test_a_weight_that_is_none_is_refused(weight: int) -> None:
-    fold = masked_plan().new_fold()
+    fold = MaskedFold(masked_plan())
     with pytest.raises(UpdateRefused):
         fold.add_client(UPDATES[0].body, weight, key_of(0))
     assert fold.clients == 0
 
 
 def test_a_body_of_another_length_or_key_is_refused() -> None:
-    fold = masked_plan().new_fold()
+    fold = MaskedFold(masked_plan())
     with pytest.raises(UpdateRefused):
         fold.add_client(UPDATES[0].body[:-1], 1, key_of(0))
     with pytest.raises(ValueError, match="key"):
@@ -795,7 +797,7 @@ def test_extra_memory_does_not_grow_with_the_model() -> None:
     size = 1_000_000
     plan = masked_plan(plan=small_plan(size, 2, 1), cohort=2, weight=1)
     body = encode_update(plan.fold, np.zeros(size, np.float32), {})
-    fold, total = plan.new_fold(), plan.new_sum()
+    fold, total = MaskedFold(plan), MaskedSum(plan)
     tracemalloc.start()
     fold.add_client(body, 1, key_of(0))
     fold.add_masks(own_masks([0]))

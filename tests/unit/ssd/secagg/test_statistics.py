@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from rounds.fold_samples import sample_plan, sample_update
 from ssd.secagg.numbers import prg
+from ssd.secagg.numbers.masked_fold import MaskedFold
 from ssd.secagg.numbers.masked_plan import MaskedPlan, MaskedSettings
 from ssd.secagg.numbers.masking import MaskKey, apply_masks
 from ssd.secagg.numbers.mod_ring import ModRing
@@ -131,7 +132,7 @@ def test_a_whole_masked_upload_looks_like_noise() -> None:
     plan = MaskedPlan.create(sample_plan(), MaskedSettings(max_cohort=4, max_client_weight=100))
     update, bodies = sample_update(plan.fold, 1), []
     for i in range(120):
-        fold = plan.new_fold()
+        fold = MaskedFold(plan)
         fold.add_client(update.body, update.weight, bytes(32))
         fold.add_masks([MaskKey(hashlib.sha256(bytes([i])).digest(), 1)])
         bodies.append(b"".join(fold.pack_chunks()))

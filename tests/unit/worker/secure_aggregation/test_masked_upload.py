@@ -21,7 +21,9 @@ from secure.secure_identities import SecureIdentities
 from ssd.digest import CHUNK_BYTES, chunk_digests, digest_bytes
 from ssd.methods.synthetic.method import create
 from ssd.privacy.settings import NoisePlace, PrivacySettings
+from ssd.secagg.numbers.masked_fold import MaskedFold
 from ssd.secagg.numbers.masked_plan import MaskedPlan, MaskedSettings
+from ssd.secagg.numbers.masked_sum import MaskedSum
 from ssd.secagg.numbers.masking import MaskKey
 from ssd.trust.registry_pin import PIN_FILE, REGISTRY_FILE, SIGNING_KEY_FILE
 from ssd.trust.signing import SigningRefused
@@ -72,7 +74,7 @@ def test_a_body_is_the_masked_fold_of_its_updates_and_private(tmp_path: Path) ->
     content = target.read_bytes()
     assert (body.size, len(content)) == (plan.nbytes, plan.nbytes)
     assert body.chunk_digests == b"".join(chunk_digests(content))
-    total, expected = plan.new_sum(), plan.new_fold()
+    total, expected = MaskedSum(plan), MaskedFold(plan)
     total.add(content)
     total.subtract(MASKS)
     for client in "abc":
@@ -104,7 +106,7 @@ def test_noise_is_in_the_body_and_never_the_same(tmp_path: Path) -> None:
     opened = []
     for name in ("one", "two"):
         make_body(plan, [update], path_of(tmp_path), rounding, lambda: MASKS, tmp_path / name)
-        total = plan.new_sum()
+        total = MaskedSum(plan)
         total.add((tmp_path / name).read_bytes())
         total.subtract(MASKS)
         opened.append(total.open(1).delta.astype(np.float64))
