@@ -1,6 +1,6 @@
 """`ssd`: try a federation, split a data set among clients, measure an encoder.
 
-Its exit codes are `ssd.daemon.terminal.EXIT_CODES`. torch is imported only by a command that needs it.
+Its exit codes are `ssd.daemon.cli.terminal.EXIT_CODES`. torch is imported only by a command that needs it.
 """
 
 from __future__ import annotations
@@ -12,16 +12,9 @@ from typing import Any
 
 import click
 
-from ssd.daemon.completion import completion_command
-from ssd.daemon.help_text import add_examples
-from ssd.daemon.terminal import (
-    CODES,
-    EXIT_INTERRUPTED,
-    EXIT_OK,
-    EXIT_STORAGE,
-    EXIT_USAGE,
-    complain,
-)
+from ssd.daemon.cli.completion import completion_command
+from ssd.daemon.cli.help_text import add_examples
+from ssd.daemon.cli.terminal import CODES, EXIT_INTERRUPTED, EXIT_OK, EXIT_STORAGE, EXIT_USAGE, complain
 from ssd.data.command import partition
 from ssd.data.images.errors import DataError
 from ssd.demo.command import demo_command

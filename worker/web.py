@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 
 from aiohttp import web
 
-from worker.address import parse
+from ssd.daemon.address import parse_address
 from worker.driver import Driver
 from worker.errors import PortUnavailable
 from worker.telemetry.metrics import Metrics
@@ -40,7 +40,7 @@ async def serve_http(address: str, metrics: Metrics, driver: Driver) -> AsyncIte
     )
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
-    where = parse(address)
+    where = parse_address(address)
     site = web.UnixSite(runner, where.path) if where.path else web.TCPSite(runner, where.host, where.port)
     try:
         await site.start()

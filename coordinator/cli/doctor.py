@@ -7,11 +7,11 @@ import resource
 import ssl
 from collections.abc import Iterator
 
-from coordinator.address import Address
 from coordinator.config.sections import CoordinatorConfig, refuse_changes
 from coordinator.errors import RunConfigChanged, StorageFailed
 from coordinator.runtime.open_files import OWN_FILES
 from coordinator.store.journal.reading import read_model_size, read_run
+from ssd.daemon.address import Address
 from ssd.daemon.doctor.collector import gather_collector, judge_collector
 from ssd.daemon.doctor.disk import gather_disk, holder, judge_disk
 from ssd.daemon.doctor.findings import Finding, fault, ok, warning

@@ -35,8 +35,8 @@ from coordinator.errors import (
     CoordinatorError,
     OperatorFault,
 )
-from ssd.daemon.completion import completion_command
-from ssd.daemon.help_text import add_examples, codes_sentence
+from ssd.daemon.cli.completion import completion_command
+from ssd.daemon.cli.help_text import add_examples, codes_sentence
 
 if TYPE_CHECKING:
     from coordinator.rpc.operator.channel import Caller

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from coordinator.address import parse_address
-from coordinator.config_sources import Key
+from ssd.daemon.address import parse_address
+from ssd.daemon.config_sources import Key
 
 Json = Any
 

@@ -7,56 +7,38 @@ that differ later. The docstring under each setting is its documentation.
 
 from __future__ import annotations
 
-import os
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from types import UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
-from pydantic_core import ErrorDetails
+from pydantic import AfterValidator, BeforeValidator, Field
 
-from coordinator.address import Address, parse_address
 from coordinator.config.cross_checks import changed_keys, cross_checks, not_json
-from coordinator.config_sources import Key, Sources, gather
 from coordinator.errors import ConfigInvalid, RunConfigChanged
-from ssd.daemon.suggest import nearest
-from ssd.daemon.tracing.setup import check_endpoint
+from ssd.daemon import config_loading
+from ssd.daemon.address import Address, parse_address
+from ssd.daemon.config_loading import (
+    AddressText,
+    ConfigPath,
+    OptionalAddressText,
+    Section,
+    as_tuple,
+    check_client_ids,
+)
+from ssd.daemon.config_sources import ConfigError, Key
 
 Json = Any
 MIB = 1 << 20
-_CLIENT = re.compile(r"[A-Za-z0-9._-]{1,128}")
-
-
-def _as_tuple(value: object) -> object:
-    return tuple(value) if isinstance(value, list) else value
-
-
-def _as_path(value: object) -> object:
-    return Path(value) if isinstance(value, str) and value else value
-
-
-def _address(value: str) -> str:
-    return str(parse_address(value))
-
-
-def _http_address(value: str) -> str:
-    return _address(value) if value else value
 
 
 def _enrolment_address(value: str) -> str:
     if value.startswith("unix:"):
         raise ValueError("hosts that enrol come over the network: give host:port")
-    return _http_address(value)
+    return value
 
 
 def _client_names(value: tuple[str, ...]) -> tuple[str, ...]:
-    for name in value:
-        if _CLIENT.fullmatch(name) is None:
-            raise ValueError(f"{name!r} is no client id: use 1 to 128 of A-Z a-z 0-9 . _ -")
-    if len(set(value)) != len(value):
-        raise ValueError("a client is named twice")
+    check_client_ids(value)
     return tuple(sorted(value))
 
 
@@ -67,27 +49,18 @@ def _plain_json(value: Mapping[str, Json]) -> Mapping[str, Json]:
     return value
 
 
-ConfigPath = Annotated[Path, BeforeValidator(_as_path)]
-AddressText = Annotated[str, AfterValidator(_address)]
-HttpAddressText = Annotated[str, AfterValidator(_http_address)]
-EnrolmentAddressText = Annotated[str, AfterValidator(_enrolment_address)]
-ClientNames = Annotated[tuple[str, ...], BeforeValidator(_as_tuple), AfterValidator(_client_names)]
-EndpointText = Annotated[str, AfterValidator(check_endpoint)]
+ClientNames = Annotated[tuple[str, ...], BeforeValidator(as_tuple), AfterValidator(_client_names)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Encoding = Literal["float32", "float16", "int8"]
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True)
-
-
-class CoordinatorSection(_Section):
+class CoordinatorSection(Section):
     """`[coordinator]`: where it listens and keeps its state. May change between starts."""
 
     listen: AddressText = "127.0.0.1:7443"
     """Where workers and operators connect: host:port or unix:/path; port 0 takes any free one."""
-    http_listen: HttpAddressText = "127.0.0.1:9464"
+    http_listen: OptionalAddressText = "127.0.0.1:9464"
     """Where /metrics, /livez, /readyz and the status page are served: host:port or unix:/path; empty: nowhere."""
     http_certificate: ConfigPath | None = None
     """PEM certificate for HTTPS on that address; a new one is taken up on SIGHUP. Without it: plain HTTP."""
@@ -100,32 +73,31 @@ class CoordinatorSection(_Section):
     """Journal, registry and blobs. One directory is one federation."""
 
 
-class TransportSection(_Section):
+class TransportSection(Section):
     """`[transport]`. May change between starts."""
 
     insecure: bool = False
     """Serve without TLS. Only on a loopback address or a Unix socket."""
     authority: ConfigPath = Path("pki/ca.pem")
-    """Certificate of the federation's authority; whoever calls must have one that it signed. Relative paths of this
-    table begin at the configuration file's folder."""
+    """Certificate of the federation's authority; whoever calls must have one that it signed."""
     certificate: ConfigPath = Path("pki/coordinator.pem")
     """The coordinator's own certificate. A new one is taken up on SIGHUP."""
     key: ConfigPath = Path("pki/coordinator.key")
     """The key to it."""
 
 
-class EnrolmentSection(_Section):
+class EnrolmentSection(Section):
     """`[enrolment]`: a port of its own where a host with a join token gets its certificate. May change."""
 
-    listen: EnrolmentAddressText = ""
+    listen: Annotated[OptionalAddressText, AfterValidator(_enrolment_address)] = ""
     """host:port; port 0 takes any free one; empty: nobody can enrol."""
     authority_key: ConfigPath = Path("pki/ca.key")
-    """The authority's key; a relative path begins at the configuration file's folder. The coordinator reads it for enrolling and renewing alone."""
+    """The authority's key. The coordinator reads it for enrolling and renewing alone."""
     certificate_days: Annotated[float, Field(gt=0, le=3650, allow_inf_nan=False)] = 30.0
     """How long the certificates it issues are valid. Workers renew theirs when two thirds have passed."""
 
 
-class RunSection(_Section):
+class RunSection(Section):
     """`[run]`: the training job."""
 
     mode: Literal["elastic", "reproducible"] = "elastic"
@@ -147,7 +119,7 @@ class RunSection(_Section):
     """Intra-operation threads of every client's training. Part of the task: it changes bits."""
 
 
-class RoundSection(_Section):
+class RoundSection(Section):
     """`[round]`: how rounds open and close."""
 
     cohort_size: Annotated[int, Field(ge=1)] = 10
@@ -168,7 +140,7 @@ class RoundSection(_Section):
     """Failures of one client in one attempt after which a reproducible run halts."""
 
 
-class StrategySection(_Section):
+class StrategySection(Section):
     """`[strategy]`: how the mean update moves the model."""
 
     name: Literal["average", "momentum"] = "average"
@@ -179,7 +151,7 @@ class StrategySection(_Section):
     """How much of the previous step stays; `momentum` only."""
 
 
-class WireSection(_Section):
+class WireSection(Section):
     """`[wire]`: how parameters travel."""
 
     update_encoding: Encoding = "float16"
@@ -188,7 +160,7 @@ class WireSection(_Section):
     """Steps of the model, down."""
 
 
-class LimitsSection(_Section):
+class LimitsSection(Section):
     """`[limits]`: what one peer may take, and what the coordinator may use."""
 
     max_client_weight: Annotated[int, Field(ge=1, le=1 << 32)] = 65536
@@ -225,7 +197,7 @@ class LimitsSection(_Section):
     May change."""
 
 
-class RetentionSection(_Section):
+class RetentionSection(Section):
     """`[retention]`: what is kept of old versions. May change."""
 
     full_versions: Annotated[int, Field(ge=1)] = 3
@@ -234,7 +206,7 @@ class RetentionSection(_Section):
     """Deltas kept, newest first."""
 
 
-class EvaluationSection(_Section):
+class EvaluationSection(Section):
     """`[evaluation]`. May change."""
 
     every: Annotated[int, Field(ge=0)] = 5
@@ -244,7 +216,7 @@ class EvaluationSection(_Section):
     """How long clients whose worker is away are waited for before a version's measures are written without them."""
 
 
-class MethodSection(_Section):
+class MethodSection(Section):
     """`[method]`: what is trained."""
 
     name: Annotated[str, Field(min_length=1)] = "ssd"
@@ -253,7 +225,7 @@ class MethodSection(_Section):
     """`[method.config]`: handed to the method, which checks it."""
 
 
-class SecureAggregationSection(_Section):
+class SecureAggregationSection(Section):
     """`[secure_aggregation]`: what the coordinator can see of an update (docs/secure-aggregation.md)."""
 
     level: Literal["off", "passive", "active"] = "off"
@@ -278,8 +250,7 @@ class SecureAggregationSection(_Section):
     phase_seconds: Positive = 60.0
     """Elastic: how long a phase of the key exchange waits for those that are late. May change."""
     registry: ConfigPath | None = None
-    """`active`: the signed registry of participants. Relative paths begin at the configuration file's folder. May
-    change."""
+    """`active`: the signed registry of participants. May change."""
     registry_signer: str = ""
     """`active`: public key of whoever signed it, 64 hex digits. May change."""
     threads: Annotated[int, Field(ge=1, le=256)] = 2
@@ -288,7 +259,7 @@ class SecureAggregationSection(_Section):
     """Keep what an auditor needs to verify every opened round, in `transcripts` of the state directory. May change."""
 
 
-class PrivacySection(_Section):
+class PrivacySection(Section):
     """`[privacy]`: differential privacy for each client's whole contribution (docs/differential-privacy.md)."""
 
     mechanism: Literal["off", "distributed", "central"] = "off"
@@ -305,29 +276,18 @@ class PrivacySection(_Section):
     the noise that is promised, and a sum over fewer is not opened."""
 
 
-class LogSection(_Section):
+class LogSection(config_loading.LogSection):
     """`[log]`. May change."""
 
-    level: Literal["debug", "info", "warning", "error"] = "info"
-    """The least severe events written."""
-    format: Literal["auto", "human", "json"] = "auto"
-    """`auto`: human on a terminal, JSON otherwise."""
 
-
-class TracingSection(_Section):
+class TracingSection(config_loading.TracingSection):
     """`[tracing]`: traces of rounds for an OpenTelemetry collector (docs/tracing.md). May change between starts."""
 
-    endpoint: EndpointText = ""
-    """The collector's OTLP/gRPC address: http://host:4317 or https://host:4317; empty: no traces."""
-    share: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 1.0
-    """Of the attempts at rounds, how many are traced. Daemons with the same share trace the same ones."""
     service_name: Annotated[str, Field(min_length=1, max_length=128)] = "ssd-coordinator"
     """Under which it appears in the collector."""
-    root_certificates: ConfigPath | None = None
-    """PEM file of who may vouch for an https collector; without it, whom gRPC trusts by itself."""
 
 
-class CoordinatorConfig(_Section):
+class CoordinatorConfig(Section):
     """The whole tree. Components receive their own section, never the root."""
 
     coordinator: CoordinatorSection = CoordinatorSection()
@@ -369,11 +329,6 @@ class CoordinatorConfig(_Section):
             return None
         return own.http_certificate, own.http_key
 
-    def resolved(self) -> dict[str, Json]:
-        """The tree as a JSON object, every setting present."""
-        result: dict[str, Json] = self.model_dump(mode="json")
-        return result
-
     def run_config(self) -> dict[str, Json]:
         """The part that is fixed when a run is created, as a JSON object (`RunRecord.config`)."""
         return {
@@ -413,50 +368,20 @@ def load(
 
     Args:
         path: the TOML file, or None for defaults.
-        overrides: dotted key -> value, for example {"run.rounds": 5, "log.level": "debug"}. Text is read as a
-            TOML value where the setting is not itself text.
+        overrides: dotted key -> value, as of `ssd.daemon.config_loading.load`.
         environ: where SSD_<TABLE>_<KEY> is looked up; None: the process environment.
 
     Raises:
         ConfigInvalid: with one line for every mistake.
     """
-    tables = {name: _holds_text(name) for name in CoordinatorConfig.model_fields}
-    sources = gather(path, overrides or {}, os.environ if environ is None else environ, tables)
-    problems: list[str] = []
-    wrong: set[Key] = set()
     try:
-        config = CoordinatorConfig.model_validate(sources.values)
-    except ValidationError as error:
-        for detail in error.errors(include_url=False):
-            key = tuple(str(part) for part in detail["loc"])
-            wrong.add(key[:2])
-            problems.append(_problem(sources, key, _explain(detail)))
-        # The rest of the tree is sound: its own contradictions are worth hearing about in the same breath.
-        config = CoordinatorConfig.model_validate(_without(sources.values, wrong))
-    config = _beside(config, path)
-    for keys, message in cross_checks(config.resolved()):
-        if not any(key[: len(bad)] == bad for key in keys for bad in wrong):
-            problems.append(_problem(sources, keys[0], message))
-    if problems:
-        raise ConfigInvalid("\n".join(problems))
-    return config
+        return config_loading.load(CoordinatorConfig, path, overrides, environ, _contradictions)
+    except ConfigError as error:
+        raise ConfigInvalid(str(error)) from None
 
 
-def _beside(config: CoordinatorConfig, file: Path | None) -> CoordinatorConfig:
-    """The configuration with the paths of certificates and keys, where they are relative, from the file's folder on."""
-    if file is None:
-        return config
-    own, enrolment = config.transport, config.enrolment
-    paths = {name: file.parent / getattr(own, name) for name in ("authority", "certificate", "key")}
-    signing = {"authority_key": file.parent / enrolment.authority_key}
-    changed: dict[str, _Section] = {
-        "transport": own.model_copy(update=paths),
-        "enrolment": enrolment.model_copy(update=signing),
-    }
-    if (registry := config.secure_aggregation.registry) is not None:
-        beside = {"registry": file.parent / registry}
-        changed["secure_aggregation"] = config.secure_aggregation.model_copy(update=beside)
-    return config.model_copy(update=changed)
+def _contradictions(config: CoordinatorConfig) -> Iterator[tuple[tuple[Key, ...], str]]:
+    return cross_checks(config.resolved())
 
 
 def refuse_changes(stored: Mapping[str, Json], config: CoordinatorConfig) -> None:
@@ -477,54 +402,3 @@ def refuse_changes(stored: Mapping[str, Json], config: CoordinatorConfig) -> Non
             f"the run in {config.coordinator.state_dir} was created with other settings:\n{listed}\n"
             "put the stored values back, or start a new run in another state_dir"
         )
-
-
-def _problem(sources: Sources, key: Key, message: str) -> str:
-    table, *rest = key
-    name = f"[{table}] {'.'.join(rest)}" if rest else f"[{table}]"
-    return f"{sources.where(key)}: {name}: {message}"
-
-
-def _explain(detail: ErrorDetails) -> str:
-    *parents, name = detail["loc"]
-    if detail["type"] == "extra_forbidden":
-        return f"unknown {'key' if parents else 'table'}{_hint(str(name), [str(part) for part in parents])}"
-    message = detail["msg"].removeprefix("Value error, ")
-    if detail["type"] == "value_error":
-        return message
-    if detail["type"] in {"model_type", "model_attributes_type"}:
-        return "must be a table"
-    return f"{message.replace('Input should be', 'must be')}, not {detail['input']!r}"
-
-
-def _hint(name: str, parents: list[str]) -> str:
-    if not parents:
-        return nearest(name, list(CoordinatorConfig.model_fields))
-    for table, info in CoordinatorConfig.model_fields.items():
-        section = info.annotation
-        if table != parents[0] and isinstance(section, type) and name in section.model_fields:
-            return f"; it belongs into [{table}]"
-    own = CoordinatorConfig.model_fields[parents[0]].annotation
-    return nearest(name, list(own.model_fields)) if isinstance(own, type) else ""
-
-
-def _holds_text(table: str) -> Callable[[str], bool]:
-    section = CoordinatorConfig.model_fields[table].annotation
-    fields = section.model_fields if isinstance(section, type) else {}
-    return lambda key: key in fields and _is_text(fields[key].annotation)
-
-
-def _is_text(kind: object) -> bool:
-    """Whether a value of this type is written as text: `str`, `Path | None`, a choice of words."""
-    if get_origin(kind) in {Annotated, Literal, Union, UnionType}:
-        return any(_is_text(part) for part in get_args(kind))
-    return kind in {str, Path} or isinstance(kind, str)
-
-
-def _without(values: Mapping[str, Json], wrong: set[Key]) -> dict[str, Json]:
-    kept: dict[str, Json] = {}
-    for table, section in values.items():
-        if (table,) in wrong:
-            continue
-        kept[table] = {key: value for key, value in section.items() if (table, key) not in wrong}
-    return kept

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from coordinator.address import parse_address
 from coordinator.core.registry import CLIENT_NAME
 from coordinator.errors import AuthorityRefused
 from coordinator.identity.authority import read_file
 from coordinator.ports.trust import Holder, TokenRecord, TrustStore
+from ssd.daemon.address import parse_address
 from ssd.trust.authority import CertificateRefused, federation_of, fingerprint, hosts_of
 from ssd.trust.join_token import JoinToken, TokenRefused, new_secret
 from ssd.trust.names import NameRefused, Role, Subject

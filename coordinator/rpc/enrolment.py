@@ -19,7 +19,6 @@ from typing import Any, TypeVar
 
 import grpc
 
-from coordinator.address import Address
 from coordinator.errors import ClientFault, NotPermitted, PortUnavailable, Reason, StorageFailed
 from coordinator.identity.caller import TLS_VERSION
 from coordinator.identity.enrolment import CertificateDesk, Outcome
@@ -33,6 +32,7 @@ from coordinator.rpc.serving.wire import serialise, tolerant
 from coordinator.runtime.listener import Bounds, Door, relay
 from coordinator.runtime.rate_limit import Admission, Allowance
 from coordinator.telemetry.metrics import CoordinatorMetrics
+from ssd.daemon.address import Address
 from ssd.daemon.logs import event as log_event
 from ssd.trust.requests import MAX_REQUEST_BYTES
 from ssd_proto.v1 import enrolment_pb2 as pb

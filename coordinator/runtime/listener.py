@@ -15,8 +15,8 @@ import socket
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from coordinator.address import Address
 from coordinator.runtime.rate_limit import Pace, network_of
+from ssd.daemon.address import Address
 from ssd.daemon.logs import event as log_event
 
 log = logging.getLogger(__name__)

@@ -19,12 +19,12 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from aiohttp import web
 
-from coordinator.address import Address
 from coordinator.errors import PortUnavailable
 from coordinator.runtime.listener import Bounds, Door
 from coordinator.telemetry.metrics import CONTENT_TYPE
 from coordinator.web.access import is_this_machine
 from coordinator.web.headers import protect
+from ssd.daemon.address import Address
 
 SHUTDOWN_SECONDS = 2.0
 CONNECTIONS = Bounds(at_once=64, at_once_per_host=32, per_second=100.0, seconds=15.0)

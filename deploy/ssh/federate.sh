@@ -6,8 +6,7 @@ usage() {
   cat << 'END'
 federate.sh [--dry-run] up|status|down HOSTS WHEEL WORKER.toml COORDINATOR.toml
 
-To be run on the coordinator's host, in the directory in which the coordinator was started, beside a coordinator that
-runs and has an enrolment port.
+To be run on the coordinator's host, beside a coordinator that runs and has an enrolment port.
 
   up      install the wheel on every host, enrol it, check it, start its worker; again is no error
   status  say whether the workers run

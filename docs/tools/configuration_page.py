@@ -36,8 +36,9 @@ ssd-worker config init --out worker.toml                # the same three for a w
 ```
 
 Secrets never stand in a file of settings: those name files (`key`, `authority_key`), and join tokens come from a file, standard input or the environment.
-Values from the environment are written as in TOML (`SSD_RUN_CLIENTS='["a", "b"]'`); text and paths need no quotes. Relative paths begin at the working directory
-unless their text says otherwise. Examples stand in [deploy/config](../deploy/config).
+Values from the environment and from `--set` are written as in TOML (`SSD_RUN_CLIENTS='["a", "b"]'`); text and paths need no quotes, and lose those they have. A
+relative path begins at the folder of the configuration file; one that a variable or a flag gives, or any path where there is no file, begins at the working directory. `~` is
+the home directory. Examples stand in [deploy/config](../deploy/config).
 """
 COORDINATOR = """\
 ## Coordinator

@@ -16,8 +16,8 @@ import worker
 from coordinator import errors as coordinator_errors
 from coordinator.cli.main import cli as coordinator_cli
 from ssd.cli import cli as ssd_cli
-from ssd.daemon.help_text import commands
-from ssd.daemon.terminal import EXIT_CODES as SSD_CODES
+from ssd.daemon.cli.help_text import commands
+from ssd.daemon.cli.terminal import EXIT_CODES as SSD_CODES
 from worker import errors as worker_errors
 from worker.cli.main import cli as worker_cli
 

@@ -8,12 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ssd.daemon.terminal import (
-    CODES,
-    KINDS,
-    console,
-    data_options,
-)
+from ssd.daemon.cli.terminal import CODES, KINDS, console, data_options
 
 if TYPE_CHECKING:
     from ssd.data.partition.partition import Partition

@@ -6,13 +6,7 @@ from pathlib import Path
 
 import click
 
-from ssd.daemon.terminal import (
-    CODES,
-    EXIT_OK,
-    EXIT_REFUSED,
-    complain,
-    console,
-)
+from ssd.daemon.cli.terminal import CODES, EXIT_OK, EXIT_REFUSED, complain, console
 
 
 @click.command("demo", epilog=CODES)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ssd.daemon.terminal import CODES, EXIT_OK, EXIT_REFUSED, EXIT_STORAGE, complain
+from ssd.daemon.cli.terminal import CODES, EXIT_OK, EXIT_REFUSED, EXIT_STORAGE, complain
 
 if TYPE_CHECKING:
     from ssd.export.source import Source

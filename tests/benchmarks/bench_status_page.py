@@ -26,7 +26,6 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "proto"), str(ROOT / "tests" / "support")]
 
-from coordinator.address import Address
 from coordinator.core import events
 from coordinator.core.round import step
 from coordinator.ports.records import AttemptRecord
@@ -41,6 +40,7 @@ from coordinator.web.pages import add_pages
 from coordinator.workers.sessions import Session
 from processes.chromium import Browser
 from rounds.driver_harness import driver
+from ssd.daemon.address import Address
 from ssd_wire.messages import Capabilities
 
 PATHS = (

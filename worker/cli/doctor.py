@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from ssd.daemon.address import parse_address
 from ssd.daemon.doctor.collector import gather_collector, judge_collector
 from ssd.daemon.doctor.disk import gather_disk, holder, judge_disk
 from ssd.daemon.doctor.findings import Finding, fault, ok
@@ -18,7 +19,6 @@ from ssd.trust.diagnosis import Peer, diagnose
 from ssd.trust.identity_files import IdentityFiles, read_identity
 from ssd.trust.names import Role
 from ssd.trust.registry_pin import PIN_FILE, REGISTRY_FILE, SIGNING_KEY_FILE
-from worker.address import parse
 from worker.config.hosted_clients import hosted_clients
 from worker.config.sections import WorkerConfig
 from worker.errors import ConfigInvalid
@@ -49,7 +49,7 @@ def examine(config: WorkerConfig, patience: float, now: dt.datetime) -> Iterator
 
 
 def _connection(config: WorkerConfig, patience: float, now: dt.datetime) -> Iterator[Finding]:
-    address = parse(config.worker.coordinator)
+    address = parse_address(config.worker.coordinator)
     name = config.transport.server_name or address.host or LOCAL_NAME
     peer = Peer(host=address.host, port=address.port, path=address.path, name=name)
     files = None if config.transport.insecure else IdentityFiles.in_folder(config.identity_dir, "worker")

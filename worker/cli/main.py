@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
-from ssd.daemon.completion import completion_command
-from ssd.daemon.help_text import add_examples, codes_sentence
+from ssd.daemon.cli.completion import completion_command
+from ssd.daemon.cli.help_text import add_examples, codes_sentence
 from worker.cli.config import config_group
 from worker.cli.doctor_cli import doctor_command
 from worker.cli.examples import EXAMPLES

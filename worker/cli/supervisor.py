@@ -21,7 +21,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from worker.address import parse
+from ssd.daemon.address import parse_address
 from worker.config.hosted_clients import hosted_clients
 from worker.config.sections import WorkerConfig
 from worker.core.backoff import Backoff
@@ -100,7 +100,7 @@ def members(
         own = clients[number :: len(devices)]
         if not own:
             continue
-        http = parse(settings.http_listen) if settings.http_listen else None
+        http = parse_address(settings.http_listen) if settings.http_listen else None
         arguments = (
             *base,
             "--name", f"{settings.name}-{label}",

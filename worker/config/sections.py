@@ -6,46 +6,32 @@ under each setting is its documentation.
 
 from __future__ import annotations
 
-import difflib
-import os
 import re
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
-from pydantic_core import ErrorDetails
+from pydantic import AfterValidator, BeforeValidator, Field
 
-from ssd.daemon.tracing.setup import check_endpoint
-from worker.address import parse
-from worker.config_sources import Key, RawConfig, read
+from ssd.daemon import config_loading
+from ssd.daemon.address import parse_address
+from ssd.daemon.config_loading import (
+    AddressText,
+    ConfigPath,
+    LogSection,
+    OptionalAddressText,
+    PathTable,
+    Section,
+    as_tuple,
+    check_client_ids,
+)
+from ssd.daemon.config_sources import ConfigError, Key
 from worker.errors import ConfigInvalid
 
 Json = Any
 _WORKER = re.compile(r"[A-Za-z0-9._-]{1,64}")
-_CLIENT = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
-
-
-def _to_tuple(value: object) -> object:
-    return tuple(value) if isinstance(value, list) else value
-
-
-def _to_path(value: object) -> object:
-    return Path(value).expanduser() if isinstance(value, str) and value else value
-
-
-def _to_paths(value: object) -> object:
-    return {key: _to_path(item) for key, item in value.items()} if isinstance(value, dict) else value
-
-
-def _address(value: str) -> str:
-    return str(parse(value))
-
-
-def _optional_address(value: str) -> str:
-    return _address(value) if value else value
 
 
 def _worker_name(value: str) -> str:
@@ -61,23 +47,13 @@ def _device(value: str) -> str:
 
 
 def _client_ids(value: tuple[str, ...]) -> tuple[str, ...]:
-    if value == ("*",):
-        return value
-    for client in value:
-        _client_id(client)
-    if len(set(value)) != len(value):
-        raise ValueError("a client is named twice")
+    if value != ("*",):
+        check_client_ids(value)
     return value
 
 
-def _client_id(client: str) -> None:
-    if _CLIENT.fullmatch(client) is None:
-        raise ValueError(f"{client!r} is no client id: use 1 to 128 of A-Z a-z 0-9 . _ -")
-
-
 def _folder_ids(value: Mapping[str, Path]) -> Mapping[str, Path]:
-    for client in value:
-        _client_id(client)
+    check_client_ids(value)
     return value
 
 
@@ -86,24 +62,19 @@ def default_name() -> str:
     return re.sub(r"[^A-Za-z0-9._-]", "-", socket.gethostname())[:64] or "worker"
 
 
-ConfigPath = Annotated[Path, BeforeValidator(_to_path)]
-Texts = Annotated[tuple[str, ...], BeforeValidator(_to_tuple)]
+Folders = Annotated[PathTable, AfterValidator(_folder_ids)]
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True)
-
-
-class WorkerSection(_Section):
+class WorkerSection(Section):
     """`[worker]`: who it is, whom it works for, where it keeps its state."""
 
     name: Annotated[str, AfterValidator(_worker_name)] = Field(default_factory=default_name)
     """Unique among the coordinator's workers; the host's name if not given."""
-    coordinator: Annotated[str, AfterValidator(_address)] = "127.0.0.1:7443"
+    coordinator: AddressText = "127.0.0.1:7443"
     """host:port or unix:/path."""
     state_dir: ConfigPath = Path("state/worker")
     """Finished updates, client states, cached versions. One worker at a time."""
-    http_listen: Annotated[str, AfterValidator(_optional_address)] = ""
+    http_listen: OptionalAddressText = ""
     """Where /metrics, /livez and /readyz are served; empty: nowhere."""
     device: Annotated[str, AfterValidator(_device)] = "auto"
     """`auto` takes a CUDA device if the method can use one and there is one."""
@@ -116,7 +87,7 @@ class WorkerSection(_Section):
     """Clients whose images stay open in the training process."""
 
 
-class TransportSection(_Section):
+class TransportSection(Section):
     """`[transport]`."""
 
     insecure: bool = False
@@ -129,24 +100,20 @@ class TransportSection(_Section):
     Unix socket."""
 
 
-class DataSection(_Section):
+class DataSection(Section):
     """`[data]`: the clients hosted here and where their images are."""
 
     kind: Literal["none", "digits", "cifar10", "cifar100", "mnist", "folder"] = "none"
     """`none` is for methods that need no images."""
-    clients: Annotated[tuple[str, ...], BeforeValidator(_to_tuple), AfterValidator(_client_ids)] = ()
+    clients: Annotated[tuple[str, ...], BeforeValidator(as_tuple), AfterValidator(_client_ids)] = ()
     """Ids of the hosted clients; ["*"]: every client of the partition file or of `folders`."""
     root: ConfigPath | None = None
     """Where torchvision's data sets are."""
     partition: ConfigPath | None = None
     """Which images of a built-in set are whose."""
-    folders: Annotated[Mapping[str, Path], BeforeValidator(_to_paths), AfterValidator(_folder_ids)] = Field(
-        default_factory=dict
-    )
+    folders: Folders = Field(default_factory=dict)
     """For `folder`: client id -> its folder of images."""
-    test_folders: Annotated[Mapping[str, Path], BeforeValidator(_to_paths), AfterValidator(_folder_ids)] = (
-        Field(default_factory=dict)
-    )
+    test_folders: Folders = Field(default_factory=dict)
     """For `folder` with `labels = "folders"` and `classes`: client id -> its folder of test images, to measure what a
     model is worth to that client."""
     probe: ConfigPath | None = None
@@ -157,7 +124,7 @@ class DataSection(_Section):
     """Let torchvision fetch what is missing."""
     labels: Literal["none", "folders"] = "none"
     """For `folder`: `folders` takes an image's sub-folder for its class."""
-    classes: Texts = ()
+    classes: Annotated[tuple[str, ...], BeforeValidator(as_tuple)] = ()
     """With `labels = "folders"`: the classes of the whole federation, in order."""
     margin: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 1.15
     """For `folder`: how much larger than needed images are decoded before they are cropped."""
@@ -167,7 +134,7 @@ class DataSection(_Section):
     """For `folder`: images with more pixels are left out."""
 
 
-class SecureAggregationSection(_Section):
+class SecureAggregationSection(Section):
     """`[secure_aggregation]`: what this worker asks of a run before it takes part (docs/secure-aggregation.md)."""
 
     level: Literal["off", "passive", "active"] = "off"
@@ -180,7 +147,7 @@ class SecureAggregationSection(_Section):
     max_tolerated_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.5
     """The largest share of participants that may be missing from a sum: whoever picks the missing ones makes the sum
     smaller."""
-    ring_bits: Annotated[tuple[Literal[16, 24, 32], ...], BeforeValidator(_to_tuple), Field(min_length=1)] = (
+    ring_bits: Annotated[tuple[Literal[16, 24, 32], ...], BeforeValidator(as_tuple), Field(min_length=1)] = (
         16,
         24,
         32,
@@ -202,7 +169,7 @@ class SecureAggregationSection(_Section):
         return 0.1 if self.level == "active" else 0.0
 
 
-class PrivacySection(_Section):
+class PrivacySection(Section):
     """`[privacy]`: what differential privacy this worker asks of a run (docs/differential-privacy.md)."""
 
     mechanism: Literal["off", "central", "distributed"] = "off"
@@ -212,45 +179,25 @@ class PrivacySection(_Section):
     """It works for no run with less noise than so many times a client's largest influence."""
 
 
-class LogSection(_Section):
-    """`[log]`."""
-
-    level: Literal["debug", "info", "warning", "error"] = "info"
-    """The least severe events written."""
-    format: Literal["auto", "human", "json"] = "auto"
-    """`auto`: human on a terminal, JSON otherwise."""
-
-
-class TracingSection(_Section):
+class TracingSection(config_loading.TracingSection):
     """`[tracing]`: traces of rounds for an OpenTelemetry collector (docs/tracing.md)."""
 
-    endpoint: Annotated[str, AfterValidator(check_endpoint)] = ""
-    """The collector's OTLP/gRPC address: http://host:4317 or https://host:4317; empty: no traces."""
-    share: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 1.0
-    """Of the attempts at rounds, how many are traced. Daemons with the same share trace the same ones."""
     service_name: Annotated[str, Field(min_length=1, max_length=128)] = "ssd-worker"
     """Under which it appears in the collector."""
-    root_certificates: ConfigPath | None = None
-    """PEM file of who may vouch for an https collector; without it, whom gRPC trusts by itself."""
 
 
-class WorkerConfig(_Section):
+class WorkerConfig(Section):
     """The whole tree. Components receive their own section, never the root."""
 
     worker: WorkerSection = Field(default_factory=WorkerSection)
     transport: TransportSection = TransportSection()
     data: DataSection = DataSection()
-    methods: Annotated[Mapping[str, Path], BeforeValidator(_to_paths)] = Field(default_factory=dict)
+    methods: PathTable = Field(default_factory=dict)
     """`[methods]`: name of a method that is not built in -> this operator's own Python file of it."""
     secure_aggregation: SecureAggregationSection = SecureAggregationSection()
     privacy: PrivacySection = PrivacySection()
     log: LogSection = LogSection()
     tracing: TracingSection = TracingSection()
-
-    def resolved(self) -> dict[str, Json]:
-        """The tree as a JSON object, every setting present."""
-        result: dict[str, Json] = self.model_dump(mode="json")
-        return result
 
     @property
     def identity_dir(self) -> Path:
@@ -271,109 +218,53 @@ def load(
     """The configuration from a file, the environment and flags (flag over environment over file over default).
 
     Args:
-        path: the TOML file, or None.
-        flags: `table.key` -> value; None counts as not given.
-        environ: None: the process environment.
+        path: the TOML file, or None for defaults.
+        flags: dotted key -> value, as of `ssd.daemon.config_loading.load`.
+        environ: where SSD_<TABLE>_<KEY> is looked up; None: the process environment.
 
     Raises:
         ConfigInvalid: with one line for every mistake.
     """
-    raw = read(path, flags or {}, os.environ if environ is None else environ, _text_keys())
     try:
-        config = WorkerConfig.model_validate(raw.values)
-    except ValidationError as error:
-        details = error.errors(include_url=False)
-        raise ConfigInvalid("\n".join(dict.fromkeys(_describe(raw, detail) for detail in details))) from None
-    problems = [f"{raw.where(key)}: [{key[0]}] {key[1]}: {text}" for key, text in _contradictions(config)]
-    if problems:
-        raise ConfigInvalid("\n".join(problems))
-    return config
+        return config_loading.load(WorkerConfig, path, flags, environ, _contradictions)
+    except ConfigError as error:
+        raise ConfigInvalid(str(error)) from None
 
 
-def _contradictions(config: WorkerConfig) -> list[tuple[Key, str]]:
-    """What is wrong between settings that are fine by themselves."""
-    found: list[tuple[Key, str]] = []
-    data = config.data
-    if config.transport.insecure and not parse(config.worker.coordinator).is_local:
-        found.append(
-            (
-                ("worker", "coordinator"),
-                "without TLS the coordinator must be on this machine (loopback or unix:): leave insecure out",
-            )
+def _contradictions(config: WorkerConfig) -> Iterator[tuple[tuple[Key, ...], str]]:
+    coordinator, insecure = ("worker", "coordinator"), ("transport", "insecure")
+    if config.transport.insecure and not parse_address(config.worker.coordinator).is_local:
+        yield (
+            (coordinator, insecure),
+            "without TLS the coordinator must be on this machine (loopback or unix:): leave insecure out",
         )
+    for concerned, text in _data_contradictions(config.data):
+        yield tuple(("data", name) for name in concerned), text
+
+
+def _data_contradictions(data: DataSection) -> Iterator[tuple[tuple[str, ...], str]]:
+    """(keys of `[data]`, what is wrong between them)."""
     if data.kind == "folder":
         missing = sorted(set(data.clients) - set(data.folders) - {"*"})
+        strangers = sorted(set(data.test_folders) - set(data.folders))
         if not data.folders:
-            found.append((("data", "folders"), 'kind "folder" needs a folder for each client'))
+            yield ("folders", "kind"), 'kind "folder" needs a folder for each client'
         elif missing:
-            found.append((("data", "clients"), f"no folder is given for {', '.join(missing[:5])}"))
+            yield ("clients", "folders", "kind"), f"no folder is given for {', '.join(missing[:5])}"
+        if strangers:
+            yield (
+                ("test_folders", "folders", "kind"),
+                f"no folder is given for {', '.join(strangers[:5])}",
+            )
     elif data.clients == ("*",) and data.partition is None:
-        found.append((("data", "clients"), '["*"] needs a partition file, or kind "folder"'))
+        yield ("clients", "partition", "kind"), '["*"] needs a partition file, or kind "folder"'
     elif data.kind != "none" and data.clients and data.partition is None:
-        found.append((("data", "partition"), f'kind "{data.kind}" needs a partition file'))
+        yield ("partition", "clients", "kind"), f'kind "{data.kind}" needs a partition file'
     if data.kind != "folder" and (data.folders or data.test_folders):
         key = "folders" if data.folders else "test_folders"
-        found.append((("data", key), 'only kind "folder" has folders'))
+        yield (key, "kind"), 'only kind "folder" has folders'
     if data.test_folders and (data.labels != "folders" or not data.classes):
-        found.append(
-            (("data", "test_folders"), 'they need labels = "folders" and the federation\'s classes in order')
+        yield (
+            ("test_folders", "labels", "classes"),
+            'they need labels = "folders" and the federation\'s classes in order',
         )
-    strangers = sorted(set(data.test_folders) - set(data.folders))
-    if data.kind == "folder" and strangers:
-        found.append((("data", "test_folders"), f"no folder is given for {', '.join(strangers[:5])}"))
-    return found
-
-
-def _describe(raw: RawConfig, detail: ErrorDetails) -> str:
-    key = tuple(str(part) for part in detail["loc"])
-    name = f"[{key[0]}] {'.'.join(key[1:])}" if len(key) > 1 else f"[{key[0]}]"
-    return f"{raw.where(key)}: {name}: {_explain(detail, key)}"
-
-
-def _explain(detail: ErrorDetails, key: Key) -> str:
-    if detail["type"] == "extra_forbidden":
-        if len(key) == 1:
-            return f"unknown table{_nearest(key[0], list(WorkerConfig.model_fields))}"
-        return f"unknown key{_hint(key)}"
-    if detail["type"] == "value_error":
-        return detail["msg"].removeprefix("Value error, ")
-    if detail["type"] in {"model_type", "model_attributes_type"}:
-        return "must be a table"
-    return f"{detail['msg'].replace('Input should be', 'must be')}, not {detail['input']!r}"
-
-
-def _hint(key: Key) -> str:
-    for table, names in _keys().items():
-        if table != key[0] and key[1] in names:
-            return f"; it belongs into [{table}]"
-    return _nearest(key[1], _keys().get(key[0], []))
-
-
-def _nearest(name: str, valid: list[str]) -> str:
-    close = difflib.get_close_matches(name, valid, n=1)
-    return f"; did you mean {close[0]}?" if close else f"; valid are {', '.join(sorted(valid))}"
-
-
-def _keys() -> dict[str, list[str]]:
-    sections = {name: info.annotation for name, info in WorkerConfig.model_fields.items()}
-    return {
-        name: list(section.model_fields)
-        for name, section in sections.items()
-        if isinstance(section, type) and issubclass(section, BaseModel)
-    }
-
-
-def _text_keys() -> dict[str, frozenset[str]]:
-    """Table -> keys whose value is text, for variables and flags."""
-    out = {}
-    for name, info in WorkerConfig.model_fields.items():
-        section = info.annotation
-        if isinstance(section, type) and issubclass(section, BaseModel):
-            out[name] = frozenset(key for key, f in section.model_fields.items() if _is_text(f.annotation))
-    return out
-
-
-def _is_text(kind: object) -> bool:
-    if getattr(kind, "__origin__", None) in {tuple, Mapping}:
-        return False
-    return any(part in {str, Path} or isinstance(part, str) for part in (kind, *get_args(kind)))

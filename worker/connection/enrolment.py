@@ -18,14 +18,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from ssd.daemon.address import Address, parse_address
 from ssd.trust.authority import CertificateRefused, fingerprint, subject_of_certificate, validity
 from ssd.trust.first_contact import ContactFailed, OtherNameMet, StrangerMet, meet
 from ssd.trust.identity_store import IdentityStore
 from ssd.trust.join_token import JoinToken, TokenRefused, parse
 from ssd.trust.names import Subject
 from ssd.trust.requests import check_issued, make_request
-from worker.address import Address
-from worker.address import parse as parse_address
 from worker.config.sections import WorkerConfig
 from worker.errors import EnrolmentRefused, LinkBroken, StorageFailed
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import grpc
 
+from ssd.daemon.address import parse_address
 from ssd.trust.authority import LOCAL_NAME
 from ssd.trust.identity_files import Identity
-from worker.address import parse
 
 _CHECK = "/grpc.health.v1.Health/Check"
 _SERVED = {b"": "UNKNOWN", b"\x08\x01": "SERVING", b"\x08\x02": "NOT_SERVING", b"\x08\x03": "UNKNOWN"}
@@ -38,7 +38,7 @@ def ask_health(target: str, identity: Identity | None, server_name: str, patienc
         server_name: which the coordinator's certificate must carry; empty: the host part of the target.
         patience: seconds.
     """
-    address = parse(target)
+    address = parse_address(target)
     options: list[tuple[str, int | str]] = [
         ("grpc.enable_http_proxy", 0),
         ("grpc.use_local_subchannel_pool", 1),

@@ -16,11 +16,11 @@ from typing import Any
 import grpc
 from grpc import aio
 
+from ssd.daemon.address import Address, parse_address
 from ssd.trust.authority import LOCAL_NAME, CertificateRefused
 from ssd.trust.diagnosis import Peer, diagnose
 from ssd.trust.identity_files import Identity, IdentityFiles, IdentityMissing, read_identity
 from ssd.trust.identity_store import IdentityStore
-from worker.address import Address, parse
 from worker.errors import IdentityUnusable, LinkBroken
 
 _OPTIONS: tuple[tuple[str, int | str], ...] = (
@@ -102,7 +102,7 @@ class Channels:
         ]
         if identity is None:
             return aio.insecure_channel(target, options=options)
-        address = parse(target)
+        address = parse_address(target)
         if self.server_name or address.path:
             options.append(("grpc.ssl_target_name_override", self._name(address)))
         own = identity.credential
@@ -111,7 +111,7 @@ class Channels:
 
     async def explained(self, target: str, error: LinkBroken) -> LinkBroken:
         """The same failure to connect with its real cause, if TLS is the cause."""
-        address = parse(target)
+        address = parse_address(target)
         peer = Peer(host=address.host, port=address.port, path=address.path, name=self._name(address))
         found = await asyncio.to_thread(diagnose, peer, self._files())
         return error if found is None else LinkBroken(found.cause.value, found.sentence)

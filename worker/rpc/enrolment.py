@@ -6,9 +6,9 @@ from typing import Any
 
 import grpc
 
+from ssd.daemon.address import Address
 from ssd.trust.join_token import JoinToken
 from ssd_proto.v1 import enrolment_pb2 as pb
-from worker.address import Address
 from worker.errors import EnrolmentRefused, LinkBroken
 
 _METHOD = "/ssd_proto.v1.Enrolment/Enroll"

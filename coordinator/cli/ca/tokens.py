@@ -148,7 +148,7 @@ def _bindings(state_dir: Path) -> Mapping[str, str]:
 
 
 def _address(text: str | None) -> str:
-    from coordinator.address import parse_address
+    from ssd.daemon.address import parse_address
 
     if text is None:
         return ""

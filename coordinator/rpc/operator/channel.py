@@ -8,9 +8,9 @@ from pathlib import Path
 
 import grpc
 
-from coordinator.address import parse_address
 from coordinator.errors import ConfigInvalid, IdentityUnusable
 from coordinator.runtime.clock import SystemClock
+from ssd.daemon.address import parse_address
 from ssd.trust.authority import LOCAL_NAME, CertificateRefused
 from ssd.trust.diagnosis import Peer, diagnose
 from ssd.trust.identity_files import IdentityFiles, IdentityMissing, read_identity

@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from coordinator.rpc.enrolment import CONNECTIONS, MAX_MESSAGE_BYTES, PER_HOST
 from rounds.enrolment_place import EnrolmentPlace, RecordingServer, credential, new_authority
+from ssd.daemon.address import Address
 from ssd.trust.authority import Credential, issue, new_key, subject_of_certificate
 from ssd.trust.identity_store import IdentityStore
 from ssd.trust.join_token import JoinToken, new_secret
@@ -27,7 +28,6 @@ from ssd.trust.names import Role, Subject
 from ssd.trust.requests import make_request
 from ssd_proto.v1 import enrolment_pb2 as pb
 from wire import bare_http2
-from worker.address import Address
 from worker.connection.enrolment import enrol
 from worker.errors import EnrolmentRefused, LinkBroken, StorageFailed
 from worker.rpc.enrolment import enroll

@@ -15,17 +15,17 @@ from typing import Any
 
 import grpc
 
-from coordinator.address import Address as ListenAddress
 from coordinator.identity.enrolment import CertificateDesk, Issuer
 from coordinator.ports.trust import Holder, TokenRecord
 from coordinator.rpc.enrolment import EnrolmentServer
 from coordinator.runtime.clock import SystemClock
 from coordinator.store.trust import SqliteTrust
 from coordinator.telemetry.metrics import CoordinatorMetrics
+from ssd.daemon.address import Address
+from ssd.daemon.address import Address as ListenAddress
 from ssd.trust.authority import Credential, create_authority, fingerprint, issue
 from ssd.trust.join_token import JoinToken, new_secret
 from ssd.trust.names import Role, Subject
-from worker.address import Address
 
 
 def credential(authority: Credential, *, hosts: Sequence[str] = ("localhost", "127.0.0.1")) -> Credential:

@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from coordinator.cli.examples import EXAMPLES as COORDINATOR
 from coordinator.cli.main import cli as coordinator_cli
 from ssd.cli import cli as ssd_cli
-from ssd.daemon.help_text import commands
+from ssd.daemon.cli.help_text import commands
 from ssd.examples import EXAMPLES as SSD
 from worker.cli.examples import EXAMPLES as WORKER
 from worker.cli.main import cli as worker_cli

@@ -8,10 +8,9 @@ import pytest
 
 from configuration_page import PAGE, _field_texts, changes, page
 from coordinator.config.sections import MUTABLE, CoordinatorConfig, is_mutable
-from coordinator.config_sources import gather
+from ssd.daemon.config_sources import gather
 from ssd.daemon.setting_text import Setting, tables
 from worker.config.sections import WorkerConfig
-from worker.config_sources import read
 
 ROOTS = {"coordinator": CoordinatorConfig, "worker": WorkerConfig}
 
@@ -31,20 +30,13 @@ def test_every_setting_is_explained(daemon: str) -> None:
     assert [table.name for table in tables(root) if not table.text] == []
 
 
-def test_every_variable_that_is_named_sets_its_setting() -> None:
-    names = {table.name: lambda key: True for table in tables(CoordinatorConfig)}
-    for setting in settings(CoordinatorConfig):
+@pytest.mark.parametrize("daemon", ROOTS)
+def test_every_variable_that_is_named_sets_its_setting(daemon: str) -> None:
+    root = ROOTS[daemon]
+    names = {table.name: lambda key: True for table in tables(root) if table.settings}
+    for setting in settings(root):
         found = gather(None, {}, {setting.variable: "x"}, names)
         assert found.given == {(setting.table, setting.key): setting.variable}
-    keys = {
-        table.name: frozenset(each.key for each in table.settings)
-        for table in tables(WorkerConfig)
-        if table.settings
-    }
-    for setting in settings(WorkerConfig):
-        assert read(None, {}, {setting.variable: "x"}, keys).origins == {
-            (setting.table, setting.key): setting.variable
-        }
 
 
 def test_what_is_said_to_change_may_change_and_nothing_else() -> None:

@@ -8,8 +8,8 @@ from coordinator import errors as coordinator_errors
 from coordinator.cli import main as coordinator_cli
 from exit_codes_page import PAGE, faults, page, told
 from ssd import cli as ssd_cli
-from ssd.daemon.help_text import commands
-from ssd.daemon.terminal import EXIT_CODES as SSD_CODES
+from ssd.daemon.cli.help_text import commands
+from ssd.daemon.cli.terminal import EXIT_CODES as SSD_CODES
 from worker import errors as worker_errors
 from worker.cli import main as worker_cli
 

@@ -10,8 +10,8 @@ from typing import Any, TypeVar
 
 import pytest
 
-from coordinator.address import Address
 from coordinator.runtime.listener import Bounds, Door, relay
+from ssd.daemon.address import Address
 
 T = TypeVar("T")
 WIDE = {"at_once": 100, "at_once_per_host": 100, "per_second": 10_000.0, "seconds": 60.0}

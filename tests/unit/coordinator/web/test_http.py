@@ -19,11 +19,11 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import make_mocked_request
 
-from coordinator.address import Address
 from coordinator.errors import PortUnavailable
 from coordinator.runtime.listener import Bounds
 from coordinator.telemetry.metrics import CoordinatorMetrics
 from coordinator.web.http import CONNECTIONS, HttpServer, create_app, refuse_shown_tokens
+from ssd.daemon.address import Address
 from ssd.trust.authority import create_authority, issue
 from ssd.trust.names import Role, Subject
 

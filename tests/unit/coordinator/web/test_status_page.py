@@ -16,7 +16,6 @@ from typing import Any
 import aiohttp
 import pytest
 
-from coordinator.address import Address
 from coordinator.core import events
 from coordinator.core.round import step
 from coordinator.errors import TokenUnusable
@@ -33,6 +32,7 @@ from coordinator.web.pages import add_pages, load
 from coordinator.web.people import Page
 from coordinator.workers.sessions import Session
 from rounds.driver_harness import driver, settle, simulate
+from ssd.daemon.address import Address
 from ssd.export.header import check_header
 from ssd_wire.messages import Capabilities, Claim
 

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from worker import address
 from worker.app import secure_settings
 from worker.config.hosted_clients import data_fields, has_client_tests, has_labels, hosted_clients
 from worker.config.sections import load
@@ -34,21 +33,6 @@ def test_defaults_need_nothing_but_the_word_insecure() -> None:
     assert config.worker.name
     assert config.data.kind == "none"
     assert not config.evaluates
-
-
-def test_flag_over_environment_over_file_over_default(tmp_path: Path) -> None:
-    file = write(tmp_path / "w.toml", '[worker]\nname = "file"\ndevice = "cpu"\nmax_cached_versions = 5\n')
-    environ = {"SSD_WORKER_NAME": "env", "SSD_WORKER_DEVICE": "cuda:1", "SSD_TRANSPORT_INSECURE": "true"}
-    config = load(file, {"worker.name": "flag", "worker.state_dir": None}, environ)
-    assert config.worker.name == "flag"
-    assert config.worker.device == "cuda:1"
-    assert config.worker.max_cached_versions == 5
-    assert config.worker.state_dir == Path("state/worker")
-
-
-def test_text_settings_are_not_read_as_toml() -> None:
-    assert load(None, INSECURE, {"SSD_WORKER_NAME": "1"}).worker.name == "1"
-    assert load(None, INSECURE, {"SSD_DATA_CLIENTS": '["a", "b"]'}).data.clients == ("a", "b")
 
 
 def test_all_mistakes_are_told_at_once_with_line_and_nearest_name(tmp_path: Path) -> None:
@@ -85,10 +69,14 @@ def test_other_programs_variables_are_not_ours() -> None:
     load(None, INSECURE, {"SSD_COORDINATOR_LISTEN": "x", "SSD_NONSENSE": "x", "HOME": "x"})
 
 
-def test_an_unreadable_or_malformed_file_is_told(tmp_path: Path) -> None:
-    with pytest.raises(ConfigInvalid, match="cannot be read"):
-        load(tmp_path / "none.toml", INSECURE, {})
-    assert "not valid TOML" in complaint(tmp_path, "[worker\n")
+def test_data_and_methods_lie_beside_the_file(tmp_path: Path) -> None:
+    text = '[data]\nkind = "folder"\nclients = ["*"]\nprobe = "p"\n[data.folders]\na = "a"\nb = "/b"\n[methods]\nm = "m.py"\n'
+    config = load(write(tmp_path / "w.toml", text), {"methods.n": "n.py", "data.folders.c": "c"}, {})
+    assert config.data.folders == {"a": tmp_path / "a", "b": Path("/b"), "c": Path("c")}
+    assert config.data.probe == tmp_path / "p"
+    assert config.methods == {"m": tmp_path / "m.py", "n": Path("n.py")}
+    assert config.identity_dir == tmp_path / "state" / "worker" / "identity"
+    assert "name" not in config.worker.model_fields_set
 
 
 def test_the_identity_is_in_the_state_directory_unless_said_otherwise() -> None:
@@ -185,31 +173,6 @@ def test_the_training_process_is_told_of_the_data_in_fields_its_config_has(tmp_p
     known = set(data_open.DataConfig.__dataclass_fields__)
     assert set(fields) <= known
     assert data_fields(load(None, INSECURE, {}).data, "index") is None
-
-
-@pytest.mark.parametrize(
-    ("text", "local"),
-    [("127.0.0.1:1", True), ("localhost:1", True), ("[::1]:1", True), ("unix:/x", True), ("10.1.1.1:1", False),
-     ("example.org:1", False)],
-)  # fmt: skip
-def test_addresses(text: str, local: bool) -> None:
-    parsed = address.parse(text)
-    assert str(parsed) == text
-    assert parsed.is_local is local
-
-
-@pytest.mark.parametrize(
-    "text", ["", ":1", "host", "host:", "host:x", "host:70000", "::1:5", "unix:", "[::1]"]
-)
-def test_what_is_no_address_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match=r"write|needs a path"):
-        address.parse(text)
-
-
-def test_a_table_with_an_underscore_is_set_by_the_environment_too() -> None:
-    environ = {"SSD_SECURE_AGGREGATION_LEVEL": "active", "SSD_SECURE_AGGREGATION_MIN_PARTICIPANTS": "5"}
-    secure = load(None, INSECURE, environ).secure_aggregation
-    assert (secure.level, secure.min_participants) == ("active", 5)
 
 
 @pytest.mark.parametrize(

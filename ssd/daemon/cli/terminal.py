@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import click
 from rich.console import Console
 
-from ssd.daemon.help_text import codes_sentence
+from ssd.daemon.cli.help_text import codes_sentence
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 

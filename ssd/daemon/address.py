@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Address:
-    """Where something is reached. Either `path` (a Unix socket) or `host` and `port`."""
+    """Where something listens or is reached. Either `path` (a Unix socket) or `host` and `port` (0: any free port)."""
 
     host: str = ""
     port: int = 0
@@ -16,7 +16,7 @@ class Address:
 
     @property
     def is_local(self) -> bool:
-        """Whether it never leaves this machine: a Unix socket or a loopback address."""
+        """Whether only this machine can reach it: a Unix socket or a loopback address."""
         if self.path or self.host == "localhost":
             return True
         try:
@@ -25,29 +25,38 @@ class Address:
             return False
 
     def __str__(self) -> str:
-        """The text form `parse` reads and gRPC takes."""
+        """The text form that `parse_address` reads and gRPC takes."""
         if self.path:
             return f"unix:{self.path}"
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
-def parse(text: str) -> Address:
-    """The address a text means.
+def parse_address(text: str) -> Address:
+    """The address that a text means. An IPv6 address stands in brackets, and nothing else does.
 
     Raises:
-        ValueError: it is none; the message says what one looks like.
+        ValueError: the text is no address; the message says what one looks like.
     """
     if text.startswith("unix:"):
         path = text.removeprefix("unix:")
         if not path:
             raise ValueError("a Unix socket needs a path: unix:/run/coordinator.sock")
         return Address(path=path)
-    bracketed, closing, rest = text.removeprefix("[").partition("]")
-    if text.startswith("[") and closing:
-        host, port = bracketed, rest.removeprefix(":") if rest.startswith(":") else ""
+    host, _, digits = text.rpartition(":")
+    port = int(digits) if digits.isascii() and digits.isdigit() and len(digits) <= 5 else -1
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+        is_host = _is_ipv6(host)
     else:
-        host, _, port = text.rpartition(":")
-    number = int(port) if port.isascii() and port.isdigit() else -1
-    if not host or not 0 <= number <= 65535 or (":" in host and not text.startswith("[")):
+        is_host = bool(host) and not any(sign in host for sign in ":[]")
+    if not is_host or not 0 <= port <= 65535:
         raise ValueError(f"{text!r} is no address: write host:port, [::1]:port or unix:/path")
-    return Address(host=host, port=number)
+    return Address(host=host, port=port)
+
+
+def _is_ipv6(host: str) -> bool:
+    try:
+        ipaddress.IPv6Address(host)
+    except ValueError:
+        return False
+    return True

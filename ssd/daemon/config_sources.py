@@ -1,7 +1,7 @@
 """Where configuration comes from: a TOML file, the environment, flags; and where in the file a key stands.
 
-Nothing here knows which keys exist: the tree in `coordinator.config.sections` says what is valid, this room only
-gathers raw values (flag over environment over file) and remembers where each came from.
+Nothing here knows which keys exist: a daemon's own sections say what is valid. This file only gathers raw values (a flag
+wins over the environment, the environment over the file) and remembers where each came from.
 """
 
 from __future__ import annotations
@@ -13,11 +13,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from coordinator.errors import ConfigInvalid
-
 Json = Any
 Key = tuple[str, ...]
 PREFIX = "SSD_"
+
+
+class ConfigError(Exception):
+    """A configuration cannot be used; the message has one line for every mistake. Each daemon maps it to its own error."""
 
 
 @dataclass
@@ -32,7 +34,7 @@ class Sources:
     """Key -> the variable or flag that set it, for keys that are not from the file."""
 
     def set(self, key: Key, value: Json, origin: str) -> None:
-        """Overrides one key. A table on the way that is no table is replaced."""
+        """Overrides one key. A value on the way that is no table is replaced by one."""
         table = self.values
         for name in key[:-1]:
             if not isinstance(table.get(name), dict):
@@ -41,11 +43,15 @@ class Sources:
         table[key[-1]] = value
         self.given[key] = origin
 
+    def override(self, key: Key) -> str:
+        """The variable or flag that set a key or a table around it; "" if none did."""
+        found = (self.given[key[:length]] for length in range(len(key), 0, -1) if key[:length] in self.given)
+        return next(found, "")
+
     def where(self, key: Key) -> str:
         """Where a key was set, for the start of a message: `file:line`, a variable or a flag."""
-        for length in range(len(key), 0, -1):
-            if key[:length] in self.given:
-                return self.given[key[:length]]
+        if override := self.override(key):
+            return override
         if self.file is None:
             return "configuration"
         line = find_line(self.text, key)
@@ -54,7 +60,7 @@ class Sources:
 
 def gather(
     path: Path | None,
-    overrides: Mapping[str, Json],
+    flags: Mapping[str, Json],
     environ: Mapping[str, str],
     tables: Mapping[str, Callable[[str], bool]],
 ) -> Sources:
@@ -62,46 +68,41 @@ def gather(
 
     Args:
         path: the TOML file, or None for none.
-        overrides: dotted key -> value, from flags. Text is read like a variable's, other values are taken as
-            they are.
+        flags: dotted key -> value. Text is read like a variable's, other values are taken as they are; None counts as
+            not given.
         environ: the process environment; only `SSD_<TABLE>_<KEY>` of the given tables is looked at.
         tables: every table's name -> a function that tells whether a key of it holds text.
 
     Raises:
-        ConfigInvalid: the file cannot be read or is not TOML, or an override has no table.
+        ConfigError: the file cannot be read or is not TOML, or a flag has no table.
     """
-    sources = read_file(path) if path is not None else Sources()
+    sources = _read_file(path) if path is not None else Sources()
     for name, text in sorted(environ.items()):
         key = _variable_key(name, tables)
         if key is not None:
             sources.set(key, parse_text(text, tables[key[0]](key[1])), name)
-    for dotted, value in overrides.items():
+    for dotted, value in flags.items():
         key = tuple(dotted.split("."))
         if len(key) < 2 or not all(key):
-            raise ConfigInvalid(
-                f"{dotted!r} names no setting: write table.key, for example round.cohort_size"
-            )
+            raise ConfigError(f"{dotted!r} names no setting: write table.key, for example log.level")
+        if value is None:
+            continue
         is_text = len(key) == 2 and key[0] in tables and tables[key[0]](key[1])
         parsed = parse_text(value, is_text) if isinstance(value, str) else value
         sources.set(key, parsed, f"flag {dotted}")
     return sources
 
 
-def read_file(path: Path) -> Sources:
-    """The values of a TOML file.
-
-    Raises:
-        ConfigInvalid: it cannot be read or is not TOML.
-    """
+def _read_file(path: Path) -> Sources:
     try:
         text = path.read_text(encoding="utf-8")
         return Sources(values=tomllib.loads(text), file=path, text=text)
     except FileNotFoundError as error:
-        raise ConfigInvalid(f"{path}: no such file") from error
+        raise ConfigError(f"{path}: no such file") from error
     except OSError as error:
-        raise ConfigInvalid(f"{path}: cannot be read: {error.strerror}") from error
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigInvalid(f"{path}: not valid TOML: {error}") from error
+        raise ConfigError(f"{path}: not valid TOML: {error}") from error
 
 
 def parse_text(text: str, is_text: bool) -> Json:

@@ -1,0 +1,1 @@
+"""What every command line of ours has: exit codes, the guard around it, help, completion, how it speaks."""
