@@ -505,7 +505,7 @@ class TestConfigShow:
         path.write_text(out)
         config = load(path, {}, {})
         assert config.method.config["odd key"] == ['a"b', "c\nd"]
-        assert (config.run.rounds, config.coordinator.state_dir) == (7, Path("s"))
+        assert (config.run.rounds, config.coordinator.state_dir) == (7, tmp_path / "s")
         assert "# warm_start is not set" in out
         code, again, _ = run("config", "show", "--config", str(path), "--format", "json")
         assert json.loads(again) == config.resolved()
