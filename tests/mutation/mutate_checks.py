@@ -39,43 +39,43 @@ CHECKS = frozenset(
 )  # fmt: skip
 """Functions whose call, alone in a statement, is a check; or what must be remembered or forgotten."""
 SUITE = (
-    "unit/ssd/secagg/test_lying_coordinator.py",
-    "unit/ssd/secagg/test_aggregator.py",
-    "unit/ssd/secagg/test_transcript.py",
-    "unit/ssd/secagg/test_secrets.py",
+    "unit/ssd/secagg/client/test_lying_coordinator.py",
+    "unit/ssd/secagg/server/test_aggregator.py",
+    "unit/ssd/secagg/audit/test_transcript.py",
+    "unit/ssd/secagg/client/test_secrets.py",
     "unit/ssd/secagg/test_rounds.py",
 )
 """Of SOURCES, under tests."""
 FIRST = {
-    "ssd/secagg/audit/audit.py": "unit/ssd/secagg/test_transcript.py",
-    "ssd/secagg/server/aggregator.py": "unit/ssd/secagg/test_aggregator.py",
-    "ssd/secagg/client/participant.py": "unit/ssd/secagg/test_secrets.py",
+    "ssd/secagg/audit/audit.py": "unit/ssd/secagg/audit/test_transcript.py",
+    "ssd/secagg/server/aggregator.py": "unit/ssd/secagg/server/test_aggregator.py",
+    "ssd/secagg/client/participant.py": "unit/ssd/secagg/client/test_secrets.py",
 }
 """Which of them most likely fails for a source: it goes first."""
 BRANCHES: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "ssd/secagg/numbers/masked_plan.py": (
         "",
         "",
-        ("unit/ssd/secagg/test_masked_plan.py", "unit/ssd/secagg/test_statistics.py"),
+        ("unit/ssd/secagg/numbers/test_masked_plan.py", "unit/ssd/secagg/numbers/test_statistics.py"),
     ),
     "ssd/secagg/numbers/masked_fold.py": (
         "",
         "",
-        ("unit/ssd/secagg/test_masked_plan.py", "unit/ssd/secagg/test_statistics.py"),
+        ("unit/ssd/secagg/numbers/test_masked_plan.py", "unit/ssd/secagg/numbers/test_statistics.py"),
     ),
     "ssd/secagg/numbers/masked_sum.py": (
         "",
         "",
-        ("unit/ssd/secagg/test_masked_plan.py", "unit/ssd/secagg/test_statistics.py"),
+        ("unit/ssd/secagg/numbers/test_masked_plan.py", "unit/ssd/secagg/numbers/test_statistics.py"),
     ),
-    "ssd/secagg/protocol/shamir.py": ("", "", ("unit/ssd/secagg/test_shamir.py",)),
+    "ssd/secagg/protocol/shamir.py": ("", "", ("unit/ssd/secagg/protocol/test_shamir.py",)),
     "ssd/secagg/protocol/keys.py": (
         "",
         "",
-        ("unit/ssd/secagg/test_secrets.py", "unit/ssd/secagg/test_lying_coordinator.py"),
+        ("unit/ssd/secagg/client/test_secrets.py", "unit/ssd/secagg/client/test_lying_coordinator.py"),
     ),
-    "ssd/secagg/protocol/encoding.py": ("", "", ("unit/ssd/secagg/test_messages.py",)),
-    "ssd/secagg/audit/transcript.py": ("", "", ("unit/ssd/secagg/test_transcript.py",)),
+    "ssd/secagg/protocol/encoding.py": ("", "", ("unit/ssd/secagg/protocol/test_messages.py",)),
+    "ssd/secagg/audit/transcript.py": ("", "", ("unit/ssd/secagg/audit/test_transcript.py",)),
     "ssd/trust/registry_pin.py": (
         "",
         "",

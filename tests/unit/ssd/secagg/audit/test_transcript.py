@@ -38,7 +38,7 @@ from ssd.secagg.protocol.messages import (
 from ssd.secagg.protocol.signatures import sign_advert, sign_survivors
 
 NAMES = names_of(10)
-GOLDEN = Path(__file__).resolve().parents[3] / "golden" / "secagg_round.txt"
+GOLDEN = Path(__file__).resolve().parents[4] / "golden" / "secagg_round.txt"
 
 
 @cache
