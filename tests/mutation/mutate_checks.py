@@ -52,22 +52,14 @@ FIRST = {
     "ssd/secagg/client/participant.py": "unit/ssd/secagg/client/test_secrets.py",
 }
 """Which of them most likely fails for a source: it goes first."""
+MASKED_NUMBERS = tuple(
+    f"unit/ssd/secagg/numbers/test_{name}.py"
+    for name in ("masked_fold", "masked_noise", "masked_plan", "masked_sum", "mod_ring", "statistics")
+)
 BRANCHES: dict[str, tuple[str, str, tuple[str, ...]]] = {
-    "ssd/secagg/numbers/masked_plan.py": (
-        "",
-        "",
-        ("unit/ssd/secagg/numbers/test_masked_plan.py", "unit/ssd/secagg/numbers/test_statistics.py"),
-    ),
-    "ssd/secagg/numbers/masked_fold.py": (
-        "",
-        "",
-        ("unit/ssd/secagg/numbers/test_masked_plan.py", "unit/ssd/secagg/numbers/test_statistics.py"),
-    ),
-    "ssd/secagg/numbers/masked_sum.py": (
-        "",
-        "",
-        ("unit/ssd/secagg/numbers/test_masked_plan.py", "unit/ssd/secagg/numbers/test_statistics.py"),
-    ),
+    "ssd/secagg/numbers/masked_plan.py": ("", "", MASKED_NUMBERS),
+    "ssd/secagg/numbers/masked_fold.py": ("", "", MASKED_NUMBERS),
+    "ssd/secagg/numbers/masked_sum.py": ("", "", MASKED_NUMBERS),
     "ssd/secagg/protocol/shamir.py": ("", "", ("unit/ssd/secagg/protocol/test_shamir.py",)),
     "ssd/secagg/protocol/keys.py": (
         "",

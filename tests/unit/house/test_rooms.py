@@ -43,7 +43,6 @@ LONG_FILES: dict[str, int] = {
     "tests/unit/daemon/test_doctor.py": 579,
     "tests/unit/ssd/secagg/server/test_aggregator.py": 708,
     "tests/unit/ssd/secagg/client/test_lying_coordinator.py": 745,
-    "tests/unit/ssd/secagg/numbers/test_masked_plan.py": 809,
     "tests/unit/worker/core/test_secagg_client.py": 830,
     "tests/unit/worker/core/test_session.py": 797,
     "tests/unit/worker/test_daemon.py": 782,
