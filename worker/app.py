@@ -13,6 +13,8 @@ import time
 from collections.abc import AsyncIterator, Mapping
 from importlib import metadata
 
+from ssd.daemon.logs import configure as configure_logs
+from ssd.daemon.logs import event as log_event
 from ssd.daemon.tracing.setup import Exporter, TracingUnavailable, open_exporter
 from ssd.secagg.protocol.graph import PPM, Level
 from ssd.secagg.protocol.policy import ParticipantPolicy
@@ -24,7 +26,6 @@ from worker.connection.renewal import Renewal
 from worker.core.state import SecureTerms, Session
 from worker.driver import Driver
 from worker.errors import ConfigInvalid
-from worker.logs import configure_logging, fields
 from worker.rpc.channels import Channels
 from worker.rpc.client import MAX_MESSAGE_BYTES, Greeting, GrpcTransport
 from worker.rpc.renewal import RenewalCall
@@ -72,7 +73,7 @@ def run(config: WorkerConfig) -> None:
     Raises:
         OperatorFault: with the sentence for the operator.
     """
-    configure_logging(config.log.level, config.log.format)
+    configure_logs(config.log.level, config.log.format)
     clients = hosted_clients(config.data)
     if not clients and not config.evaluates:
         raise ConfigInvalid("[data] clients: this worker hosts no client and evaluates nothing")
@@ -88,7 +89,7 @@ async def _run(config: WorkerConfig, clients: tuple[str, ...]) -> None:
     )
     own = channels.identity()
     if own is None:
-        _log.warning("insecure", extra=fields(detail="no TLS: the coordinator must be on this machine"))
+        log_event(_log, logging.WARNING, "insecure", detail="no TLS: the coordinator must be on this machine")
     else:
         config = _named(config, own.subject)
     settings = config.worker
@@ -98,20 +99,22 @@ async def _run(config: WorkerConfig, clients: tuple[str, ...]) -> None:
         exporter = open_tracing(config)
         driver = _driver(config, clients, store, channels, metrics, exporter)
         _stop_on_signals(driver)
-        extra = fields(
+        log_event(
+            _log,
+            logging.INFO,
+            "started",
             name=settings.name,
             coordinator=settings.coordinator,
             clients=len(clients),
             state=settings.state_dir,
         )
-        _log.info("started", extra=extra)
         async with (
             _closing(exporter),
             serve_http(settings.http_listen, metrics, driver),
             _renewing(config, channels, metrics),
         ):
             await driver.run()
-        _log.info("stopped")
+        log_event(_log, logging.INFO, "stopped")
     finally:
         store.close()
 
@@ -182,7 +185,7 @@ async def _renewing(config: WorkerConfig, channels: Channels, metrics: Metrics) 
 def _complain_of_defect(task: asyncio.Task[None]) -> None:
     if not task.cancelled() and (error := task.exception()) is not None:
         # The present certificate goes on working; the operator has until its end.
-        _log.error("renewal_stopped", exc_info=error)
+        log_event(_log, logging.ERROR, "renewal_stopped", error)
 
 
 def _driver(
@@ -266,7 +269,7 @@ def _stop_on_signals(driver: Driver) -> None:
     loop = asyncio.get_running_loop()
 
     def stop(number: signal.Signals) -> None:
-        _log.info("stopping", extra=fields(signal=number.name))
+        log_event(_log, logging.INFO, "stopping", signal=number.name)
         for name in (signal.SIGTERM, signal.SIGINT):
             loop.remove_signal_handler(name)
             signal.signal(name, lambda again, _frame: os._exit(128 + again))

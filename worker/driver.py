@@ -12,6 +12,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, replace
 from typing import Any
 
+from ssd.daemon.logs import event as log_event
 from worker.connection.background import NamedTasks
 from worker.connection.control_stream import ControlLink, FromLink, lost
 from worker.core import effects, events, messages
@@ -29,7 +30,6 @@ from worker.errors import (
     StorageFailed,
     TaskFault,
 )
-from worker.logs import fields
 from worker.ports import Clock, DataAccess, Store, Trainer, Transport
 from worker.secure_aggregation.rounds import SecureRounds, SecureSettings
 from worker.store.effects import Recorder
@@ -272,9 +272,13 @@ class Driver:
         self._busy_before = self._trainer.busy_seconds()
         # A little early: the promise is "at least every".
         self._link.beat(welcome.heartbeat_seconds * 0.8, self._heartbeat)
-        _log.info(
+        log_event(
+            _log,
+            logging.INFO,
             "connected",
-            extra=fields(run=welcome.run_id, version=welcome.version.number, coordinator_build=welcome.build),
+            run=welcome.run_id,
+            version=welcome.version.number,
+            coordinator_build=welcome.build,
         )
 
     def _heartbeat(self, interval: float) -> messages.Heartbeat:
@@ -373,9 +377,8 @@ class Driver:
     # --------------------------------------------------------------------------------------------------- notes
 
     async def _note(self, effect: effects.Note) -> None:
-        _log.log(
-            logging.getLevelNamesMapping()[effect.level.upper()], effect.event, extra=fields(**effect.fields)
-        )
+        level = logging.getLevelNamesMapping()[effect.level.upper()]
+        log_event(_log, level, effect.event, **effect.fields)
         if effect.event == "link_lost":
             self._metrics.reconnects.labels(bounded(str(effect.fields["reason"]))).inc()
         elif effect.event == "client_failed":

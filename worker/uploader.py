@@ -6,10 +6,10 @@ import logging
 from collections.abc import Callable
 from dataclasses import replace
 
+from ssd.daemon.logs import event as log_event
 from worker.core import effects, events, messages
 from worker.core.messages import Welcome
 from worker.errors import InternalFault, SessionEnded, StorageFailed, TaskFault
-from worker.logs import fields
 from worker.ports import Clock, DataAccess, Post
 from worker.secure_aggregation.rounds import SecureRounds
 from worker.telemetry.metrics import Metrics, bounded
@@ -65,10 +65,10 @@ class Uploader:
                 break
             except StorageFailed as error:
                 # Nothing is lost: what is to be uploaded is kept, and the disk may have room again soon.
-                _log.error("storage_failed", extra=fields(detail=str(error)))
+                log_event(_log, logging.ERROR, "storage_failed", detail=str(error))
                 await self._clock.sleep(_STORAGE_RETRY_SECONDS)
             except (SessionEnded, TaskFault) as error:
-                _log.warning("upload_suspended", extra=fields(detail=str(error)))
+                log_event(_log, logging.WARNING, "upload_suspended", detail=str(error))
                 self._post(events.UploadBroken(upload=effect.upload))
                 return
         if verdict is not None:
@@ -106,4 +106,4 @@ class Uploader:
     def _on_hold(self, held: bool) -> None:  # the port's callback
         if held:
             self._metrics.holds.inc()
-        _log.debug("upload_hold" if held else "upload_go")
+        log_event(_log, logging.DEBUG, "upload_hold" if held else "upload_go")

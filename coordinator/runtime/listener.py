@@ -128,7 +128,7 @@ class Door:
             self._tasks.discard(task)
             self._open.pop(task, None)
             if not task.cancelled() and (defect := task.exception()) is not None:
-                log.error("connection_failed", exc_info=defect)
+                log_event(log, logging.ERROR, "connection_failed", defect)
 
         task.add_done_callback(over)
 

@@ -23,17 +23,26 @@ _LONGEST_LIST = 20
 _COLOURS = {logging.WARNING: "33", logging.ERROR: "31", logging.CRITICAL: "31"}
 
 
-def event(logger: logging.Logger, level: int, name: str, /, **fields: object) -> None:
+def event(
+    logger: logging.Logger,
+    level: int,
+    name: str,
+    error: BaseException | None = None,
+    /,
+    **fields: object,
+) -> None:
     """Log one event.
 
     Args:
         logger: whose event it is.
         level: `logging.INFO` and so on.
         name: snake_case, stable: what log searches look for.
+        error: whose traceback goes along; None: there is none.
         fields: facts. Text, numbers, booleans, None, and short lists or mappings of them.
     """
     if logger.isEnabledFor(level):
-        logger.log(level, name, extra={_FIELDS: {key: _plain(value) for key, value in fields.items()}})
+        plain = {key: _plain(value) for key, value in fields.items()}
+        logger.log(level, name, extra={_FIELDS: plain}, exc_info=error)
 
 
 def configure(level: str, form: Literal["auto", "human", "json"], stream: IO[str] | None = None) -> None:

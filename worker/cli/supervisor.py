@@ -22,11 +22,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ssd.daemon.address import parse_address
+from ssd.daemon.logs import configure as configure_logs
+from ssd.daemon.logs import event as log_event
 from worker.config.hosted_clients import hosted_clients
 from worker.config.sections import WorkerConfig
 from worker.core.backoff import Backoff
 from worker.errors import EXIT_REFUSED, EXIT_USAGE, ConfigInvalid
-from worker.logs import configure_logging, fields
 
 _log = logging.getLogger(__name__)
 _STABLE_SECONDS = 60.0
@@ -131,7 +132,7 @@ def _client_list(state_dir: Path, label: str, clients: tuple[str, ...]) -> str:
 
 def supervise(config: WorkerConfig, team: Sequence[Member]) -> int:
     """Run them all until stopped; the exit code: 0, or that of the first one refused for good."""
-    configure_logging(config.log.level, config.log.format)
+    configure_logs(config.log.level, config.log.format)
     return asyncio.run(_Supervisor(team).run())
 
 
@@ -172,14 +173,20 @@ class _Supervisor:
             if self._stopping.is_set():
                 return
             if code in _FINAL_CODES:
-                _log.error("worker_ended", extra=fields(worker=member.label, exit_code=code))
+                log_event(_log, logging.ERROR, "worker_ended", worker=member.label, exit_code=code)
                 self._exit_code = self._exit_code or code
                 self._stop(signal.SIGTERM)
                 return
             failures = 1 if time.monotonic() - started > _STABLE_SECONDS else failures + 1
             wait = self._backoff.seconds(failures, self._random.random())
-            facts = fields(worker=member.label, exit_code=code, restart_seconds=round(wait, 1))
-            _log.error("worker_crashed", extra=facts)
+            log_event(
+                _log,
+                logging.ERROR,
+                "worker_crashed",
+                worker=member.label,
+                exit_code=code,
+                restart_seconds=round(wait, 1),
+            )
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), wait)
 
@@ -193,7 +200,7 @@ class _Supervisor:
             preexec_fn=_end_with_parent,  # this process has one thread
         )
         self._children[member.label] = child
-        _log.info("worker_started", extra=fields(worker=member.label, pid=child.pid))
+        log_event(_log, logging.INFO, "worker_started", worker=member.label, pid=child.pid)
         if self._stopping.is_set():
             child.terminate()
         try:

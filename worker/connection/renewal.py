@@ -12,12 +12,12 @@ import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
+from ssd.daemon.logs import event as log_event
 from ssd.trust.authority import CLOCK_SKEW, CertificateRefused, subject_of_certificate, validity
 from ssd.trust.identity_store import IdentityStore
 from ssd.trust.requests import check_issued, make_request
 from worker.core.backoff import Backoff
 from worker.errors import LinkBroken
-from worker.logs import fields
 from worker.ports import Clock
 from worker.telemetry.metrics import Metrics
 
@@ -88,7 +88,9 @@ class Renewal:
         check_issued(certificate, authority, subject, key.public_key())
         self.store.install(certificate)
         self.metrics.renewals.labels("renewed").inc()
-        _log.info("certificate_renewed", extra=fields(until=f"{validity(certificate)[1]:%Y-%m-%d %H:%M} UTC"))
+        log_event(
+            _log, logging.INFO, "certificate_renewed", until=f"{validity(certificate)[1]:%Y-%m-%d %H:%M} UTC"
+        )
 
     def _dates(self, chance: float) -> tuple[dt.datetime, dt.datetime]:
         """When to renew, and when it is too late."""
@@ -107,7 +109,10 @@ class Renewal:
         advice = (
             "" if self.now() < end else "; it has expired: enrol again with a new token (`ssd-worker enroll`)"
         )
-        _log.warning(
+        log_event(
+            _log,
+            logging.WARNING,
             "certificate_not_renewed",
-            extra=fields(detail=f"{error}{advice}", ends=f"{end:%Y-%m-%d %H:%M} UTC"),
+            detail=f"{error}{advice}",
+            ends=f"{end:%Y-%m-%d %H:%M} UTC",
         )

@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from ssd.daemon.logs import event as log_event
 from ssd.digest import byte_view
 from ssd.updates.codec import Encoding, MalformedUpdate, VectorCodec
 from ssd.updates.declaration import Declaration, DeclarationError
@@ -26,7 +27,6 @@ from worker.core.backoff import Backoff
 from worker.core.messages import Artefact, Blob, DeltaStep, Version, Welcome
 from worker.downloads.blobs import Hasher, PartialBlob
 from worker.errors import BlobUnavailable, LinkBroken, SessionEnded, TaskFault
-from worker.logs import fields
 from worker.ports import Clock, DataAccess, PreparedTask, Store, Transport
 from worker.store.files import storage_faults, write_file
 
@@ -130,8 +130,7 @@ class Preparation:
                 self._verified.add(version.model_digest)
                 await asyncio.to_thread(self._store.add_version, version.number, version.model_digest)
                 return target
-            fallback = fields(version=version.number, base=start)
-            _log.warning("delta_chain_differs", extra=fallback)
+            log_event(_log, logging.WARNING, "delta_chain_differs", version=version.number, base=start)
         await self._whole(declaration, access, version, target)
         self._verified.add(version.model_digest)
         await asyncio.to_thread(self._store.add_version, version.number, version.model_digest)
@@ -169,7 +168,7 @@ class Preparation:
             what = "arrives damaged time and again" if damaged else "has a wrong model digest"
             raise TaskFault("model_unavailable", f"the version {what}", whole_task=True)
         for sink, blob in damaged:
-            _log.warning("chunk_damaged", extra=fields(blob=blob.digest[:16], offset=sink.received))
+            log_event(_log, logging.WARNING, "chunk_damaged", blob=blob.digest[:16], offset=sink.received)
             await self._fill(sink, blob, access)
 
     async def _is_good(self, declaration: Declaration, digest: str) -> bool:
@@ -260,7 +259,7 @@ class Preparation:
             except LinkBroken as broken:
                 failures = 1 if sink.received > before else failures + 1
                 corrupt = corrupt + 1 if broken.reason == "corrupt_chunk" else 0
-                _log.warning("fetch_broken", extra=fields(reason=broken.reason, detail=broken.detail))
+                log_event(_log, logging.WARNING, "fetch_broken", reason=broken.reason, detail=broken.detail)
                 if corrupt > _MAX_CORRUPT:
                     raise TaskFault("model_unavailable", str(broken), whole_task=True) from broken
                 await self._clock.sleep(self._backoff.seconds(failures, self._clock.uniform()))
@@ -297,7 +296,7 @@ def _apply(codec: VectorCodec, base: Path, bodies: list[Path], digest: str) -> N
         for body in bodies:
             vector = next_version_from_body(codec, vector, np.memmap(body, np.uint8, mode="r"), out)
     except MalformedUpdate as error:
-        _log.warning("delta_malformed", extra=fields(detail=str(error)))
+        log_event(_log, logging.WARNING, "delta_malformed", detail=str(error))
         return None
     return out if model_digest(codec.spec, out) == digest else None
 

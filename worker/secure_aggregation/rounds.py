@@ -23,6 +23,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from ssd.daemon.logs import event as log_event
 from ssd.secagg.client.participant import Participant
 from ssd.secagg.numbers.config_digest import config_digest
 from ssd.secagg.numbers.masked_plan import MaskedPlan
@@ -51,7 +52,6 @@ from worker.core import effects, events
 from worker.core.messages import Blob, Envelope, Finished, Train, Welcome
 from worker.downloads.memory_blob import MemoryBlob
 from worker.errors import BlobUnavailable, InternalFault, LinkBroken, SessionEnded, StorageFailed, TaskFault
-from worker.logs import fields
 from worker.ports import Clock, DataAccess, Post, Store, Transport
 from worker.secure_aggregation.identity import SecureIdentity
 from worker.secure_aggregation.masked_upload import Failures, MaskedBody, make_body
@@ -182,7 +182,7 @@ class SecureRounds:
             self._session, self._unread = session, asyncio.Queue()
             self._tasks.spawn("secure-reader", self._fetch_all(self._unread))
         if self._unread.qsize() >= MAX_WAITING:
-            _log.warning("secure_message_dropped", extra=fields(waiting=MAX_WAITING))
+            log_event(_log, logging.WARNING, "secure_message_dropped", waiting=MAX_WAITING)
             return
         self._unread.put_nowait(effect)
 
@@ -306,7 +306,7 @@ class SecureRounds:
             return
         self._metrics.secure_step_seconds.labels(what).observe(self._clock.monotonic() - started)
         said = b"" if answer is None else encode(answer)
-        _log.info("secure_step", extra=fields(round_id=current.round_id.hex()[:8], step=what))
+        log_event(_log, logging.INFO, "secure_step", round_id=current.round_id.hex()[:8], step=what)
         self._post(
             events.SecureAnswered(round_id=current.round_id, answer=said, ready=what == _STEPS[ShareDelivery])
         )

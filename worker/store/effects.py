@@ -7,9 +7,9 @@ import logging
 from collections.abc import Callable
 from contextlib import suppress
 
+from ssd.daemon.logs import event as log_event
 from worker.core import effects
 from worker.errors import StorageFailed
-from worker.logs import fields
 from worker.ports import Store
 from worker.telemetry.metrics import Metrics
 
@@ -52,13 +52,13 @@ class Recorder:
 
     async def drop_updates(self, effect: effects.DropUpdates) -> None:
         """Remove updates and their pending states."""
-        _log.info("updates_dropped", extra=fields(count=len(effect.keys), reason=effect.reason))
+        log_event(_log, logging.INFO, "updates_dropped", count=len(effect.keys), reason=effect.reason)
         await self._write(self._store.drop, effect.keys)
 
     async def reinitialise(self, effect: effects.Reinitialise) -> None:
         """Forget states, take rounds over."""
         clients = sorted(effect.rounds)
-        _log.warning("clients_reinitialised", extra=fields(clients=clients, reason=effect.reason))
+        log_event(_log, logging.WARNING, "clients_reinitialised", clients=clients, reason=effect.reason)
         self._metrics.reinitialised.inc(len(clients))
         await self._write(self._store.reinitialise, effect.rounds)
 
@@ -82,6 +82,8 @@ class Recorder:
             except StorageFailed as error:
                 if not error.full or self._give_up.is_set():
                     raise
-                _log.error("storage_full", extra=fields(detail=str(error), retry_seconds=_FULL_DISK_SECONDS))
+                log_event(
+                    _log, logging.ERROR, "storage_full", detail=str(error), retry_seconds=_FULL_DISK_SECONDS
+                )
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._give_up.wait(), _FULL_DISK_SECONDS)

@@ -29,6 +29,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from ssd.daemon.logs import event as log_event
 from ssd.digest import CHUNK_BYTES
 from worker.core.events import StoredRun
 from worker.core.messages import Finished, UpdateKey
@@ -352,7 +353,7 @@ class SqliteStore:
             held = _held(db, self._run)
         bad = [finished.key for finished in held if not self._is_whole(finished, thorough)]
         if bad:
-            _log.warning("updates_damaged", extra={"fields": {"count": len(bad), "action": "train again"}})
+            log_event(_log, logging.WARNING, "updates_damaged", count=len(bad), action="train again")
             self.drop(bad)
 
     def _is_whole(self, finished: Finished, thorough: bool) -> bool:

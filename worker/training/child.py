@@ -33,8 +33,9 @@ import time
 from collections.abc import Mapping
 from typing import Any, BinaryIO
 
+from ssd.daemon.logs import configure as configure_logs
+from ssd.daemon.logs import event as log_event
 from worker.errors import TaskFault
-from worker.logs import configure_logging
 from worker.training.client_data import ClientData
 from worker.training.evaluate import evaluate, evaluate_clients
 from worker.training.train import MethodCache, describe_failure, train
@@ -86,7 +87,7 @@ class TrainingProcess:
         os._exit(0)
 
     def _configure(self, order: Mapping[str, Json]) -> None:
-        configure_logging(order["log_level"], order["log_format"])
+        configure_logs(order["log_level"], order["log_format"])
         self._methods = MethodCache(order["methods"])
         self._data = ClientData(order["data"], order["max_open_clients"])
         self._device = order["device"]
@@ -106,7 +107,7 @@ class TrainingProcess:
                 "whole_task": fault.whole_task,
             }
         except Exception as error:  # noqa: BLE001  # whatever a method raises becomes a report
-            _log.warning("job_failed", exc_info=error)
+            log_event(_log, logging.WARNING, "job_failed", error)
             reason, detail = describe_failure(error)
             report = {"event": "failed", "reason": reason, "detail": detail, "whole_task": False}
         self._send({"job": job, **report, **self._methods.memory()})

@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ssd.daemon.logs import event as log_event
 from ssd.updates.declaration import Declaration
 from worker.errors import TaskFault
-from worker.logs import fields
 
 if TYPE_CHECKING:
     # ssd.data brings torch along, which a method without images never needs.
@@ -47,11 +47,14 @@ class ClientData:
             source = open_client(self._config(), client, image)
             report = getattr(source, "report", None)
             refused = {} if report is None else {str(why): count for why, count in report.refused.items()}
-            _log.info(
+            log_event(
+                _log,
+                logging.INFO,
                 "images_opened",
-                extra=fields(
-                    client=client, images=len(source), skipped=sum(refused.values()), reasons=refused
-                ),
+                client=client,
+                images=len(source),
+                skipped=sum(refused.values()),
+                reasons=refused,
             )
             while len(self._open) >= self._limit:
                 self._open.popitem(last=False)

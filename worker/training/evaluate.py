@@ -9,12 +9,12 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from ssd.daemon.logs import event as log_event
 from ssd.evaluation.client_measures import BadMeasures, add_client
 from ssd.method.protocol import ClientEvaluationTask, EvaluatesClients, EvaluationTask
 from ssd.scaling import ScalingVector
 from ssd.updates.declaration import Declaration
 from worker.errors import TaskFault
-from worker.logs import fields
 from worker.training.client_data import ClientData
 from worker.training.train import MethodCache, array, describe_failure, read_state, vector
 
@@ -69,8 +69,15 @@ def evaluate_clients(
             sums = add_client(sums, values)
         except Exception as error:  # whatever a method raises costs this client only
             reason, detail = _failure(error)
-            extra = fields(client=client["client"], version=order["version"], reason=reason, detail=detail)
-            _log.warning("client_not_measured", extra=extra)
+            log_event(
+                _log,
+                logging.WARNING,
+                "client_not_measured",
+                client=client["client"],
+                version=order["version"],
+                reason=reason,
+                detail=detail,
+            )
             if reason == "device_fault":
                 raise TaskFault(reason, detail) from error
         else:

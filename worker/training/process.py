@@ -22,9 +22,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ssd.daemon.logs import event as log_event
 from worker.core import events
 from worker.core.messages import Evaluate, Finished, TaskClient, Train, UpdateKey
-from worker.logs import fields
 from worker.ports import Post, PreparedTask, Store
 
 _log = logging.getLogger(__name__)
@@ -208,7 +208,7 @@ class ProcessTrainer:
                 "log_format": settings.log_format,
             }
         )
-        _log.info("training_process_started", extra=fields(pid=child.pid))
+        log_event(_log, logging.INFO, "training_process_started", pid=child.pid)
 
     async def _send(self, order: Mapping[str, Json]) -> None:
         """To the child. One that died at any moment is not told: `_read` sees its end, and reports the job as failed."""
@@ -227,7 +227,7 @@ class ProcessTrainer:
         self._child = self._writer = None
         job, self._job = self._job, None
         if job is None:
-            _log.warning("training_process_ended", extra=fields(exit_code=code))
+            log_event(_log, logging.WARNING, "training_process_ended", exit_code=code)
             return
         self._busy += time.monotonic() - job.started
         if self._stopping:
@@ -238,7 +238,7 @@ class ProcessTrainer:
             self._device_fault = ""
             return
         how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-        _log.error("training_process_died", extra=fields(how=how))
+        log_event(_log, logging.ERROR, "training_process_died", how=how)
         self._fail(job, "training_process_died", f"the training process died ({how})", whole_task=False)
 
     def _report(self, report: Mapping[str, Json]) -> None:
@@ -294,7 +294,7 @@ class ProcessTrainer:
     async def _kill_later(self, number: int) -> None:
         await asyncio.sleep(self._settings.stop_seconds)
         if self._job is not None and self._job.number == number:
-            _log.warning("training_process_killed", extra=fields(reason="it did not stop in time"))
+            log_event(_log, logging.WARNING, "training_process_killed", reason="it did not stop in time")
             await self._kill()
 
     async def _kill(self) -> None:

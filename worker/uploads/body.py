@@ -11,12 +11,12 @@ import asyncio
 import logging
 from collections.abc import Callable, Mapping
 
+from ssd.daemon.logs import event as log_event
 from ssd.digest import chunk_digests
 from ssd.updates.fold import Fold, FoldPlan, UpdateRefused, check_update
 from worker.core.backoff import Backoff
 from worker.core.messages import Envelope, Finished, Train, UpdateKey, UploadFate, Verdict
 from worker.errors import CoordinatorFault, LinkBroken, SessionEnded, StorageFailed
-from worker.logs import fields
 from worker.ports import Buffer, Clock, DataAccess, Store, Transport
 from worker.store.files import map_file
 
@@ -115,7 +115,7 @@ class Uploads:
                 broken = error
             failures += 1
             corrupt += broken.reason in {"corrupt_chunk", "bad_offset", "malformed_message"}
-            _log.warning("upload_broken", extra=fields(reason=broken.reason, detail=broken.detail))
+            log_event(_log, logging.WARNING, "upload_broken", reason=broken.reason, detail=broken.detail)
             if corrupt >= _MAX_CORRUPT:
                 return Verdict(fate=UploadFate.REJECTED, reason=broken.reason, detail=broken.detail)
             await self._clock.sleep(self._backoff.seconds(failures, self._clock.uniform()))

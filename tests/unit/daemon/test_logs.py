@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import ast
 import io
 import json
 import logging
 from collections.abc import Iterator
 from enum import IntEnum, StrEnum
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import Any, Literal
 
 import numpy as np
 import pytest
 
+import coordinator
+import worker
 from ssd.daemon.logs import configure, event
 
 log = logging.getLogger("coordinator.test")
@@ -147,7 +151,25 @@ def test_a_librarys_message_is_one_line_too() -> None:
     assert json.loads(line)["source"] == "aiohttp"
 
 
-def test_a_traceback_stays_inside_its_json_line() -> None:
+@pytest.mark.parametrize("form", ["json", "human"])
+def test_an_events_error_is_told_with_its_traceback(form: Literal["json", "human"]) -> None:
+    stream = io.StringIO()
+    configure("info", form, stream)
+    try:
+        raise ValueError("broken")
+    except ValueError as error:
+        event(log, logging.ERROR, "failed", error, client="c")
+    first, *rest = stream.getvalue().splitlines()
+    if form == "json":
+        line = json.loads(first)
+        assert (line["event"], line["client"], rest) == ("failed", "c", [])
+        assert "ValueError: broken" in line["traceback"]
+    else:
+        assert first.endswith("ERROR   failed client=c")
+        assert rest[-1] == "ValueError: broken"
+
+
+def test_a_traceback_of_a_library_stays_inside_its_json_line() -> None:
     stream = io.StringIO()
     configure("info", "json", stream)
     try:
@@ -156,6 +178,22 @@ def test_a_traceback_stays_inside_its_json_line() -> None:
         log.exception("failed")
     (line,) = stream.getvalue().splitlines()
     assert "ValueError: broken" in json.loads(line)["traceback"]
+
+
+@pytest.mark.parametrize("daemon", [coordinator, worker], ids=lambda package: package.__name__)
+def test_a_daemon_logs_events_and_nothing_else(daemon: ModuleType) -> None:
+    """Text that is put together by hand cannot be searched for, and nothing shortens what it holds."""
+    (folder,) = daemon.__path__
+    found = [
+        f"{path}:{node.lineno}"
+        for path in Path(folder).rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and node.func.attr in {"debug", "info", "warning", "error", "exception", "critical", "log"}
+        and ast.unparse(node.func.value) in {"log", "_log", "logger", "_logger", "logging"}
+    ]
+    assert found == []
 
 
 def test_the_level_is_kept_and_chatty_libraries_are_quiet() -> None:

@@ -95,7 +95,7 @@ def test_a_client_that_cannot_be_measured_costs_only_itself(
     sums, measured = measure(tmp_path, [client("raises"), client("lies"), gone, client("a")])
     assert measured == ["a"]
     assert sums["clients"] == 1
-    reasons = [record.fields["reason"] for record in caplog.records if hasattr(record, "fields")]
+    reasons = [record.ssd_fields["reason"] for record in caplog.records if hasattr(record, "ssd_fields")]
     assert reasons == ["training_failed", "bad_measures", "state_unreadable"]
     assert measure(tmp_path, [client("raises")]) == ({}, [])
 
