@@ -13,7 +13,7 @@ import socket
 from coordinator.config.derived import plan_of, settings_of
 from coordinator.config.sections import CoordinatorConfig, refuse_changes
 from coordinator.core.strategy import create as create_strategy
-from coordinator.errors import EXIT_STORAGE, ConfigInvalid, StorageFailed
+from coordinator.errors import ConfigInvalid, StorageFailed
 from coordinator.identity.enrolment import certificate_desk
 from coordinator.identity.revocations import NobodyRevoked, Revocations
 from coordinator.method_host.client import SubprocessMethodHost
@@ -43,6 +43,7 @@ from coordinator.web.access import Access
 from coordinator.web.api import Api
 from coordinator.web.http import HttpServer, create_app
 from coordinator.web.pages import add_pages
+from ssd.daemon.cli.exit_codes import EXIT_STORAGE
 from ssd.daemon.logs import configure as configure_logs
 from ssd.daemon.logs import event as log_event
 from ssd.daemon.tracing.setup import Exporter, TracingUnavailable, open_exporter

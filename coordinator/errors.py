@@ -9,16 +9,14 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-EXIT_OK, EXIT_DEFECT, EXIT_CONFIG, EXIT_REFUSED, EXIT_STORAGE, EXIT_INTERRUPTED = 0, 1, 2, 3, 4, 130
-EXIT_CODES = {
-    EXIT_OK: "done",
-    EXIT_DEFECT: "a defect",
-    EXIT_CONFIG: "usage or configuration",
-    EXIT_REFUSED: "refused, unreachable, in use or a doctor's fault",
-    EXIT_STORAGE: "storage",
-    EXIT_INTERRUPTED: "interrupted",
-}
-"""What the process ends with, and what it means."""
+from ssd.daemon.cli.exit_codes import EXIT_REFUSED, EXIT_STORAGE, EXIT_USAGE, exit_codes
+
+EXIT_CODES = exit_codes(
+    usage="usage or configuration",
+    refused="refused, unreachable, in use or a doctor's fault",
+    storage="storage",
+)
+"""What the coordinator's process ends with, and what it means."""
 
 
 class Reason(StrEnum):
@@ -123,35 +121,35 @@ class ConfigInvalid(OperatorFault):
     """The configuration file, a flag or an environment variable is wrong."""
 
     code = "config_invalid"
-    exit_code = EXIT_CONFIG
+    exit_code = EXIT_USAGE
 
 
 class IdentityUnusable(OperatorFault):
     """The program's own certificate, its key or the authority's certificate is missing or wrong."""
 
     code = "identity_unusable"
-    exit_code = EXIT_CONFIG
+    exit_code = EXIT_USAGE
 
 
 class TokenUnusable(OperatorFault):
     """The file with the status page's token is missing, too short, or readable by others."""
 
     code = "token_unusable"
-    exit_code = EXIT_CONFIG
+    exit_code = EXIT_USAGE
 
 
 class RunConfigChanged(OperatorFault):
     """The configuration differs from the one the current run was created with."""
 
     code = "run_config_changed"
-    exit_code = EXIT_CONFIG
+    exit_code = EXIT_USAGE
 
 
 class MethodRefused(OperatorFault):
     """The method does not accept its configuration or warm start."""
 
     code = "method_refused"
-    exit_code = EXIT_CONFIG
+    exit_code = EXIT_USAGE
 
 
 class HookFailed(OperatorFault):

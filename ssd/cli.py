@@ -5,16 +5,16 @@ Its exit codes are `ssd.daemon.cli.terminal.EXIT_CODES`. torch is imported only 
 
 from __future__ import annotations
 
-import os
 import sys
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import click
 
 from ssd.daemon.cli.completion import completion_command
+from ssd.daemon.cli.exit_codes import EXIT_STORAGE, EXIT_USAGE
+from ssd.daemon.cli.guard import run_guarded
 from ssd.daemon.cli.help_text import add_examples
-from ssd.daemon.cli.terminal import CODES, EXIT_INTERRUPTED, EXIT_OK, EXIT_STORAGE, EXIT_USAGE, complain
+from ssd.daemon.cli.terminal import CODES
 from ssd.data.command import partition
 from ssd.data.images.errors import DataError
 from ssd.demo.command import demo_command
@@ -22,8 +22,6 @@ from ssd.evaluation.command import evaluate
 from ssd.examples import EXAMPLES
 from ssd.experiment.command import experiment, report
 from ssd.export.command import export
-
-Json = Any
 
 _EXAMPLES = """\b
 Examples:
@@ -40,31 +38,13 @@ Examples:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The console script; ends the process with a documented exit code."""
-    sys.exit(_guarded(lambda: cli.main(arguments, prog_name="ssd", standalone_mode=False)))
+    sys.exit(run_guarded(cli, "ssd", arguments, _exit_code))
 
 
-def _guarded(run: Callable[[], Json]) -> int:
-    try:
-        code = run()
-    except click.exceptions.Exit as done:
-        return done.exit_code
-    except click.ClickException as error:
-        error.show()
-        return error.exit_code
-    except (click.Abort, KeyboardInterrupt):
-        click.echo("interrupted", err=True)
-        return EXIT_INTERRUPTED
-    except DataError as error:
-        complain(str(error))
+def _exit_code(error: Exception) -> int | None:
+    if isinstance(error, DataError):
         return EXIT_USAGE
-    except BrokenPipeError:
-        # The reader (head, less) has seen enough; keep the interpreter from complaining while it closes.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return EXIT_OK
-    except OSError as error:
-        complain(f"{error.filename}: {error.strerror}" if error.filename else str(error))
-        return EXIT_STORAGE
-    return code if isinstance(code, int) else EXIT_OK
+    return EXIT_STORAGE if isinstance(error, OSError) else None
 
 
 @click.group(epilog=_EXAMPLES + CODES, context_settings={"help_option_names": ["-h", "--help"]})

@@ -8,16 +8,14 @@ process ends with. `TaskFault`: one client cannot be trained; reported upwards, 
 
 from __future__ import annotations
 
-EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_REFUSED, EXIT_STORAGE, EXIT_INTERRUPTED = 0, 1, 2, 3, 4, 130
-EXIT_CODES = {
-    EXIT_OK: "done",
-    EXIT_FAILED: "a defect",
-    EXIT_USAGE: "usage or configuration",
-    EXIT_REFUSED: "refused, in use or a doctor's fault",
-    EXIT_STORAGE: "the state directory fails",
-    EXIT_INTERRUPTED: "interrupted",
-}
-"""What the process ends with, and what it means."""
+from ssd.daemon.cli.exit_codes import EXIT_REFUSED, EXIT_STORAGE, EXIT_USAGE, exit_codes
+
+EXIT_CODES = exit_codes(
+    usage="usage or configuration",
+    refused="refused, in use or a doctor's fault",
+    storage="the state directory fails",
+)
+"""What the worker's process ends with, and what it means."""
 
 
 class WorkerError(Exception):
@@ -59,7 +57,7 @@ class OperatorFault(WorkerError):
     """Something the operator can put right; the message says how."""
 
     code = "operator"
-    exit_code = EXIT_FAILED
+    exit_code = EXIT_REFUSED
 
 
 class ConfigInvalid(OperatorFault):
@@ -80,14 +78,12 @@ class RefusedForGood(OperatorFault):
     """The coordinator will not take this worker as it is configured; trying again would not help."""
 
     code = "refused"
-    exit_code = EXIT_REFUSED
 
 
 class HistoryContradicted(OperatorFault):
     """The coordinator offers an older or another history of a run than this worker saw."""
 
     code = "history_contradicted"
-    exit_code = EXIT_REFUSED
 
 
 class StorageFailed(OperatorFault):
@@ -105,28 +101,24 @@ class StateDirectoryLocked(OperatorFault):
     """Another worker process uses this state directory."""
 
     code = "state_directory_locked"
-    exit_code = EXIT_REFUSED
 
 
 class PortUnavailable(OperatorFault):
     """A configured address cannot be bound."""
 
     code = "port_unavailable"
-    exit_code = EXIT_REFUSED
 
 
 class EnrolmentRefused(OperatorFault):
     """The host did not get the identity it asked for."""
 
     code = "enrolment_refused"
-    exit_code = EXIT_REFUSED
 
 
 class TransferRefused(OperatorFault):
     """A client's state cannot be exported or imported as asked."""
 
     code = "transfer_refused"
-    exit_code = EXIT_REFUSED
 
 
 class TaskFault(WorkerError):

@@ -11,7 +11,8 @@ from typing import Any
 import click
 
 from coordinator.config.sections import CoordinatorConfig, refuse_changes
-from coordinator.errors import EXIT_CONFIG, ConfigInvalid, MethodRefused, RunConfigChanged, StorageFailed
+from coordinator.errors import ConfigInvalid, MethodRefused, RunConfigChanged, StorageFailed
+from ssd.daemon.cli.exit_codes import EXIT_USAGE
 from ssd.daemon.secrets_hidden import without_secrets
 from ssd.daemon.setting_text import example_file, tables
 from ssd.daemon.toml_text import document
@@ -94,7 +95,7 @@ def config_group(load_config: Load, settings: Callable[..., Any]) -> click.Group
         problems = _problems(lambda: load_config(**options), with_method=not no_method)
         if form == "json":
             click.echo(json.dumps({"ok": not problems, "problems": problems}, ensure_ascii=False))
-            return EXIT_CONFIG if problems else 0
+            return EXIT_USAGE if problems else 0
         if problems:
             raise ConfigInvalid("\n".join(problems))
         click.echo(f"{options['config_path'] or 'the configuration'} is sound")

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from coordinator.config.sections import CoordinatorConfig
-from coordinator.errors import EXIT_REFUSED
+from ssd.daemon.cli.exit_codes import EXIT_REFUSED
 from ssd.daemon.doctor.findings import Level, as_json, as_lines, healthy
 
 _COLOURS = {Level.OK: "green", Level.WARNING: "yellow", Level.FAULT: "red"}

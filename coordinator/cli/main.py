@@ -27,15 +27,10 @@ from coordinator.cli.explain_cli import explain
 from coordinator.cli.track.command import track_command
 from coordinator.cli.watch.command import watch_command
 from coordinator.config.sections import CoordinatorConfig, load
-from coordinator.errors import (
-    EXIT_CODES,
-    EXIT_DEFECT,
-    EXIT_INTERRUPTED,
-    EXIT_OK,
-    CoordinatorError,
-    OperatorFault,
-)
+from coordinator.errors import EXIT_CODES, CoordinatorError, OperatorFault
 from ssd.daemon.cli.completion import completion_command
+from ssd.daemon.cli.exit_codes import EXIT_DEFECT
+from ssd.daemon.cli.guard import colour, run_guarded
 from ssd.daemon.cli.help_text import add_examples, codes_sentence
 
 if TYPE_CHECKING:
@@ -50,37 +45,17 @@ _CODES = codes_sentence(EXIT_CODES)
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The console script; ends the process with a documented exit code."""
-    sys.exit(_guarded(lambda: cli.main(arguments, prog_name="ssd-coordinator", standalone_mode=False)))
+    sys.exit(run_guarded(cli, "ssd-coordinator", arguments, _exit_code))
 
 
-def _guarded(run: Callable[[], Json]) -> int:
-    try:
-        code = run()
-    except click.ClickException as error:
-        error.show()
+def _exit_code(error: Exception) -> int | None:
+    if isinstance(error, OperatorFault):
         return error.exit_code
-    except (click.Abort, KeyboardInterrupt):
-        return EXIT_INTERRUPTED
-    except OperatorFault as error:
-        _complain(str(error))
-        return error.exit_code
-    except CoordinatorError as error:
-        _complain(f"{error} (a defect; please report it with the log)")
-        return EXIT_DEFECT
-    return code if isinstance(code, int) else EXIT_OK
-
-
-def _complain(message: str) -> None:
-    click.echo(click.style("error: ", fg="red", bold=True) + message, err=True, color=_colour())
+    return EXIT_DEFECT if isinstance(error, CoordinatorError) else None
 
 
 def _say(text: str) -> None:
-    click.echo(text, color=_colour())
-
-
-def _colour() -> bool | None:
-    """None lets click decide by whether the output is a terminal."""
-    return False if os.environ.get("NO_COLOR") else None
+    click.echo(text, color=colour())
 
 
 def _show(value: Json, form: str, human: Callable[[Json], str]) -> None:

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import click
 
-from ssd.daemon.cli.terminal import CODES, EXIT_OK, EXIT_REFUSED, complain, console
+from ssd.daemon.cli.exit_codes import EXIT_OK, EXIT_REFUSED
+from ssd.daemon.cli.guard import complain
+from ssd.daemon.cli.terminal import CODES, console
 
 
 @click.command("demo", epilog=CODES)

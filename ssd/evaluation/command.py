@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.console import Console
 
-from ssd.daemon.cli.terminal import CODES, EXIT_OK, EXIT_STORAGE, KINDS, complain, console, data_options
+from ssd.daemon.cli.exit_codes import EXIT_OK, EXIT_STORAGE
+from ssd.daemon.cli.guard import complain
+from ssd.daemon.cli.terminal import CODES, KINDS, console, data_options
 from ssd.data.images.errors import DataError
 from ssd.evaluation.measures import DEFAULT_MEASURES, MEASURES
 from ssd.plots.progress import progress_bar

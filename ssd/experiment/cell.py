@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ssd.daemon.cli.terminal import EXIT_INTERRUPTED, EXIT_REFUSED
+from ssd.daemon.cli.exit_codes import EXIT_INTERRUPTED, EXIT_REFUSED
 from ssd.data.partition import partition as partitions
 from ssd.digest import digest_bytes
 from ssd.experiment.layout import CODE, CONFIG, RESULT, TRAINED, missing_measures, read_json, write_json

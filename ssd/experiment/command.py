@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ssd.daemon.cli.exit_codes import EXIT_OK, EXIT_REFUSED, EXIT_USAGE
+from ssd.daemon.cli.guard import complain
 from ssd.daemon.cli.help_text import codes_sentence
-from ssd.daemon.cli.terminal import CODES, EXIT_CODES, EXIT_OK, EXIT_REFUSED, EXIT_USAGE, complain, console
+from ssd.daemon.cli.terminal import CODES, EXIT_CODES, console
 
 if TYPE_CHECKING:
     from ssd.experiment.grid import Cell

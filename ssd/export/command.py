@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ssd.daemon.cli.terminal import CODES, EXIT_OK, EXIT_REFUSED, EXIT_STORAGE, complain
+from ssd.daemon.cli.exit_codes import EXIT_OK, EXIT_REFUSED, EXIT_STORAGE
+from ssd.daemon.cli.guard import complain
+from ssd.daemon.cli.terminal import CODES
 
 if TYPE_CHECKING:
     from ssd.export.source import Source

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from coordinator.cli.main import main
-from coordinator.errors import EXIT_OK, EXIT_REFUSED
 from secure.masked_place import THREE, Place, committed, play
+from ssd.daemon.cli.exit_codes import EXIT_OK, EXIT_REFUSED
 from ssd.secagg.audit import transcript
 from ssd.secagg.protocol.messages import Opened
 from ssd.secagg.protocol.messages import encode as encode_message

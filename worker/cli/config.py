@@ -9,11 +9,12 @@ from typing import Any
 
 import click
 
+from ssd.daemon.cli.exit_codes import EXIT_USAGE
 from ssd.daemon.secrets_hidden import without_secrets
 from ssd.daemon.setting_text import example_file, tables
 from ssd.daemon.toml_text import document
 from worker.config.sections import WorkerConfig
-from worker.errors import EXIT_USAGE, ConfigInvalid, StorageFailed
+from worker.errors import ConfigInvalid, StorageFailed
 
 Json = Any
 Load = Callable[..., WorkerConfig]

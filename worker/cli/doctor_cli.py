@@ -10,9 +10,9 @@ from typing import Any
 
 import click
 
+from ssd.daemon.cli.exit_codes import EXIT_REFUSED
 from ssd.daemon.doctor.findings import Level, as_json, as_lines, healthy
 from worker.config.sections import WorkerConfig
-from worker.errors import EXIT_REFUSED
 
 _COLOURS = {Level.OK: "green", Level.WARNING: "yellow", Level.FAULT: "red"}
 

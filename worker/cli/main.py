@@ -17,13 +17,15 @@ from typing import TYPE_CHECKING, Any, TextIO
 import click
 
 from ssd.daemon.cli.completion import completion_command
+from ssd.daemon.cli.exit_codes import EXIT_DEFECT
+from ssd.daemon.cli.guard import run_guarded
 from ssd.daemon.cli.help_text import add_examples, codes_sentence
 from worker.cli.config import config_group
 from worker.cli.doctor_cli import doctor_command
 from worker.cli.examples import EXAMPLES
 from worker.cli.identity import identity_group
 from worker.config.sections import WorkerConfig, load
-from worker.errors import EXIT_CODES, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, OperatorFault, WorkerError
+from worker.errors import EXIT_CODES, OperatorFault, WorkerError
 
 if TYPE_CHECKING:
     from worker.store.sqlite import SqliteStore
@@ -301,22 +303,13 @@ add_examples(cli, "ssd-worker", EXAMPLES, _CODES)
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; the exit code."""
-    try:
-        code = cli.main(arguments, prog_name="ssd-worker", standalone_mode=False)
-    except click.exceptions.Exit as done:
-        return done.exit_code
-    except click.ClickException as error:
-        error.show()
+    return run_guarded(cli, "ssd-worker", arguments, _exit_code)
+
+
+def _exit_code(error: Exception) -> int | None:
+    if isinstance(error, OperatorFault):
         return error.exit_code
-    except (KeyboardInterrupt, click.Abort):
-        return EXIT_INTERRUPTED
-    except OperatorFault as fault:
-        click.echo(f"error: {fault}", err=True)
-        return fault.exit_code
-    except WorkerError as fault:
-        click.echo(f"error: {fault} (a defect; please report it with the log)", err=True)
-        return EXIT_FAILED
-    return code if isinstance(code, int) else EXIT_OK
+    return EXIT_DEFECT if isinstance(error, WorkerError) else None
 
 
 if __name__ == "__main__":

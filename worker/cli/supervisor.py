@@ -22,12 +22,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ssd.daemon.address import parse_address
+from ssd.daemon.cli.exit_codes import EXIT_REFUSED, EXIT_USAGE
 from ssd.daemon.logs import configure as configure_logs
 from ssd.daemon.logs import event as log_event
 from worker.config.hosted_clients import hosted_clients
 from worker.config.sections import WorkerConfig
 from worker.core.backoff import Backoff
-from worker.errors import EXIT_REFUSED, EXIT_USAGE, ConfigInvalid
+from worker.errors import ConfigInvalid
 
 _log = logging.getLogger(__name__)
 _STABLE_SECONDS = 60.0

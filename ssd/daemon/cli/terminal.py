@@ -1,8 +1,7 @@
-"""What the subcommands of `ssd` share: exit codes, how they speak, and where a data set's files are."""
+"""What the subcommands of `ssd` share: their exit codes, a console, and where a data set's files are."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -10,30 +9,21 @@ from typing import Any, TypeVar
 import click
 from rich.console import Console
 
+from ssd.daemon.cli.exit_codes import exit_codes
 from ssd.daemon.cli.help_text import codes_sentence
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
-EXIT_OK, EXIT_DEFECT, EXIT_USAGE, EXIT_REFUSED, EXIT_STORAGE, EXIT_INTERRUPTED = 0, 1, 2, 3, 4, 130
-EXIT_CODES = {
-    EXIT_OK: "done",
-    EXIT_DEFECT: "a defect",
-    EXIT_USAGE: "usage, settings or data",
-    EXIT_REFUSED: "refused, in use or a process of the demo failed",
-    EXIT_STORAGE: "a file cannot be read or written",
-    EXIT_INTERRUPTED: "interrupted",
-}
-"""What the process ends with, and what it means."""
+EXIT_CODES = exit_codes(
+    usage="usage, settings or data",
+    refused="refused, in use or a process of the demo failed",
+    storage="a file cannot be read or written",
+)
+"""What `ssd` ends with, and what it means."""
 CODES = codes_sentence(EXIT_CODES)
 KINDS = ("digits", "cifar10", "cifar100", "mnist")
 """The built-in data sets; a copy of `ssd.data.images.builtin.KINDS`, whose module imports torch."""
 _PLAIN_WIDTH = 116
-
-
-def complain(message: str) -> None:
-    """An error on standard error."""
-    colour = False if os.environ.get("NO_COLOR") else None
-    click.echo(click.style("error: ", fg="red", bold=True) + message, err=True, color=colour)
 
 
 def console() -> Console:
