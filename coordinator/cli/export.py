@@ -10,11 +10,12 @@ from pathlib import Path
 
 import numpy as np
 
-from coordinator.errors import BlobCorrupt, StorageFailed
+from coordinator.errors import BlobCorrupt, MethodRefused, StorageFailed
 from coordinator.method_host.client import SubprocessMethodHost
 from coordinator.rpc.operator.client import OperatorClient, VersionFound
-from ssd.updates.declaration import Declaration
-from ssd.updates.spec import model_digest
+from ssd.method.registry import MethodError, built_in_name
+from ssd.updates.declaration import Declaration, DeclarationError
+from ssd.updates.spec import SpecError, model_digest
 
 
 def export(
@@ -33,7 +34,8 @@ def export(
         client: the coordinator to ask.
         out: the new file.
         number: which version; None: the newest.
-        method: name or file of the method; None: the name the run's declaration has.
+        method: name or file of the method, as the operator names it; None: the built-in method that the run's declaration
+            names. A file that a coordinator names is never run.
         run_id: goes into the file's metadata.
         part: which part, such as `projector` or `head`; None: the encoder.
         trained_on: the data set's name for the file's metadata; only the clients know it, so the exporter says it.
@@ -43,11 +45,12 @@ def export(
 
     Raises:
         BlobCorrupt: what arrived is not the version it claims to be.
-        MethodRefused: the method cannot export it.
+        MethodRefused: the method cannot export it, or is not built in and nobody here named its file.
         StorageFailed: the file cannot be written.
     """
     found = client.version(number)
-    declaration = Declaration.from_json(found.declaration)
+    declaration = _declared(found)
+    chosen = method or _built_in(declaration)
     descriptor, name = _temporary(out)
     vector = Path(name)
     try:
@@ -70,10 +73,24 @@ def export(
             metadata["provenance"] = json.dumps(dict(found.provenance), sort_keys=True)
         if trained_on is not None:
             metadata["trained_on"] = trained_on
-        asyncio.run(_write(method or declaration.method, declaration, vector, out.absolute(), metadata, part))
+        asyncio.run(_write(chosen, declaration, vector, out.absolute(), metadata, part))
     finally:
         vector.unlink(missing_ok=True)
     return found
+
+
+def _declared(found: VersionFound) -> Declaration:
+    try:
+        return Declaration.from_json(found.declaration)
+    except (DeclarationError, SpecError) as error:
+        raise MethodRefused(f"the coordinator sent no declaration of a method: {error}") from error
+
+
+def _built_in(declaration: Declaration) -> str:
+    try:
+        return built_in_name(declaration.method)
+    except MethodError as error:
+        raise MethodRefused(f"{error}; if you have the method's file, name it with --method") from error
 
 
 async def _write(

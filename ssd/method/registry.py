@@ -2,6 +2,9 @@
 
 Every method lives in a module with a function `create(config) -> Method`. Modules are imported only when
 asked for, so a process that runs `synthetic` never imports torch.
+
+There are two ways in, by who chose the name. `built_in` takes a name from anywhere, also from another machine. `load`
+and `from_file` also run files, and are only for what this machine's own operator wrote.
 """
 
 from __future__ import annotations
@@ -40,28 +43,58 @@ class MethodError(ValueError):
 
 
 def load(name_or_file: str, config: Mapping[str, Any]) -> Method:
-    """Build a method: a built-in one by name, or `path/to/file.py` with a function `create(config)`.
+    """Build the method that one's own configuration or command line names: built in, or `path/to/file.py`.
 
-    A file is *code that runs with this process's rights*; only the method host and the worker's training
-    process load one, and only because their own operator named it.
+    A file is *code that runs with this process's rights*. Nothing that another machine sent may get here: what is
+    received goes to `built_in`, which opens no file. A test lists the modules that may call this function.
 
     Raises:
         MethodError: unknown name, unreadable file, or no `create` in it.
         Exception: whatever `create` raises for a configuration it does not accept (ValueError by custom).
     """
-    module = _load_file(Path(name_or_file)) if name_or_file.endswith(".py") else _load_name(name_or_file)
-    create = getattr(module, "create", None)
-    if not callable(create):
-        raise MethodError(f"{name_or_file} has no function create(config)")
-    return cast("Method", create(dict(config)))
+    if name_or_file.endswith(".py"):
+        return from_file(Path(name_or_file), config)
+    return built_in(name_or_file, config, " (a file must end in .py)")
 
 
-def _load_name(name: str) -> ModuleType:
+def built_in(name: str, config: Mapping[str, Any], advice: str = "") -> Method:
+    """Build the method of this name, which may come from anywhere: whatever is not in `BUILT_IN` is refused.
+
+    Raises:
+        MethodError: there is no built-in method of this name; `advice` ends the sentence.
+        Exception: as `load`.
+    """
+    return _create(importlib.import_module(BUILT_IN[built_in_name(name, advice)]), name, config)
+
+
+def built_in_name(name: str, advice: str = "") -> str:
+    """`name`, if a built-in method has it.
+
+    Raises:
+        MethodError: none has. `advice` ends the sentence.
+    """
     if name not in BUILT_IN:
         near = difflib.get_close_matches(name, BUILT_IN, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(sorted(BUILT_IN))}"
-        raise MethodError(f"unknown method {name!r}; {hint} (a file must end in .py)")
-    return importlib.import_module(BUILT_IN[name])
+        raise MethodError(f"unknown method {name!r}; {hint}{advice}")
+    return name
+
+
+def from_file(path: Path, config: Mapping[str, Any]) -> Method:
+    """Run a Python file that one's own operator named, and build its method.
+
+    Raises:
+        MethodError: it cannot be read, or has no `create`.
+        Exception: whatever the file or its `create` raises.
+    """
+    return _create(_load_file(path), str(path), config)
+
+
+def _create(module: ModuleType, source: str, config: Mapping[str, Any]) -> Method:
+    create = getattr(module, "create", None)
+    if not callable(create):
+        raise MethodError(f"{source} has no function create(config)")
+    return cast("Method", create(dict(config)))
 
 
 def _load_file(path: Path) -> ModuleType:

@@ -7,6 +7,7 @@ to know is a property in here. This module imports no torch.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -17,6 +18,8 @@ from ssd.scaling import ScalingError, ScalingVector, block_size
 from ssd.updates.spec import ParameterSpec
 
 Json = Any
+METHOD_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,63}")
+"""What a declared method may be called: never a path, nor the name of a Python file."""
 
 
 class DeclarationError(ValueError):
@@ -207,6 +210,7 @@ class Declaration:
     """The method's own configuration, fully resolved; a worker builds its method from this."""
 
     def __post_init__(self) -> None:
+        _check_method_name(self.method)
         declared = [group.name for group in self.groups]
         if declared != list(self.spec.groups):
             raise DeclarationError(
@@ -312,3 +316,11 @@ class Declaration:
             return cls(**fields)
         except (KeyError, TypeError, AttributeError) as error:
             raise DeclarationError(f"not a declaration: {error}") from error
+
+
+def _check_method_name(name: object) -> None:
+    """A name may come from another machine, so nothing passes that any program could take for a file."""
+    if not isinstance(name, str) or not METHOD_NAME.fullmatch(name):
+        raise DeclarationError(
+            f"{name!r:.80} is no name of a method: it must be 1 to 64 letters, digits, '_' and '-'"
+        )

@@ -1,4 +1,4 @@
-"""Takes the checks of secure aggregation out one by one; every time a test has to fail.
+"""Takes the checks of secure aggregation, and of what other machines send, out one by one; every time a test has to fail.
 
     PYTHONPATH=.:proto:tests/support python tests/mutation/mutate_checks.py [--only TEXT] [--part statements|branches] [--jobs N]
 
@@ -84,6 +84,12 @@ BRANCHES: dict[str, tuple[str, str, tuple[str, ...]]] = {
         ("simulation/test_secure_hostile.py", "simulation/test_driver.py"),
     ),
     "worker/core/secagg_client.py": ("", "", ("unit/worker/core/test_secagg_client.py",)),
+    "ssd/method/registry.py": ("built_in_name", "", ("unit/ssd/method/test_registry.py",)),
+    "ssd/updates/declaration.py": (
+        "_check_method_name",
+        "",
+        ("unit/worker/training/test_received_method.py",),
+    ),
 }
 """Source -> the one function that is looked at and a word its conditions have (empty: all), and the tests that belong to
 it. Of the checks of uploads only those that have to do with masks."""

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from ssd.digest import Buffer, byte_view, chunk_digests
 from ssd.method.protocol import ClientResult, ClientTask, Method, Progress
-from ssd.method.registry import MethodError, load
+from ssd.method.registry import MethodError, built_in, from_file
 from ssd.privacy.noise import clip_update
 from ssd.privacy.settings import PrivacyRefused
 from ssd.scaling import ScalingVector
@@ -56,7 +56,13 @@ class MethodCache:
         if self._method is None or self._declaration is None or digest != self._digest:
             wanted = Declaration.from_json(json.loads(Path(path).read_bytes()))
             try:
-                method = load(self._files.get(wanted.method, wanted.method), wanted.config)
+                # The name comes from the coordinator. Only this operator's own table makes a file of it.
+                own_file = self._files.get(wanted.method)
+                method = (
+                    built_in(wanted.method, wanted.config)
+                    if own_file is None
+                    else from_file(Path(own_file), wanted.config)
+                )
                 own = method.declare()
             except Exception as error:
                 known = wanted.method in self._files or not isinstance(error, MethodError)

@@ -15,7 +15,7 @@ import grpc
 import numpy as np
 
 from processes.ports import free_port
-from ssd.digest import CHUNK_BYTES, canonical_json, chunk_digests, digest_bytes
+from ssd.digest import CHUNK_BYTES, canonical_json, chunk_digests, digest_bytes, json_digest
 from ssd.methods.synthetic.method import create
 from ssd.updates.codec import Encoding, VectorCodec
 from ssd.updates.declaration import Declaration
@@ -79,6 +79,7 @@ class FakeCoordinator(rpc.FederationServicer):
         self.run_id = run_id
         self.method = create({"parameters": 4096, **(config or {})})
         self.declaration: Declaration = self.method.declare()
+        self.declared_digest = ""
         self.update_encoding, self.delta_encoding = Encoding.FLOAT16, Encoding.FLOAT16
         self.max_cohort, self.max_client_weight, self.max_upload_bytes = 100, 1000, 1 << 40
         self.blobs: dict[str, bytes] = {}
@@ -106,6 +107,16 @@ class FakeCoordinator(rpc.FederationServicer):
         self._server: Any = None
         self.port = free_port()
         self.keep_blob(canonical_json(self.declaration.to_json()))
+
+    def declare(self, **changes: Any) -> None:
+        """Send workers another declaration than the method's own, with digests that are true of it."""
+        value = self.declaration.to_json() | changes
+        self.announce(canonical_json(value), json_digest(value))
+
+    def announce(self, content: bytes, digest: str) -> None:
+        """Send workers these bytes as the declaration, and `digest` as what it and all tasks are known by."""
+        self.welcome_changes |= {"declaration": self.keep_blob(content), "declaration_digest": digest}
+        self.declared_digest = digest
 
     async def start(self) -> None:
         self._server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
@@ -175,7 +186,7 @@ class FakeCoordinator(rpc.FederationServicer):
             round_number=task.round,
             rounds=task.rounds,
             base_digest=task.base.model_digest,
-            declaration_digest=self.declaration.digest,
+            declaration_digest=self.declared_digest or self.declaration.digest,
             run_seed=task.run_seed,
             values=dict(task.values),
             threads=task.threads,

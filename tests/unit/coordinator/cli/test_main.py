@@ -42,6 +42,7 @@ class ScriptedOperator(OperatorServicer):
         self.told: list[str] = []
         self.blob = VECTOR.tobytes()
         self.model_digest = model_digest(DECLARATION.spec, VECTOR)
+        self.declaration = json.dumps(DECLARATION.to_json()).encode()
 
     def Status(self, request: Any, context: Any) -> pb.StatusReply:  # noqa: N802  # the RPC's name
         return pb.StatusReply(
@@ -133,7 +134,7 @@ class ScriptedOperator(OperatorServicer):
                 model_digest=self.model_digest,
                 full=tensor_pb2.BlobRef(digest=digest_bytes(VECTOR.tobytes()), size=VECTOR.nbytes),
             ),
-            declaration=json.dumps(DECLARATION.to_json()).encode(),
+            declaration=self.declaration,
             provenance=pb.Provenance(
                 parent_digest="cd" * 32,
                 mode="elastic",
@@ -479,6 +480,35 @@ class TestExport:
         assert code == 4
         assert "damaged" in err or "digest" in err
         assert list(tmp_path.iterdir()) == []
+
+    @pytest.mark.parametrize(
+        ("name", "said"),
+        [
+            ("{file}", "no name of a method"),
+            ("evil.py", "no name of a method"),
+            ("evil", "unknown method 'evil'; there are"),
+            ("syntetic", "did you mean 'synthetic'?; if you have the method's file, name it with --method"),
+        ],
+    )
+    def test_a_file_that_the_coordinator_names_is_not_run(
+        self,
+        run: Run,
+        address: str,
+        operator: ScriptedOperator,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        name: str,
+        said: str,
+    ) -> None:
+        for file in (tmp_path / "evil.py", tmp_path / "evil"):
+            file.write_text("from pathlib import Path\nPath(__file__).with_name('executed').write_text('')\n")
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setenv("PYTHONPATH", os.pathsep.join([*sys.path, str(tmp_path)]))
+        method = {"method": name.format(file=tmp_path / "evil.py")}
+        monkeypatch.setattr(operator, "declaration", json.dumps(DECLARATION.to_json() | method).encode())
+        code, _, err = run("export", "--out", str(tmp_path / "e.safetensors"), "--address", address)
+        assert (code, said in err) == (2, True), err
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["evil", "evil.py"]
 
     def test_a_place_that_cannot_be_written(
         self, run: Run, address: str, operator: ScriptedOperator, tmp_path: Path

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 from pathlib import Path
 
 import pytest
 
-from ssd.method.registry import BUILT_IN, MethodError, load
+from ssd.method.registry import BUILT_IN, MethodError, built_in, from_file, load
 
 OWN_METHOD = """
 from dataclasses import dataclass
@@ -74,3 +75,35 @@ def test_a_file_without_create_or_without_content_is_refused(tmp_path: Path) -> 
 
 def test_names_lead_to_modules_of_this_folder() -> None:
     assert all(module.startswith("ssd.methods.") for module in BUILT_IN.values())
+
+
+@pytest.mark.parametrize("name", ["{file}", "own.py", "own", "os", "", "ssd.methods.synthetic.method"])
+def test_a_received_name_opens_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    file = tmp_path / "own.py"
+    trace = "from pathlib import Path\nPath(__file__).with_name('executed').write_text('')\n"
+    file.write_text(f"{trace}{OWN_METHOD}# {file}\n")  # known content would not be executed again
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(MethodError, match="unknown method"):
+        built_in(name.format(file=file), {})
+    assert not (tmp_path / "executed").exists()
+    assert from_file(file, {}).declare().spec.size == 32
+    assert (tmp_path / "executed").exists()
+
+
+def test_files_are_run_only_by_what_reads_its_own_operators_words() -> None:
+    """Whoever imports `load` or `from_file` can run a file; a new place must be thought about."""
+    root = Path(__file__).resolve().parents[4]
+    able = {
+        str(file.relative_to(root))
+        for package in ("ssd", "coordinator", "worker")
+        for file in (root / package).rglob("*.py")
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.ImportFrom)
+        and node.module in ("ssd.method.registry", "ssd.method")
+        and {"load", "from_file", "registry"} & {name.name for name in node.names}
+    }
+    assert able == {
+        "ssd/experiment/grid.py",  # the experiment file that was typed on the command line
+        "ssd/method_host/host.py",  # what the coordinator's own configuration or `export --method` names
+        "worker/training/train.py",  # the worker's own [methods] table
+    }
