@@ -12,8 +12,9 @@ import math
 import types
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass
-from difflib import get_close_matches
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from ssd.daemon.suggest import nearest
 
 Json = Any
 Settings = TypeVar("Settings")
@@ -74,8 +75,7 @@ def merge(base: Mapping[str, Json], over: Mapping[str, Json]) -> dict[str, Json]
 
 def unknown_key(key: str, known: list[str], where: str) -> str:
     """The sentence about a key that does not exist."""
-    nearest = get_close_matches(key, known, n=1, cutoff=0.0)
-    return f"{where} has no key {key!r}" + (f"; did you mean {nearest[0]!r}?" if nearest else "")
+    return f"{where} has no key {key!r}{nearest(key, known)}"
 
 
 def _plain(value: Json) -> Json:

@@ -9,7 +9,6 @@ and `from_file` also run files, and are only for what this machine's own operato
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import importlib
 import importlib.util
@@ -19,6 +18,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, cast
 
+from ssd.daemon.suggest import nearest
 from ssd.method.protocol import Method
 
 BUILT_IN = {
@@ -74,9 +74,7 @@ def built_in_name(name: str, advice: str = "") -> str:
         MethodError: none has. `advice` ends the sentence.
     """
     if name not in BUILT_IN:
-        near = difflib.get_close_matches(name, BUILT_IN, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(sorted(BUILT_IN))}"
-        raise MethodError(f"unknown method {name!r}; {hint}{advice}")
+        raise MethodError(f"unknown method {name!r}{nearest(name, BUILT_IN)}{advice}")
     return name
 
 

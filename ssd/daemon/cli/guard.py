@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import sys
 from collections.abc import Callable, Sequence
 
@@ -36,10 +37,11 @@ def run_guarded(
     except (click.Abort, KeyboardInterrupt):
         click.echo("interrupted", err=True)
         return EXIT_INTERRUPTED
-    except BrokenPipeError:
-        # The reader (head, less) has seen enough; keep the interpreter from complaining while it closes.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return EXIT_OK
+    except SystemExit as ended:
+        # click itself ends the process with 1 over any broken pipe. A reader (head, less) that has seen enough is no fault.
+        if ended.code == EXIT_DEFECT and _reader_is_gone():
+            return EXIT_OK
+        raise
     except Exception as error:
         found = exit_code_of(error)
         if found is None:
@@ -48,6 +50,13 @@ def run_guarded(
         complain(f"{error}{report}")
         return found
     return code if isinstance(code, int) else EXIT_OK
+
+
+def _reader_is_gone() -> bool:
+    """Whether it is standard output that is a broken pipe, and not one of the program's own connections."""
+    poll = select.poll()
+    poll.register(sys.stdout.fileno(), 0)
+    return any(flags & select.POLLERR for _, flags in poll.poll(0))
 
 
 def complain(message: str) -> None:

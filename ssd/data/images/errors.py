@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from difflib import get_close_matches
+
+from ssd.daemon.suggest import nearest
 
 
 class DataError(ValueError):
@@ -12,9 +13,5 @@ class DataError(ValueError):
 
 def unknown_client(client_id: str, known: Iterable[str], where: str) -> DataError:
     """The error for a client that `where` (a file or a configuration table) does not name."""
-    names = sorted(known)
-    nearest = get_close_matches(client_id, names, n=1, cutoff=0.0)
-    hint = (
-        f"; the nearest of its {len(names)} clients is {nearest[0]!r}" if nearest else "; it names no clients"
-    )
-    return DataError(f"client {client_id!r} is not in {where}{hint}")
+    names = list(known)
+    return DataError(f"client {client_id!r} is not in {where}, which names {len(names)} clients{nearest(client_id, names)}")

@@ -67,7 +67,7 @@ def test_false_leaves_an_optional_table_out_for_toml_has_no_null() -> None:
         ({"name": "a", "inner": 3}, "config.inner must be an object"),
         ({"name": "a", "inner": None}, "config.inner must be an object"),
         ({"name": "a", "inner": {"size": 0}}, "config.inner: size must be positive"),
-        ({"name": "a", "inner": {"sise": 1}}, "config.inner has no key 'sise'; did you mean 'size'?"),
+        ({"name": "a", "inner": {"sise": 1}}, "config.inner has no key 'sise'; did you mean size?"),
         ("text", "config must be an object"),
     ],
 )

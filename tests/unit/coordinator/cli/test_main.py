@@ -19,11 +19,11 @@ import numpy as np
 import pytest
 
 from coordinator import app, errors
-from coordinator.cli import main as cli
 from coordinator.cli import tables
 from coordinator.cli.main import main
 from coordinator.config.sections import load
 from processes.pki import Pki
+from ssd.daemon.cli import guard
 from ssd.digest import CHUNK_BYTES, digest_bytes
 from ssd.method.registry import load as load_method
 from ssd.updates.spec import model_digest
@@ -650,11 +650,8 @@ class TestUsage:
     def test_colour_only_where_wanted(self, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
         wrong = ("config", "show", "--set", "run.rounds=0")
         assert "\x1b" not in run(*wrong)[2]
-        monkeypatch.setattr(cli, "_colour", lambda: True)
+        monkeypatch.setattr(guard, "colour", lambda: True)
         assert "\x1b" in run(*wrong)[2]
-        monkeypatch.undo()
-        monkeypatch.setenv("NO_COLOR", "1")
-        assert cli._colour() is False
 
     def test_starting_is_light(self) -> None:
         """No torch ever, and no gRPC before a verb needs it."""

@@ -254,7 +254,7 @@ def test_a_missing_partition_file_is_named(tmp_path: Path) -> None:
 
 def test_an_unknown_client_is_told_the_nearest_name() -> None:
     drawn = iid(30, 3, seed=0)
-    with pytest.raises(DataError, match=r"'client-1'.*3 clients is 'client-001'"):
+    with pytest.raises(DataError, match=r"'client-1'.*3 clients; did you mean client-001"):
         drawn.indices("client-1")
 
 

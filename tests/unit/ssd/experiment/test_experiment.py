@@ -192,27 +192,27 @@ def test_a_methods_file_is_sought_beside_the_experiment_and_its_content_is_part_
 @pytest.mark.parametrize(
     ("tables", "words"),
     [
-        ({"setings": []}, "did you mean 'settings'"),
-        ({"experiment": {"name": "x", "seeds": [1], "job": 2}}, "did you mean 'jobs'"),
+        ({"setings": []}, "did you mean settings"),
+        ({"experiment": {"name": "x", "seeds": [1], "job": 2}}, "did you mean jobs"),
         ({"experiment": {"name": "x", "seeds": [1, 1]}}, "seeds must be different"),
         ({"experiment": {"name": "../x", "seeds": [1]}}, "cannot name a folder"),
-        ({"experiment": {"name": "x", "seeds": [1], "base": "sdd"}}, "did you mean 'ssd'"),
+        ({"experiment": {"name": "x", "seeds": [1], "base": "sdd"}}, "did you mean ssd"),
         ({"settings": []}, "there are no [[settings]]"),
         ({"settings": FILE["settings"][:1] * 2}, "'silo' is there twice"),
         ({"methods": [{"name": "ssd"}, {"name": "ssd"}]}, "'ssd' is there twice"),
         ({"methods": [{"label": "x"}]}, "methods[0].name is missing"),
-        ({"methods": [{"name": "ssd", "settings": ["silos"]}]}, "did you mean 'silo'"),
+        ({"methods": [{"name": "ssd", "settings": ["silos"]}]}, "did you mean silo"),
         ({"settings": [{"name": "a", "clients": 2, "rounds": 1, "cohort_size": 3}]}, "cohort_size must be 1 to 2"),
-        ({"settings": [{"name": "a", "clients": 2, "rounds": 1, "partition": {"alfa": 1}}]}, "did you mean 'alpha'"),
+        ({"settings": [{"name": "a", "clients": 2, "rounds": 1, "partition": {"alfa": 1}}]}, "did you mean alpha"),
         ({"settings": [{"name": "a", "clients": 2, "rounds": 1, "partition": {"alpha": "x"}}]}, "alpha: 'x' is not"),
-        ({"evaluation": {"measures": [{"draw": 1}]}}, "did you mean 'draws'"),
+        ({"evaluation": {"measures": [{"draw": 1}]}}, "did you mean draws"),
         ({"evaluation": {"measures": [{"draws": [1]}]}}, "draws takes one value"),
         ({"evaluation": {"measures": [{"data": "cifar"}]}}, "'cifar' is not one of"),
         ({"evaluation": {"measures": [{}, {}]}}, "'' is there twice"),
         ({"methods": [{"name": "x", "file": "no-such.py"}]}, "no-such.py: No such file"),
         (
             {"claims": [{"name": "c", "text": "t", "measure": "m", "method": "ssd", "against": "bas"}]},
-            "did you mean 'base'",
+            "did you mean base",
         ),
         ({"methods": [{"name": "ssd", "coordinator": {"run": {"seed": 4}}}]}, "methods 'ssd'.coordinator.run.seed is"),
         (
@@ -253,7 +253,7 @@ def test_a_methods_own_configuration_is_checked_before_anything_runs() -> None:
     with pytest.raises(SettingsError) as caught:
         check_methods(grid(changed(config={"lrr": 0.1})))
     assert "silo/base" in str(caught.value)
-    assert "did you mean 'lr'" in str(caught.value)
+    assert "did you mean lr" in str(caught.value)
 
 
 def test_a_data_set_whose_files_are_nowhere_is_said_before_anything_runs(

@@ -101,7 +101,7 @@ def test_a_method_without_torch_can_be_declared_and_initialised(tmp_path: Path) 
         ("[1]", "bad_request", "JSON object"),
         ('{"op": "dance"}', "bad_request", "no operation 'dance'"),
         ('{"op": "declare"}', "bad_request", "'method' must be a string"),
-        ('{"op": "declare", "method": "sdd"}', "bad_config", "did you mean 'ssd'"),
+        ('{"op": "declare", "method": "sdd"}', "bad_config", "did you mean ssd"),
         ('{"op": "declare", "method": "ssd", "config": 3}', "bad_request", "config must be an object"),
         ('{"op": "declare", "method": "ssd", "config": {"lrr": 1, "alfa": 2}}', "bad_config", "'alfa'"),
         ('{"op": "declare", "method": "gone.py"}', "bad_config", "gone.py"),

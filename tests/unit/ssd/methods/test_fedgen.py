@@ -408,7 +408,7 @@ def test_a_schedule_replaces_the_presets_whole() -> None:
         ({"generated_steps": -1}, "generated_steps must not be negative"),
         ({"count_smoothing": -1}, "count_smoothing must not be negative"),
         ({"max_label_count": 0}, "max_label_count must be at least 1"),
-        ({"generator": {"noise_dims": 3}}, "did you mean 'noise_dim'"),
+        ({"generator": {"noise_dims": 3}}, "did you mean noise_dim"),
         ({"alpha": {"kind": "exponential", "start": 1}}, "alpha.*rate missing"),
         ({"server": {"steps": 0}}, "at least one step"),
     ],

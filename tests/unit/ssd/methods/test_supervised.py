@@ -329,7 +329,7 @@ def test_the_proximal_terms_gradient_is_mu_times_the_way_gone_for_what_travels(h
 @pytest.mark.parametrize(
     ("name", "config", "mistakes"),
     [
-        ("fedavg", {"lrr": 0.1}, ["no key 'lrr'; did you mean 'lr'?"]),
+        ("fedavg", {"lrr": 0.1}, ["no key 'lrr'; did you mean lr?"]),
         ("fedavg", {"mu": 0.1}, ["mu"]),
         ("fedprox", {"mu": -1.0}, ["mu must not be negative"]),
         ("fedavg", {"lr": {"kind": "cosin"}}, ["unknown kind 'cosin'"]),

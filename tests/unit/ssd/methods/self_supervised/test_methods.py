@@ -232,8 +232,8 @@ def test_initial_vectors_follow_their_seed() -> None:
 @pytest.mark.parametrize(
     ("config", "mistakes"),
     [
-        ({"lrr": 0.1}, ["no key 'lrr'; did you mean 'lr'?"]),
-        ({"losses": {"gama": 1}, "model": {"name": "smal"}}, ["'gama'; did you mean 'gamma'?", "'smal'"]),
+        ({"lrr": 0.1}, ["no key 'lrr'; did you mean lr?"]),
+        ({"losses": {"gama": 1}, "model": {"name": "smal"}}, ["'gama'; did you mean gamma?", "'smal'"]),
         (
             {"batch_size": 1, "lr": {"kind": "cosin"}},
             ["batch_size must be at least 2", "unknown kind 'cosin'"],
