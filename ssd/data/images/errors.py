@@ -14,4 +14,6 @@ class DataError(ValueError):
 def unknown_client(client_id: str, known: Iterable[str], where: str) -> DataError:
     """The error for a client that `where` (a file or a configuration table) does not name."""
     names = list(known)
-    return DataError(f"client {client_id!r} is not in {where}, which names {len(names)} clients{nearest(client_id, names)}")
+    return DataError(
+        f"client {client_id!r} is not in {where}, which names {len(names)} clients{nearest(client_id, names)}"
+    )

@@ -70,7 +70,9 @@ def test_test_images_of_another_test_split_are_refused(digits: DataConfig) -> No
 
 
 def test_an_unknown_client_is_told_the_nearest_name(digits: DataConfig) -> None:
-    with pytest.raises(DataError, match=r"'clint-002' is not in the partition of digits.*; did you mean client-002"):
+    with pytest.raises(
+        DataError, match=r"'clint-002' is not in the partition of digits.*; did you mean client-002"
+    ):
         open_client(digits, "clint-002", GREY_8)
 
 
@@ -103,7 +105,9 @@ def test_a_client_may_be_a_folder_of_images(folders: DataConfig, tmp_path: Path)
     assert source.labels is None
     assert source.batch([5]).shape == (1, 3, 18, 18)
     assert len(list((tmp_path / "index").iterdir())) == 1
-    with pytest.raises(DataError, match=r"'west' is not in the table of client folders.*2 clients; valid are north, south"):
+    with pytest.raises(
+        DataError, match=r"'west' is not in the table of client folders.*2 clients; valid are north, south"
+    ):
         open_client(folders, "west", ImageFormat(size=16, channels=3))
 
 
