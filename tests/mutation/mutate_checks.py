@@ -27,13 +27,15 @@ SOURCES = (
     "ssd/secagg/protocol/checks.py",
     "ssd/secagg/client/participant.py",
     "ssd/secagg/server/aggregator.py",
+    "ssd/secagg/server/advert_checks.py",
+    "ssd/secagg/server/members.py",
     "ssd/secagg/audit/audit.py",
 )
 CHECKS = frozenset(
     {
-        "refuse_unless", "_reject_unless", "_abort_unless", "_hold", "_check_sender", "_check_survival", "_expect",
-        "_check_identity", "check_terms", "check_told", "check_roster", "check_delivery", "check_survivors", "check_proof",
-        "_check_signatures", "_check_roster", "_check_sets", "_check_enough", "remember_round", "remember_opened",
+        "refuse_unless", "reject_unless", "_abort_unless", "_hold", "check_sender", "_check_survival", "_expect",
+        "_check_identity", "check_terms", "check_advert", "check_told", "check_roster", "check_delivery", "check_survivors",
+        "check_proof", "_check_signatures", "_check_roster", "_check_sets", "_check_enough", "remember_round", "remember_opened",
         "_forget_own", "close", "abort",
     }
 )  # fmt: skip
@@ -48,6 +50,8 @@ SUITE = (
 """Of SOURCES, under tests."""
 FIRST = {
     "ssd/secagg/audit/audit.py": "unit/ssd/secagg/audit/test_transcript.py",
+    "ssd/secagg/server/advert_checks.py": "unit/ssd/secagg/server/test_aggregator.py",
+    "ssd/secagg/server/members.py": "unit/ssd/secagg/server/test_aggregator.py",
     "ssd/secagg/server/aggregator.py": "unit/ssd/secagg/server/test_aggregator.py",
     "ssd/secagg/client/participant.py": "unit/ssd/secagg/client/test_secrets.py",
 }

@@ -47,7 +47,7 @@ from ssd.secagg.protocol.messages import (
     encode,
 )
 from ssd.secagg.server.aggregator import Aggregator
-from ssd.secagg.server.aggregator import Phase as AggregatorPhase
+from ssd.secagg.server.members import Phase as AggregatorPhase
 from ssd.secagg.server.opening import Rebuilding
 
 

@@ -7,7 +7,7 @@ vectors with one coordinate for each participant, so any opened value but 0 or 1
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any
@@ -33,7 +33,8 @@ from ssd.secagg.protocol.messages import (
     encode,
 )
 from ssd.secagg.protocol.policy import AggregatorPolicy, ParticipantPolicy, RunTerms
-from ssd.secagg.server.aggregator import Aggregator, Phase
+from ssd.secagg.server.aggregator import Aggregator
+from ssd.secagg.server.members import Members, Phase
 from ssd.trust.participants import Participant as Entry
 from ssd.trust.participants import Registry, introduce
 
@@ -236,8 +237,19 @@ def wire(message: Any) -> Any:
     return decode(encode(message))
 
 
+class Everybody(Members):
+    """Members who may say what they like."""
+
+    def reject_unless(self, *_: object) -> None:
+        pass
+
+
 class Liar(Aggregator):
     """The real aggregator, with its checks switched off and a chance to change whatever anybody is told."""
+
+    def __init__(self, offer: Offer, names: Sequence[str], *rest: Any) -> None:
+        super().__init__(offer, names, *rest)
+        self._members = Everybody(names)
 
     def tell(self, name: str, message: Any) -> Any:
         """What `name` is told instead of `message`; None: nothing."""
@@ -246,9 +258,6 @@ class Liar(Aggregator):
     def more(self, name: str) -> list[Any]:
         """What `name` is told after it revealed."""
         return []
-
-    def _reject_unless(self, *_: object) -> None:
-        pass
 
     def _abort_unless(self, *_: object) -> None:
         pass

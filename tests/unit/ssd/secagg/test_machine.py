@@ -29,7 +29,8 @@ from ssd.secagg.protocol.messages import (
     Survivors,
 )
 from ssd.secagg.protocol.policy import AggregatorPolicy
-from ssd.secagg.server.aggregator import Aggregator, Phase
+from ssd.secagg.server.aggregator import Aggregator
+from ssd.secagg.server.members import Phase
 
 NAMES = names_of(6)
 """One may drop out, t = 4 and 4 signatures in level active, with one assumed corrupt."""

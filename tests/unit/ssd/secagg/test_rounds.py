@@ -13,7 +13,7 @@ from secure.secure_rounds import Federation, names_of, offer_for
 from ssd.secagg.protocol.errors import Aborted, AbortReason
 from ssd.secagg.protocol.graph import Level
 from ssd.secagg.protocol.messages import Graph
-from ssd.secagg.server.aggregator import Phase
+from ssd.secagg.server.members import Phase
 
 LEVELS = pytest.mark.parametrize("level", list(Level))
 

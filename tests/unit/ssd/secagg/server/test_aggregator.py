@@ -42,7 +42,8 @@ from ssd.secagg.protocol.messages import (
 from ssd.secagg.protocol.policy import AggregatorPolicy, ParticipantPolicy
 from ssd.secagg.protocol.signatures import sign_advert
 from ssd.secagg.server import journal, opening, rebuilding
-from ssd.secagg.server.aggregator import Aggregator, Phase
+from ssd.secagg.server.aggregator import Aggregator
+from ssd.secagg.server.members import Phase
 from ssd.secagg.server.rebuilding import MAX_TRIES, Search
 
 NAMES = names_of(10)
@@ -255,7 +256,7 @@ def test_whoever_was_expelled_after_sharing_is_a_dropout() -> None:
     f.advertise(NAMES)
     f.share(NAMES)
     f.deliver(NAMES)
-    f.aggregator._expelled.add(NAMES[0])
+    f.aggregator._members.expelled.add(NAMES[0])
     rejected(lambda: f.aggregator.uploaded(NAMES[0]), R.EXPELLED, expelled=False)
     f.upload(NAMES[1:])
     f.survive(NAMES[1:])
