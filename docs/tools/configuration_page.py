@@ -24,9 +24,10 @@ PAGE = Path(__file__).resolve().parents[2] / "docs" / "configuration.md"
 HEAD = """\
 # Configuration
 
-Made from the code by `make docs`. Each daemon reads one TOML file (`--config`). A setting can also come from the environment or from a flag
-(`--set round.cohort_size=5`); a flag wins over the environment, the environment over the file, the file over the default. Unknown keys and impossible values
-are refused, all at once, each with its line and what to write instead.
+This page is made from the code by `make docs`. Each daemon reads one TOML file (`--config`). A setting can also come from
+the environment or from a flag (`--set round.cohort_size=5`). A flag wins over the environment, the environment over the
+file, and the file over the default. Unknown keys and impossible values are refused, all at once, each with its line and
+what to write instead.
 
 ```sh
 ssd-coordinator config init --out coordinator.toml      # a commented file with every setting
@@ -35,15 +36,19 @@ ssd-coordinator config show --config coordinator.toml   # what results; --format
 ssd-worker config init --out worker.toml                # the same three for a worker
 ```
 
-Secrets never stand in a file of settings: those name files (`key`, `authority_key`), and join tokens come from a file, standard input or the environment.
-Values from the environment and from `--set` are written as in TOML (`SSD_RUN_CLIENTS='["a", "b"]'`); text and paths need no quotes, and lose those they have. A
-relative path begins at the folder of the configuration file; one that a variable or a flag gives, or any path where there is no file, begins at the working directory. `~` is
-the home directory. Examples stand in [deploy/config](../deploy/config).
+- **Secrets** never stand in a file of settings. Settings name files (`key`, `authority_key`), and join tokens come from a
+  file, standard input or the environment.
+- **Values** from the environment and from `--set` are written as in TOML (`SSD_RUN_CLIENTS='["a", "b"]'`). Text and paths
+  need no quotes, and lose those they have.
+- **Relative paths** begin at the folder of the configuration file. A path that a variable or a flag gives, and any path if
+  no file is used, begins at the working directory. `~` is the home directory.
+- **Examples** stand in [deploy/config](../deploy/config).
 """
 COORDINATOR = """\
 ## Coordinator
 
-What may *change* can have another value at the next start; everything else is fixed when the run is created, and a run refuses to go on with other values.
+Settings that *may change* can have another value at the next start. All others are fixed when the run is created, and a
+run refuses to go on with other values.
 """
 WORKER = """\
 ## Worker
@@ -53,8 +58,8 @@ Every setting may change between starts.
 METHODS = """\
 ## Methods
 
-What stands in `[method.config]` of the coordinator's file; workers receive it from there. A schedule is a table such as
-`{ kind = "cosine", start = 0.05, end = 0.001 }`; [methods](methods.md) says what the methods are.
+These settings stand in `[method.config]` of the coordinator's file, and workers receive them from there. A schedule is a
+table such as `{ kind = "cosine", start = 0.05, end = 0.001 }`. [Methods](methods.md) explains the methods.
 """
 FAMILIES = ("fed_align_uniform", "fedavg")
 """The methods whose settings all others of their family have, too."""

@@ -25,11 +25,13 @@ PAGE = Path(__file__).resolve().parents[2] / "docs" / "exit-codes.md"
 HEAD = """\
 # Exit codes
 
-Made from the code by `make docs`. What went wrong is said on standard error in a sentence that begins with `error:`, with what to do next.
+This page is made from the code by `make docs`. When a program fails, it writes a sentence to standard error that begins
+with `error:` and says what to do next.
 
-The same number means the same everywhere: 0 done, 1 a defect (please report it), 2 what you typed or configured, 3 somebody or something says no, 4 files and disks,
-130 Ctrl-C. A daemon that is stopped by `SIGTERM` or Ctrl-C ends in good order, with 0; a second signal, like `kill -9`, ends it at once, with a code above
-128, and loses nothing either. `ssd-coordinator watch` is ended by Ctrl-C, with 0.
+The same number means the same everywhere: 0 done, 1 a defect (please report it), 2 what you typed or configured, 3 a
+refusal by somebody or something else, 4 files and disks, 130 Ctrl-C. A daemon that is stopped by `SIGTERM` or Ctrl-C ends
+in good order, with 0. A second signal ends it at once, as `kill -9` does, with a code above 128, and loses nothing either.
+Ctrl-C ends `ssd-coordinator watch` with 0.
 """
 _SENTENCE = re.compile(r"Exit codes: (.*)\.", re.DOTALL)
 Fault = tuple[int, str, str]
@@ -75,9 +77,9 @@ def _section(program: str, root: click.Command, codes: dict[int, str], known: li
         lines += [f"| {code} | {meaning} |" for code, meaning in said.items()]
     if known:
         lines += [
-            "\nWhat ends it, by the word in its log:",
+            "\nThese faults end it; the word is the one in its log:",
             "",
-            "| exit code | word | |",
+            "| exit code | word | meaning |",
             "| --- | --- | --- |",
         ]
         lines += [f"| {code} | `{word}` | {sentence} |" for code, word, sentence in known]

@@ -14,9 +14,10 @@ PAGE = Path(__file__).resolve().parents[2] / "docs" / "metrics.md"
 HEAD = """\
 # Metrics
 
-Made from the code by `make docs`. Each daemon serves `/metrics` on its own HTTP port (`[coordinator] http_listen`, `[worker] http_listen`), on the
-loopback interface unless told otherwise. Units are seconds, bytes and Unix time. No label ever names a client, a worker or a round. Scrape configuration,
-recording rules and alerts stand in [deploy/prometheus](../deploy/prometheus), dashboards in [deploy/grafana](../deploy/grafana).
+This page is made from the code by `make docs`. Each daemon serves `/metrics` on its own HTTP port
+(`[coordinator] http_listen`, `[worker] http_listen`), by default on the loopback interface only. Units are seconds, bytes and Unix time.
+No label ever names a client, a worker or a round. Scrape configuration, recording rules and alerts stand in
+[deploy/prometheus](../deploy/prometheus), dashboards in [deploy/grafana](../deploy/grafana).
 """
 Row = tuple[str, str, str, str]
 
