@@ -12,19 +12,16 @@ from coordinator.errors import RunConfigChanged, StorageFailed
 from coordinator.runtime.open_files import OWN_FILES
 from coordinator.store.journal.reading import read_model_size, read_run
 from ssd.daemon.address import Address
-from ssd.daemon.doctor.collector import gather_collector, judge_collector
-from ssd.daemon.doctor.disk import gather_disk, holder, judge_disk
+from ssd.daemon.doctor.collector import examine_collector
+from ssd.daemon.doctor.disk import UNKNOWN_MODEL, gather_disk, holder, judge_disk
 from ssd.daemon.doctor.findings import Finding, fault, ok, warning
 from ssd.daemon.doctor.identity import gather_identity, judge_identity
 from ssd.daemon.doctor.network import judge_port, try_port
-from ssd.daemon.doctor.software import gather_torch, installed, judge_torch, judge_versions
+from ssd.daemon.doctor.software import examine_software
 from ssd.trust.authority import LOOPBACK, CertificateRefused, hosts_of, is_signed_by
 from ssd.trust.identity_files import IdentityFiles
 from ssd.trust.names import Role
 
-PROTOCOL = 1
-_UNKNOWN_MODEL = 256 << 20
-"""What a model is taken to have before there is a run: a large encoder."""
 _NEW_CERTIFICATE = "have one made: `ssd-coordinator ca init` makes all, `ssd-coordinator ca issue` a new one"
 
 
@@ -36,9 +33,7 @@ def examine(config: CoordinatorConfig, patience: float, now: dt.datetime) -> Ite
         patience: seconds for one check.
         now: aware time.
     """
-    yield from judge_versions(*installed(), PROTOCOL)
-    # The method host imports torch, on the CPU.
-    yield from judge_torch(gather_torch("cpu", patience), "")
+    yield from examine_software(patience, "")
     yield from _identity(config, now)
     running = holder(config.coordinator.state_dir / "lock")
     listening = {
@@ -51,8 +46,7 @@ def examine(config: CoordinatorConfig, patience: float, now: dt.datetime) -> Ite
             yield judge_port(
                 try_port(setting, str(address), address.host, address.port, address.path), running
             )
-    tracing = config.tracing
-    yield from judge_collector(gather_collector(tracing.endpoint, tracing.root_certificates, patience))
+    yield from examine_collector(config.tracing, patience)
     yield from judge_files(config.limits.max_connections, resource.getrlimit(resource.RLIMIT_NOFILE)[1])
     yield from _state(config)
 
@@ -131,7 +125,7 @@ def _state(config: CoordinatorConfig) -> Iterator[Finding]:
     except StorageFailed as error:
         yield fault("disk", str(error), "look at it before the coordinator is started on it")
         return
-    size = model or _UNKNOWN_MODEL
+    size = model or UNKNOWN_MODEL
     uploads = min(limits.staging_disk_bytes, size * config.round.cohort_size)
     kept = config.retention.full_versions + 1
     yield from judge_disk(

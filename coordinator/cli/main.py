@@ -7,10 +7,11 @@ command needs it.
 from __future__ import annotations
 
 import contextlib
+import datetime as dt
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -21,7 +22,6 @@ from coordinator.cli.audit import audit
 from coordinator.cli.ca.authority import ca
 from coordinator.cli.ca.registry import registry
 from coordinator.cli.config import config_group
-from coordinator.cli.doctor_cli import doctor_command
 from coordinator.cli.examples import EXAMPLES
 from coordinator.cli.explain_cli import explain
 from coordinator.cli.track.command import track_command
@@ -32,6 +32,8 @@ from ssd.daemon.cli.completion import completion_command
 from ssd.daemon.cli.exit_codes import EXIT_DEFECT
 from ssd.daemon.cli.guard import colour, run_guarded
 from ssd.daemon.cli.help_text import add_examples, codes_sentence
+from ssd.daemon.doctor.command import doctor_command
+from ssd.daemon.doctor.findings import Finding
 
 if TYPE_CHECKING:
     from coordinator.rpc.operator.channel import Caller
@@ -132,7 +134,23 @@ def run(**options: Any) -> int:
 
 
 cli.add_command(config_group(_load, _settings))
-cli.add_command(doctor_command(_load, _settings))
+
+
+def _examine(config: Any, patience: float, now: dt.datetime) -> Iterable[Finding]:
+    # What it needs is imported when it runs: other commands stay quick.
+    from coordinator.cli.doctor import examine
+
+    return examine(config, patience, now)
+
+
+cli.add_command(
+    doctor_command(
+        "Check ports, certificates, clock, disk, the run and versions, and say what to do. Changes nothing.",
+        _load,
+        _settings,
+        _examine,
+    )
+)
 
 
 def _verb(command: Command) -> Command:

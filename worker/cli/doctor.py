@@ -8,12 +8,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ssd.daemon.address import parse_address
-from ssd.daemon.doctor.collector import gather_collector, judge_collector
-from ssd.daemon.doctor.disk import gather_disk, holder, judge_disk
+from ssd.daemon.doctor.collector import examine_collector
+from ssd.daemon.doctor.disk import UNKNOWN_MODEL, gather_disk, holder, judge_disk
 from ssd.daemon.doctor.findings import Finding, fault, ok
 from ssd.daemon.doctor.identity import gather_identity, judge_identity
 from ssd.daemon.doctor.network import judge_handshake, judge_reach, reach
-from ssd.daemon.doctor.software import gather_torch, installed, judge_torch, judge_versions
+from ssd.daemon.doctor.software import examine_software
 from ssd.trust.authority import LOCAL_NAME, CertificateRefused
 from ssd.trust.diagnosis import Peer, diagnose
 from ssd.trust.identity_files import IdentityFiles, read_identity
@@ -23,9 +23,6 @@ from worker.config.hosted_clients import hosted_clients
 from worker.config.sections import WorkerConfig
 from worker.errors import ConfigInvalid
 
-PROTOCOL = 1
-_UNKNOWN_MODEL = 256 << 20
-"""What a worker that has seen no version yet is taken to need for one: a large encoder."""
 _ENROL = "run `ssd-worker enroll` with a token of the federation's operator"
 
 
@@ -37,15 +34,13 @@ def examine(config: WorkerConfig, patience: float, now: dt.datetime) -> Iterator
         patience: seconds for one check.
         now: aware time.
     """
-    yield from judge_versions(*installed(), PROTOCOL)
-    yield from judge_torch(gather_torch(config.worker.device, patience), config.worker.device)
+    yield from examine_software(patience, config.worker.device)
     yield from _connection(config, patience, now)
     yield from _disk(config)
     yield from _data(config, patience)
     yield from _methods(config)
     yield from _participation(config)
-    tracing = config.tracing
-    yield from judge_collector(gather_collector(tracing.endpoint, tracing.root_certificates, patience))
+    yield from examine_collector(config.tracing, patience)
 
 
 def _connection(config: WorkerConfig, patience: float, now: dt.datetime) -> Iterator[Finding]:
@@ -81,7 +76,7 @@ def _disk(config: WorkerConfig) -> Iterator[Finding]:
     except OSError:
         model = 0
     held = max(1, len(config.data.folders) or len(config.data.clients))
-    needed = (model or _UNKNOWN_MODEL) * (config.worker.max_cached_versions + 1 + held)
+    needed = (model or UNKNOWN_MODEL) * (config.worker.max_cached_versions + 1 + held)
     yield from judge_disk(
         gather_disk(folder), needed, f"{config.worker.max_cached_versions + 1} versions and {held} updates"
     )

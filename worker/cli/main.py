@@ -5,10 +5,11 @@ Its exit codes are `worker.errors.EXIT_CODES`. Nothing here imports torch; gRPC 
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -20,8 +21,9 @@ from ssd.daemon.cli.completion import completion_command
 from ssd.daemon.cli.exit_codes import EXIT_DEFECT
 from ssd.daemon.cli.guard import run_guarded
 from ssd.daemon.cli.help_text import add_examples, codes_sentence
+from ssd.daemon.doctor.command import doctor_command
+from ssd.daemon.doctor.findings import Finding
 from worker.cli.config import config_group
-from worker.cli.doctor_cli import doctor_command
 from worker.cli.examples import EXAMPLES
 from worker.cli.identity import identity_group
 from worker.config.sections import WorkerConfig, load
@@ -45,7 +47,7 @@ def _settings(command: Callable[..., Any]) -> Callable[..., Any]:
     for option in reversed(
         [
             click.option(
-                "--config", "path", type=click.Path(path_type=Path, dir_okay=False), help="TOML file."
+                "--config", "config_path", type=click.Path(path_type=Path, dir_okay=False), help="TOML file."
             ),
             click.option(
                 "--insecure", is_flag=True, default=None, help="Talk without TLS, to this machine only."
@@ -74,7 +76,7 @@ def _settings(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _load(
-    path: Path | None,
+    config_path: Path | None,
     insecure: bool | None,
     coordinator: str | None,
     name: str | None,
@@ -106,7 +108,9 @@ def _load(
         "worker.accept_rollback": accept_rollback,
         "log.level": log_level,
     }
-    return load(path, flags | {key: value for key, value in named.items() if value is not None}, environ)
+    return load(
+        config_path, flags | {key: value for key, value in named.items() if value is not None}, environ
+    )
 
 
 def _client_ids(text: str) -> list[str]:
@@ -141,7 +145,7 @@ def run(devices: str | None, **options: Any) -> int:
 def _shared_arguments(options: Mapping[str, Any]) -> list[str]:
     """The arguments that every process of `--devices` gets; the others are per device."""
     shared = ["run"]
-    for flag, key in (("--config", "path"), ("--coordinator", "coordinator"), ("--partition", "partition"),
+    for flag, key in (("--config", "config_path"), ("--coordinator", "coordinator"), ("--partition", "partition"),
                       ("--log-level", "log_level")):  # fmt: skip
         if options[key] is not None:
             shared += [flag, str(options[key])]
@@ -212,7 +216,23 @@ cli.add_command(identity_group(_load, _settings), "identity")
 
 
 cli.add_command(config_group(_load, _settings))
-cli.add_command(doctor_command(_load, _settings))
+
+
+def _examine(config: Any, patience: float, now: dt.datetime) -> Iterable[Finding]:
+    # What it needs is imported when it runs: other commands stay quick.
+    from worker.cli.doctor import examine
+
+    return examine(config, patience, now)
+
+
+cli.add_command(
+    doctor_command(
+        "Check network, certificates, clock, disk, data, GPU and versions, and say what to do. Changes nothing.",
+        _load,
+        _settings,
+        _examine,
+    )
+)
 
 
 @cli.group()

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from ssd.daemon.config_loading import TracingSection
 from ssd.daemon.doctor.findings import Finding, fault, ok, warning
 from ssd.daemon.doctor.network import ReachFacts, reach
 from ssd.daemon.tracing.setup import INSTALL, TracingUnavailable, read_roots
@@ -27,6 +28,11 @@ class CollectorFacts:
     """What is wrong with the file of root certificates."""
     reached: ReachFacts | None = None
     """None: it was not tried."""
+
+
+def examine_collector(section: TracingSection, patience: float) -> Iterator[Finding]:
+    """Finding `tracing`, if it is on; `patience` is seconds for one check."""
+    yield from judge_collector(gather_collector(section.endpoint, section.root_certificates, patience))
 
 
 def gather_collector(endpoint: str, root_certificates: Path | None, patience: float) -> CollectorFacts | None:

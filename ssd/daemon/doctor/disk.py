@@ -10,6 +10,8 @@ from pathlib import Path
 
 from ssd.daemon.doctor.findings import Finding, fault, ok, warning
 
+UNKNOWN_MODEL = 256 << 20
+"""Bytes that a model is taken to have before there is one: a large encoder."""
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 _LOCKS = Path("/proc/locks")
 

@@ -15,8 +15,22 @@ from ssd.daemon.doctor.findings import Finding, fault, ok, warning
 
 Json = Any
 DISTRIBUTION = "ssd-federated"
+PROTOCOL = 1
+"""The version of the protocol that this software speaks."""
 LITTLE_GPU_MEMORY = 2 << 30
 _SPEC = re.compile(r"(>=|<=|==|<|>)\s*([0-9.]+)")
+
+
+def examine_software(patience: float, device: str) -> Iterator[Finding]:
+    """Findings `versions` and `gpu`.
+
+    Args:
+        patience: seconds for one check.
+        device: `auto`, `cpu`, `cuda` or `cuda:N`; "" for a daemon that trains nothing, whose method host imports torch all
+            the same.
+    """
+    yield from judge_versions(*installed(), PROTOCOL)
+    yield from judge_torch(gather_torch(device or "cpu", patience), device)
 
 
 def installed() -> tuple[list[str], dict[str, str]]:

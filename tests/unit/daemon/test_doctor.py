@@ -87,8 +87,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """No process with torch in it: what it would tell is a fact here."""
     for name in [name for name in os.environ if name.startswith("SSD_")]:
         monkeypatch.delenv(name)
-    for module in (worker_doctor, coordinator_doctor):
-        monkeypatch.setattr(module, "gather_torch", lambda device, patience: GOOD_TORCH)
+    monkeypatch.setattr("ssd.daemon.doctor.software.gather_torch", lambda device, patience: GOOD_TORCH)
 
 
 def worker_config(folder: Path, address: str, identity: Path | None, **data: Any) -> Any:
