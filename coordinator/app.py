@@ -43,6 +43,7 @@ from coordinator.web.access import Access
 from coordinator.web.api import Api
 from coordinator.web.http import HttpServer, create_app
 from coordinator.web.pages import add_pages
+from coordinator.workers.welcome import BUILD
 from ssd.daemon.cli.exit_codes import EXIT_STORAGE
 from ssd.daemon.logs import configure as configure_logs
 from ssd.daemon.logs import event as log_event
@@ -50,7 +51,6 @@ from ssd.daemon.tracing.setup import Exporter, TracingUnavailable, open_exporter
 from ssd.privacy.settings import left_out
 from ssd.updates.codec import Encoding
 from ssd.updates.declaration import Declaration
-from ssd_wire.convert import BUILD
 
 log = logging.getLogger(__name__)
 

@@ -13,10 +13,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ssd.daemon.logs import event as log_event
+from ssd_wire import messages
+from ssd_wire.messages import Down, UpdateKey, Welcome
 from worker.connection.background import NamedTasks
 from worker.connection.control_stream import ControlLink, FromLink, lost
-from worker.core import effects, events, messages
-from worker.core.messages import Down, UpdateKey, Welcome
+from worker.core import effects, events
 from worker.core.secagg_client import OFF
 from worker.core.session import step
 from worker.core.state import Link, Session
@@ -239,7 +240,7 @@ class Driver:
     # ---------------------------------------------------------------------------------------------------- link
 
     async def _open_link(self, effect: effects.OpenLink) -> None:
-        self._link.open(effect.hello)
+        self._link.open(effect)
 
     async def _close_link(self, _: effects.CloseLink | None) -> None:
         self._link.close()

@@ -10,20 +10,11 @@ from typing import Protocol
 
 from ssd.daemon.tracing.context import SpanContext
 from ssd.secagg.client.participant import RoundMemory
+from ssd_wire.messages import BlobRef, Down, Evaluate, TaskClient, Train, Up, UpdateKey
+from ssd_wire.uploads import Envelope, Verdict
+from worker.core.effects import OpenLink
 from worker.core.events import Event, StoredRun
-from worker.core.messages import (
-    Blob,
-    Down,
-    Envelope,
-    Evaluate,
-    Finished,
-    Hello,
-    TaskClient,
-    Train,
-    Up,
-    UpdateKey,
-    Verdict,
-)
+from worker.core.finished import Finished
 
 Buffer = bytes | bytearray | memoryview
 
@@ -207,11 +198,11 @@ class DataAccess:
 class Transport(Protocol):
     """The coordinator, reached over the network."""
 
-    def attend(self, hello: Hello) -> AbstractAsyncContextManager[Stream]:
-        """Behaviour: opens the control stream and sends the hello; leaving the context ends the stream."""
+    def attend(self, opening: OpenLink) -> AbstractAsyncContextManager[Stream]:
+        """Behaviour: opens the control stream and sends the hello, with the worker's own name in it; leaving the context ends the stream."""
         ...
 
-    async def fetch(self, access: DataAccess, blob: Blob, sink: BlobSink) -> None:
+    async def fetch(self, access: DataAccess, blob: BlobRef, sink: BlobSink) -> None:
         """Behaviour: fills the sink from where it stands to the end, in one call.
 
         Raises:

@@ -7,8 +7,9 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from ssd.daemon.logs import event as log_event
-from worker.core import effects, events, messages
-from worker.core.messages import Welcome
+from ssd_wire.messages import Welcome
+from ssd_wire.uploads import UploadFate, Verdict
+from worker.core import effects, events
 from worker.errors import InternalFault, SessionEnded, StorageFailed, TaskFault
 from worker.ports import Clock, DataAccess, Post
 from worker.secure_aggregation.rounds import SecureRounds
@@ -75,7 +76,7 @@ class Uploader:
             self._metrics.uploads.labels(verdict.fate.value, bounded(verdict.reason)).inc()
             self._post(events.UploadEnded(upload=effect.upload, verdict=verdict))
 
-    async def _upload(self, effect: effects.StartUpload) -> messages.Verdict | None:
+    async def _upload(self, effect: effects.StartUpload) -> Verdict | None:
         """None: nothing passed its check, so nothing is uploaded."""
         welcome, access = self._access()
         body, failures = await self._body(effect, welcome, access)
@@ -85,8 +86,8 @@ class Uploader:
             return None
         size = body.envelope.body_size
         if welcome.max_upload_bytes and size > welcome.max_upload_bytes:
-            return messages.Verdict(
-                fate=messages.UploadFate.REJECTED,
+            return Verdict(
+                fate=UploadFate.REJECTED,
                 reason="message_too_large",
                 detail=f"{size} bytes, the coordinator takes {welcome.max_upload_bytes}",
             )

@@ -33,10 +33,9 @@ class SecureSettings:
     """Distributed differential privacy; None: there is none."""
 
     @property
-    def terms(self) -> Masking:
-        """What a worker is told when it attends."""
+    def masking(self) -> Masking:
+        """How a worker that attends shall quantise its updates."""
         return Masking(
-            level=self.level.value,
             ring_bits=self.ring_bits,
             clip=self.clip,
             max_client_weight=self.max_client_weight,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ssd_wire.messages import UploadFate
+from ssd_wire.uploads import UploadFate
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from coordinator.core.policy import Mode
 from coordinator.core.state import RunState
 from coordinator.errors import ClientFault, NotPermitted, Reason
-from ssd_wire.messages import Claim, HeldFate, UpdateKey
+from ssd_wire.messages import HeldFate, Hello, UpdateKey
 
 WORKER_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 CLIENT_NAME = re.compile(r"[A-Za-z0-9._-]{1,128}")
@@ -16,40 +16,40 @@ INSTANCE = re.compile(r"[0-9a-f]{32}")
 MAX_CLIENTS_PER_WORKER = 100_000
 
 
-def check_claim(state: RunState, claim: Claim) -> None:
+def check_hello(state: RunState, hello: Hello) -> None:
     """Refuse names that are not names and clients that are not this worker's to bring.
 
     Raises:
         ClientFault: with reason bad_name, client_bound, client_claimed or client_unknown; nothing changed.
     """
-    if not WORKER_NAME.fullmatch(claim.worker):
+    if not WORKER_NAME.fullmatch(hello.worker):
         raise ClientFault(
             Reason.BAD_NAME, "the worker's name must be 1 to 64 of letters, digits, '.', '_', '-'"
         )
-    if not INSTANCE.fullmatch(claim.instance):
+    if not INSTANCE.fullmatch(hello.instance):
         raise ClientFault(Reason.BAD_NAME, "the worker's instance id must be 32 hexadecimal digits")
-    if not claim.clients:
+    if not hello.clients:
         return
-    if len(claim.clients) > MAX_CLIENTS_PER_WORKER:
+    if len(hello.clients) > MAX_CLIENTS_PER_WORKER:
         raise ClientFault(Reason.BAD_NAME, f"a worker hosts at most {MAX_CLIENTS_PER_WORKER} clients")
-    for client in claim.clients:
+    for client in hello.clients:
         if not CLIENT_NAME.fullmatch(client):
             raise ClientFault(
                 Reason.BAD_NAME, "a client's name must be 1 to 128 of letters, digits, '.', '_', '-'"
             )
-        if not state.belongs_to(client, claim.worker):
+        if not state.belongs_to(client, hello.worker):
             raise NotPermitted(
                 Reason.CLIENT_BOUND,
-                f"client {client} does not belong to worker {claim.worker}; if it should, the operator says so with"
-                f" `ssd-coordinator clients move {client} --to {claim.worker}`",
+                f"client {client} does not belong to worker {hello.worker}; if it should, the operator says so with"
+                f" `ssd-coordinator clients move {client} --to {hello.worker}`",
             )
         host = state.hosts.get(client)
-        if host is not None and host != claim.worker:
+        if host is not None and host != hello.worker:
             raise ClientFault(
                 Reason.CLIENT_CLAIMED,
                 f"client {client} is hosted by the connected worker {host}; stop it there first",
             )
-    unknown = sorted(set(claim.clients) - state.known())
+    unknown = sorted(set(hello.clients) - state.known())
     if unknown and population_closed(state):
         raise ClientFault(
             Reason.CLIENT_UNKNOWN,

@@ -32,7 +32,7 @@ from coordinator.core.effects import Effect
 from coordinator.core.policy import QUANTILE_WINDOW, Mode
 from coordinator.core.state import Attempt, Phase, RunState
 from coordinator.errors import InternalFault, Reason
-from ssd_wire.messages import UploadFate
+from ssd_wire.uploads import UploadFate
 
 UPLOAD_SHARE = 0.9
 """Elastic: workers upload what is finished when this share of the time to the deadline has passed."""

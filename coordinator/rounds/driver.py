@@ -62,7 +62,8 @@ from ssd.trust.participants import Registry
 from ssd.updates.codec import Encoding
 from ssd.updates.declaration import Declaration
 from ssd.updates.fold import Fold, FoldPlan, OpenedFold
-from ssd_wire.messages import Cancel, Committed, Drain, Envelope, Evaluate, RunChanged, Verdict
+from ssd_wire.messages import Cancel, Committed, Drain, Evaluate, RunChanged
+from ssd_wire.uploads import Envelope, Verdict
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -198,7 +199,7 @@ class Driver:
             heartbeat_seconds=settings.heartbeat_seconds,
             data_endpoints=settings.data_endpoints,
             max_upload_bytes=self.max_upload_bytes,
-            masking=None if settings.secure is None else settings.secure.terms,
+            secure=settings.secure,
             privacy=settings.privacy,
         )
         self.attendance = Attendance(
@@ -346,7 +347,9 @@ class Driver:
     def _say_goodbye(self) -> None:
         """Release everybody who waits: attached workers and uploads without a verdict."""
         for session in self.sessions:
-            session.send(Drain(reason="the coordinator stops", reconnect_after=RESTART_RECONNECT_SECONDS))
+            session.send(
+                Drain(reason="the coordinator stops", reconnect_after_seconds=RESTART_RECONNECT_SECONDS)
+            )
             session.close()
         self._intake.dismiss()
 
@@ -492,7 +495,7 @@ class Driver:
     async def _fold_upload(self, upload: Upload) -> None:
         envelope = upload.envelope
         if self._hook is not None and not envelope.fold and not envelope.masked:
-            (client,) = envelope.clients
+            (client,) = envelope.names
             own = upload.body.view()[: self.quality.plain.update_nbytes]
             await self._hook.collect(client, envelope.weight, own)
         started = self._clock.monotonic()
@@ -506,7 +509,7 @@ class Driver:
         else:
             await asyncio.to_thread(self._fold.add_update, upload.body.view(), envelope.weight)
         self.metrics.fold(self._clock.monotonic() - started)
-        self._tally.training_seconds.extend(envelope.training_seconds.values())
+        self._tally.training_seconds.extend(each.training_seconds for each in envelope.clients)
 
     async def _commit(self, effect: effects.CloseAndCommit) -> None:
         closed = self._clock.monotonic()
@@ -604,7 +607,7 @@ class Driver:
 
     def _note_upload(self, worker: str, envelope: Envelope, verdict: Verdict) -> None:
         note = Note(self._clock.wall(), verdict.fate.value, verdict.reason, worker)
-        self._chronicle.upload(envelope.round, envelope.attempt, tuple(envelope.clients), note)
+        self._chronicle.upload(envelope.round, envelope.attempt, envelope.names, note)
 
     async def _write_chronicle(self) -> None:
         """For `ssd-coordinator explain`; nothing depends on it, so it comes after the outcome is durable."""
@@ -823,7 +826,7 @@ class Driver:
             mode=self._state.policy.mode.value,
             rounds=rounds,
             registered_clients=len(self._state.clients),
-            secure_aggregation="off" if self._secure is None else self._secure.terms.level,
+            secure_aggregation="off" if self._secure is None else self._secure.level.value,
             privacy=said,
         )
 

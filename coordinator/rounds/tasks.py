@@ -12,7 +12,7 @@ from ssd.method.schedule import resolve
 from ssd.random_stream import RandomStream
 from ssd.scaling import ScalingVector, assign
 from ssd.updates.declaration import Declaration
-from ssd_wire.messages import Artefact, Evaluate, ModelVersion, Train
+from ssd_wire.messages import Artefact, Evaluate, ModelVersion, TaskClient, Train
 from ssd_wire.task_digest import task_digest
 
 Vectors = Mapping[str, tuple[int, ScalingVector | None]]
@@ -100,9 +100,11 @@ class Tasks:
             threads=self._threads,
             expected_clients=self._expected_clients,
             sample_digest=self._sample_digest(),
-            clients=tuple((client, self._scaling.get(client)) for client in effect.clients),
+            clients=tuple(
+                TaskClient(client=client, scaling=self._scaling.get(client)) for client in effect.clients
+            ),
             artefacts=self._artefacts(effect.round, made),
-            upload_within=effect.upload_within,
+            upload_within_seconds=effect.upload_within,
             quality=self._quality.measures(effect.round),
         )
 
@@ -115,7 +117,7 @@ class Tasks:
         return Evaluate(
             version=version,
             run_seed=self._seed,
-            clients=tuple((client, scaling.get(client)) for client in clients),
+            clients=tuple(TaskClient(client=client, scaling=scaling.get(client)) for client in clients),
             artefacts=(*without_frequencies(self._run.artefacts), *made),
             threads=self._threads,
         )

@@ -22,7 +22,7 @@ from coordinator.workers.sessions import Session, SessionTable
 from coordinator.workers.welcome import Terms, welcome
 from ssd.daemon.logs import event as log_event
 from ssd.trust.names import Role, Subject
-from ssd_wire.messages import Capabilities, Claim, EvaluationDone, RunChanged
+from ssd_wire.messages import Capabilities, EvaluationDone, Hello, RunChanged
 
 log = logging.getLogger(__name__)
 
@@ -92,22 +92,19 @@ class Attendance:
 
     async def attach(
         self,
-        claim: Claim,
-        protocol: tuple[int, int],
-        capabilities: Capabilities,
+        hello: Hello,
         subject: Subject | None = None,
     ) -> Session:
         """Open a session; its outbox begins with the welcome.
 
         Args:
-            claim: what the worker says of itself; its name is the subject's, if there is one.
-            protocol: lowest and highest version it speaks.
-            capabilities: what it can do.
+            hello: what the worker says of itself; its name is the subject's, if there is one.
             subject: whose certificate it is; None where nobody proves anything.
 
         Raises:
             ClientFault: the worker may not attend, and why.
         """
+        protocol = hello.protocol
         common = [version for version in PROTOCOL_VERSIONS if protocol[0] <= version <= protocol[1]]
         if not common:
             raise ClientFault(
@@ -119,22 +116,22 @@ class Attendance:
         async def admit() -> Session:
             if subject is not None and self._revocations.is_revoked(subject):
                 raise NotPermitted(Reason.REVOKED, f"{subject.uri} was revoked by the operator")
-            _check_role(subject, claim.clients)
-            registry.check_claim(self._state(), claim)
-            _check_labels(self._terms, claim.worker, claim.clients, capabilities)
-            self._sessions.check_name(claim.worker, claim.instance)
+            _check_role(subject, hello.clients)
+            registry.check_hello(self._state(), hello)
+            _check_labels(self._terms, hello.worker, hello.clients, hello.capabilities)
+            self._sessions.check_name(hello.worker, hello.instance)
             session = Session(
                 token=secrets.token_hex(16),
-                worker=claim.worker,
-                instance=claim.instance,
-                clients=frozenset(claim.clients),
-                capabilities=capabilities,
+                worker=hello.worker,
+                instance=hello.instance,
+                clients=frozenset(hello.clients),
+                capabilities=hello.capabilities,
                 last_seen=self._clock.monotonic(),
                 subject=subject,
             )
             greeting = welcome(
                 self._terms,
-                claim,
+                hello,
                 token=session.token,
                 protocol=max(common),
                 accepted_sets=self._accepted_sets,
@@ -143,18 +140,18 @@ class Attendance:
                 metrics=self._metrics,
             )
             # What an older stream of the worker was asked to measure, nobody will answer.
-            self._evaluations.lost(claim.worker)
+            self._evaluations.lost(hello.worker)
             self._sessions.add(session)
             try:
                 session.send(greeting)
                 # Before it gets its next task: clients are measured in the state that belongs to the version.
                 self._evaluations.offer_clients()
                 log_event(
-                    log, logging.INFO, "worker_attached", worker=claim.worker, clients=len(claim.clients)
+                    log, logging.INFO, "worker_attached", worker=hello.worker, clients=len(hello.clients)
                 )
                 await self._apply(
                     events.WorkerAttached(
-                        now=self._clock.monotonic(), worker=claim.worker, clients=tuple(sorted(claim.clients))
+                        now=self._clock.monotonic(), worker=hello.worker, clients=tuple(sorted(hello.clients))
                     )
                 )
                 if self._state().phase is Phase.FINISHED:
@@ -165,7 +162,7 @@ class Attendance:
                 raise
             # The loop may have stood still meanwhile; that was not the worker's silence.
             self.heard(session)
-            self._observations.attached(claim.worker)
+            self._observations.attached(hello.worker)
             return session
 
         admitting = asyncio.ensure_future(self._inbox.call(admit))
@@ -216,8 +213,8 @@ class Attendance:
         async def change() -> None:
             if not session.open:
                 return
-            claim = Claim(worker=session.worker, instance=session.instance, clients=clients)
-            registry.check_claim(self._state(), claim)
+            hello = Hello(worker=session.worker, instance=session.instance, clients=clients)
+            registry.check_hello(self._state(), hello)
             _check_role(session.subject, clients)
             _check_labels(self._terms, session.worker, clients, session.capabilities)
             if any(self._committed_rounds.get(client, 0) != record for client, record in clients.items()):

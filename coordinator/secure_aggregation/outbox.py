@@ -36,7 +36,7 @@ class SecureDelivery:
     def send(self, session: Session, content: bytes) -> None:
         """Send one encoded message."""
         if len(content) <= MAX_INLINE_BYTES:
-            session.send(SecureMessage(round_id=self.round_id, message=content))
+            session.send(SecureMessage(round_id=self.round_id, content=content))
             return
         writer = self._blobs.create()
         for start in range(0, len(content), CHUNK_BYTES):

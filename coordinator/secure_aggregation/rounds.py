@@ -53,12 +53,13 @@ from ssd.secagg.protocol.errors import (
     Rejected,
     SecureAggregationStopped,
 )
+from ssd.secagg.protocol.graph import Level
 from ssd.secagg.protocol.messages import AbortNotice, Graph, Message, Offer, encode
 from ssd.secagg.server.aggregator import Aggregator
 from ssd.secagg.server.opening import Rebuilding
 from ssd.trust.participants import Registry, RegistryRefused
 from ssd.updates.fold import FoldPlan, OpenedFold
-from ssd_wire.messages import Envelope, Masking
+from ssd_wire.uploads import Envelope
 
 log = logging.getLogger(__name__)
 
@@ -157,9 +158,9 @@ class SecureRounds:
     # ------------------------------------------------------------------------------------------------- plans
 
     @property
-    def terms(self) -> Masking:
-        """What a worker is told when it attends."""
-        return self._settings.terms
+    def level(self) -> Level:
+        """Of the run."""
+        return self._settings.level
 
     def plan(self, fold: FoldPlan) -> MaskedPlan:
         """The layout of a masked upload of a round with this fold plan."""
@@ -427,15 +428,15 @@ class SecureRounds:
             )
         if envelope.sharers_digest != present.machine.sharers_digest:
             raise ClientFault(Reason.WRONG_SHARERS, "the masks are not those that would cancel in this sum")
-        outside = sorted(set(envelope.clients) - set(clients))
+        outside = sorted(set(envelope.names) - set(clients))
         if outside:
             raise ClientFault(
                 Reason.CLIENT_NOT_INVITED, f"client {outside[0]} was not this worker's when the try began"
             )
         if self._present_registry is not None:
             cap = self._settings.numbers.max_client_weight
-            check_entry(self._present_registry, session.worker, envelope.clients, cap)
-        if not self._settings.elastic and set(envelope.clients) != set(clients):
+            check_entry(self._present_registry, session.worker, envelope.names, cap)
+        if not self._settings.elastic and set(envelope.names) != set(clients):
             raise ClientFault(
                 Reason.MALFORMED_MESSAGE,
                 f"a worker uploads once, with all its {len(clients)} clients of the cohort",

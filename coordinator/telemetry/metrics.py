@@ -30,7 +30,7 @@ from prometheus_client import (
 from coordinator.core.state import Phase
 from coordinator.errors import CoordinatorError, Reason
 from coordinator.telemetry.secure_metrics import SecureMetrics
-from ssd_wire.messages import UploadFate
+from ssd_wire.uploads import UploadFate
 
 PREFIX = "ssd_coordinator_"
 CONTENT_TYPE = CONTENT_TYPE_LATEST

@@ -28,7 +28,7 @@ from ssd.daemon.tracing.context import (
     phase_context,
 )
 from ssd.daemon.tracing.spans import OpenSpan, Span, Value
-from ssd_wire.messages import UploadFate
+from ssd_wire.uploads import UploadFate
 
 ACCEPTED, FAILED, REVOKED, UNFINISHED = "accepted", "failed", "revoked", "unfinished"
 """How a client's task ended."""

@@ -9,7 +9,7 @@ from coordinator.errors import ClientFault, Reason
 from coordinator.workers.sessions import Session
 from ssd.digest import CHUNK_BYTES
 from ssd.updates.fold import FoldPlan
-from ssd_wire.messages import Envelope, UploadFate, Verdict
+from ssd_wire.uploads import Envelope, UploadFate, Verdict
 
 DISCARDING = frozenset(
     {
@@ -128,15 +128,17 @@ def check_envelope(
 def _check_clients(state: RunState, plan: FoldPlan, session: Session, envelope: Envelope) -> None:
     attempt = state.attempt
     assert attempt is not None
-    if not envelope.clients or (len(envelope.clients) != 1 and not (envelope.fold or envelope.masked)):
+    names = set(envelope.names)
+    if not names or (len(names) != 1 and not (envelope.fold or envelope.masked)):
         raise ClientFault(Reason.MALFORMED_MESSAGE, "an update names exactly one client, a fold at least one")
     if envelope.fold and plan.declaration.collects:
         raise ClientFault(
             Reason.FOLD_NOT_ALLOWED, "this run's method works with single updates: upload each client alone"
         )
-    if envelope.duplicate_clients:
+    if len(names) != len(envelope.clients):
         raise ClientFault(Reason.DUPLICATE, "a client is named twice in one upload")
-    for client, weight in envelope.clients.items():
+    for each in envelope.clients:
+        client = each.client
         if client not in session.clients:
             raise ClientFault(
                 Reason.CLIENT_NOT_HOSTED, f"client {client} is not hosted by worker {session.worker}"
@@ -149,10 +151,10 @@ def _check_clients(state: RunState, plan: FoldPlan, session: Session, envelope: 
             )
         if client in attempt.accepted:
             raise ClientFault(Reason.DUPLICATE, f"client {client} is in this round's sum already")
-        if not envelope.masked and not 1 <= weight <= plan.max_client_weight:
+        if not envelope.masked and not 1 <= each.weight <= plan.max_client_weight:
             raise ClientFault(
                 Reason.WEIGHT_OUT_OF_RANGE,
-                f"client {client} claims weight {weight}; 1 to {plan.max_client_weight} is allowed",
+                f"client {client} claims weight {each.weight}; 1 to {plan.max_client_weight} is allowed",
             )
 
 

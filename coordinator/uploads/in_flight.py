@@ -10,7 +10,7 @@ from coordinator.errors import ClientFault, Reason
 from coordinator.ports.staging import StagedBody, Staging
 from ssd.digest import CHUNK_BYTES
 from ssd.updates.fold import FoldPlan, UpdateRefused, check_fold, check_update
-from ssd_wire.messages import Envelope
+from ssd_wire.uploads import Envelope
 
 
 @dataclass(slots=True, eq=False)
@@ -86,16 +86,16 @@ class Upload:
 
 
 class UploadDesk:
-    """Uploads by (worker, envelope digest), so that a broken one goes on where it stopped."""
+    """Uploads by (worker, envelope), so that a broken one goes on where it stopped."""
 
     def __init__(self, staging: Staging, bytes_per_worker: int | None = None) -> None:
         self._staging = staging
         self._bytes_per_worker = bytes_per_worker
-        self._uploads: dict[tuple[str, str], Upload] = {}
+        self._uploads: dict[tuple[str, Envelope], Upload] = {}
 
     def claim(self, worker: str, envelope: Envelope) -> Upload | None:
         """The upload of this envelope, resumed or new; None: no room now, or an older call must let go of it first."""
-        key = (worker, envelope.digest)
+        key = (worker, envelope)
         upload = self._uploads.get(key)
         if upload is None:
             if self._has_rival(worker, envelope):
@@ -123,10 +123,11 @@ class UploadDesk:
 
         A client has one upload at a time: otherwise one worker could take all the room there is.
         """
+        names = set(envelope.names)
         rivals = [
             each
             for each in self._uploads.values()
-            if each.worker == worker and each.envelope.clients.keys() & envelope.clients.keys()
+            if each.worker == worker and not names.isdisjoint(each.envelope.names)
         ]
         for rival in rivals:
             if rival.busy:
@@ -158,7 +159,7 @@ class UploadDesk:
 
     def finish(self, upload: Upload) -> None:
         """The upload has its verdict; its room is given back."""
-        self._uploads.pop((upload.worker, upload.envelope.digest), None)
+        self._uploads.pop((upload.worker, upload.envelope), None)
         upload.busy = False
         upload.body.discard()
 

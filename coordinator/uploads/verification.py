@@ -18,7 +18,7 @@ from coordinator.uploads.in_flight import Upload, UploadDesk
 from coordinator.workers.sessions import Session
 from ssd.daemon.logs import event as log_event
 from ssd.updates.fold import FoldPlan
-from ssd_wire.messages import Envelope, UploadFate, Verdict
+from ssd_wire.uploads import Envelope, UploadFate, Verdict
 
 log = logging.getLogger(__name__)
 
@@ -101,7 +101,7 @@ class Intake:
                     worker=session.worker,
                     round=envelope.round,
                     attempt=envelope.attempt,
-                    clients=tuple(sorted(envelope.clients)),
+                    clients=tuple(sorted(envelope.names)),
                 )
             )
             await self._inbox.or_stopped(verdict)
@@ -152,7 +152,7 @@ class Intake:
             detail=verdict.detail,
         )
         if fault.reason in CONTENT:
-            own = tuple(sorted(client for client in envelope.clients if client in session.clients))
+            own = tuple(sorted(client for client in envelope.names if client in session.clients))
             self._observations.failed(
                 own, envelope.round, envelope.attempt, verdict.reason, self._clock.wall()
             )

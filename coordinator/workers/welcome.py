@@ -6,6 +6,7 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from coordinator.config.secure_settings import SecureSettings
 from coordinator.core.registry import held_fate
 from coordinator.ports.records import RunRecord
 from coordinator.telemetry.metrics import CoordinatorMetrics
@@ -14,9 +15,12 @@ from ssd.daemon.logs import event as log_event
 from ssd.privacy.settings import PrivacySettings
 from ssd.updates.declaration import Declaration
 from ssd.updates.fold import FoldPlan
-from ssd_wire.messages import Claim, HeldFate, Masking, Welcome
+from ssd_wire.messages import HeldFate, Hello, Welcome
 
 log = logging.getLogger(__name__)
+
+BUILD = "ssd-federated/0.1.0"
+"""The name of the coordinator's build; only for display."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -31,13 +35,13 @@ class Terms:
     heartbeat_seconds: float
     data_endpoints: tuple[str, ...]
     max_upload_bytes: int
-    masking: Masking | None = None
+    secure: SecureSettings | None = None
     privacy: PrivacySettings | None = None
 
 
 def welcome(
     terms: Terms,
-    claim: Claim,
+    hello: Hello,
     *,
     token: str,
     protocol: int,
@@ -47,8 +51,8 @@ def welcome(
     metrics: CoordinatorMetrics,
 ) -> Welcome:
     """The welcome for one worker."""
-    _compare_histories(terms, claim, catalogue, metrics)
-    fates = _held_fates(terms, claim, accepted_sets, catalogue, committed_rounds)
+    _compare_histories(terms, hello, catalogue, metrics)
+    fates = _held_fates(terms, hello, accepted_sets, catalogue, committed_rounds)
     return Welcome(
         protocol=protocol,
         session=token,
@@ -56,7 +60,7 @@ def welcome(
         declaration=terms.run.declaration_blob,
         declaration_digest=terms.run.declaration_digest,
         held_fates=fates,
-        reinitialise=_reinitialise(terms, claim, fates, committed_rounds, metrics),
+        reinitialise=_reinitialise(terms, hello, fates, committed_rounds, metrics),
         data_endpoints=terms.data_endpoints,
         heartbeat_seconds=terms.heartbeat_seconds,
         update_encoding=terms.update_encoding,
@@ -65,23 +69,25 @@ def welcome(
         max_client_weight=terms.plan.max_client_weight,
         max_upload_bytes=terms.max_upload_bytes,
         version=catalogue.offer(),
+        build=BUILD,
         individual_updates=terms.declaration.collects,
-        masking=terms.masking,
+        level="off" if terms.secure is None else terms.secure.level.value,
+        masking=None if terms.secure is None else terms.secure.masking,
         privacy=terms.privacy,
     )
 
 
-def _compare_histories(terms: Terms, claim: Claim, catalogue: Catalogue, metrics: CoordinatorMetrics) -> None:
+def _compare_histories(terms: Terms, hello: Hello, catalogue: Catalogue, metrics: CoordinatorMetrics) -> None:
     """Say so if a worker saw what the journal does not have; the worker itself decides what follows from it."""
-    number, digest = claim.newest
-    if claim.run_id != terms.run.run_id or not digest or catalogue.digests.get(number) == digest:
+    number, digest = hello.newest
+    if hello.run_id != terms.run.run_id or not digest or catalogue.digests.get(number) == digest:
         return
     metrics.history_contradicted()
     log_event(
         log,
         logging.ERROR,
         "history_contradicted",
-        worker=claim.worker,
+        worker=hello.worker,
         worker_version=number,
         worker_digest=digest[:64],
         version=catalogue.newest.number,
@@ -91,13 +97,13 @@ def _compare_histories(terms: Terms, claim: Claim, catalogue: Catalogue, metrics
 
 def _held_fates(
     terms: Terms,
-    claim: Claim,
+    hello: Hello,
     accepted_sets: Mapping[int, frozenset[str]],
     catalogue: Catalogue,
     committed_rounds: Mapping[str, int],
 ) -> tuple[HeldFate, ...]:
-    if claim.run_id != terms.run.run_id:
-        return tuple(HeldFate.DISCARDED for _ in claim.held)
+    if hello.run_id != terms.run.run_id:
+        return tuple(HeldFate.DISCARDED for _ in hello.held_updates)
     return tuple(
         held_fate(
             held,
@@ -106,21 +112,21 @@ def _held_fates(
             committed_rounds=committed_rounds,
             was_included=held.client in accepted_sets.get(held.round, frozenset()),
         )
-        for held in claim.held
+        for held in hello.held_updates
     )
 
 
 def _reinitialise(
     terms: Terms,
-    claim: Claim,
+    hello: Hello,
     fates: tuple[HeldFate, ...],
     committed_rounds: Mapping[str, int],
     metrics: CoordinatorMetrics,
 ) -> dict[str, int]:
     """Clients whose record at the worker is not ours (lost disk, old backup, moved client): declared, never silent."""
     # A worker that comes from another run starts this one without any record.
-    theirs = dict(claim.clients) if claim.run_id == terms.run.run_id else dict.fromkeys(claim.clients, 0)
-    for held, fate in zip(claim.held, fates, strict=True):
+    theirs = dict(hello.clients) if hello.run_id == terms.run.run_id else dict.fromkeys(hello.clients, 0)
+    for held, fate in zip(hello.held_updates, fates, strict=True):
         if fate is HeldFate.COMMITTED:
             theirs[held.client] = held.round
     changed = {
@@ -136,7 +142,7 @@ def _reinitialise(
                 logging.WARNING,
                 "client_reinitialised",
                 client=client,
-                worker=claim.worker,
+                worker=hello.worker,
                 worker_record=theirs[client],
                 coordinator_record=record,
             )

@@ -17,7 +17,8 @@ import pytest
 import safetensors.numpy
 
 from ssd.digest import chunk_digests
-from worker.core.messages import Finished, UpdateKey
+from ssd_wire.messages import UpdateKey
+from worker.core.finished import Finished
 from worker.errors import StateDirectoryLocked, StorageFailed
 from worker.ports import Store
 from worker.store import files

@@ -30,15 +30,15 @@ from ssd.digest import canonical_json
 from ssd.method.registry import load
 from ssd.updates.codec import Encoding
 from ssd.updates.spec import model_digest
-from ssd_wire.messages import Capabilities, Claim, Evaluate, EvaluationDone, Train
+from ssd_wire.messages import Capabilities, Evaluate, EvaluationDone, Hello, Train
 
 CLIENTS = ("a", "b", "c")
 TESTED = Capabilities(client_tests=True, labels=True)
 
 
-def claim(worker: str, clients: str) -> Claim:
-    return Claim(worker=worker, instance=worker[0] * 32 if worker[0] in "abcdef" else "0" * 32,
-                 clients=dict.fromkeys(clients, 0))  # fmt: skip
+def hello(worker: str, clients: str, capabilities: Capabilities) -> Hello:
+    return Hello(worker=worker, instance=worker[0] * 32 if worker[0] in "abcdef" else "0" * 32,
+                 clients=dict.fromkeys(clients, 0), capabilities=capabilities)  # fmt: skip
 
 
 class ManualClock(SystemClock):
@@ -127,7 +127,7 @@ async def settle() -> None:
 
 def asked(session: Session) -> list[tuple[int, tuple[str, ...]]]:
     orders = [each for each in session.outbox._queue if isinstance(each, Evaluate)]  # type: ignore[attr-defined]
-    return [(order.version.number, tuple(client for client, _ in order.clients)) for order in orders]
+    return [(order.version.number, tuple(each.client for each in order.clients)) for order in orders]
 
 
 def answer(clients: str, version: int = 0, **changes: Any) -> EvaluationDone:
@@ -151,10 +151,10 @@ def test_every_worker_is_asked_for_its_clients_before_it_gets_a_task_and_the_ans
     tmp_path: Path,
 ) -> None:
     async def scene(subject: Driver, _clock: ManualClock) -> None:
-        first = await subject.attendance.attach(claim("w1", "ab"), (1, 1), TESTED)
+        first = await subject.attendance.attach(hello("w1", "ab", TESTED))
         kinds = [type(each) for each in first.outbox._queue]  # type: ignore[attr-defined]
         assert kinds.index(Evaluate) < kinds.index(Train)
-        second = await subject.attendance.attach(claim("w2", "c"), (1, 1), TESTED)
+        second = await subject.attendance.attach(hello("w2", "c", TESTED))
         assert asked(first) == [(0, ("a", "b"))]
         assert asked(second) == [(0, ("c",))]
         await subject.attendance.evaluation_done(first, answer("ab"))
@@ -179,8 +179,8 @@ def test_every_worker_is_asked_for_its_clients_before_it_gets_a_task_and_the_ans
 
 def test_probe_and_clients_of_one_version_share_a_record_in_either_order(tmp_path: Path) -> None:
     async def scene(subject: Driver, _clock: ManualClock) -> None:
-        worker = await subject.attendance.attach(claim("w1", "abc"), (1, 1), TESTED)
-        evaluator = await subject.attendance.attach(claim("e", ""), (1, 1), Capabilities(evaluates=True))
+        worker = await subject.attendance.attach(hello("w1", "abc", TESTED))
+        evaluator = await subject.attendance.attach(hello("e", "", Capabilities(evaluates=True)))
         assert asked(evaluator) == [(0, ())]
         probe = EvaluationDone(version=0, values={"knn_all": 0.5, "personalised_accuracy": 1.0}, error="")
         await subject.attendance.evaluation_done(evaluator, probe)
@@ -200,8 +200,8 @@ def test_a_version_is_measured_when_the_probe_and_the_clients_both_are(
     caplog.set_level("INFO")
 
     async def scene(subject: Driver, _clock: ManualClock) -> None:
-        worker = await subject.attendance.attach(claim("w1", "abc"), (1, 1), TESTED)
-        evaluator = await subject.attendance.attach(claim("e", ""), (1, 1), Capabilities(evaluates=True))
+        worker = await subject.attendance.attach(hello("w1", "abc", TESTED))
+        evaluator = await subject.attendance.attach(hello("e", "", Capabilities(evaluates=True)))
         answers = [
             (worker, answer("abc")),
             (evaluator, EvaluationDone(version=0, values={}, error="the images are gone")),
@@ -220,11 +220,11 @@ def test_a_version_no_client_can_be_measured_for_is_measured_all_the_same(
     caplog.set_level("INFO")
 
     async def scene(subject: Driver, _clock: ManualClock) -> None:
-        evaluator = await subject.attendance.attach(claim("e", ""), (1, 1), Capabilities(evaluates=True))
+        evaluator = await subject.attendance.attach(hello("e", "", Capabilities(evaluates=True)))
         probe = EvaluationDone(version=0, values={"knn_all": 0.5}, error="")
         await subject.attendance.evaluation_done(evaluator, probe)
         assert "measured" not in caplog.messages
-        await subject.attendance.attach(claim("w1", "abc"), (1, 1), Capabilities(labels=True))
+        await subject.attendance.attach(hello("w1", "abc", Capabilities(labels=True)))
         await settle()
         assert caplog.messages.count("measured") == 1
         assert recorded(subject) == {0: {"knn_all": 0.5}}
@@ -234,12 +234,12 @@ def test_a_version_no_client_can_be_measured_for_is_measured_all_the_same(
 
 def test_a_worker_that_comes_back_is_asked_again_and_one_that_stays_away_is_left_out(tmp_path: Path) -> None:
     async def scene(subject: Driver, clock: ManualClock) -> None:
-        first = await subject.attendance.attach(claim("w1", "ab"), (1, 1), TESTED)
-        second = await subject.attendance.attach(claim("w2", "c"), (1, 1), TESTED)
+        first = await subject.attendance.attach(hello("w1", "ab", TESTED))
+        second = await subject.attendance.attach(hello("w2", "c", TESTED))
         subject.attendance.detach(second)
         await subject.attendance.evaluation_done(first, answer("ab"))
         assert recorded(subject) == {}
-        again = await subject.attendance.attach(claim("w2", "c"), (1, 1), TESTED)
+        again = await subject.attendance.attach(hello("w2", "c", TESTED))
         assert asked(again) == [(0, ("c",))]
         subject.attendance.detach(again)
         await settle()
@@ -252,7 +252,7 @@ def test_a_worker_that_comes_back_is_asked_again_and_one_that_stays_away_is_left
         await settle()
         assert recorded(subject)[0]["personalised_clients"] == 2
         # An answer after that changes nothing.
-        late = await subject.attendance.attach(claim("w2", "c"), (1, 1), TESTED)
+        late = await subject.attendance.attach(hello("w2", "c", TESTED))
         await subject.attendance.evaluation_done(late, answer("c"))
         assert recorded(subject)[0]["personalised_clients"] == 2
 
@@ -273,7 +273,7 @@ def test_an_answer_that_cannot_be_is_asked_for_again_but_not_for_ever(
     tmp_path: Path, bad: dict[str, Any]
 ) -> None:
     async def scene(subject: Driver, _clock: ManualClock) -> None:
-        worker = await subject.attendance.attach(claim("w1", "abc"), (1, 1), TESTED)
+        worker = await subject.attendance.attach(hello("w1", "abc", TESTED))
         for times in range(1, 4):
             assert asked(worker) == [(0, ("a", "b", "c"))] * times
             await subject.attendance.evaluation_done(worker, replace(answer("abc"), **bad))
@@ -286,7 +286,7 @@ def test_an_answer_that_cannot_be_is_asked_for_again_but_not_for_ever(
 
 def test_a_second_bad_answer_does_not_count_what_a_good_one_said_already(tmp_path: Path) -> None:
     async def scene(subject: Driver, _clock: ManualClock) -> None:
-        worker = await subject.attendance.attach(claim("w1", "abc"), (1, 1), TESTED)
+        worker = await subject.attendance.attach(hello("w1", "abc", TESTED))
         await subject.attendance.evaluation_done(worker, answer("abc"))
         await subject.attendance.evaluation_done(worker, answer("abc"))
         await subject.attendance.evaluation_done(worker, answer("abc", version=7))
@@ -297,7 +297,7 @@ def test_a_second_bad_answer_does_not_count_what_a_good_one_said_already(tmp_pat
 
 def test_clients_a_worker_could_not_measure_are_left_out_at_once(tmp_path: Path) -> None:
     async def scene(subject: Driver, _clock: ManualClock) -> None:
-        worker = await subject.attendance.attach(claim("w1", "abc"), (1, 1), TESTED)
+        worker = await subject.attendance.attach(hello("w1", "abc", TESTED))
         await subject.attendance.evaluation_done(worker, answer("ac"))
         assert recorded(subject)[0]["personalised_clients"] == 2
         assert not subject._evaluations.outstanding
@@ -309,7 +309,7 @@ def test_a_worker_that_never_answers_is_given_up_and_the_log_says_so(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def scene(subject: Driver, clock: ManualClock) -> None:
-        worker = await subject.attendance.attach(claim("w1", "abc"), (1, 1), TESTED)
+        worker = await subject.attendance.attach(hello("w1", "abc", TESTED))
         clock.now += 3601
         worker.last_seen = clock.now
         await settle()
@@ -322,7 +322,7 @@ def test_a_worker_that_never_answers_is_given_up_and_the_log_says_so(
 
 def test_a_revoked_client_is_not_waited_for(tmp_path: Path) -> None:
     async def scene(subject: Driver, _clock: ManualClock) -> None:
-        worker = await subject.attendance.attach(claim("w1", "ab"), (1, 1), TESTED)
+        worker = await subject.attendance.attach(hello("w1", "ab", TESTED))
         await subject.attendance.evaluation_done(worker, answer("ab"))
         assert recorded(subject) == {}
         await subject.membership.revoke_client("c")
@@ -336,9 +336,13 @@ def test_a_client_that_a_later_commit_included_is_not_measured_for_an_older_vers
     async def scene(subject: Driver, _clock: ManualClock) -> None:
         subject._committed_rounds["b"] = 1
         worker = await subject.attendance.attach(
-            Claim(worker="w1", instance="0" * 32, clients={"a": 0, "b": 1, "c": 0}, run_id="run"),
-            (1, 1),
-            TESTED,
+            Hello(
+                worker="w1",
+                instance="0" * 32,
+                clients={"a": 0, "b": 1, "c": 0},
+                run_id="run",
+                capabilities=TESTED,
+            )
         )
         assert asked(worker) == [(0, ("a", "c"))]
 
@@ -347,10 +351,10 @@ def test_a_client_that_a_later_commit_included_is_not_measured_for_an_older_vers
 
 def test_a_method_with_images_asks_only_workers_with_test_images(tmp_path: Path) -> None:
     async def scene(subject: Driver, _clock: ManualClock) -> None:
-        without = await subject.attendance.attach(claim("w1", "ab"), (1, 1), Capabilities(labels=True))
+        without = await subject.attendance.attach(hello("w1", "ab", Capabilities(labels=True)))
         assert asked(without) == []
         assert subject._evaluations.outstanding, "client c may have some"
-        tested = await subject.attendance.attach(claim("w2", "c"), (1, 1), TESTED)
+        tested = await subject.attendance.attach(hello("w2", "c", TESTED))
         await subject.attendance.evaluation_done(tested, answer("c"))
         assert recorded(subject)[0]["personalised_clients"] == 1
 
@@ -359,7 +363,7 @@ def test_a_method_with_images_asks_only_workers_with_test_images(tmp_path: Path)
 
 def test_a_method_that_measures_no_clients_asks_for_none(tmp_path: Path) -> None:
     async def scene(subject: Driver, _clock: ManualClock) -> None:
-        worker = await subject.attendance.attach(claim("w1", "abc"), (1, 1), TESTED)
+        worker = await subject.attendance.attach(hello("w1", "abc", TESTED))
         assert asked(worker) == []
         await subject.attendance.evaluation_done(worker, answer("abc"))
         assert recorded(subject) == {}
@@ -372,12 +376,12 @@ def test_a_method_that_needs_labels_refuses_clients_without_but_not_an_evaluator
 ) -> None:
     async def scene(subject: Driver, _clock: ManualClock) -> None:
         with pytest.raises(ClientFault, match="labels") as refused:
-            await subject.attendance.attach(claim("w1", "ab"), (1, 1), Capabilities(client_tests=True))
+            await subject.attendance.attach(hello("w1", "ab", Capabilities(client_tests=True)))
         assert refused.value.reason is Reason.LABELS_NEEDED
         assert "labels_needed" in caplog.text
-        evaluator = await subject.attendance.attach(claim("e", ""), (1, 1), Capabilities(evaluates=True))
+        evaluator = await subject.attendance.attach(hello("e", "", Capabilities(evaluates=True)))
         with pytest.raises(ClientFault):
             await subject.attendance.change_clients(evaluator, {"c": 0})
-        await subject.attendance.attach(claim("w1", "ab"), (1, 1), TESTED)
+        await subject.attendance.attach(hello("w1", "ab", TESTED))
 
     simulate(tmp_path, scene, needs_labels=True)

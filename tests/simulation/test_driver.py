@@ -17,7 +17,8 @@ from coordinator.store.memory import MemoryStore
 from coordinator.uploads.in_flight import Upload
 from rounds.driver_harness import driver, messages, settle, simulate
 from ssd.updates.fold import FoldPlan
-from ssd_wire.messages import Capabilities, Claim, Envelope, Evaluate, Train
+from ssd_wire.messages import Capabilities, Evaluate, Hello, Train
+from ssd_wire.uploads import Envelope, UploadKind, WeightedClient
 
 
 class _Checked(Upload):
@@ -27,7 +28,7 @@ class _Checked(Upload):
         pass
 
 
-CLAIM = Claim(worker="w", instance="0" * 32, clients={"a": 0, "b": 0})
+HELLO = Hello(worker="w", instance="0" * 32, clients={"a": 0, "b": 0})
 EVALUATOR = Capabilities(evaluates=True)
 
 
@@ -46,9 +47,9 @@ async def occupied(subject: Driver) -> asyncio.Event:
 @pytest.mark.parametrize("how", ["the old stream ends", "the old stream was silent"])
 def test_a_worker_that_redialled_during_a_commit_keeps_its_clients(tmp_path: Path, how: str) -> None:
     async def scene(subject: Driver) -> None:
-        old = await subject.attendance.attach(CLAIM, (1, 1), Capabilities())
+        old = await subject.attendance.attach(HELLO)
         gate = await occupied(subject)
-        attaching = asyncio.ensure_future(subject.attendance.attach(CLAIM, (1, 1), Capabilities()))
+        attaching = asyncio.ensure_future(subject.attendance.attach(HELLO))
         await settle()
         if how == "the old stream ends":
             subject.attendance.detach(old)
@@ -69,9 +70,9 @@ def test_a_worker_that_redialled_during_a_commit_keeps_its_clients(tmp_path: Pat
 
 def test_an_evaluator_that_comes_back_is_asked_again(tmp_path: Path) -> None:
     async def scene(subject: Driver) -> None:
-        old = await subject.attendance.attach(CLAIM, (1, 1), EVALUATOR)
+        old = await subject.attendance.attach(replace(HELLO, capabilities=EVALUATOR))
         assert messages(old, Evaluate)
-        new = await subject.attendance.attach(CLAIM, (1, 1), EVALUATOR)
+        new = await subject.attendance.attach(replace(HELLO, capabilities=EVALUATOR))
         assert not old.open
         assert messages(new, Evaluate)
 
@@ -89,7 +90,7 @@ def test_a_defect_in_a_command_ends_the_loop_and_frees_its_session(tmp_path: Pat
 
         subject._store.open_attempt = broken  # type: ignore[method-assign]
         with pytest.raises(RuntimeError, match="a defect"):
-            await subject.attendance.attach(CLAIM, (1, 1), Capabilities())
+            await subject.attendance.attach(HELLO)
         with pytest.raises(RuntimeError, match="a defect"):
             await loop
         assert len(subject.sessions) == 0
@@ -120,7 +121,7 @@ def test_waiting_after_an_abandoned_attempt_does_not_spin(tmp_path: Path) -> Non
 
 def test_a_stop_while_an_upload_is_folded_ends_cleanly(tmp_path: Path) -> None:
     async def scene(subject: Driver) -> None:
-        session = await subject.attendance.attach(CLAIM, (1, 1), Capabilities())
+        session = await subject.attendance.attach(HELLO)
         envelope = Envelope(
             run_id="run",
             round=1,
@@ -128,12 +129,10 @@ def test_a_stop_while_an_upload_is_folded_ends_cleanly(tmp_path: Path) -> None:
             base_digest="",
             spec_digest="",
             task_digest="",
-            fold=False,
-            clients={"a": 1},
-            training_seconds={},
+            kind=UploadKind.UPDATE,
+            clients=(WeightedClient(client="a", weight=1),),
             body_size=0,
             chunk_digests=(),
-            digest="x",
         )
         body = subject.staging.open(0)
         assert body is not None
@@ -150,7 +149,7 @@ def test_a_stop_while_an_upload_is_folded_ends_cleanly(tmp_path: Path) -> None:
 
 def test_an_update_that_arrives_while_the_commit_settles_is_late_not_bad(tmp_path: Path) -> None:
     async def scene(subject: Driver) -> None:
-        session = await subject.attendance.attach(CLAIM, (1, 1), Capabilities())
+        session = await subject.attendance.attach(HELLO)
         zero = subject.catalogue.newest
         (task,) = messages(session, Train)
         # The next version is durable and served, but the state machine has not been told yet.
@@ -163,12 +162,10 @@ def test_an_update_that_arrives_while_the_commit_settles_is_late_not_bad(tmp_pat
             base_digest=zero.model_digest,
             spec_digest=subject.declaration.spec.digest,
             task_digest=task.task_digest,
-            fold=False,
-            clients={"a": 1},
-            training_seconds={},
+            kind=UploadKind.UPDATE,
+            clients=(WeightedClient(client="a", weight=1),),
             body_size=subject.plan.update_nbytes,
             chunk_digests=(b"0" * 32,),
-            digest="x",
         )
         with pytest.raises(ClientFault) as refused:
             subject.let_in(session, envelope)
@@ -181,7 +178,7 @@ def test_a_revoked_client_does_not_come_back_into_its_attempt_with_a_restart(tmp
     store = MemoryStore()
 
     async def first(subject: Driver) -> None:
-        await subject.attendance.attach(CLAIM, (1, 1), Capabilities())
+        await subject.attendance.attach(HELLO)
         await subject.membership.revoke_client("b")
         assert subject.state.attempt is not None
         assert subject.state.attempt.cohort == ("a",)

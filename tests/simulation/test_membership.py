@@ -21,7 +21,8 @@ from coordinator.workers.sessions import Session
 from rounds.driver_harness import driver, settle, simulate
 from ssd.trust.names import Role, Subject
 from ssd.updates.fold import FoldPlan
-from ssd_wire.messages import Capabilities, Claim, Envelope, UploadFate
+from ssd_wire.messages import Capabilities, Hello
+from ssd_wire.uploads import Envelope, UploadFate, UploadKind, WeightedClient
 
 W = Holder(Role.WORKER, "w")
 REVOKED = 1.0
@@ -35,8 +36,8 @@ class _Checked(Upload):
         pass
 
 
-def claim(worker: str, *clients: str) -> Claim:
-    return Claim(worker=worker, instance="0" * 32, clients=dict.fromkeys(clients, 0))
+def hello(worker: str, *clients: str) -> Hello:
+    return Hello(worker=worker, instance="0" * 32, clients=dict.fromkeys(clients, 0))
 
 
 async def attach(
@@ -44,7 +45,7 @@ async def attach(
 ) -> Session:
     holder = None if role is None else Subject("hospital", role, worker)
     offered = Capabilities(evaluates=evaluates)
-    return await subject.attendance.attach(claim(worker, *clients), (1, 1), offered, holder)
+    return await subject.attendance.attach(replace(hello(worker, *clients), capabilities=offered), holder)
 
 
 async def leave(subject: Driver, session: Session) -> None:
@@ -69,12 +70,10 @@ def offered(subject: Driver, session: Session, client: str) -> Upload:
         base_digest="",
         spec_digest="",
         task_digest="",
-        fold=False,
-        clients={client: 1},
-        training_seconds={},
+        kind=UploadKind.UPDATE,
+        clients=(WeightedClient(client=client, weight=1),),
         body_size=0,
         chunk_digests=(),
-        digest=client,
     )
     body = subject.staging.open(0)
     assert body is not None
@@ -100,7 +99,7 @@ def test_who_came_first_keeps_its_clients_across_streams_and_restarts(tmp_path: 
     async def second(subject: Driver) -> None:
         assert subject.state.bindings == {"a": "w"}
         with pytest.raises(ClientFault) as fault:
-            await subject.attendance.attach(claim("x", "a"), (1, 1), Capabilities())
+            await subject.attendance.attach(hello("x", "a"))
         assert fault.value.reason is Reason.CLIENT_BOUND
 
     simulate(first, lambda: driver(tmp_path, store, proven=True))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,12 @@ from ssd.digest import chunk_digests
 from ssd.secagg.client.participant import Participant
 from ssd.secagg.protocol.messages import Offer, Roster, ShareDelivery
 from ssd.secagg.server.opening import Rebuilding
-from ssd_wire.messages import Capabilities, Claim, Envelope, Train, UploadFate
+from ssd_wire.messages import Hello, Train
+from ssd_wire.uploads import Envelope, UploadFate, UploadKind, WeightedClient
+
+
+def weighted(names: Iterable[str], weight: int = 0) -> tuple[WeightedClient, ...]:
+    return tuple(WeightedClient(client=name, weight=weight) for name in names)
 
 
 class Hostile(MaskedWorker):
@@ -44,10 +50,14 @@ class Hostile(MaskedWorker):
         ({"secure_round": bytes(16)}, 0, Reason.STALE_ATTEMPT),
         ({"sharers_digest": bytes(32)}, 0, Reason.WRONG_SHARERS),
         ({}, 1, Reason.WRONG_LENGTH),
-        ({"clients": {"c": 0}}, 0, Reason.MALFORMED_MESSAGE),
-        ({"clients": {"a": 0, "c": 0, "d": 0}}, 0, Reason.CLIENT_NOT_HOSTED),
-        ({"masked": False, "fold": True}, 0, Reason.SECURE_AGGREGATION_REQUIRED),
-        ({"masked": False, "clients": {"c": 1}}, 0, Reason.SECURE_AGGREGATION_REQUIRED),
+        ({"clients": weighted("c")}, 0, Reason.MALFORMED_MESSAGE),
+        ({"clients": weighted("acd")}, 0, Reason.CLIENT_NOT_HOSTED),
+        ({"kind": UploadKind.FOLD}, 0, Reason.SECURE_AGGREGATION_REQUIRED),
+        (
+            {"kind": UploadKind.UPDATE, "clients": weighted("c", 1)},
+            0,
+            Reason.SECURE_AGGREGATION_REQUIRED,
+        ),
         ({"base_digest": "0" * 64}, 0, Reason.WRONG_BASE),
         ({"attempt": 9}, 0, Reason.STALE_ATTEMPT),
         ({"chunk_digests": (bytes(32),)}, 0, Reason.CORRUPT_CHUNK),
@@ -74,7 +84,7 @@ def test_a_masked_upload_of_nobody_is_refused(tmp_path: Path) -> None:
     async def scene(place: Place) -> None:
         workers = place.workers(THREE)
         hostile = workers["w2"] = Hostile(place.now, "w2", ("c", "d"))
-        hostile.changes = {"clients": {}}
+        hostile.changes = {"clients": ()}
         place.begin(*workers.values())
         await place.until(lambda: bool(hostile.refusals))
         assert hostile.refusals[0].reason is Reason.MALFORMED_MESSAGE
@@ -95,9 +105,9 @@ def test_only_participants_upload_and_only_what_was_theirs_when_the_try_began(tm
 
         def refused(session: Session, *clients: str) -> Reason:
             said = Envelope(
-                run_id="", round=1, attempt=1, base_digest="", spec_digest="", task_digest="", fold=False,
-                masked=True, clients=dict.fromkeys(clients, 0), training_seconds={}, body_size=0,
-                chunk_digests=(), digest="", secure_round=workers["w1"].round_id,
+                run_id="", round=1, attempt=1, base_digest="", spec_digest="", task_digest="",
+                kind=UploadKind.MASKED, clients=weighted(clients),
+                body_size=0, chunk_digests=(), secure_round=workers["w1"].round_id,
                 sharers_digest=machine.sharers_digest,
             )  # fmt: skip
             with pytest.raises(ClientFault) as caught:
@@ -117,8 +127,8 @@ def test_only_participants_upload_and_only_what_was_theirs_when_the_try_began(tm
 
 def test_a_masked_upload_is_refused_where_sums_are_not_masked(tmp_path: Path) -> None:
     async def scene(subject: Driver) -> None:
-        claim = Claim(worker="w", instance="0" * 32, clients={"a": 0, "b": 0}, run_id="run")
-        session = await subject.attendance.attach(claim, (1, 1), Capabilities())
+        hello = Hello(worker="w", instance="0" * 32, clients={"a": 0, "b": 0}, run_id="run")
+        session = await subject.attendance.attach(hello)
         await settle()
         (train,) = messages(session, Train)
         envelope = Envelope(
@@ -128,13 +138,10 @@ def test_a_masked_upload_is_refused_where_sums_are_not_masked(tmp_path: Path) ->
             base_digest=train.base.model_digest,
             spec_digest=subject.declaration.spec.digest,
             task_digest=train.task_digest,
-            fold=False,
-            masked=True,
-            clients={"a": 0, "b": 0},
-            training_seconds={},
+            kind=UploadKind.MASKED,
+            clients=weighted("ab"),
             body_size=3,
             chunk_digests=chunk_digests(b"abc"),
-            digest="0" * 64,
         )
         with pytest.raises(ClientFault) as caught:
             subject.let_in(session, envelope)

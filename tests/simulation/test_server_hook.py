@@ -29,16 +29,17 @@ from coordinator.telemetry.metrics import CoordinatorMetrics
 from coordinator.versions.next_version import VersionMaker
 from coordinator.workers.sessions import Session
 from rounds.in_process_host import InProcessHost
-from ssd.digest import CHUNK_BYTES, chunk_digests, digest_bytes
+from ssd.digest import CHUNK_BYTES, chunk_digests
 from ssd.method.protocol import ClientTask
 from ssd.method.registry import load
 from ssd.updates.codec import Encoding
 from ssd.updates.declaration import Declaration
 from ssd.updates.fold import Fold, encode_update
-from ssd_wire.messages import BlobRef, Capabilities, Claim, Envelope, Train
+from ssd_wire.messages import BlobRef, Hello, Train
+from ssd_wire.uploads import Envelope, UploadKind, WeightedClient
 
 CLIENTS = ("a", "b", "c", "d")
-CLAIM = Claim(worker="w", instance="0" * 32, clients=dict.fromkeys(CLIENTS, 0))
+HELLO = Hello(worker="w", instance="0" * 32, clients=dict.fromkeys(CLIENTS, 0))
 METHOD = {"parameters": 200, "hook": True, "collect": True, "state": False}
 ROUNDS = 3
 Before = Callable[[Mapping[str, Any]], None]
@@ -135,7 +136,7 @@ def bodies(subject: Driver, train: Train) -> dict[str, tuple[bytes, int]]:
         for each in train.artefacts
     }
     made = {}
-    for client, _ in train.clients:
+    for client in (each.client for each in train.clients):
         task = ClientTask(
             run_seed=train.run_seed,
             round=train.round,
@@ -160,12 +161,10 @@ def envelope(subject: Driver, train: Train, body: bytes, weights: dict[str, int]
         base_digest=train.base.model_digest,
         spec_digest=subject.declaration.spec.digest,
         task_digest=train.task_digest,
-        fold=fold,
-        clients=weights,
-        training_seconds={},
+        kind=UploadKind.FOLD if fold else UploadKind.UPDATE,
+        clients=tuple(WeightedClient(client=client, weight=weight) for client, weight in weights.items()),
         body_size=len(body),
         chunk_digests=chunk_digests(body),
-        digest=digest_bytes(body),
     )
 
 
@@ -192,12 +191,12 @@ def trains(session: Session) -> list[Train]:
 async def work_through(subject: Driver, seed: int, *, stop_at: int = ROUNDS) -> None:
     """Attend, and train every round up to version `stop_at`."""
     chance = random.Random(seed)
-    session = await subject.attendance.attach(CLAIM, (1, 1), Capabilities())
+    session = await subject.attendance.attach(HELLO)
     while subject.state.version < stop_at and subject.state.phase is not Phase.HALTED:
         wanted = subject.state.version + 1
         await until(lambda: bool(trains(session)) and trains(session)[-1].round == wanted)  # noqa: B023
         train = trains(session)[-1]
-        order = [client for client, _ in train.clients]
+        order = [each.client for each in train.clients]
         chance.shuffle(order)
         assert set(await deliver(subject, session, train, order)) <= {"accepted"}
         await until(
@@ -241,7 +240,7 @@ def test_round_artefacts_are_absent_at_first_and_then_those_of_the_newest_versio
         subject = await world.start()
         loop = asyncio.ensure_future(subject.run())
         for version in range(ROUNDS):
-            session = await subject.attendance.attach(CLAIM, (1, 1), Capabilities())
+            session = await subject.attendance.attach(HELLO)
             seen.append(trains(session)[-1])
             newest = subject.catalogue.newest
             assert seen[-1].artefacts == newest.artefacts
@@ -262,7 +261,7 @@ def test_a_fold_is_refused_before_a_byte_of_it_is_taken(tmp_path: Path) -> None:
     async def scene() -> None:
         subject = await World(tmp_path).start()
         loop = asyncio.ensure_future(subject.run())
-        session = await subject.attendance.attach(CLAIM, (1, 1), Capabilities())
+        session = await subject.attendance.attach(HELLO)
         assert session.outbox._queue[0].individual_updates  # type: ignore[attr-defined]
         train = trains(session)[-1]
         fold = Fold(subject.plan)
@@ -313,7 +312,7 @@ def test_a_failing_hook_halts_the_run_and_resuming_goes_on_with_what_is_there(
         assert len(world.store.versions()) == 2
         assert world.store.attempts(1)[0].outcome == "closed"
         # Nobody is asked to train again, and what would change the set is refused.
-        session = await subject.attendance.attach(CLAIM, (1, 1), Capabilities())
+        session = await subject.attendance.attach(HELLO)
         assert not trains(session)
         await subject.operate(lambda now: events.ResumeRequested(now=now))
         assert subject.state.phase is Phase.HALTED
@@ -404,7 +403,7 @@ def test_what_an_abandoned_attempt_collected_does_not_reach_the_next_ones_hook(
     async def scene() -> None:
         subject = await world.start()
         loop = asyncio.ensure_future(subject.run())
-        session = await subject.attendance.attach(CLAIM, (1, 1), Capabilities())
+        session = await subject.attendance.attach(HELLO)
         first = trains(session)[-1]
         assert await deliver(subject, session, first, ["d", "a"]) == ["accepted", "accepted"]
         await until(lambda: trains(session)[-1].attempt > 1)

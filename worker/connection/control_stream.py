@@ -10,9 +10,10 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from ssd_wire.messages import Down, Heartbeat, Up
 from worker.connection.background import NamedTasks
+from worker.core.effects import OpenLink
 from worker.core.events import LinkLost
-from worker.core.messages import Down, Heartbeat, Hello, Up
 from worker.errors import CoordinatorFault, LinkBroken
 from worker.ports import Clock, Stream, Transport
 
@@ -48,11 +49,11 @@ class ControlLink:
         """Whether what is sent now has somewhere to go."""
         return self._outbox is not None
 
-    def open(self, hello: Hello) -> None:
+    def open(self, opening: OpenLink) -> None:
         """Open a stream in place of the one before."""
         self.close()
         self._outbox = asyncio.Queue()
-        self._tasks.spawn("link", self._attend(self.number, hello, self._outbox))
+        self._tasks.spawn("link", self._attend(self.number, opening, self._outbox))
 
     def close(self) -> None:
         """End the stream, if there is one."""
@@ -75,9 +76,9 @@ class ControlLink:
             await self._clock.sleep(interval)
             self.send(make(interval))
 
-    async def _attend(self, number: int, hello: Hello, outbox: asyncio.Queue[Up]) -> None:
+    async def _attend(self, number: int, opening: OpenLink, outbox: asyncio.Queue[Up]) -> None:
         try:
-            async with self._transport.attend(hello) as stream:
+            async with self._transport.attend(opening) as stream:
                 self._tasks.spawn("sender", self._send_all(stream, outbox))
                 async for message in stream.messages():
                     self._deliver(FromLink(number, message))

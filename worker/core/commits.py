@@ -10,18 +10,18 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
+from ssd_wire.messages import Committed, HeldFate, UpdateKey, Welcome
 from worker.core import effects
 from worker.core.effects import Effect
-from worker.core.messages import Committed, Fate, UpdateKey, Welcome
 from worker.core.state import Session
 
 
 def apply_fates(session: Session, welcome: Welcome, out: list[Effect]) -> tuple[Session, frozenset[str]]:
     """Act on the fates of the hello's held updates. Also returns the clients whose state advanced."""
     fates = dict(zip(session.hello_held, welcome.held_fates, strict=True))
-    committed = [key for key, fate in fates.items() if fate is Fate.COMMITTED]
+    committed = [key for key, fate in fates.items() if fate is HeldFate.COMMITTED]
     session = _promote(session, committed, out)
-    discarded = tuple(key for key, fate in fates.items() if fate is Fate.DISCARDED)
+    discarded = tuple(key for key, fate in fates.items() if fate is HeldFate.DISCARDED)
     session = drop(session, discarded, "discarded", out)
     return session, frozenset(key.client for key in committed)
 

@@ -6,24 +6,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from ssd.secagg.protocol.messages import Message, Offer
-from worker.core.messages import (
-    Blob,
-    Evaluate,
-    Finished,
-    Hello,
-    TaskClient,
-    Train,
-    Up,
-    UpdateKey,
-    Welcome,
-)
+from ssd_wire.messages import BlobRef, Evaluate, TaskClient, Train, Up, UpdateKey, Welcome
+from worker.core.finished import Finished
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class OpenLink:
-    """Open the control stream and say hello."""
+    """Open the control stream and say hello, with these fields of `ssd_wire.messages.Hello` and the shell's own."""
 
-    hello: Hello
+    run_id: str
+    clients: Mapping[str, int]
+    versions_held: tuple[int, ...]
+    held_updates: tuple[UpdateKey, ...]
+    newest: tuple[int, str]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -205,7 +200,7 @@ class FetchSecure:
     """
 
     round_id: bytes
-    blob: Blob
+    blob: BlobRef
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,4 +1,4 @@
-"""What can happen to a session. Messages down (`worker.core.messages`) but the welcome are events as they come."""
+"""What can happen to a session. Messages down (`ssd_wire.messages`) but the welcome are events as they come."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from dataclasses import dataclass, field
 
 from ssd.secagg.protocol.errors import AbortReason
 from ssd.secagg.protocol.messages import Message
-from worker.core.messages import (
+from ssd_wire.messages import (
     Cancel,
     Committed,
     Drain,
     Evaluate,
-    Finished,
     Flush,
     RunChanged,
     SecureMessage,
     Train,
     UpdateKey,
-    Verdict,
     Welcome,
 )
+from ssd_wire.uploads import Verdict
+from worker.core.finished import Finished
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

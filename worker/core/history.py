@@ -7,13 +7,13 @@ rounds, and would train clients from states that belong to another past.
 
 from __future__ import annotations
 
-from worker.core.messages import Version
+from ssd_wire.messages import ModelVersion
 
 Name = tuple[int, str]
 """Number and model digest of a version; the digest is empty as long as none was seen."""
 
 
-def contradiction(seen: Name, offered: Version) -> str:
+def contradiction(seen: Name, offered: ModelVersion) -> str:
     """What `offered` contradicts, as a sentence; empty if it may follow from what was seen."""
     number, digest = seen
     if not digest:

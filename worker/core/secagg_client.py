@@ -32,9 +32,10 @@ from ssd.secagg.protocol.messages import (
     decode,
     encode,
 )
-from worker.core import effects, events, messages
+from ssd_wire import messages
+from worker.core import effects, events
 from worker.core.effects import Effect
-from worker.core.messages import Finished
+from worker.core.finished import Finished
 from worker.core.state import Link, SecureRound, Session
 
 OFF, ACTIVE = "off", "active"

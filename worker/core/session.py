@@ -25,7 +25,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from worker.core import effects, events, messages, secagg_client, uploading, work
+from ssd_wire import messages
+from worker.core import effects, events, secagg_client, uploading, work
 from worker.core.commits import apply_commit, apply_fates, drop
 from worker.core.effects import Effect
 from worker.core.history import contradiction
@@ -71,14 +72,15 @@ def _dial(session: Session, _: events.DialDue, out: list[Effect]) -> Session:
     if session.stopped or session.link is not Link.OFFLINE:
         return session
     keys = tuple(sorted(session.held))
-    hello = messages.Hello(
-        run_id=session.run_id,
-        clients=dict(session.clients),
-        versions_held=tuple(sorted(session.versions)),
-        held=keys,
-        newest=(0, "") if session.accepts_rollback else session.newest,
+    out.append(
+        effects.OpenLink(
+            run_id=session.run_id,
+            clients=dict(session.clients),
+            versions_held=tuple(sorted(session.versions)),
+            held_updates=keys,
+            newest=(0, "") if session.accepts_rollback else session.newest,
+        )
     )
-    out.append(effects.OpenLink(hello=hello))
     return replace(session, link=Link.DIALLING, hello_held=keys)
 
 

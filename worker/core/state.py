@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from ssd.privacy.settings import PrivacySettings
+from ssd_wire.messages import Evaluate, EvaluationDone, Masking, Train, UpdateKey
 from worker.core.backoff import Backoff
 from worker.core.events import SecureHeard
-from worker.core.messages import Evaluate, EvaluationDone, Finished, Masking, Train, UpdateKey
+from worker.core.finished import Finished
 
 
 class Link(StrEnum):

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from worker.core import effects, messages
+from ssd_wire import messages
+from ssd_wire.messages import TaskClient
+from worker.core import effects
 from worker.core.effects import Effect
-from worker.core.messages import TaskClient
 from worker.core.state import Session
 
 

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from ssd_wire.uploads import UploadFate
 from worker.core import effects, events, secagg_client
 from worker.core.commits import drop
 from worker.core.effects import Effect
-from worker.core.messages import Finished, UploadFate
+from worker.core.finished import Finished
 from worker.core.state import Link, Session, Upload, Work
 from worker.core.task import fail, untrained
 

@@ -11,10 +11,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from worker.core import effects, events, messages
+from ssd_wire import messages
+from ssd_wire.messages import UpdateKey
+from worker.core import effects, events
 from worker.core.commits import drop
 from worker.core.effects import Effect
-from worker.core.messages import Finished, UpdateKey
+from worker.core.finished import Finished
 from worker.core.secagg_client import OFF
 from worker.core.state import Job, Link, Session, Stage, Work
 from worker.core.task import fail, fail_all, failure, untrained

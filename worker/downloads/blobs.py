@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Protocol
 
 from ssd.digest import CHUNK_BYTES, blob_digest
-from worker.core.messages import Blob
+from ssd_wire.messages import BlobRef
 from worker.errors import BlobUnavailable, LinkBroken
 from worker.ports import Buffer
 from worker.store.files import storage_faults
@@ -50,7 +50,7 @@ class PartialBlob:
 
     def __init__(
         self,
-        blob: Blob,
+        blob: BlobRef,
         path: Path,
         *,
         check_chunks: bool = True,

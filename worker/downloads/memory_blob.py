@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 
 from ssd.digest import CHUNK_BYTES, blob_digest
-from worker.core.messages import Blob
+from ssd_wire.messages import BlobRef
 from worker.errors import BlobUnavailable, LinkBroken
 from worker.ports import Buffer
 
@@ -17,7 +17,7 @@ class MemoryBlob:
         blob: what is to come.
     """
 
-    def __init__(self, blob: Blob) -> None:
+    def __init__(self, blob: BlobRef) -> None:
         self._blob = blob
         self._chunks: tuple[bytes, ...] = ()
         self._content = bytearray()

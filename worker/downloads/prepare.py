@@ -23,8 +23,8 @@ from ssd.updates.codec import Encoding, MalformedUpdate, VectorCodec
 from ssd.updates.declaration import Declaration, DeclarationError
 from ssd.updates.spec import SpecError, model_digest
 from ssd.updates.version import next_version_from_body
+from ssd_wire.messages import Artefact, BlobRef, Delta, ModelVersion, Welcome
 from worker.core.backoff import Backoff
-from worker.core.messages import Artefact, Blob, DeltaStep, Version, Welcome
 from worker.downloads.blobs import Hasher, PartialBlob
 from worker.errors import BlobUnavailable, LinkBroken, SessionEnded, TaskFault
 from worker.ports import Clock, DataAccess, PreparedTask, Store, Transport
@@ -76,7 +76,7 @@ class Preparation:
         self,
         welcome: Welcome,
         access: DataAccess,
-        version: Version,
+        version: ModelVersion,
         artefacts: tuple[Artefact, ...],
         held: Mapping[int, str],
     ) -> PreparedTask:
@@ -118,7 +118,7 @@ class Preparation:
         declaration: Declaration,
         encoding: Encoding,
         access: DataAccess,
-        version: Version,
+        version: ModelVersion,
         held: Mapping[int, str],
     ) -> Path:
         target = self._store.version_path(version.model_digest)
@@ -137,7 +137,7 @@ class Preparation:
         return target
 
     async def _whole(
-        self, declaration: Declaration, access: DataAccess, version: Version, target: Path
+        self, declaration: Declaration, access: DataAccess, version: ModelVersion, target: Path
     ) -> None:
         """Fetch the full version; its model digest is taken while it arrives."""
         if version.full.size != 4 * declaration.spec.size:
@@ -156,7 +156,7 @@ class Preparation:
             sink.path.replace(target)
 
     async def _repair(
-        self, sinks: Sequence[tuple[PartialBlob, Blob]], access: DataAccess, corrupt: int
+        self, sinks: Sequence[tuple[PartialBlob, BlobRef]], access: DataAccess, corrupt: int
     ) -> None:
         """Fetch damaged chunks again.
 
@@ -187,7 +187,7 @@ class Preparation:
         encoding: Encoding,
         access: DataAccess,
         base: str,
-        steps: tuple[DeltaStep, ...],
+        steps: tuple[Delta, ...],
         target: Path,
     ) -> bool:
         """Make `target` from a version at hand and deltas; False if the digest comes out wrong."""
@@ -227,7 +227,7 @@ class Preparation:
             write_file(made, byte_view(vector))
             made.replace(target)
 
-    async def _blob(self, blob: Blob, access: DataAccess) -> Path:
+    async def _blob(self, blob: BlobRef, access: DataAccess) -> Path:
         """A declaration or artefact, kept whole under its digest."""
         path = self._store.blob_path(blob.digest)
         if not (path.exists() and path.stat().st_size == blob.size):
@@ -241,13 +241,13 @@ class Preparation:
         return path
 
     def _sink(
-        self, purpose: str, blob: Blob, *, check_chunks: bool, running: Hasher | None = None
+        self, purpose: str, blob: BlobRef, *, check_chunks: bool, running: Hasher | None = None
     ) -> PartialBlob:
         path = self._store.partial_path(blob.digest)
         fresh = not path.exists() and self._store.take_spare(purpose, blob.size, path)
         return PartialBlob(blob, path, check_chunks=check_chunks, running=running, fresh=fresh)
 
-    async def _fill(self, sink: PartialBlob, blob: Blob, access: DataAccess) -> None:
+    async def _fill(self, sink: PartialBlob, blob: BlobRef, access: DataAccess) -> None:
         """Fetch the rest of a blob, for as long as the session lives."""
         failures = corrupt = 0
         while not sink.complete:
@@ -267,7 +267,7 @@ class Preparation:
                 raise TaskFault("model_unavailable", str(error), whole_task=True) from error
 
 
-def cheapest(version: Version, held: Mapping[int, str]) -> tuple[int, tuple[DeltaStep, ...]]:
+def cheapest(version: ModelVersion, held: Mapping[int, str]) -> tuple[int, tuple[Delta, ...]]:
     """The version at hand to start from and the deltas to fetch; no deltas: the whole version is fewer bytes."""
     for start in sorted(held, reverse=True):
         steps = tuple(step for step in version.deltas if step.number > start)

@@ -16,19 +16,27 @@ from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import grpc
+from google.protobuf.message import Message
 from grpc import aio
 
 from ssd.digest import CHUNK_BYTES
-from worker.core.messages import Blob, Down, Hello, Up, UploadFate, Verdict
+from ssd_proto.v1 import federation_pb2 as pb
+from ssd_wire import from_proto, to_proto
+from ssd_wire.errors import Malformed
+from ssd_wire.messages import BlobRef, Capabilities, Down, Hello, Up
+from ssd_wire.uploads import Continue, Go, Hold, UploadFate, Verdict
+from worker.core.effects import OpenLink
 from worker.errors import BlobUnavailable, CoordinatorFault, LinkBroken, SessionEnded
 from worker.ports import BlobSink, DataAccess, UploadSource
-from worker.rpc import convert, wire
+from worker.rpc import wire
 from worker.rpc.channels import Channels
 from worker.telemetry.tracing import NoTracing, Tracing
 
+M = TypeVar("M", bound=Message)
+R = TypeVar("R")
 EOF = aio.EOF  # type: ignore[attr-defined]  # public, but missing in the stubs
 _SERVICE = "/ssd_proto.v1.Federation/"
 MAX_MESSAGE_BYTES = 64 << 20
@@ -79,6 +87,27 @@ class Greeting:
     device: Callable[[], tuple[str, int]]
     """The device's kind and memory, asked anew for every hello."""
 
+    def hello(self, opening: OpenLink) -> Hello:
+        """The whole hello."""
+        device, memory = self.device()
+        return Hello(
+            worker=self.worker,
+            instance=self.instance,
+            build=self.build,
+            capabilities=Capabilities(
+                evaluates=self.evaluates,
+                device=device,
+                device_memory=memory,
+                labels=self.labels,
+                client_tests=self.client_tests,
+            ),
+            run_id=opening.run_id,
+            clients=opening.clients,
+            versions_held=opening.versions_held,
+            held_updates=opening.held_updates,
+            newest=opening.newest,
+        )
+
 
 class GrpcTransport:
     """One coordinator at one address.
@@ -104,27 +133,16 @@ class GrpcTransport:
         self._stamp = channels.stamp()
 
     @asynccontextmanager
-    async def attend(self, hello: Hello) -> AsyncIterator[GrpcStream]:
+    async def attend(self, opening: OpenLink) -> AsyncIterator[GrpcStream]:
         """Open the control stream and say hello; leaving the context ends the stream."""
-        device, memory = self._greeting.device()
-        greeting = convert.hello(
-            hello,
-            worker=self._greeting.worker,
-            instance=self._greeting.instance,
-            build=self._greeting.build,
-            evaluates=self._greeting.evaluates,
-            labels=self._greeting.labels,
-            client_tests=self._greeting.client_tests,
-            device=device,
-            memory=memory,
-        )
+        parts = to_proto.hello(self._greeting.hello(opening))
         # A channel of its own for every try: no backoff state and no resolved address outlives a failure.
         channel = self._channels.open(self._target)
         call = channel.stream_stream(_SERVICE + "Attend")()
         stream = GrpcStream(call)
         try:
-            for part in greeting:
-                await stream.write(part)
+            for part in parts:
+                await stream.write(pb.WorkerMessage(hello=part).SerializeToString())
             yield stream
         except LinkBroken as error:
             if stream.answered or error.reason != _UNAVAILABLE:
@@ -134,13 +152,13 @@ class GrpcTransport:
             call.cancel()
             await channel.close()
 
-    async def fetch(self, access: DataAccess, blob: Blob, sink: BlobSink) -> None:
+    async def fetch(self, access: DataAccess, blob: BlobRef, sink: BlobSink) -> None:
         """Fill the sink from where it stands."""
         with self._tracing.call("FetchBlob", access.parent) as span:
             span.say({"ssd.offset": sink.received, "ssd.bytes": blob.size - sink.received})
             async with self._channel(access) as channel:
                 call = channel.unary_stream(_SERVICE + "FetchBlob")(
-                    convert.fetch_request(blob.digest, sink.received),
+                    pb.FetchBlobRequest(digest=blob.digest, offset=sink.received).SerializeToString(),
                     metadata=(*_metadata(access), *span.metadata),
                 )
                 await self._receive(call, sink)
@@ -244,14 +262,14 @@ class GrpcStream:
         """Messages down until the stream ends, which raises."""
         while (raw := await _read(self._call)) is not None:
             self.answered = True
-            message = convert.down(raw)
+            message = _parsed(pb.CoordinatorMessage, raw, from_proto.down)
             if message is not None:
                 yield message
         raise await _broken(self._call)
 
     async def send(self, message: Up) -> None:
         """Send one message."""
-        await self.write(convert.up(message))
+        await self.write(to_proto.up(message).SerializeToString())
 
     async def write(self, raw: bytes) -> None:
         """Send bytes; concurrent writers take turns, as grpc demands."""
@@ -306,20 +324,24 @@ class _Upload:
 
     async def _read_replies(self) -> Verdict | None:
         while (raw := await _read(self._call)) is not None:
-            reply = convert.upload_reply(raw)
-            if isinstance(reply, Verdict):
-                return reply
-            if isinstance(reply, bool):
-                self._on_hold(reply)
-                (self._may_send.clear if reply else self._may_send.set)()
-            elif isinstance(reply, int) and not self._start.done():
-                self._may_send.set()
-                self._start.set_result(reply)
+            match _parsed(pb.UploadReply, raw, from_proto.upload_reply):
+                case Verdict() as verdict:
+                    return verdict
+                case Hold():
+                    self._on_hold(True)
+                    self._may_send.clear()
+                case Go():
+                    self._on_hold(False)
+                    self._may_send.set()
+                case Continue(offset=offset) if not self._start.done():
+                    self._may_send.set()
+                    self._start.set_result(offset)
         return None
 
     async def _write(self) -> None:
         size = self._source.envelope.body_size
-        await self._call.write(convert.envelope(self._source.envelope))
+        envelope = pb.UploadPart(envelope=to_proto.envelope(self._source.envelope))
+        await self._call.write(envelope.SerializeToString(deterministic=True))
         offset = await self._start
         if not 0 <= offset <= size:
             raise CoordinatorFault(f"asked to go on from byte {offset} of {size}")
@@ -331,6 +353,18 @@ class _Upload:
             self._count("up", length)
             offset += length
         await self._call.done_writing()
+
+
+def _parsed(kind: type[M], raw: bytes, convert: Callable[[M], R]) -> R:
+    """What the coordinator said.
+
+    Raises:
+        CoordinatorFault: it is no message of that kind, or lacks what is needed.
+    """
+    try:
+        return convert(from_proto.decode(kind, raw))
+    except Malformed as malformed:
+        raise CoordinatorFault(f"the coordinator sent {malformed.detail}") from malformed
 
 
 async def _parts(call: Any) -> AsyncIterator[wire.Part]:

@@ -21,7 +21,8 @@ from ssd.secagg.numbers.masked_fold import MaskedFold
 from ssd.secagg.numbers.masked_plan import MaskedPlan
 from ssd.secagg.numbers.masking import MaskKey
 from ssd.updates.check import UpdateRefused
-from worker.core.messages import Finished, UpdateKey
+from ssd_wire.messages import UpdateKey
+from worker.core.finished import Finished
 from worker.errors import StorageFailed
 from worker.store.files import map_file, storage_faults
 

@@ -47,9 +47,11 @@ from ssd.secagg.protocol.messages import (
 from ssd.secagg.protocol.policy import ParticipantPolicy, RunTerms
 from ssd.trust.participants import Registry
 from ssd.trust.signing import SigningRefused
+from ssd_wire.messages import BlobRef, Train, Welcome
+from ssd_wire.uploads import UploadKind, split_digests
 from worker.connection.background import NamedTasks
 from worker.core import effects, events
-from worker.core.messages import Blob, Envelope, Finished, Train, Welcome
+from worker.core.finished import Finished
 from worker.downloads.memory_blob import MemoryBlob
 from worker.errors import BlobUnavailable, InternalFault, LinkBroken, SessionEnded, StorageFailed, TaskFault
 from worker.ports import Clock, DataAccess, Post, Store, Transport
@@ -58,7 +60,7 @@ from worker.secure_aggregation.masked_upload import Failures, MaskedBody, make_b
 from worker.secure_aggregation.registry_entry import check_own_entry
 from worker.store.files import map_file
 from worker.telemetry.metrics import Metrics
-from worker.uploads.body import UploadBody
+from worker.uploads.body import UploadBody, envelope_of
 from worker.uploads.layouts import Plans
 
 _log = logging.getLogger(__name__)
@@ -199,7 +201,7 @@ class SecureRounds:
                 continue
             self._post(events.SecureHeard(round_id=wanted.round_id, message=message))
 
-    async def _blob(self, blob: Blob) -> bytes:
+    async def _blob(self, blob: BlobRef) -> bytes:
         sink = MemoryBlob(blob)
         for failures in range(_FETCH_TRIES):
             try:
@@ -458,21 +460,10 @@ def _upload_body(current: _Round, run_id: str) -> UploadBody:
     body, train, participant = current.body, current.train, current.participant
     assert body is not None  # the caller made both
     assert participant is not None
-    envelope = Envelope(
-        run_id=run_id,
-        round=train.round,
-        attempt=train.attempt,
-        base_digest=train.base.model_digest,
-        spec_digest=current.plan.fold.declaration.spec.digest,
-        task_digest=train.task_digest,
-        fold=False,
-        clients=tuple((each.key.client, 0, each.seconds) for each in body.updates),
-        body_size=body.size,
-        chunk_digests=body.chunk_digests,
-        secure_round=current.round_id,
-        sharers_digest=participant.sharers_digest,
-    )
-    return UploadBody(envelope, map_file(body.path))
+    chunks = split_digests(body.chunk_digests)
+    said = envelope_of(run_id, current.plan.fold, train, body.updates, body.size, chunks, UploadKind.MASKED)
+    masked = replace(said, secure_round=current.round_id, sharers_digest=participant.sharers_digest)
+    return UploadBody(masked, map_file(body.path))
 
 
 def _reason(text: str) -> str:

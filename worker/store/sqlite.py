@@ -31,8 +31,9 @@ from pathlib import Path
 
 from ssd.daemon.logs import event as log_event
 from ssd.digest import CHUNK_BYTES
+from ssd_wire.messages import UpdateKey
 from worker.core.events import StoredRun
-from worker.core.messages import Finished, UpdateKey
+from worker.core.finished import Finished
 from worker.errors import StorageFailed
 from worker.store import secure_memory
 from worker.store.files import (

@@ -17,10 +17,11 @@ from collections.abc import Callable, Sequence
 
 from ssd.daemon.tracing.context import SpanContext, attempt_context, client_context, is_sampled, phase_context
 from ssd.daemon.tracing.spans import OpenSpan, Span, Value
+from ssd_wire.messages import Train
+from ssd_wire.uploads import UploadFate
 from worker.core import effects, events
 from worker.core.effects import Effect
 from worker.core.events import Event
-from worker.core.messages import Train, UploadFate
 
 TRAINING = "training"
 """The coordinator's word for the phase in which clients are asked."""

@@ -23,8 +23,9 @@ from pathlib import Path
 from typing import Any
 
 from ssd.daemon.logs import event as log_event
+from ssd_wire.messages import Evaluate, TaskClient, Train, UpdateKey
 from worker.core import events
-from worker.core.messages import Evaluate, Finished, TaskClient, Train, UpdateKey
+from worker.core.finished import Finished
 from worker.ports import Post, PreparedTask, Store
 
 _log = logging.getLogger(__name__)

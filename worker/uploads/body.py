@@ -14,8 +14,10 @@ from collections.abc import Callable, Mapping
 from ssd.daemon.logs import event as log_event
 from ssd.digest import chunk_digests
 from ssd.updates.fold import Fold, FoldPlan, UpdateRefused, check_update
+from ssd_wire.messages import Train, UpdateKey
+from ssd_wire.uploads import Envelope, UploadFate, UploadKind, Verdict, WeightedClient, split_digests
 from worker.core.backoff import Backoff
-from worker.core.messages import Envelope, Finished, Train, UpdateKey, UploadFate, Verdict
+from worker.core.finished import Finished
 from worker.errors import CoordinatorFault, LinkBroken, SessionEnded, StorageFailed
 from worker.ports import Buffer, Clock, DataAccess, Store, Transport
 from worker.store.files import map_file
@@ -63,7 +65,7 @@ class Uploads:
                 body = await asyncio.to_thread(map_file, self._store.body_path(only.key))
             except StorageFailed as error:
                 return None, {only.key: ("storage", str(error))}
-            envelope = _envelope(run_id, plan, task, updates, len(body), only.chunk_digests)
+            envelope = envelope_of(run_id, plan, task, updates, len(body), split_digests(only.chunk_digests))
             return UploadBody(envelope, body), {}
         keys = tuple(finished.key for finished in updates)
         if self._last is None or self._last[0] != keys:
@@ -72,9 +74,9 @@ class Uploads:
         _, packed, folded, failures = self._last
         if not folded:
             return None, failures
-        chunks = b"".join(await asyncio.to_thread(chunk_digests, packed))
+        chunks = tuple(await asyncio.to_thread(chunk_digests, packed))
         return UploadBody(
-            _envelope(run_id, plan, task, folded, len(packed), chunks, fold=True), packed
+            envelope_of(run_id, plan, task, folded, len(packed), chunks, UploadKind.FOLD), packed
         ), failures
 
     def _fold(
@@ -121,16 +123,27 @@ class Uploads:
             await self._clock.sleep(self._backoff.seconds(failures, self._clock.uniform()))
 
 
-def _envelope(
+def envelope_of(
     run_id: str,
     plan: FoldPlan,
     task: Train,
     updates: tuple[Finished, ...],
     size: int,
-    chunks: bytes,
-    *,
-    fold: bool = False,
+    chunks: tuple[bytes, ...],
+    kind: UploadKind = UploadKind.UPDATE,
 ) -> Envelope:
+    """What an upload of these updates says of itself; a masked one still lacks whose masks it wears.
+
+    Args:
+        run_id: of the run.
+        plan: how its bodies are laid out.
+        task: the task that was trained for.
+        updates: those inside.
+        size: bytes of the body.
+        chunks: SHA-256 of every 1 MiB chunk of it.
+        kind: what the body is. Weights of a masked one are inside it, so that the envelope says 0.
+    """
+    weighted = kind is not UploadKind.MASKED
     return Envelope(
         run_id=run_id,
         round=task.round,
@@ -138,8 +151,15 @@ def _envelope(
         base_digest=task.base.model_digest,
         spec_digest=plan.declaration.spec.digest,
         task_digest=task.task_digest,
-        fold=fold,
-        clients=tuple((finished.key.client, finished.weight, finished.seconds) for finished in updates),
+        kind=kind,
+        clients=tuple(
+            WeightedClient(
+                client=each.key.client,
+                weight=each.weight if weighted else 0,
+                training_seconds=each.seconds,
+            )
+            for each in updates
+        ),
         body_size=size,
         chunk_digests=chunks,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ssd.secagg.numbers.masked_plan import MaskedPlan, MaskedSettings
 from ssd.updates.codec import Encoding
 from ssd.updates.fold import FoldPlan
-from worker.core.messages import Welcome
+from ssd_wire.messages import Welcome
 from worker.downloads.prepare import Preparation
 from worker.errors import TaskFault
 from worker.ports import DataAccess

@@ -37,9 +37,8 @@ from coordinator.workers.sessions import Session
 from ssd.daemon.logs import event as log_event
 from ssd.digest import CHUNK_BYTES
 from ssd_proto.v1 import federation_pb2 as pb
-from ssd_wire import convert
+from ssd_wire import from_proto, messages, to_proto
 from ssd_wire.errors import Malformed
-from ssd_wire.messages import EvaluationDone
 
 log = logging.getLogger(__name__)
 
@@ -113,20 +112,19 @@ class FederationServicer:
             await self._refuse(context, "attend", session.closing)
 
     async def _open_session(self, context: Context) -> Session:
-        hello = await self._hellos.read(context, self._driver.attendance.silence_seconds)
-        claim = parsed(convert.claim_of, hello)
+        hello = parsed(
+            from_proto.hello, await self._hellos.read(context, self._driver.attendance.silence_seconds)
+        )
         caller = self._identity.subject(context.auth_context())
-        if caller is not None and caller.name != claim.worker:
+        if caller is not None and caller.name != hello.worker:
             raise ClientFault(
                 Reason.IDENTITY_MISMATCH, f"the certificate says {caller.name}, the hello another name"
             )
-        protocol = (hello.protocol_min, hello.protocol_max)
-        capabilities = convert.capabilities_of(hello)
-        return await self._driver.attendance.attach(claim, protocol, capabilities, caller)
+        return await self._driver.attendance.attach(hello, caller)
 
     async def _write(self, session: Session, context: Context) -> None:
         while (message := await session.outbox.get()) is not None:
-            await context.write(convert.down(message))
+            await context.write(to_proto.down(message))
 
     async def _read(self, session: Session, context: Context) -> ClientFault | None:
         """Read until the stream ends; a fault of the worker ends it."""
@@ -149,11 +147,9 @@ class FederationServicer:
         return None
 
     async def _dispatch(self, session: Session, message: pb.WorkerMessage) -> None:
-        match message.WhichOneof("kind"):
-            case "hello":
-                raise ClientFault(Reason.WRONG_ORDER, "a stream has one hello")
-            case "task_failed":
-                failed = message.task_failed
+        attendance = self._driver.attendance
+        match parsed(from_proto.up, message):
+            case messages.TaskFailed() as failed:
                 log_event(
                     log,
                     logging.WARNING,
@@ -164,35 +160,21 @@ class FederationServicer:
                     reason=failed.reason[:MAX_REASON],
                     detail=failed.detail[:MAX_DETAIL],
                 )
-                await self._driver.attendance.client_failed(
+                await attendance.client_failed(
                     session, failed.round, failed.attempt, failed.client, failed.reason[:MAX_REASON]
                 )
-            case "evaluation_done":
-                done = message.evaluation_done
-                answer = EvaluationDone(
-                    version=done.version,
-                    values=dict(done.values),
-                    error=done.error,
-                    clients=tuple(done.clients) if done.on_clients else None,
-                )
-                await self._driver.attendance.evaluation_done(session, answer)
-            case "clients_changed":
-                clients = parsed(convert.hosted_clients, message.clients_changed.clients)
-                await self._driver.attendance.change_clients(session, clients)
-            case "secure_aggregation":
-                secure = message.secure_aggregation
-                if secure.HasField("blob"):
-                    raise ClientFault(Reason.MALFORMED_MESSAGE, "blobs go down only")
-                await self._driver.attendance.secure_message(session, secure.round_id, secure.message)
-            case "progress":
-                said = message.progress
-                await self._driver.attendance.progressed(
+            case messages.EvaluationDone() as answer:
+                await attendance.evaluation_done(session, answer)
+            case messages.ClientsChanged(clients=clients):
+                await attendance.change_clients(session, clients)
+            case messages.SecureMessage(round_id=round_id, content=content):
+                await attendance.secure_message(session, round_id, content)
+            case messages.Progress() as said:
+                await attendance.progressed(
                     session, said.round, said.attempt, said.client, said.step, said.steps
                 )
-            case None:
-                raise ClientFault(Reason.MALFORMED_MESSAGE, "an empty message")
-            case _:
-                pass  # heartbeats and versions held only show that the worker lives
+            case messages.Heartbeat() | messages.VersionHeld():
+                pass  # These only show that the worker lives.
 
     # ------------------------------------------------------------------------------------------------ fetch
 

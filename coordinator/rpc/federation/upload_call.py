@@ -20,8 +20,8 @@ from coordinator.uploads.envelope_checks import RETRYING
 from coordinator.uploads.in_flight import Upload
 from coordinator.workers.sessions import Session
 from ssd_proto.v1 import federation_pb2 as pb
-from ssd_wire import convert
-from ssd_wire.messages import Envelope, UploadFate, Verdict
+from ssd_wire import from_proto, to_proto
+from ssd_wire.uploads import Continue, Envelope, Hold, UploadFate, Verdict
 
 HOLD_POLL_SECONDS = 0.25
 
@@ -60,7 +60,7 @@ class UploadCalls:
                 ends[0].cancel()
             if not isinstance(first, pb.UploadPart) or first.WhichOneof("kind") != "envelope":
                 raise ClientFault(Reason.WRONG_ORDER, "the first message of an upload is its envelope")
-            envelope = parsed(convert.envelope_of, first.envelope)
+            envelope = parsed(from_proto.envelope, first.envelope)
             call.belongs_to(envelope.round, envelope.attempt)
             call.say({"ssd.clients": len(envelope.clients), "ssd.bytes": envelope.body_size})
             self._driver.let_in(session, envelope)
@@ -92,7 +92,7 @@ class UploadCalls:
         upload = self._driver.claim_upload(session, envelope)
         if upload is not None:
             return upload
-        await context.write(pb.UploadReply(hold=pb.Hold(reason="no room for the body yet")))
+        await context.write(to_proto.upload_reply(Hold(reason="no room for the body yet")))
         while upload is None:
             await asyncio.sleep(HOLD_POLL_SECONDS)
             if not session.open:
@@ -107,7 +107,7 @@ class UploadCalls:
         closed = asyncio.ensure_future(session.closed.wait())
         interrupted = asyncio.ensure_future(upload.interrupted.wait())
         try:
-            await context.write(pb.UploadReply(proceed=pb.Continue(offset=upload.body.received)))
+            await context.write(to_proto.upload_reply(Continue(offset=upload.body.received)))
             while not upload.complete:
                 part = await self._next(context, (closed, interrupted), session, stall, upload)
                 if part is None:
@@ -165,7 +165,7 @@ class UploadCalls:
 
     async def _answer(self, context: Context, verdict: Verdict) -> None:
         with contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
-            await context.write(convert.verdict_message(verdict))
+            await context.write(to_proto.upload_reply(verdict))
 
     async def _refuse(self, context: Context, fault: ClientFault) -> None:
         await refuse(self._driver.metrics, context, "submit_update", fault)

@@ -26,11 +26,12 @@ from coordinator.rpc.operator.details import details_message
 from coordinator.rpc.serving.calls import Context, Handler, Stall, check_offset, refuse, send, well_formed
 from coordinator.rpc.serving.wire import serialise, tolerant
 from coordinator.workers.ownership import log_audit
+from coordinator.workers.welcome import BUILD
 from ssd.daemon.logs import event as log_event
 from ssd.digest import CHUNK_BYTES, canonical_json
 from ssd.trust.names import Role, Subject
 from ssd_proto.v1 import operator_pb2 as pb
-from ssd_wire import convert
+from ssd_wire import to_proto
 
 log = logging.getLogger(__name__)
 
@@ -237,7 +238,7 @@ class OperatorServicer:
     async def _version(self, request: pb.VersionRequest) -> pb.VersionReply:
         offer = self._driver.catalogue.offer(None if request.newest else self._driver.known(request.number))
         return pb.VersionReply(
-            version=convert.version_message(offer),
+            version=to_proto.model_version(offer),
             declaration=canonical_json(dict(self._driver.run_record.declaration)),
             provenance=provenance_message(await self._driver.provenance(offer.number)),
         )
@@ -279,7 +280,7 @@ def provenance_message(known: Provenance) -> pb.Provenance:
         evaluation=known.evaluation,
         secure_aggregation=known.secure_aggregation,
         privacy=known.privacy,
-        build=convert.BUILD,
+        build=BUILD,
     )
 
 
@@ -291,7 +292,7 @@ def status_message(view: StatusView) -> pb.StatusReply:
         mode=view.mode,
         phase=view.phase,
         waiting_for=view.waiting_for,
-        version=convert.version_message(view.version),
+        version=to_proto.model_version(view.version),
         round=view.round,
         attempt=view.attempt,
         rounds=view.rounds,
@@ -311,7 +312,7 @@ def status_message(view: StatusView) -> pb.StatusReply:
         evaluation=view.evaluation,
         evaluated_version=view.evaluated_version,
         statistics=view.statistics,
-        build=convert.BUILD,
+        build=BUILD,
         uptime_seconds=view.uptime_seconds,
         privacy=view.privacy,
     )

@@ -11,8 +11,9 @@ import numpy as np
 
 from ssd.digest import chunk_digests
 from ssd.updates.fold import FoldPlan, encode_update
+from ssd_wire.messages import TaskClient, Train
 from worker.core import events
-from worker.core.messages import Finished, TaskClient, Train
+from worker.core.finished import Finished
 from worker.ports import Post, PreparedTask, Store
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import secrets
 from collections.abc import Callable, Mapping
 
 import numpy as np
@@ -37,17 +36,8 @@ from ssd.secagg.protocol.messages import (
 from ssd.secagg.protocol.policy import ParticipantPolicy
 from ssd.trust.participants import Registry
 from ssd.updates.fold import FoldPlan, encode_update
-from ssd_wire.messages import (
-    Cancel,
-    Capabilities,
-    Claim,
-    Committed,
-    Envelope,
-    SecureMessage,
-    Train,
-    UploadFate,
-    Verdict,
-)
+from ssd_wire.messages import Cancel, Committed, Hello, SecureMessage, Train
+from ssd_wire.uploads import Envelope, UploadFate, UploadKind, Verdict, WeightedClient
 
 
 class Memory:
@@ -142,8 +132,8 @@ class MaskedWorker:
 
     async def attend(self) -> Session:
         """Open a session; a new process if the last one ended."""
-        claim = Claim(worker=self.name, instance=self.instance, clients=dict(self.clients), run_id="run")
-        self.session = await self.driver.attendance.attach(claim, (1, 1), Capabilities())
+        hello = Hello(worker=self.name, instance=self.instance, clients=dict(self.clients), run_id="run")
+        self.session = await self.driver.attendance.attach(hello)
         return self.session
 
     async def live(self) -> None:
@@ -162,7 +152,7 @@ class MaskedWorker:
         match message:
             case Train():
                 self.train = message
-                for client, _ in message.clients:
+                for client in (each.client for each in message.clients):
                     if client not in self.trains_slowly:
                         await self.trained(client)
             case Committed():
@@ -173,9 +163,9 @@ class MaskedWorker:
                 await self._secure(message)
 
     async def _secure(self, message: SecureMessage) -> None:
-        said = decode(message.message)
+        said = decode(message.content)
         self.heard.append(said)
-        self.heard_raw.append(message.message)
+        self.heard_raw.append(message.content)
         if type(said).__name__ == self.dies_before:
             raise Gone
         if type(said).__name__ == self.mute:
@@ -252,7 +242,7 @@ class MaskedWorker:
         assert self.train is not None
         assert self.participant is not None
         fold = MaskedFold(self.plan)
-        for client, _ in self.train.clients:
+        for client in (each.client for each in self.train.clients):
             content, weight = update(self.plan.fold, client, self.train.round)
             weight = weight if self.plan.noise is None else 1
             fold.add_client(content, weight, rounding_key(client, self.train.round))
@@ -272,13 +262,10 @@ class MaskedWorker:
             "base_digest": self.train.base.model_digest,
             "spec_digest": self.driver.declaration.spec.digest,
             "task_digest": self.train.task_digest,
-            "fold": False,
-            "masked": True,
-            "clients": {client: 0 for client, _ in self.train.clients},
-            "training_seconds": {},
+            "kind": UploadKind.MASKED,
+            "clients": tuple(WeightedClient(client=each.client, weight=0) for each in self.train.clients),
             "body_size": len(body),
             "chunk_digests": chunk_digests(body),
-            "digest": secrets.token_hex(32),
             "secure_round": self.round_id,
             "sharers_digest": self.participant.sharers_digest,
         }

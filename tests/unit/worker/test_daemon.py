@@ -19,7 +19,7 @@ from ssd.digest import CHUNK_BYTES
 from ssd.updates.fold import Fold, check_update
 from ssd_proto.v1 import federation_pb2 as pb
 from wire.fake_coordinator import FakeCoordinator, Upload, accept_all
-from worker.core.messages import Finished
+from worker.core.finished import Finished
 from worker.errors import InternalFault, RefusedForGood, StorageFailed
 
 

@@ -22,7 +22,7 @@ from coordinator.rounds.driver import Driver
 from coordinator.rpc.operator.details import MOST, details_message
 from coordinator.runtime.clock import SystemClock
 from rounds.driver_harness import driver, simulate
-from ssd_wire.messages import Capabilities, Claim
+from ssd_wire.messages import Hello
 
 GOLDEN = Path(__file__).resolve().parents[3] / "golden" / "watch.txt"
 HOSTILE = "\x1b[2J\x1b]0;title\x07\r\nw\u202e\u200b[red]x[/red]\ud800\x00"
@@ -343,10 +343,10 @@ class TestDetails:
             )
             assert before.secure_aggregation.level == "off"
             for worker, clients in (("w1", ["a", "b"]), ("w2", ["c"])):
-                claim = Claim(
+                hello = Hello(
                     worker=worker, instance=f"{sum(worker.encode()):032x}", clients=dict.fromkeys(clients, 0)
                 )
-                await subject.attendance.attach(claim, (1, 1), Capabilities())
+                await subject.attendance.attach(hello)
             during = details_message(subject, clock)
             assert (during.goal, during.progress["invited"]) == (3, 3)
             seen, wall = subject.observations, clock.wall()

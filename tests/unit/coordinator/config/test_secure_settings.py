@@ -62,7 +62,7 @@ def test_updates_are_not_encoded_before_they_are_masked() -> None:
 def test_a_weight_is_capped_by_the_smaller_of_two() -> None:
     found = secure_settings(made(limits__max_client_weight=8))
     assert found is not None
-    assert found.max_client_weight == found.terms.max_client_weight == 8
+    assert found.max_client_weight == found.masking.max_client_weight == 8
     assert secure_settings(made(secure_aggregation__level="off")) is None
 
 

@@ -14,7 +14,7 @@ from coordinator.core.policy import Mode, RoundPolicy
 from coordinator.core.round import next_wakeup, step
 from coordinator.core.state import Attempt, Phase, RunState
 from coordinator.errors import InternalFault, Reason
-from ssd_wire.messages import UploadFate
+from ssd_wire.uploads import UploadFate
 
 CLIENTS = ("a", "b", "c", "d")
 

@@ -11,7 +11,7 @@ from coordinator.core.policy import Mode, RoundPolicy
 from coordinator.core.round import step
 from coordinator.core.state import Phase, RunState
 from coordinator.errors import InternalFault, Reason
-from ssd_wire.messages import UploadFate
+from ssd_wire.uploads import UploadFate
 
 CLIENTS = ("a", "b", "c", "d")
 HERE = {"round": 1, "attempt": 1}

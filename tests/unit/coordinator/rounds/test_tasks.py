@@ -62,7 +62,9 @@ def given(subject: Tasks, round_number: int, members: tuple[str, ...]) -> dict[s
     # Two workers share the cohort: positions are those of the whole sample.
     for half in (members[::2], members[1::2]):
         effect = SendTrain(worker="w", round=round_number, attempt=1, clients=half, upload_within=0.0)
-        found |= {c: vector for c, vector in subject.train(effect, BASE, (), 200).clients if vector}
+        found |= {
+            each.client: each.scaling for each in subject.train(effect, BASE, (), 200).clients if each.scaling
+        }
     return found
 
 

@@ -57,7 +57,7 @@ def test_large_messages_are_blobs_for_their_worker_and_each_goes_once_a_session(
     for _ in range(2):
         delivery.deliver(TwoDue())  # type: ignore[arg-type]
     small, large = sent(first)
-    assert (small.message, small.blob, large.message) == (b"s", None, b"")
+    assert (small.content, small.blob, large.content) == (b"s", None, b"")
     assert large.blob is not None
     content = TwoDue().content("large", "w1")
     reader = delivery.open(large.blob.digest, "w1")

@@ -13,7 +13,7 @@ from coordinator.core.state import Phase
 from coordinator.errors import Reason, StorageFailed
 from coordinator.telemetry.metrics import CoordinatorMetrics, Vocabulary, peak_memory_bytes
 from ssd.secagg.protocol.errors import AbortReason
-from ssd_wire.messages import UploadFate
+from ssd_wire.uploads import UploadFate
 
 
 class Clock:

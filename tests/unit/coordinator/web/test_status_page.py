@@ -34,7 +34,7 @@ from coordinator.workers.sessions import Session
 from rounds.driver_harness import driver, settle, simulate
 from ssd.daemon.address import Address
 from ssd.export.header import check_header
-from ssd_wire.messages import Capabilities, Claim
+from ssd_wire.messages import Capabilities, Hello
 
 TOKEN = "operator-" * 5
 BEARER = {"Authorization": f"Bearer {TOKEN}"}
@@ -100,12 +100,12 @@ def play(
     simulate(within, lambda: driver(tmp_path, **changes))
 
 
-def claim(worker: str, *clients: str) -> Claim:
-    return Claim(worker=worker, instance=f"{sum(worker.encode()):032x}", clients=dict.fromkeys(clients, 0))
+def hello(worker: str, *clients: str) -> Hello:
+    return Hello(worker=worker, instance=f"{sum(worker.encode()):032x}", clients=dict.fromkeys(clients, 0))
 
 
 async def attach(subject: Driver, worker: str, *clients: str) -> Any:
-    return await subject.attendance.attach(claim(worker, *clients), (1, 1), Capabilities())
+    return await subject.attendance.attach(hello(worker, *clients))
 
 
 async def everything(site: Site, **headers: str) -> dict[str, Any]:

@@ -8,26 +8,27 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.core import effects, events, messages
+from ssd_wire import messages
+from ssd_wire.messages import BlobRef, Delta, ModelVersion, Welcome
+from worker.core import effects, events
 from worker.core.history import contradiction
-from worker.core.messages import Blob, DeltaStep, Version, Welcome
 from worker.core.session import step
 from worker.core.state import Link, Session
 from worker.errors import CoordinatorFault
 
-BLOB = Blob(digest="f" * 64, size=4)
+BLOB = BlobRef(digest="f" * 64, size=4)
 
 
 def digest(number: int, past: str = "") -> str:
     return f"{past}{number:0{64 - len(past)}x}"
 
 
-def offer(number: int, *, past: str = "", steps: int = 0) -> Version:
+def offer(number: int, *, past: str = "", steps: int = 0) -> ModelVersion:
     deltas = tuple(
-        DeltaStep(number=each, blob=BLOB, model_digest=digest(each, past))
+        Delta(number=each, blob=BLOB, model_digest=digest(each, past))
         for each in range(number - steps + 1, number + 1)
     )
-    return Version(number=number, model_digest=digest(number, past), full=BLOB, deltas=deltas)
+    return ModelVersion(number=number, model_digest=digest(number, past), full=BLOB, deltas=deltas)
 
 
 @given(seen=st.integers(0, 30), further=st.integers(0, 30), steps=st.integers(0, 30))
@@ -55,7 +56,7 @@ def test_who_saw_nothing_believes_anything() -> None:
 # ------------------------------------------------------------------------------------------------ the session
 
 
-def welcome(version: Version, run: str = "run-1") -> Welcome:
+def welcome(version: ModelVersion, run: str = "run-1") -> Welcome:
     return Welcome(
         protocol=1,
         session="s",
@@ -78,7 +79,7 @@ def welcome(version: Version, run: str = "run-1") -> Welcome:
 def dialling(number: int = 5, **changes: object) -> Session:
     session = Session(clients={"a": 0}, run_id="run-1", newest=(number, digest(number)))
     session, out = step(replace(session, **changes), events.DialDue())
-    (hello,) = [effect.hello for effect in out if isinstance(effect, effects.OpenLink)]
+    (hello,) = [effect for effect in out if isinstance(effect, effects.OpenLink)]
     assert hello.newest == ((0, "") if session.accepts_rollback else session.newest)
     return session
 
@@ -88,7 +89,7 @@ def of(kind: type, out: tuple[effects.Effect, ...]) -> list:
 
 
 @pytest.mark.parametrize("offered", [offer(4), offer(5, past="bad"), offer(6, past="bad", steps=2)])
-def test_a_welcome_that_contradicts_ends_the_worker_before_it_does_anything(offered: Version) -> None:
+def test_a_welcome_that_contradicts_ends_the_worker_before_it_does_anything(offered: ModelVersion) -> None:
     session, out = step(dialling(), events.Welcomed(welcome=welcome(offered)))
     assert session.stopped
     assert session.newest == (5, digest(5))

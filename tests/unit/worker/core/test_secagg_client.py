@@ -27,19 +27,12 @@ from ssd.secagg.protocol.messages import (
     decode,
     encode,
 )
-from worker.core import effects, events, messages
+from ssd_wire import messages
+from ssd_wire.messages import BlobRef, Masking, ModelVersion, SecureMessage, TaskClient, Train
+from ssd_wire.uploads import UploadFate, Verdict
+from worker.core import effects, events
 from worker.core.effects import Effect
-from worker.core.messages import (
-    Blob,
-    Finished,
-    Masking,
-    SecureMessage,
-    TaskClient,
-    Train,
-    UploadFate,
-    Verdict,
-    Version,
-)
+from worker.core.finished import Finished
 from worker.core.session import step
 from worker.core.state import Link, SecureTerms, Session
 
@@ -47,8 +40,8 @@ RUN = "run-1"
 ID, OTHER = b"1" * 16, b"2" * 16
 
 
-def version(number: int) -> Version:
-    return Version(number=number, model_digest=f"{number:064x}", full=Blob(digest="f" * 64, size=4))
+def version(number: int) -> ModelVersion:
+    return ModelVersion(number=number, model_digest=f"{number:064x}", full=BlobRef(digest="f" * 64, size=4))
 
 
 def welcome(number: int = 0, *, level: str = "passive", run: str = RUN, held: int = 0) -> events.Welcomed:
@@ -58,9 +51,9 @@ def welcome(number: int = 0, *, level: str = "passive", run: str = RUN, held: in
             protocol=1,
             session="s",
             run_id=run,
-            declaration=Blob(digest="d" * 64, size=1),
+            declaration=BlobRef(digest="d" * 64, size=1),
             declaration_digest="d" * 64,
-            held_fates=(messages.Fate.KEEP,) * held,
+            held_fates=(messages.HeldFate.KEEP,) * held,
             reinitialise={},
             data_endpoints=(),
             heartbeat_seconds=5.0,
@@ -383,7 +376,7 @@ def test_a_rejected_masked_upload_is_neither_taken_apart_nor_are_its_updates_dro
 def test_a_secure_message_in_a_run_without_secure_aggregation_is_not_looked_at() -> None:
     machine, task = Machine(), train("ab")
     machine.attend(level="off")
-    blob = Blob(digest="b" * 64, size=9)
+    blob = BlobRef(digest="b" * 64, size=9)
     machine.tell(
         task,
         SecureMessage(round_id=ID, content=encode(offer(task))),
@@ -397,7 +390,7 @@ def test_a_secure_message_in_a_run_without_secure_aggregation_is_not_looked_at()
 def test_a_message_in_a_blob_is_fetched_and_one_within_is_taken_at_once() -> None:
     machine, task = Machine(), train("ab")
     machine.attend()
-    blob = Blob(digest="b" * 64, size=9)
+    blob = BlobRef(digest="b" * 64, size=9)
     machine.tell(task, SecureMessage(round_id=ID, blob=blob))
     assert machine.asked(effects.FetchSecure) == [effects.FetchSecure(round_id=ID, blob=blob)]
     machine.tell(SecureMessage(round_id=ID, content=encode(offer(task))))

@@ -10,19 +10,12 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from worker.core import effects, events, messages
+from ssd_wire import messages
+from ssd_wire.messages import Artefact, BlobRef, HeldFate, ModelVersion, TaskClient, Train
+from ssd_wire.uploads import UploadFate, Verdict
+from worker.core import effects, events
 from worker.core.effects import Effect
-from worker.core.messages import (
-    Artefact,
-    Blob,
-    Fate,
-    Finished,
-    TaskClient,
-    Train,
-    UploadFate,
-    Verdict,
-    Version,
-)
+from worker.core.finished import Finished
 from worker.core.session import step
 from worker.core.state import Link, Session
 from worker.errors import CoordinatorFault
@@ -30,16 +23,16 @@ from worker.errors import CoordinatorFault
 RUN = "run-1"
 
 
-def version(number: int) -> Version:
-    return Version(number=number, model_digest=f"{number:064x}", full=Blob(digest="f" * 64, size=4))
+def version(number: int) -> ModelVersion:
+    return ModelVersion(number=number, model_digest=f"{number:064x}", full=BlobRef(digest="f" * 64, size=4))
 
 
-def welcome(number: int = 0, fates: tuple[Fate, ...] = (), **changes: object) -> events.Welcomed:
+def welcome(number: int = 0, fates: tuple[HeldFate, ...] = (), **changes: object) -> events.Welcomed:
     fields = {
         "protocol": 1,
         "session": "s",
         "run_id": RUN,
-        "declaration": Blob(digest="d" * 64, size=1),
+        "declaration": BlobRef(digest="d" * 64, size=1),
         "declaration_digest": "d" * 64,
         "held_fates": fates,
         "reinitialise": {},
@@ -89,7 +82,7 @@ class Machine:
             self.out.extend(out)
         return self.out
 
-    def attend(self, number: int = 0, fates: tuple[Fate, ...] = (), **changes: object) -> list[Effect]:
+    def attend(self, number: int = 0, fates: tuple[HeldFate, ...] = (), **changes: object) -> list[Effect]:
         return self.tell(events.DialDue(), welcome(number, fates, **changes))
 
     def asked(self, kind: type) -> list[Effect]:
@@ -258,9 +251,9 @@ def test_a_commit_that_moved_nothing_still_ends_the_round() -> None:
 def test_fates_are_applied_in_the_order_of_the_hello() -> None:
     machine, task = at_upload("abc")
     machine.tell(events.LinkLost(reason="unavailable"))
-    (hello,) = [e.hello for e in machine.tell(events.DialDue()) if isinstance(e, effects.OpenLink)]
-    assert [key.client for key in hello.held] == ["a", "b", "c"]
-    fates = (Fate.COMMITTED, Fate.DISCARDED, Fate.KEEP)
+    (hello,) = [e for e in machine.tell(events.DialDue()) if isinstance(e, effects.OpenLink)]
+    assert [key.client for key in hello.held_updates] == ["a", "b", "c"]
+    fates = (HeldFate.COMMITTED, HeldFate.DISCARDED, HeldFate.KEEP)
     out = machine.tell(welcome(1, fates))
     assert [e.keys for e in out if isinstance(e, effects.Promote)] == [(task.key("a"),)]
     assert [e.keys for e in out if isinstance(e, effects.DropUpdates)] == [(task.key("b"),)]
@@ -281,7 +274,7 @@ def test_the_wrong_number_of_fates_is_the_coordinators_fault_and_changes_nothing
 def test_a_client_whose_fate_was_committed_is_not_reinitialised_by_the_same_welcome() -> None:
     machine, _ = at_upload("a")
     machine.tell(events.LinkLost(reason="unavailable"))
-    machine.attend(1, (Fate.COMMITTED,), reinitialise={"a": 1})
+    machine.attend(1, (HeldFate.COMMITTED,), reinitialise={"a": 1})
     assert not machine.asked(effects.Reinitialise)
     assert machine.session.clients == {"a": 1}
 
@@ -290,11 +283,11 @@ def test_the_open_update_of_a_client_no_longer_hosted_is_settled_by_its_fate_alo
     machine, task = at_upload("ab")
     machine.tell(events.LinkLost(reason="unavailable"))
     machine.session = replace(machine.session, clients={"a": 0}, work=None)
-    machine.attend(0, (Fate.KEEP, Fate.KEEP))
+    machine.attend(0, (HeldFate.KEEP, HeldFate.KEEP))
     machine.tell(messages.Committed(round=1, version=version(1), included=("a",)))
     assert set(machine.session.held) == {task.key("b")}
     machine.tell(events.LinkLost(reason="unavailable"))
-    machine.attend(1, (Fate.COMMITTED,))
+    machine.attend(1, (HeldFate.COMMITTED,))
     assert machine.asked(effects.Promote) == [effects.Promote(keys=(task.key("b"),))]
     assert machine.session.clients == {"a": 1}
 
@@ -302,7 +295,7 @@ def test_the_open_update_of_a_client_no_longer_hosted_is_settled_by_its_fate_alo
 def test_reinitialising_a_client_drops_what_it_trained_from_the_old_state() -> None:
     machine, task = at_upload("ab")
     machine.tell(events.LinkLost(reason="unavailable"))
-    machine.attend(0, (Fate.KEEP, Fate.KEEP), reinitialise={"a": 4})
+    machine.attend(0, (HeldFate.KEEP, HeldFate.KEEP), reinitialise={"a": 4})
     assert set(machine.session.held) == {task.key("b")}
     assert machine.session.clients["a"] == 4
 
@@ -310,7 +303,7 @@ def test_reinitialising_a_client_drops_what_it_trained_from_the_old_state() -> N
 def test_nothing_is_uploaded_in_a_new_session_before_the_task_is_asked_for_again() -> None:
     machine, task = at_upload("a")
     machine.tell(events.LinkLost(reason="unavailable"))
-    machine.attend(0, (Fate.KEEP,))
+    machine.attend(0, (HeldFate.KEEP,))
     assert not machine.asked(effects.StartUpload)
     machine.tell(task)
     assert machine.asked(effects.StartUpload)
@@ -353,7 +346,7 @@ def test_another_run_may_take_folds_again() -> None:
 def test_a_fold_that_broke_with_its_session_resumes_with_the_same_clients() -> None:
     machine, task = at_upload("ab")
     machine.tell(events.LinkLost(reason="unavailable"))
-    machine.attend(0, (Fate.KEEP, Fate.KEEP))
+    machine.attend(0, (HeldFate.KEEP, HeldFate.KEEP))
     machine.tell(train("abc"))
     (upload,) = machine.asked(effects.StartUpload)
     assert isinstance(upload, effects.StartUpload)
@@ -366,7 +359,7 @@ def test_an_accepted_client_is_uploaded_again_only_in_a_new_session() -> None:
     machine.tell(task, messages.Flush(round=1, attempt=1))
     assert not machine.asked(effects.StartUpload)
     machine.tell(events.LinkLost(reason="unavailable"))
-    machine.attend(0, (Fate.KEEP,))
+    machine.attend(0, (HeldFate.KEEP,))
     machine.tell(task)
     assert machine.asked(effects.StartUpload)
 
@@ -448,7 +441,7 @@ def test_a_known_other_run_is_entered_with_a_hello_of_its_own() -> None:
     machine.tell(events.Welcomed(welcome=welcome(run_id="run-2").welcome, stored=stored))
     assert machine.asked(effects.EnterRun)
     assert machine.asked(effects.CloseLink)
-    hello = next(e.hello for e in machine.tell(events.DialDue()) if isinstance(e, effects.OpenLink))
+    hello = next(e for e in machine.tell(events.DialDue()) if isinstance(e, effects.OpenLink))
     assert (hello.run_id, hello.clients) == ("run-2", {"a": 3, "b": 0})
 
 
@@ -633,11 +626,11 @@ class History(RuleBasedStateMachine):
         fates = []
         for key in self.session.hello_held:
             if key.round in self.included[key.client]:
-                fates.append(Fate.COMMITTED)
+                fates.append(HeldFate.COMMITTED)
             elif key.round == self.number + 1:
-                fates.append(data.draw(st.sampled_from([Fate.KEEP, Fate.KEEP, Fate.DISCARDED])))
+                fates.append(data.draw(st.sampled_from([HeldFate.KEEP, HeldFate.KEEP, HeldFate.DISCARDED])))
             else:
-                fates.append(Fate.DISCARDED)
+                fates.append(HeldFate.DISCARDED)
         self.sessions += 1
         self.tell(welcome(self.number, tuple(fates)))
 
@@ -769,7 +762,7 @@ TestHistory.settings = settings(
         {"expected_clients": 2},
         {"sample_digest": "a" * 64},
         {"base": replace(version(0), model_digest="e" * 64)},
-        {"artefacts": (Artefact(name="basis", blob=Blob(digest="f" * 64, size=4), shape=(1,)),)},
+        {"artefacts": (Artefact(name="basis", blob=BlobRef(digest="f" * 64, size=4), shape=(1,)),)},
         {"task_digest": "f" * 64},
     ],
 )

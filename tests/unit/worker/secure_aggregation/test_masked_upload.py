@@ -29,8 +29,9 @@ from ssd.trust.registry_pin import PIN_FILE, REGISTRY_FILE, SIGNING_KEY_FILE
 from ssd.trust.signing import SigningRefused
 from ssd.updates.codec import Encoding
 from ssd.updates.fold import FoldPlan, encode_update
+from ssd_wire.messages import BlobRef, UpdateKey
 from training.straight import Straight
-from worker.core.messages import Blob, Finished, UpdateKey
+from worker.core.finished import Finished
 from worker.downloads.memory_blob import MemoryBlob
 from worker.errors import BlobUnavailable, InternalFault, LinkBroken, StorageFailed
 from worker.ports import DataAccess
@@ -178,7 +179,7 @@ def test_memory_is_one_vector_whatever_the_number_of_clients(tmp_path: Path) -> 
 
 def test_a_blob_in_memory_takes_its_chunks_in_order_and_checked() -> None:
     content = os.urandom(CHUNK_BYTES + 5)
-    sink = MemoryBlob(Blob(digest=digest_bytes(content), size=len(content)))
+    sink = MemoryBlob(BlobRef(digest=digest_bytes(content), size=len(content)))
     sink.expect(len(content), b"".join(chunk_digests(content)))
     with pytest.raises(LinkBroken, match="expected"):
         sink.put(CHUNK_BYTES, content[CHUNK_BYTES:])
@@ -196,7 +197,7 @@ def test_a_blob_in_memory_takes_its_chunks_in_order_and_checked() -> None:
 @pytest.mark.parametrize("lie", ["size", "chunks", "torn"])
 def test_a_blob_in_memory_refuses_another_ones_chunk_list(lie: str) -> None:
     content = b"what was named"
-    sink = MemoryBlob(Blob(digest=digest_bytes(content), size=len(content)))
+    sink = MemoryBlob(BlobRef(digest=digest_bytes(content), size=len(content)))
     chunks = b"".join(chunk_digests(b"what is served" if lie == "chunks" else content))
     with pytest.raises(BlobUnavailable):
         sink.expect(len(content) + (lie == "size"), chunks[:-1] if lie == "torn" else chunks)

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
+from ssd_wire.messages import UpdateKey
 from worker.cli.main import main
-from worker.core.messages import Finished, UpdateKey
+from worker.core.finished import Finished
 from worker.errors import TransferRefused
 from worker.store.move_client import export_client, import_client, list_clients
 from worker.store.sqlite import SqliteStore

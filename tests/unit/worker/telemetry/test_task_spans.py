@@ -14,10 +14,12 @@ from ssd.daemon.tracing.context import (
     phase_context,
 )
 from ssd.daemon.tracing.spans import Kind, Span
+from ssd_wire.messages import BlobRef, ModelVersion, TaskClient, Train, UpdateKey
+from ssd_wire.uploads import UploadFate, Verdict
 from worker.core import effects, events
 from worker.core.effects import Effect
 from worker.core.events import Event
-from worker.core.messages import Blob, Finished, TaskClient, Train, UpdateKey, UploadFate, Verdict, Version
+from worker.core.finished import Finished
 from worker.errors import LinkBroken
 from worker.telemetry.tracing import TaskTracing
 
@@ -29,7 +31,7 @@ def train(*clients: str) -> Train:
     return Train(
         round=1,
         attempt=1,
-        base=Version(number=0, model_digest="0" * 64, full=Blob(digest="f" * 64, size=4)),
+        base=ModelVersion(number=0, model_digest="0" * 64, full=BlobRef(digest="f" * 64, size=4)),
         task_digest="t",
         run_seed=1,
         rounds=3,

@@ -23,8 +23,8 @@ from ssd.methods.synthetic.method import create
 from ssd.scaling import ScalingVector
 from ssd.updates.codec import Encoding
 from ssd.updates.fold import FoldPlan, check_update, encode_update
+from ssd_wire.messages import BlobRef, ModelVersion, TaskClient, Train
 from worker.core import events
-from worker.core.messages import Blob, TaskClient, Train, Version
 from worker.ports import PreparedTask
 from worker.store.sqlite import SqliteStore
 from worker.training.process import ProcessTrainer, TrainerSettings
@@ -69,7 +69,7 @@ class Bench:
         self.task = Train(
             round=1,
             attempt=1,
-            base=Version(number=0, model_digest="b" * 64, full=Blob(digest="b" * 64, size=4)),
+            base=ModelVersion(number=0, model_digest="b" * 64, full=BlobRef(digest="b" * 64, size=4)),
             task_digest="t" * 64,
             run_seed=5,
             rounds=3,

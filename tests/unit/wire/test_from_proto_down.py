@@ -1,4 +1,4 @@
-"""Protobuf to core types and back; malformed messages are the coordinator's fault."""
+"""Messages down arrive whole, and one that lacks what a worker relies on is malformed."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from ssd.privacy.settings import PrivacySettings
 from ssd_proto.v1 import federation_pb2 as pb
 from ssd_proto.v1 import tensor_pb2 as tensor
-from worker.core import messages
-from worker.core.messages import UpdateKey, UploadFate, Verdict
-from worker.errors import CoordinatorFault
-from worker.rpc import convert
+from ssd_wire import from_proto, messages
+from ssd_wire.errors import Malformed
+from ssd_wire.messages import UpdateKey
+from ssd_wire.uploads import Continue, Go, Hold, UploadFate, Verdict
 
 DIGEST = "ab" * 32
 
@@ -67,7 +67,7 @@ def train(**changes: object) -> pb.Train:
 
 
 def down(**kind: object) -> messages.Down | None:
-    return convert.down(pb.CoordinatorMessage(**kind).SerializeToString())
+    return from_proto.down(pb.CoordinatorMessage(**kind))
 
 
 def test_a_welcome_arrives_whole() -> None:
@@ -77,7 +77,7 @@ def test_a_welcome_arrives_whole() -> None:
     alone = down(welcome=welcome(individual_updates=True))
     assert isinstance(alone, messages.Welcome)
     assert alone.individual_updates
-    assert got.held_fates == (messages.Fate.KEEP,)
+    assert got.held_fates == (messages.HeldFate.KEEP,)
     assert got.reinitialise == {"a": 4}
     assert [step.number for step in got.version.deltas] == [1, 2]
 
@@ -111,7 +111,7 @@ def test_a_task_arrives_whole() -> None:
     ],
 )
 def test_a_welcome_that_lacks_something_is_refused(changes: dict[str, object]) -> None:
-    with pytest.raises(CoordinatorFault):
+    with pytest.raises(Malformed):
         down(welcome=welcome(**changes))
 
 
@@ -137,28 +137,28 @@ def test_a_welcome_that_lacks_something_is_refused(changes: dict[str, object]) -
     ],
 )
 def test_a_task_that_lacks_something_is_refused(changes: dict[str, object]) -> None:
-    with pytest.raises(CoordinatorFault):
+    with pytest.raises(Malformed):
         down(train=train(**changes))
 
 
 def test_a_delta_chain_with_a_gap_is_refused() -> None:
     broken = version(3)
     del broken.deltas[1]
-    with pytest.raises(CoordinatorFault, match="gaps"):
+    with pytest.raises(Malformed, match="gaps"):
         down(committed=pb.Committed(round=3, version=broken))
 
 
 @given(st.binary(max_size=200))
-def test_any_bytes_are_a_message_or_the_coordinators_fault(raw: bytes) -> None:
+def test_any_bytes_are_a_message_or_malformed(raw: bytes) -> None:
     try:
-        convert.down(raw)
-        convert.upload_reply(raw)
-    except CoordinatorFault:
+        from_proto.down(from_proto.decode(pb.CoordinatorMessage, raw))
+        from_proto.upload_reply(from_proto.decode(pb.UploadReply, raw))
+    except Malformed:
         pass
 
 
 def test_a_message_of_a_later_protocol_is_ignored() -> None:
-    assert convert.down(b"\xfa\x01\x00") is None
+    assert from_proto.down(from_proto.decode(pb.CoordinatorMessage, b"\xfa\x01\x00")) is None
 
 
 def test_small_messages_down() -> None:
@@ -187,112 +187,21 @@ def test_small_messages_down() -> None:
         pb.Evaluate(version=version(), clients=[scaled, scaled], threads=1),
         pb.Evaluate(version=version(), clients=[scaled]),
     ):
-        with pytest.raises(CoordinatorFault):
+        with pytest.raises(Malformed):
             down(evaluate=wrong)
-
-
-def test_the_hello_says_what_the_session_decided() -> None:
-    hello = messages.Hello(
-        run_id="r",
-        clients={"b": 2, "a": 0},
-        versions_held=(3, 4),
-        held=(UpdateKey(client="a", round=1, base_digest="x", task_digest="y"),),
-    )
-    (raw,) = convert.hello(
-        hello, worker="w", instance="i", build="v", evaluates=True, labels=True, client_tests=True,
-        device="cuda", memory=7,
-    )  # fmt: skip
-    got = pb.WorkerMessage.FromString(raw).hello
-    assert (got.protocol_min, got.protocol_max) == (1, 1)
-    assert [(c.client, c.last_committed_round) for c in got.clients] == [("a", 0), ("b", 2)]
-    assert list(got.versions_held) == [3, 4]
-    assert got.held_updates[0] == pb.HeldUpdate(client="a", round=1, base_digest="x", task_digest="y")
-    assert got.capabilities == pb.Capabilities(
-        evaluates=True, labels=True, client_tests=True, device="cuda", device_memory=7
-    )
-
-
-def test_a_long_hello_comes_in_parts_that_lose_nothing_and_stay_small() -> None:
-    names = [f"{index:0128d}" for index in range(5000)]
-    held = tuple(
-        UpdateKey(client=name, round=2**63, base_digest="b" * 64, task_digest="t" * 64)
-        for name in names[:4500]
-    )
-    hello = messages.Hello(run_id="r", clients=dict.fromkeys(names, 2**63), versions_held=(1,), held=held)
-    parts = convert.hello(
-        hello, worker="w", instance="i", build="v", evaluates=False, labels=False, client_tests=False,
-        device="cpu", memory=0,
-    )  # fmt: skip
-    assert max(map(len, parts)) < 1 << 20
-    got = [pb.WorkerMessage.FromString(part).hello for part in parts]
-    assert [part.more for part in got] == [True, True, False]
-    assert [client.client for part in got for client in part.clients] == names
-    assert [each.client for part in got for each in part.held_updates] == names[:4500]
-    assert [part.worker for part in got] == ["w", "", ""]
-
-
-@pytest.mark.parametrize(
-    ("message", "kind"),
-    [
-        (messages.Heartbeat(uptime_seconds=1, device_memory_used=2, busy_share=0.5), "heartbeat"),
-        (messages.Progress(round=1, attempt=1, client="a", step=2, steps=3, seconds=0.1), "progress"),
-        (messages.TaskFailed(round=1, attempt=1, client="a", reason="x", detail="y"), "task_failed"),
-        (messages.VersionHeld(number=1, model_digest="d"), "version_held"),
-        (
-            messages.EvaluationDone(version=1, values={"x": 1.0}, error="e", clients=("a", "b")),
-            "evaluation_done",
-        ),
-    ],
-)
-def test_messages_up_carry_every_field(message: messages.Up, kind: str) -> None:
-    got = pb.WorkerMessage.FromString(convert.up(message))
-    assert got.WhichOneof("kind") == kind
-    inner = getattr(got, kind)
-    for name in message.__slots__:
-        value = getattr(inner, name)
-        kinds = {"values": dict, "clients": tuple}
-        assert (kinds[name](value) if name in kinds else value) == getattr(message, name)
-
-
-def test_an_answer_about_clients_is_told_from_one_about_probe_data_even_if_it_names_nobody() -> None:
-    for clients, on_clients in ((None, False), ((), True), (("a",), True)):
-        raw = convert.up(messages.EvaluationDone(version=1, clients=clients))
-        got = pb.WorkerMessage.FromString(raw).evaluation_done
-        assert (tuple(got.clients), got.on_clients) == (clients or (), on_clients)
-
-
-def test_equal_envelopes_have_equal_bytes_and_every_field() -> None:
-    envelope = messages.Envelope(
-        run_id="r",
-        round=1,
-        attempt=2,
-        base_digest="b",
-        spec_digest="s",
-        task_digest="t",
-        fold=True,
-        clients=(("a", 3, 0.5), ("b", 4, 0.25)),
-        body_size=10,
-        chunk_digests=b"x" * 32,
-    )
-    raw = convert.envelope(envelope)
-    assert raw == convert.envelope(envelope)
-    got = pb.UploadPart.FromString(raw).envelope
-    assert got.kind == pb.Envelope.KIND_FOLD
-    assert [(c.client, c.weight, c.training_seconds) for c in got.clients] == list(envelope.clients)
-    assert (got.body_size, got.chunk_digests, got.attempt) == (10, b"x" * 32, 2)
 
 
 def test_upload_replies() -> None:
     def reply(**kind: object) -> object:
-        return convert.upload_reply(pb.UploadReply(**kind).SerializeToString())
+        return from_proto.upload_reply(pb.UploadReply(**kind))
 
-    assert reply(proceed=pb.Continue(offset=5)) == 5
-    assert reply(hold=pb.Hold(reason="x")) is True
-    assert reply(go=pb.Go()) is False
+    assert reply(proceed=pb.Continue(offset=5)) == Continue(offset=5)
+    assert reply(hold=pb.Hold(reason="x")) == Hold(reason="x")
+    assert reply(go=pb.Go()) == Go()
     verdict = pb.Verdict(fate=pb.Verdict.FATE_DISCARDED, reason="too_late", detail="d")
     assert reply(verdict=verdict) == Verdict(fate=UploadFate.DISCARDED, reason="too_late", detail="d")
-    assert convert.upload_reply(b"") is None
-    with pytest.raises(CoordinatorFault):
+    assert from_proto.upload_reply(pb.UploadReply()) is None
+    with pytest.raises(Malformed):
         reply(verdict=pb.Verdict())
 
 
@@ -306,7 +215,7 @@ def masked_welcome(**changes: object) -> pb.Welcome:
 
 
 def test_a_welcome_says_how_updates_are_masked() -> None:
-    told = convert.down(pb.CoordinatorMessage(welcome=masked_welcome()).SerializeToString())
+    told = down(welcome=masked_welcome())
     assert isinstance(told, messages.Welcome)
     assert told.level == "passive"
     assert told.masking == messages.Masking(ring_bits=24, clip=0.5, max_client_weight=7)
@@ -315,14 +224,14 @@ def test_a_welcome_says_how_updates_are_masked() -> None:
 PRIVACY = {"place": "central", "clip_norm": 2.0, "noise_multiplier": 0.5, "delta": 1e-5, "min_honest": 1}
 
 
-def private_welcome(privacy: dict[str, object] | None = None, **changes: object) -> bytes:
+def private_welcome(privacy: dict[str, object] | None = None, **changes: object) -> messages.Down | None:
     terms = pb.Privacy(**(PRIVACY | (privacy or {})))  # type: ignore[arg-type]
     fields = {"update_encoding": "float32", "max_client_weight": 1, "privacy": terms}
-    return pb.CoordinatorMessage(welcome=welcome(**(fields | changes))).SerializeToString()
+    return down(welcome=welcome(**(fields | changes)))
 
 
 def test_a_welcome_says_how_one_clients_influence_is_hidden() -> None:
-    told = convert.down(private_welcome())
+    told = private_welcome()
     assert isinstance(told, messages.Welcome)
     assert told.privacy == PrivacySettings.from_json(PRIVACY)
     assert told.clip_norm == 2.0
@@ -352,15 +261,15 @@ def test_a_welcome_says_how_one_clients_influence_is_hidden() -> None:
         ({}, {"individual_updates": True}),
     ],
 )
-def test_a_welcome_that_contradicts_differential_privacy_is_the_coordinators_fault(
+def test_a_welcome_that_contradicts_differential_privacy_is_malformed(
     privacy: dict[str, object], changes: dict[str, object]
 ) -> None:
-    with pytest.raises(CoordinatorFault):
-        convert.down(private_welcome(privacy, **changes))
+    with pytest.raises(Malformed):
+        private_welcome(privacy, **changes)
 
 
 def test_a_welcome_that_says_nothing_of_secure_aggregation_means_off() -> None:
-    told = convert.down(pb.CoordinatorMessage(welcome=welcome()).SerializeToString())
+    told = down(welcome=welcome())
     assert isinstance(told, messages.Welcome)
     assert (told.level, told.masking) == ("off", None)
 
@@ -379,24 +288,25 @@ def test_a_welcome_that_says_nothing_of_secure_aggregation_means_off() -> None:
         {"individual_updates": True},
     ],
 )
-def test_a_welcome_that_contradicts_secure_aggregation_is_the_coordinators_fault(
+def test_a_welcome_that_contradicts_secure_aggregation_is_malformed(
     changes: dict[str, object],
 ) -> None:
-    raw = pb.CoordinatorMessage(welcome=masked_welcome(**changes)).SerializeToString()
-    with pytest.raises(CoordinatorFault):
-        convert.down(raw)
+    with pytest.raises(Malformed):
+        down(welcome=masked_welcome(**changes))
 
 
-def secure(**fields: object) -> bytes:
-    return pb.CoordinatorMessage(secure_aggregation=pb.SecureAggregation(**fields)).SerializeToString()
+def secure(**fields: object) -> messages.Down | None:
+    return down(secure_aggregation=pb.SecureAggregation(**fields))
 
 
 def test_a_message_of_secure_aggregation_is_passed_on_as_it_is() -> None:
-    told = convert.down(secure(round_id=b"r" * 16, message=b"\1\2"))
+    told = secure(round_id=b"r" * 16, message=b"\1\2")
     assert told == messages.SecureMessage(round_id=b"r" * 16, content=b"\1\2")
     blob = tensor.BlobRef(digest=DIGEST, size=300_000)
-    told = convert.down(secure(round_id=b"r" * 16, blob=blob))
-    assert told == messages.SecureMessage(round_id=b"r" * 16, blob=messages.Blob(digest=DIGEST, size=300_000))
+    told = secure(round_id=b"r" * 16, blob=blob)
+    assert told == messages.SecureMessage(
+        round_id=b"r" * 16, blob=messages.BlobRef(digest=DIGEST, size=300_000)
+    )
 
 
 @pytest.mark.parametrize(
@@ -413,35 +323,8 @@ def test_a_message_of_secure_aggregation_is_passed_on_as_it_is() -> None:
         {"round_id": b"r" * 16, "blob": tensor.BlobRef(digest="../x", size=1)},
     ],
 )
-def test_a_message_of_secure_aggregation_that_cannot_be_is_the_coordinators_fault(
+def test_a_message_of_secure_aggregation_that_cannot_be_is_malformed(
     fields: dict[str, object],
 ) -> None:
-    with pytest.raises(CoordinatorFault):
-        convert.down(secure(**fields))
-
-
-def test_an_answer_goes_up_inline() -> None:
-    raw = convert.up(messages.SecureMessage(round_id=b"r" * 16, content=b"answer"))
-    told = pb.WorkerMessage.FromString(raw).secure_aggregation
-    assert (told.round_id, told.message, told.HasField("blob")) == (b"r" * 16, b"answer", False)
-
-
-def test_a_masked_upload_says_whose_masks_it_wears_and_no_weight() -> None:
-    envelope = messages.Envelope(
-        run_id="r",
-        round=1,
-        attempt=2,
-        base_digest=DIGEST,
-        spec_digest=DIGEST,
-        task_digest=DIGEST,
-        fold=False,
-        clients=(("a", 0, 1.5),),
-        body_size=3,
-        chunk_digests=b"d" * 32,
-        secure_round=b"r" * 16,
-        sharers_digest=b"s" * 32,
-    )
-    told = pb.UploadPart.FromString(convert.envelope(envelope)).envelope
-    assert told.kind == pb.Envelope.KIND_MASKED
-    assert (told.secure_round, told.sharers_digest) == (b"r" * 16, b"s" * 32)
-    assert [(each.client, each.weight) for each in told.clients] == [("a", 0)]
+    with pytest.raises(Malformed):
+        secure(**fields)
