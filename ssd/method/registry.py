@@ -61,7 +61,7 @@ def built_in(name: str, config: Mapping[str, Any], advice: str = "") -> Method:
     """Build the method of this name, which may come from anywhere: whatever is not in `BUILT_IN` is refused.
 
     Raises:
-        MethodError: there is no built-in method of this name; `advice` ends the sentence.
+        MethodError: there is no built-in method of this name; `advice` follows the name.
         Exception: as `load`.
     """
     return _create(importlib.import_module(BUILT_IN[built_in_name(name, advice)]), name, config)
@@ -71,10 +71,10 @@ def built_in_name(name: str, advice: str = "") -> str:
     """`name`, if a built-in method has it.
 
     Raises:
-        MethodError: none has. `advice` ends the sentence.
+        MethodError: none has. `advice` follows the name.
     """
     if name not in BUILT_IN:
-        raise MethodError(f"unknown method {name!r}{nearest(name, BUILT_IN)}{advice}")
+        raise MethodError(f"unknown method {name!r}{advice}{nearest(name, BUILT_IN)}")
     return name
 
 

@@ -486,8 +486,8 @@ class TestExport:
         [
             ("{file}", "no name of a method"),
             ("evil.py", "no name of a method"),
-            ("evil", "unknown method 'evil'; there are"),
-            ("syntetic", "did you mean 'synthetic'?; if you have the method's file, name it with --method"),
+            ("evil", "unknown method 'evil'; if you have the method's file, name it with --method; valid are"),
+            ("syntetic", "if you have the method's file, name it with --method; did you mean synthetic?"),
         ],
     )
     def test_a_file_that_the_coordinator_names_is_not_run(
