@@ -88,9 +88,9 @@ def _declared(found: VersionFound) -> Declaration:
 
 def _built_in(declaration: Declaration) -> str:
     try:
-        return built_in_name(declaration.method)
+        return built_in_name(declaration.method, "; if you have the method's file, name it with --method")
     except MethodError as error:
-        raise MethodRefused(f"{error}; if you have the method's file, name it with --method") from error
+        raise MethodRefused(str(error)) from error
 
 
 async def _write(

@@ -486,7 +486,10 @@ class TestExport:
         [
             ("{file}", "no name of a method"),
             ("evil.py", "no name of a method"),
-            ("evil", "unknown method 'evil'; if you have the method's file, name it with --method; valid are"),
+            (
+                "evil",
+                "unknown method 'evil'; if you have the method's file, name it with --method; valid are",
+            ),
             ("syntetic", "if you have the method's file, name it with --method; did you mean synthetic?"),
         ],
     )
