@@ -121,50 +121,19 @@ class FoldPlan:
             group.name: update_encoding if group.compress else Encoding.FLOAT32
             for group in declaration.groups
         }
-        groups = []
-        for group in declaration.groups:
-            if not group.norm_bound > 0:
-                raise FoldConfigError(f"group {group.name!r} has the norm bound {group.norm_bound}")
-            weighted = group.reducer is Reducer.WEIGHTED_MEAN
-            total = max_cohort * max_client_weight if weighted else max_cohort
-            max_abs = group.max_abs if clip_norm is None else min(group.max_abs, clip_norm)
-            groups.append(
-                GroupFold(
-                    name=group.name,
-                    where=spec.groups[group.name],
-                    reducer=group.reducer,
-                    scale_bits=_scale_bits(f"group {group.name!r}", total, max_abs),
-                    max_abs=max_abs,
-                    norm_bound=group.norm_bound,
-                )
-            )
-        if clip_norm is not None:
-            bits = min(_clipped_scale_bits(clip_norm, spec.size), *(group.scale_bits for group in groups))
-            groups = [replace(group, scale_bits=bits) for group in groups]
-        statistics: list[StatisticFold] = []
-        offset = 0
-        measured = quality_statistics(declaration.quality) if quality and declaration.quality else ()
-        for statistic in (*declaration.statistics, *measured) if clip_norm is None else ():
-            size = int(np.prod(statistic.shape, dtype=np.int64))
-            statistics.append(
-                StatisticFold(
-                    name=statistic.name,
-                    shape=statistic.shape,
-                    where=slice(offset, offset + size),
-                    scale_bits=_scale_bits(f"statistic {statistic.name!r}", max_cohort, statistic.max_abs),
-                    max_abs=statistic.max_abs,
-                )
-            )
-            offset += size
+        groups = _scale_groups(declaration, max_cohort, max_client_weight, clip_norm)
+        statistics: tuple[StatisticFold, ...] = ()
+        if clip_norm is None:
+            statistics = _lay_out_statistics(declaration, max_cohort, quality=quality)
         return cls(
             declaration=declaration,
             codec=VectorCodec(spec, encodings),
-            groups=tuple(groups),
-            statistics=tuple(statistics),
+            groups=groups,
+            statistics=statistics,
             max_cohort=max_cohort,
             max_client_weight=max_client_weight,
             size=spec.size,
-            statistics_size=offset,
+            statistics_size=statistics[-1].where.stop if statistics else 0,
             clip_norm=clip_norm,
         )
 
@@ -222,6 +191,64 @@ class OpenedFold:
     """Sums over the cohort, in their declared shapes."""
     clients: int
     weight: int
+
+
+def _scale_groups(
+    declaration: Declaration, max_cohort: int, max_client_weight: int, clip_norm: float | None
+) -> tuple[GroupFold, ...]:
+    """Fix every group's scale. Clipped groups share the smallest one, as noise is measured with one ruler.
+
+    Raises:
+        FoldConfigError: a group's norm bound is no bound.
+        OverflowRisk: the caps could overflow the exact sum; names the group.
+    """
+    groups = []
+    for group in declaration.groups:
+        if not group.norm_bound > 0:
+            raise FoldConfigError(f"group {group.name!r} has the norm bound {group.norm_bound}")
+        weighted = group.reducer is Reducer.WEIGHTED_MEAN
+        total = max_cohort * max_client_weight if weighted else max_cohort
+        max_abs = group.max_abs if clip_norm is None else min(group.max_abs, clip_norm)
+        groups.append(
+            GroupFold(
+                name=group.name,
+                where=declaration.spec.groups[group.name],
+                reducer=group.reducer,
+                scale_bits=_scale_bits(f"group {group.name!r}", total, max_abs),
+                max_abs=max_abs,
+                norm_bound=group.norm_bound,
+            )
+        )
+    if clip_norm is None:
+        return tuple(groups)
+    bits = min(_clipped_scale_bits(clip_norm, declaration.spec.size), *(group.scale_bits for group in groups))
+    return tuple(replace(group, scale_bits=bits) for group in groups)
+
+
+def _lay_out_statistics(
+    declaration: Declaration, max_cohort: int, *, quality: bool
+) -> tuple[StatisticFold, ...]:
+    """Place the declared statistics one behind the other, the quality sums last, and fix their scales.
+
+    Raises:
+        OverflowRisk: the cohort could overflow the exact sum; names the statistic.
+    """
+    measured = quality_statistics(declaration.quality) if quality and declaration.quality else ()
+    placed: list[StatisticFold] = []
+    offset = 0
+    for statistic in (*declaration.statistics, *measured):
+        size = int(np.prod(statistic.shape, dtype=np.int64))
+        placed.append(
+            StatisticFold(
+                name=statistic.name,
+                shape=statistic.shape,
+                where=slice(offset, offset + size),
+                scale_bits=_scale_bits(f"statistic {statistic.name!r}", max_cohort, statistic.max_abs),
+                max_abs=statistic.max_abs,
+            )
+        )
+        offset += size
+    return tuple(placed)
 
 
 def _scale_bits(what: str, total_weight: int, max_abs: float) -> int:

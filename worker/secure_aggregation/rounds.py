@@ -2,8 +2,7 @@
 
 Rules it keeps:
 
-- Messages in blobs are fetched one after the other, in the order they came, and held in memory, nowhere else. The
-  participant's steps come one after the other too.
+- The participant's steps come one after the other, in the order of the messages (`MessageReader` keeps it).
 - What a participant must not forget is written (`worker.store.secure_memory`) within its step, before the answer to it is
   known here, let alone sent.
 - A message may come again, because an answer was lost with a link: the participant answers it the same again.
@@ -27,7 +26,7 @@ from ssd.daemon.logs import event as log_event
 from ssd.secagg.client.participant import Participant
 from ssd.secagg.numbers.config_digest import config_digest
 from ssd.secagg.numbers.masked_plan import MaskedPlan
-from ssd.secagg.protocol.errors import AbortReason, MalformedMessage, Refused
+from ssd.secagg.protocol.errors import AbortReason, Refused
 from ssd.secagg.protocol.graph import Level
 from ssd.secagg.protocol.keys import rounding_key
 from ssd.secagg.protocol.messages import (
@@ -41,22 +40,21 @@ from ssd.secagg.protocol.messages import (
     ShareBundle,
     ShareDelivery,
     Survivors,
-    decode,
     encode,
 )
 from ssd.secagg.protocol.policy import ParticipantPolicy, RunTerms
 from ssd.trust.participants import Registry
 from ssd.trust.signing import SigningRefused
-from ssd_wire.messages import BlobRef, Train, Welcome
+from ssd_wire.messages import Train
 from ssd_wire.uploads import UploadKind, split_digests
 from worker.connection.background import NamedTasks
 from worker.core import effects, events
 from worker.core.finished import Finished
-from worker.downloads.memory_blob import MemoryBlob
-from worker.errors import BlobUnavailable, InternalFault, LinkBroken, SessionEnded, StorageFailed, TaskFault
-from worker.ports import Clock, DataAccess, Post, Store, Transport
+from worker.errors import InternalFault, SessionEnded, StorageFailed, TaskFault
+from worker.ports import Clock, Post, Store, Transport
 from worker.secure_aggregation.identity import SecureIdentity
 from worker.secure_aggregation.masked_upload import Failures, MaskedBody, make_body
+from worker.secure_aggregation.message_reader import Access, MessageReader
 from worker.secure_aggregation.registry_entry import check_own_entry
 from worker.store.files import map_file
 from worker.telemetry.metrics import Metrics
@@ -64,10 +62,6 @@ from worker.uploads.body import UploadBody, envelope_of
 from worker.uploads.layouts import Plans
 
 _log = logging.getLogger(__name__)
-MAX_WAITING = 32
-"""Messages that may wait to be fetched; a coordinator that says more at once than a round has is not listened to."""
-_FETCH_TRIES = 5
-_RETRY_SECONDS = 0.5
 _JOIN = "offer"
 _STEPS: Mapping[type, str] = {
     Roster: "roster",
@@ -75,7 +69,6 @@ _STEPS: Mapping[type, str] = {
     Survivors: "survivors",
     SetProof: "proof",
 }
-Access = Callable[[], tuple[Welcome, DataAccess]]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -113,7 +106,7 @@ class SecureRounds:
         access: the welcome in use, and what a data call needs.
         plans: layouts of masked vectors.
         store: rounds that were seen, updates, room for the masked upload.
-        transport: for messages in blobs.
+        transport: fetches messages in blobs.
         clock: for waits and durations.
         metrics: where steps and ends are counted.
         tasks: where the two loops run.
@@ -137,22 +130,20 @@ class SecureRounds:
         self._access = access
         self._plans = plans
         self._store = store
-        self._transport = transport
         self._clock = clock
         self._metrics = metrics
         self._tasks = tasks
         self._post = post
+        self._reader = MessageReader(access=access, transport=transport, clock=clock, tasks=tasks, post=post)
         self._round: _Round | None = None
         self._wanted = b""
         """The round id that is open, or being opened."""
-        self._session = ""
-        self._unread: asyncio.Queue[effects.FetchSecure] = asyncio.Queue()
         self._steps: asyncio.Queue[Coroutine[Any, Any, None]] = asyncio.Queue()
         self._stepping = False
         # One thread: steps, masks and closing come one after the other.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="participant")
         self.performers: Mapping[type, Callable[[Any], Coroutine[Any, Any, None]]] = {
-            effects.FetchSecure: self._fetch,
+            effects.FetchSecure: self._reader.fetch,
             effects.JoinSecure: self._join,
             effects.TellSecure: self._tell,
             effects.AcknowledgeSecure: self._acknowledge,
@@ -174,47 +165,6 @@ class SecureRounds:
         self._metrics.secure_rounds.labels(outcome).inc()
         if "reason" in note.fields:
             self._metrics.secure_aborts.labels(outcome, _reason(str(note.fields["reason"]))).inc()
-
-    # ------------------------------------------------------------------------------------------------- reading
-
-    async def _fetch(self, effect: effects.FetchSecure) -> None:
-        session = self._access()[1].session
-        if session != self._session:
-            # What an older session brought comes again if it still matters.
-            self._session, self._unread = session, asyncio.Queue()
-            self._tasks.spawn("secure-reader", self._fetch_all(self._unread))
-        if self._unread.qsize() >= MAX_WAITING:
-            log_event(_log, logging.WARNING, "secure_message_dropped", waiting=MAX_WAITING)
-            return
-        self._unread.put_nowait(effect)
-
-    async def _fetch_all(self, unread: asyncio.Queue[effects.FetchSecure]) -> None:
-        while True:
-            wanted = await unread.get()
-            try:
-                content = await self._blob(wanted.blob)
-                message = await asyncio.to_thread(decode, content)
-            except SessionEnded:
-                continue
-            except (MalformedMessage, BlobUnavailable, LinkBroken) as error:
-                self._post(events.SecureUnreadable(round_id=wanted.round_id, detail=str(error)))
-                continue
-            self._post(events.SecureHeard(round_id=wanted.round_id, message=message))
-
-    async def _blob(self, blob: BlobRef) -> bytes:
-        sink = MemoryBlob(blob)
-        for failures in range(_FETCH_TRIES):
-            try:
-                await self._transport.fetch(self._access()[1], blob, sink)
-            except SessionEnded:
-                raise
-            except LinkBroken:
-                if failures + 1 == _FETCH_TRIES:
-                    raise
-                await self._clock.sleep(_RETRY_SECONDS)
-            if sink.complete:
-                break
-        return sink.content()
 
     # --------------------------------------------------------------------------------------------------- steps
 
