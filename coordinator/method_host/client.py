@@ -13,8 +13,6 @@ import collections
 import contextlib
 import json
 import logging
-import os
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,12 +20,13 @@ from typing import Any
 from coordinator.errors import HookFailed, MethodHostFailed, MethodRefused, StorageFailed
 from coordinator.ports.method_host import InitialState
 from coordinator.ports.method_host_files import RawArray, ReductionFiles, ResultFiles
+from ssd.daemon.child_process import environment, python
 from ssd.daemon.logs import event
 
 Json = Any
 log = logging.getLogger(__name__)
 
-_COMMAND = (sys.executable, "-m", "ssd.method_host.host")
+_COMMAND = tuple(python("-m", "ssd.method_host.host"))
 _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
 """The number of threads changes bits: the host must give the same ones on every machine."""
 _LONGEST_LINE = 64 << 20
@@ -219,7 +218,7 @@ class SubprocessMethodHost:
                 stderr=asyncio.subprocess.PIPE,
                 limit=_LONGEST_LINE,
                 start_new_session=True,
-                env={**os.environ, **_ONE_THREAD},
+                env=environment(_ONE_THREAD),
             )
         except OSError as error:
             raise MethodHostFailed(f"the method host cannot be started: {error}") from error

@@ -18,6 +18,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from ssd.daemon import child_process
+
 STOP_SECONDS = 8.0
 """How long daemons may take to stop politely."""
 _LEASH = (
@@ -72,11 +74,11 @@ class Children:
         return iter(self._children)
 
     def start(self, name: str, arguments: Sequence[str], log: Path, *, output: Path | None = None) -> Child:
-        """Start `python ARGUMENTS`, what it writes appended to `log`; what it prints to `output`, if given."""
+        """Start `python ARGUMENTS` (`-m MODULE …`), what it writes appended to `log`; what it prints to `output`, if given."""
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("ab") as sink, (output or log).open("ab") as printed:
             process = subprocess.Popen(
-                leashed([sys.executable, *arguments]),
+                leashed(child_process.python(*arguments)),
                 stdin=subprocess.DEVNULL,
                 stdout=printed,
                 stderr=sink,
@@ -121,10 +123,10 @@ def leashed(command: Sequence[str]) -> list[str]:
 
 def environment(environ: Mapping[str, str]) -> dict[str, str]:
     """The environment of a child: one thread per process, and no setting of another federation."""
-    kept = {name: value for name, value in environ.items() if not name.startswith("SSD_")}
     # Several processes share the cores; a numerical library's own threads would only wait for each other.
     threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-    return {**kept, **threads, "PYTHONUNBUFFERED": "1"}
+    whole = child_process.environment({**threads, "PYTHONUNBUFFERED": "1"}, environ)
+    return {name: value for name, value in whole.items() if not name.startswith("SSD_")}
 
 
 @contextlib.contextmanager

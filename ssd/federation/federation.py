@@ -11,12 +11,12 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from ssd.daemon.child_process import python
 from ssd.federation.children import Child, Children, environment
 from ssd.federation.configs import PKI, Tables, coordinator_tables, to_toml
 from ssd.federation.identities import Identities
@@ -270,7 +270,7 @@ class Federation:
         command = ["-m", "coordinator", verb, *where, *arguments]
         try:
             done = subprocess.run(
-                [sys.executable, *command],
+                python(*command),
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
                 timeout=VERB_SECONDS,

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import logging
-import os
 import random
 import signal
 import subprocess
@@ -22,6 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ssd.daemon.address import parse_address
+from ssd.daemon.child_process import environment, python
 from ssd.daemon.cli.exit_codes import EXIT_REFUSED, EXIT_USAGE
 from ssd.daemon.logs import configure as configure_logs
 from ssd.daemon.logs import event as log_event
@@ -77,10 +77,12 @@ def count_gpus() -> int:
     """GPUs of this machine, without importing torch here."""
     for command in (
         ["nvidia-smi", "--list-gpus"],
-        [sys.executable, "-c", "import torch\nfor n in range(torch.cuda.device_count()): print(n)"],
+        python("-c", "import torch\nfor n in range(torch.cuda.device_count()): print(n)"),
     ):
         with suppress(OSError, subprocess.SubprocessError):
-            listed = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+            listed = subprocess.run(
+                command, capture_output=True, text=True, timeout=60, check=True, env=environment()
+            )
             return len(listed.stdout.splitlines())
     return 0
 
@@ -193,11 +195,8 @@ class _Supervisor:
 
     async def _run_once(self, member: Member) -> int:
         child = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "worker",
-            *member.arguments,
-            env={**os.environ, **member.environment},
+            *python("-m", "worker", *member.arguments),
+            env=environment(member.environment),
             preexec_fn=_end_with_parent,  # this process has one thread
         )
         self._children[member.label] = child

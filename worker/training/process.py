@@ -14,14 +14,13 @@ import logging
 import os
 import signal
 import socket
-import sys
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
+from ssd.daemon.child_process import environment, python
 from ssd.daemon.logs import event as log_event
 from ssd_wire.messages import Evaluate, TaskClient, Train, UpdateKey
 from worker.core import events
@@ -29,8 +28,6 @@ from worker.core.finished import Finished
 from worker.ports import Post, PreparedTask, Store
 
 _log = logging.getLogger(__name__)
-_ROOT = str(Path(__file__).resolve().parents[2])
-"""Where our packages are; the child's interpreter must find the same ones."""
 _MAX_LINE_BYTES = 64 << 20
 Json = Any
 
@@ -183,17 +180,12 @@ class ProcessTrainer:
 
     async def _spawn(self) -> None:
         ours, theirs = socket.socketpair()
-        path = os.pathsep.join(filter(None, (_ROOT, os.environ.get("PYTHONPATH", ""))))
         with theirs:
             self._child = child = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-m",
-                "worker.training.child",
-                str(os.getpid()),
-                str(theirs.fileno()),
+                *python("-m", "worker.training.child", str(os.getpid()), str(theirs.fileno())),
                 stdin=asyncio.subprocess.DEVNULL,
                 pass_fds=(theirs.fileno(),),
-                env={**os.environ, "PYTHONPATH": path},
+                env=environment(),
             )
         reader, self._writer = await asyncio.open_connection(sock=ours, limit=_MAX_LINE_BYTES)
         self._reader = asyncio.create_task(self._read(reader, child))

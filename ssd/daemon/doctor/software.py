@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import re
 import subprocess
-import sys
 from collections.abc import Iterator, Mapping
 from importlib import metadata
 from typing import Any
 
+from ssd.daemon.child_process import environment, python
 from ssd.daemon.doctor.disk import size
 from ssd.daemon.doctor.findings import Finding, fault, ok, warning
 
@@ -104,7 +104,8 @@ def gather_torch(device: str, patience: float) -> dict[str, Json]:
     """What `ssd.torch_support.torch_probe` tells; {"failed": why} or {"late": seconds} if it tells nothing."""
     try:
         done = subprocess.run(
-            [sys.executable, "-m", "ssd.torch_support.torch_probe", device],
+            python("-m", "ssd.torch_support.torch_probe", device),
+            env=environment(),
             capture_output=True,
             timeout=patience,
             check=False,

@@ -520,7 +520,7 @@ class TestSoftware:
 
     def test_a_probe_that_fails_or_is_late(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         script = tmp_path / "python"
-        monkeypatch.setattr("ssd.daemon.doctor.software.sys.executable", str(script))
+        monkeypatch.setattr("ssd.daemon.child_process.sys.executable", str(script))
         script.write_text("#!/bin/sh\necho 'ImportError: libtorch.so' >&2; exit 1\n")
         script.chmod(0o755)
         told = gather_torch("cpu", 20.0)
