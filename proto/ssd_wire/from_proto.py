@@ -9,7 +9,8 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterable
-from typing import Any, TypeVar
+from dataclasses import fields, replace
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from google.protobuf.message import DecodeError, Message
 
@@ -25,7 +26,11 @@ from ssd_wire import uploads as u
 from ssd_wire.errors import Malformed
 from ssd_wire.uploads import DIGEST_BYTES
 
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
 M = TypeVar("M", bound=Message)
+R = TypeVar("R", bound="DataclassInstance")
 
 ROUND_ID_BYTES = 16
 MAX_SECURE_INLINE_BYTES = 256 << 10
@@ -46,6 +51,11 @@ def decode(kind: type[M], raw: bytes) -> M:
         return kind.FromString(raw)
     except DecodeError as error:
         raise Malformed("a message that cannot be decoded") from error
+
+
+def _alike(message: Message, kind: type[R]) -> R:
+    """The record of a message whose fields are the record's, name by name; neither has lists among them."""
+    return kind(**{field.name: getattr(message, field.name) for field in fields(kind)})
 
 
 def _require(condition: bool, otherwise: str) -> None:
@@ -122,30 +132,16 @@ def hosted_clients(hosted: Iterable[pb.HostedClient]) -> dict[str, int]:
 
 def hello(message: pb.Hello) -> m.Hello:
     """The first message up, when all its parts are in one. A strange device is called `other`: only people read it."""
-    can = message.capabilities
+    can = _alike(message.capabilities, m.Capabilities)
     return m.Hello(
         worker=message.worker,
         instance=message.instance,
         clients=hosted_clients(message.clients),
         run_id=message.run_id,
         versions_held=tuple(message.versions_held),
-        held_updates=tuple(
-            m.UpdateKey(
-                client=each.client,
-                round=each.round,
-                base_digest=each.base_digest,
-                task_digest=each.task_digest,
-            )
-            for each in message.held_updates
-        ),
+        held_updates=tuple(_alike(each, m.UpdateKey) for each in message.held_updates),
         newest=(message.newest_version, message.newest_digest),
-        capabilities=m.Capabilities(
-            evaluates=can.evaluates,
-            device=can.device if can.device in _DEVICES else "other",
-            device_memory=can.device_memory,
-            labels=can.labels,
-            client_tests=can.client_tests,
-        ),
+        capabilities=replace(can, device=can.device if can.device in _DEVICES else "other"),
         protocol=(message.protocol_min, message.protocol_max),
         build=message.build,
     )
@@ -159,38 +155,6 @@ def up(message: pb.WorkerMessage) -> m.Up:
     if kind == "hello":
         raise Malformed("a stream has one hello", reason="wrong_order")
     return _UP[kind](getattr(message, kind))
-
-
-def heartbeat(message: pb.Heartbeat) -> m.Heartbeat:
-    """A sign of life."""
-    return m.Heartbeat(
-        uptime_seconds=message.uptime_seconds,
-        device_memory_used=message.device_memory_used,
-        busy_share=message.busy_share,
-    )
-
-
-def progress(message: pb.Progress) -> m.Progress:
-    """How far a client's training is."""
-    return m.Progress(
-        round=message.round,
-        attempt=message.attempt,
-        client=message.client,
-        step=message.step,
-        steps=message.steps,
-        seconds=message.seconds,
-    )
-
-
-def task_failed(message: pb.TaskFailed) -> m.TaskFailed:
-    """Which client cannot be trained, and why."""
-    return m.TaskFailed(
-        round=message.round,
-        attempt=message.attempt,
-        client=message.client,
-        reason=message.reason,
-        detail=message.detail,
-    )
 
 
 def evaluation_done(message: pb.EvaluationDone) -> m.EvaluationDone:
@@ -210,10 +174,10 @@ def secure_answer(message: pb.SecureAggregation) -> m.SecureMessage:
 
 
 _UP: dict[str, Callable[[Any], m.Up]] = {
-    "heartbeat": heartbeat,
-    "progress": progress,
-    "task_failed": task_failed,
-    "version_held": lambda said: m.VersionHeld(number=said.number, model_digest=said.model_digest),
+    "heartbeat": lambda said: _alike(said, m.Heartbeat),
+    "progress": lambda said: _alike(said, m.Progress),
+    "task_failed": lambda said: _alike(said, m.TaskFailed),
+    "version_held": lambda said: _alike(said, m.VersionHeld),
     "evaluation_done": evaluation_done,
     "clients_changed": lambda said: m.ClientsChanged(clients=hosted_clients(said.clients)),
     "secure_aggregation": secure_answer,
@@ -311,9 +275,7 @@ def masking(message: pb.Masking) -> m.Masking:
         message.ring_bits in {16, 24, 32} and 0 < message.clip < math.inf and message.max_client_weight > 0,
         "a masking without a ring of 16, 24 or 32 bits, a clip or a weight",
     )
-    return m.Masking(
-        ring_bits=message.ring_bits, clip=message.clip, max_client_weight=message.max_client_weight
-    )
+    return _alike(message, m.Masking)
 
 
 def train(message: pb.Train) -> m.Train:
@@ -382,14 +344,14 @@ def secure_message(message: pb.SecureAggregation) -> m.SecureMessage:
 _DOWN: dict[str, Callable[[Any], m.Down]] = {
     "welcome": welcome,
     "train": train,
-    "flush": lambda said: m.Flush(round=said.round, attempt=said.attempt),
+    "flush": lambda said: _alike(said, m.Flush),
     "evaluate": evaluate,
-    "cancel": lambda said: m.Cancel(round=said.round, attempt=said.attempt, reason=said.reason),
-    "drain": lambda said: m.Drain(reason=said.reason, reconnect_after_seconds=said.reconnect_after_seconds),
+    "cancel": lambda said: _alike(said, m.Cancel),
+    "drain": lambda said: _alike(said, m.Drain),
     "committed": lambda said: m.Committed(
         round=said.round, version=model_version(said.version), included=tuple(said.included)
     ),
-    "run_changed": lambda said: m.RunChanged(reason=said.reason, finished=said.finished),
+    "run_changed": lambda said: _alike(said, m.RunChanged),
     "secure_aggregation": secure_message,
 }
 

@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import fields
+from typing import TYPE_CHECKING, TypeVar
+
+from google.protobuf.message import Message
 
 from ssd_proto.v1 import federation_pb2 as pb
 from ssd_proto.v1 import tensor_pb2 as tensor
 from ssd_wire import messages as m
 from ssd_wire import uploads as u
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+M = TypeVar("M", bound=Message)
 
 HELLO_ENTRIES = 2048
 """Clients and held updates one message of a hello has at most, so that the longest names stay under a mebibyte."""
@@ -28,12 +37,17 @@ UPLOAD_FATES = {
 }
 
 
+def _alike(record: DataclassInstance, kind: type[M]) -> M:
+    """The message of a record whose fields are the message's, name by name."""
+    return kind(**{field.name: getattr(record, field.name) for field in fields(record)})
+
+
 # ------------------------------------------------------------------------------------------------------ words
 
 
 def blob_ref(blob: m.BlobRef) -> tensor.BlobRef:
     """A blob's name."""
-    return tensor.BlobRef(digest=blob.digest, size=blob.size)
+    return _alike(blob, tensor.BlobRef)
 
 
 def model_version(version: m.ModelVersion) -> tensor.ModelVersion:
@@ -84,18 +98,12 @@ def hello(message: m.Hello) -> list[pb.Hello]:
     for number, part in enumerate(parts):
         here = slice(number * HELLO_ENTRIES, (number + 1) * HELLO_ENTRIES)
         part.clients.extend(_hosted(clients[here]))
-        part.held_updates.extend(
-            pb.HeldUpdate(
-                client=key.client, round=key.round, base_digest=key.base_digest, task_digest=key.task_digest
-            )
-            for key in held[here]
-        )
+        part.held_updates.extend(_alike(key, pb.HeldUpdate) for key in held[here])
         part.more = number + 1 < count
     return parts
 
 
 def _hello_head(message: m.Hello) -> pb.Hello:
-    can = message.capabilities
     return pb.Hello(
         protocol_min=message.protocol[0],
         protocol_max=message.protocol[1],
@@ -106,13 +114,7 @@ def _hello_head(message: m.Hello) -> pb.Hello:
         versions_held=message.versions_held,
         newest_version=message.newest[0],
         newest_digest=message.newest[1],
-        capabilities=pb.Capabilities(
-            evaluates=can.evaluates,
-            device=can.device,
-            device_memory=can.device_memory,
-            labels=can.labels,
-            client_tests=can.client_tests,
-        ),
+        capabilities=_alike(message.capabilities, pb.Capabilities),
     )
 
 
@@ -120,14 +122,13 @@ def up(message: m.Up) -> pb.WorkerMessage:
     """Any message up but the hello."""
     match message:
         case m.Heartbeat():
-            return pb.WorkerMessage(heartbeat=heartbeat(message))
+            return pb.WorkerMessage(heartbeat=_alike(message, pb.Heartbeat))
         case m.Progress():
-            return pb.WorkerMessage(progress=progress(message))
+            return pb.WorkerMessage(progress=_alike(message, pb.Progress))
         case m.TaskFailed():
-            return pb.WorkerMessage(task_failed=task_failed(message))
+            return pb.WorkerMessage(task_failed=_alike(message, pb.TaskFailed))
         case m.VersionHeld():
-            held = pb.VersionHeld(number=message.number, model_digest=message.model_digest)
-            return pb.WorkerMessage(version_held=held)
+            return pb.WorkerMessage(version_held=_alike(message, pb.VersionHeld))
         case m.EvaluationDone():
             return pb.WorkerMessage(evaluation_done=evaluation_done(message))
         case m.ClientsChanged():
@@ -135,38 +136,6 @@ def up(message: m.Up) -> pb.WorkerMessage:
             return pb.WorkerMessage(clients_changed=changed)
         case m.SecureMessage():
             return pb.WorkerMessage(secure_aggregation=secure_message(message))
-
-
-def heartbeat(message: m.Heartbeat) -> pb.Heartbeat:
-    """A sign of life."""
-    return pb.Heartbeat(
-        uptime_seconds=message.uptime_seconds,
-        device_memory_used=message.device_memory_used,
-        busy_share=message.busy_share,
-    )
-
-
-def progress(message: m.Progress) -> pb.Progress:
-    """How far a client's training is."""
-    return pb.Progress(
-        round=message.round,
-        attempt=message.attempt,
-        client=message.client,
-        step=message.step,
-        steps=message.steps,
-        seconds=message.seconds,
-    )
-
-
-def task_failed(message: m.TaskFailed) -> pb.TaskFailed:
-    """Which client cannot be trained, and why."""
-    return pb.TaskFailed(
-        round=message.round,
-        attempt=message.attempt,
-        client=message.client,
-        reason=message.reason,
-        detail=message.detail,
-    )
 
 
 def evaluation_done(message: m.EvaluationDone) -> pb.EvaluationDone:
@@ -197,29 +166,25 @@ def down(message: m.Down) -> pb.CoordinatorMessage:
         case m.Train():
             return pb.CoordinatorMessage(train=train(message))
         case m.Flush():
-            return pb.CoordinatorMessage(flush=pb.Flush(round=message.round, attempt=message.attempt))
+            return pb.CoordinatorMessage(flush=_alike(message, pb.Flush))
         case m.Evaluate():
             return pb.CoordinatorMessage(evaluate=evaluate(message))
         case m.Cancel():
-            cancel = pb.Cancel(round=message.round, attempt=message.attempt, reason=message.reason)
-            return pb.CoordinatorMessage(cancel=cancel)
+            return pb.CoordinatorMessage(cancel=_alike(message, pb.Cancel))
         case m.Drain():
-            drain = pb.Drain(reason=message.reason, reconnect_after_seconds=message.reconnect_after_seconds)
-            return pb.CoordinatorMessage(drain=drain)
+            return pb.CoordinatorMessage(drain=_alike(message, pb.Drain))
         case m.Committed():
             version = model_version(message.version)
             committed = pb.Committed(round=message.round, version=version, included=message.included)
             return pb.CoordinatorMessage(committed=committed)
         case m.RunChanged():
-            changed = pb.RunChanged(reason=message.reason, finished=message.finished)
-            return pb.CoordinatorMessage(run_changed=changed)
+            return pb.CoordinatorMessage(run_changed=_alike(message, pb.RunChanged))
         case m.SecureMessage():
             return pb.CoordinatorMessage(secure_aggregation=secure_message(message))
 
 
 def welcome(message: m.Welcome) -> pb.Welcome:
     """The answer to the hello."""
-    masking = message.masking
     return pb.Welcome(
         protocol=message.protocol,
         session=message.session,
@@ -239,11 +204,7 @@ def welcome(message: m.Welcome) -> pb.Welcome:
         version=model_version(message.version),
         individual_updates=message.individual_updates,
         secure_aggregation_level=message.level,
-        masking=None
-        if masking is None
-        else pb.Masking(
-            ring_bits=masking.ring_bits, clip=masking.clip, max_client_weight=masking.max_client_weight
-        ),
+        masking=None if message.masking is None else _alike(message.masking, pb.Masking),
         privacy=None if message.privacy is None else pb.Privacy(**message.privacy.to_json()),
     )
 
@@ -292,10 +253,7 @@ def envelope(message: u.Envelope) -> pb.Envelope:
         spec_digest=message.spec_digest,
         task_digest=message.task_digest,
         kind=UPLOAD_KINDS[message.kind],
-        clients=[
-            pb.WeightedClient(client=each.client, weight=each.weight, training_seconds=each.training_seconds)
-            for each in message.clients
-        ],
+        clients=[_alike(each, pb.WeightedClient) for each in message.clients],
         body_size=message.body_size,
         chunk_digests=b"".join(message.chunk_digests),
         secure_round=message.secure_round,
@@ -307,9 +265,9 @@ def upload_reply(message: u.UploadReply) -> pb.UploadReply:
     """Any message down of an upload."""
     match message:
         case u.Continue():
-            return pb.UploadReply(proceed=pb.Continue(offset=message.offset))
+            return pb.UploadReply(proceed=_alike(message, pb.Continue))
         case u.Hold():
-            return pb.UploadReply(hold=pb.Hold(reason=message.reason))
+            return pb.UploadReply(hold=_alike(message, pb.Hold))
         case u.Go():
             return pb.UploadReply(go=pb.Go())
         case u.Verdict():
