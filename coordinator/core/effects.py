@@ -51,7 +51,7 @@ class SendTrain(Effect):
     round: int
     attempt: int
     clients: tuple[str, ...]
-    upload_within: float
+    upload_within_seconds: float
     """Seconds; 0: no limit."""
 
 

@@ -454,7 +454,7 @@ def _send_train(
             round=attempt.round,
             attempt=attempt.number,
             clients=tuple(names),
-            upload_within=within,
+            upload_within_seconds=within,
         )
         for worker, names in sorted(by_worker.items())
     )

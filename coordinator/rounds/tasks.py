@@ -104,7 +104,7 @@ class Tasks:
                 TaskClient(client=client, scaling=self._scaling.get(client)) for client in effect.clients
             ),
             artefacts=self._artefacts(effect.round, made),
-            upload_within_seconds=effect.upload_within,
+            upload_within_seconds=effect.upload_within_seconds,
             quality=self._quality.measures(effect.round),
         )
 

@@ -26,7 +26,9 @@ def opened(round_number: int = 1, attempt: int = 1, cohort: tuple[str, ...] = CO
 
 
 def sent(worker: str, *clients: str, attempt: int = 1) -> effects.SendTrain:
-    return effects.SendTrain(worker=worker, round=1, attempt=attempt, clients=clients, upload_within=0.0)
+    return effects.SendTrain(
+        worker=worker, round=1, attempt=attempt, clients=clients, upload_within_seconds=0.0
+    )
 
 
 def failed(worker: str, *clients: str, attempt: int = 1) -> events.ClientFailed:

@@ -61,7 +61,7 @@ def given(subject: Tasks, round_number: int, members: tuple[str, ...]) -> dict[s
     found: dict[str, ScalingVector] = {}
     # Two workers share the cohort: positions are those of the whole sample.
     for half in (members[::2], members[1::2]):
-        effect = SendTrain(worker="w", round=round_number, attempt=1, clients=half, upload_within=0.0)
+        effect = SendTrain(worker="w", round=round_number, attempt=1, clients=half, upload_within_seconds=0.0)
         found |= {
             each.client: each.scaling for each in subject.train(effect, BASE, (), 200).clients if each.scaling
         }
@@ -122,7 +122,7 @@ def test_round_artefacts_decide_a_task_and_travel_with_it(change: dict[str, Any]
     made = Artefact(**{"name": "drift", "blob": BLOB, "shape": (1,)} | change)
     other = Artefact(name="drift", blob=BlobRef(digest="2" * 64, size=4), shape=(1,))
     assert len({subject.digest(2, "b", each, 5) for each in ((), (made,), (other,))}) == 3
-    effect = SendTrain(worker="w", round=2, attempt=1, clients=("c00",), upload_within=0.0)
+    effect = SendTrain(worker="w", round=2, attempt=1, clients=("c00",), upload_within_seconds=0.0)
     train = subject.train(effect, BASE, (made,), 5)
     assert train.artefacts == (made,)
     assert train.task_digest == subject.digest(2, BASE.model_digest, (made,), 5)
