@@ -14,7 +14,7 @@ from coordinator.config.derived import plan_of, settings_of
 from coordinator.config.sections import CoordinatorConfig, refuse_changes
 from coordinator.core.strategy import create as create_strategy
 from coordinator.errors import ConfigInvalid, StorageFailed
-from coordinator.identity.enrolment import certificate_desk
+from coordinator.identity.enrolment import open_desk
 from coordinator.identity.revocations import NobodyRevoked, Revocations
 from coordinator.method_host.client import SubprocessMethodHost
 from coordinator.method_host.hook import SCRATCH_PREFIX as HOOK_PREFIX
@@ -155,7 +155,7 @@ async def _serve(config: CoordinatorConfig) -> int:
             disk_used=lambda: staging.disk_used,
             free_bytes=blobs.free_bytes,
         )
-        desk = certificate_desk(config, trust, driver.membership.bind, clock, metrics)
+        desk = open_desk(config.transport, config.enrolment, trust, driver.membership.bind, clock, metrics)
         renewal = RenewalServicer(desk, transport.identity, clock, metrics)
         server = RpcServer(driver, transport.identity, renewal, config.limits, clock)
         port = await server.start(str(config.listen), transport.credentials())

@@ -19,7 +19,7 @@ from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from coordinator.config.sections import CoordinatorConfig
+from coordinator.config.sections import EnrolmentSection, TransportSection
 from coordinator.errors import ClientFault, JournalConflict, NotPermitted, Reason
 from coordinator.identity.authority import load_authority
 from coordinator.ports.clock import Clock
@@ -250,8 +250,13 @@ def _judge(
 log = logging.getLogger(__name__)
 
 
-def certificate_desk(
-    config: CoordinatorConfig, trust: TrustStore, bind: Bind, clock: Clock, metrics: CoordinatorMetrics
+def open_desk(
+    transport: TransportSection,
+    enrolment: EnrolmentSection,
+    trust: TrustStore,
+    bind: Bind,
+    clock: Clock,
+    metrics: CoordinatorMetrics,
 ) -> CertificateDesk | None:
     """Where certificates are asked for; None if this coordinator issues none.
 
@@ -261,12 +266,12 @@ def certificate_desk(
     Raises:
         AuthorityRefused: hosts are to enrol, or a key is there, but it cannot be used.
     """
-    if config.transport.insecure:
+    if transport.insecure:
         return None
-    key = config.enrolment.authority_key
-    if config.enrolment_listen is None and not key.exists():
+    key = enrolment.authority_key
+    if not enrolment.listen and not key.exists():
         log_event(log, logging.INFO, "issues_no_certificates", detail=f"there is no authority's key in {key}")
         return None
-    authority = load_authority(config.transport.authority, key)
-    issuer = Issuer(authority=authority, days=config.enrolment.certificate_days)
+    authority = load_authority(transport.authority, key)
+    issuer = Issuer(authority=authority, days=enrolment.certificate_days)
     return CertificateDesk(issuer, trust, bind, clock, metrics)

@@ -196,7 +196,7 @@ def enroll(
     }
     settings = load(path, {key: value for key, value in flags.items() if value is not None})
     text = token if token_file is None else token_file.read(4096)
-    joining, address = for_this_host(text or "", coordinator, settings)
+    joining, address = for_this_host(text or "", coordinator, settings.worker)
     done = enrol(
         joining,
         address,

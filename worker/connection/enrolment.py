@@ -25,7 +25,7 @@ from ssd.trust.identity_store import IdentityStore
 from ssd.trust.join_token import JoinToken, TokenRefused, parse
 from ssd.trust.names import Subject
 from ssd.trust.requests import check_issued, make_request
-from worker.config.sections import WorkerConfig
+from worker.config.sections import WorkerSection
 from worker.errors import EnrolmentRefused, LinkBroken, StorageFailed
 
 WAITS_SECONDS = (1.0, 2.0, 4.0, 8.0, 16.0)
@@ -58,13 +58,13 @@ class Enrolled:
     """False if the identity was there already."""
 
 
-def for_this_host(text: str, coordinator: str | None, config: WorkerConfig) -> tuple[JoinToken, Address]:
+def for_this_host(text: str, coordinator: str | None, own: WorkerSection) -> tuple[JoinToken, Address]:
     """A token as it was handed over, and where to go with it.
 
     Args:
         text: the token.
         coordinator: where to go instead of the address in the token.
-        config: the host's; a name it gives the worker must be the token's.
+        own: of the host's configuration; a name it gives the worker must be the token's.
 
     Raises:
         EnrolmentRefused: it is none, not for this host, or nobody knows where to go.
@@ -73,7 +73,6 @@ def for_this_host(text: str, coordinator: str | None, config: WorkerConfig) -> t
         token = parse(text)
     except TokenRefused as error:
         raise EnrolmentRefused(str(error)) from error
-    own = config.worker
     if "name" in own.model_fields_set and own.name != token.subject.name:
         raise EnrolmentRefused(
             f"[worker] name is {own.name!r}, but the token is for {token.subject.name!r}: change one of them"

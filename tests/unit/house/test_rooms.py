@@ -65,12 +65,10 @@ WIDE_CONSTRUCTORS: dict[str, int] = {
 }
 
 TAKES_THE_ROOT: dict[str, int] = {
-    "coordinator/identity/enrolment.py::certificate_desk": 1,
     "coordinator/rounds/run_lifecycle.py::checked_declaration": 1,
     "coordinator/rounds/run_lifecycle.py::create_run": 1,
     "coordinator/rounds/run_lifecycle.py::privacy_of": 1,
     "coordinator/rounds/run_lifecycle.py::restore": 1,
-    "worker/connection/enrolment.py::for_this_host": 1,
 }
 
 RINGS: dict[str, int] = {}

@@ -12,7 +12,7 @@ import pytest
 from coordinator.config.sections import CoordinatorConfig, load
 from coordinator.errors import AuthorityRefused, ConfigInvalid
 from coordinator.identity.authority import initialise
-from coordinator.identity.enrolment import CertificateDesk, certificate_desk
+from coordinator.identity.enrolment import CertificateDesk, open_desk
 from coordinator.runtime.clock import SystemClock
 from coordinator.store.memory_trust import MemoryTrust
 from coordinator.telemetry.metrics import CoordinatorMetrics
@@ -38,7 +38,9 @@ async def bind(worker: str, clients: Sequence[str]) -> None:
 
 
 def desk(config: CoordinatorConfig) -> CertificateDesk | None:
-    return certificate_desk(config, MemoryTrust(), bind, SystemClock(), CoordinatorMetrics())
+    return open_desk(
+        config.transport, config.enrolment, MemoryTrust(), bind, SystemClock(), CoordinatorMetrics()
+    )
 
 
 def configured(path: Path, **changes: Any) -> CoordinatorConfig:
