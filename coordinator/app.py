@@ -10,18 +10,22 @@ import shutil
 import signal
 import socket
 
+from coordinator.composition import compose
 from coordinator.config.derived import plan_of, settings_of
 from coordinator.config.sections import CoordinatorConfig, refuse_changes
 from coordinator.core.strategy import create as create_strategy
 from coordinator.errors import ConfigInvalid, StorageFailed
-from coordinator.identity.enrolment import open_desk
-from coordinator.identity.revocations import NobodyRevoked, Revocations
+from coordinator.identity.enrolment import CertificateDesk, open_desk
+from coordinator.identity.revocations import NobodyRevoked, RevocationList, Revocations
 from coordinator.method_host.client import SubprocessMethodHost
 from coordinator.method_host.hook import SCRATCH_PREFIX as HOOK_PREFIX
+from coordinator.parts import Coordinator, Given
 from coordinator.ports.records import RunRecord
 from coordinator.rounds.driver import Driver
 from coordinator.rounds.run_lifecycle import SCRATCH_PREFIX, create_run, privacy_of, restore
 from coordinator.rpc.enrolment import EnrolmentServer, RenewalServicer
+from coordinator.rpc.federation.servicer import FederationServicer
+from coordinator.rpc.operator.servicer import OperatorServicer
 from coordinator.rpc.server import RpcServer
 from coordinator.rpc.serving.transport import Transport
 from coordinator.runtime.clock import SystemClock
@@ -38,7 +42,6 @@ from coordinator.telemetry.metrics import CoordinatorMetrics
 from coordinator.telemetry.round_spans import RoundSpans
 from coordinator.telemetry.tracing import NoTracing, RoundTracing, Tracing
 from coordinator.versions.next_version import VersionMaker
-from coordinator.versions.quality import newest as newest_quality
 from coordinator.web.access import Access
 from coordinator.web.api import Api
 from coordinator.web.http import HttpServer, create_app
@@ -118,46 +121,40 @@ async def _serve(config: CoordinatorConfig) -> int:
         trust = SqliteTrust(state_dir)
         stack.callback(trust.close)
         revocations = NobodyRevoked() if config.transport.insecure else Revocations(trust)
-        driver = Driver(
-            run=run_record,
-            declaration=declaration,
-            plan=plan,
-            maker=VersionMaker(declaration, strategy, Encoding(settings.delta_encoding), blobs),
-            state=restore(config, declaration, store, clock),
-            settings=settings,
-            store=store,
-            blobs=blobs,
-            staging=staging,
-            host=host,
-            state_dir=state_dir,
-            clock=clock,
-            metrics=metrics,
-            revocations=revocations,
-            participants=participants_of(config.secure_aggregation, transport.federation),
-            privacy=privacy,
-            tracing=tracing,
-        )
-        largest = driver.max_upload_bytes
-        if not staging.fits(largest):
-            raise ConfigInvalid(
-                f"an upload of this run may have {largest} bytes, and neither staging budget holds one: raise"
-                " limits.staging_disk_bytes"
+        parts = compose(
+            Given(
+                record=run_record,
+                declaration=declaration,
+                plan=plan,
+                maker=VersionMaker(declaration, strategy, Encoding(settings.delta_encoding), blobs),
+                state=restore(config, declaration, store, clock),
+                settings=settings,
+                store=store,
+                blobs=blobs,
+                staging=staging,
+                host=host,
+                state_dir=state_dir,
+                clock=clock,
+                metrics=metrics,
+                revocations=revocations,
+                participants=participants_of(config.secure_aggregation, transport.federation),
+                privacy=privacy,
+                tracing=tracing,
             )
-        driver.catalogue.verify_newest()
-        if not driver.state.attempt or not driver.state.attempt.restored:
-            # (What a journaled but uncommitted set was being made into is not in the journal yet.)
-            driver.catalogue.remove_orphans()
-        newest = driver.catalogue.newest
-        metrics.model(newest.number, newest.statistics)
-        metrics.quality(newest_quality(store.versions()))
+        )
+        if not staging.fits(parts.max_upload_bytes):
+            raise ConfigInvalid(
+                f"an upload of this run may have {parts.max_upload_bytes} bytes, and neither staging budget holds one:"
+                " raise limits.staging_disk_bytes"
+            )
+        _check_versions(parts, metrics)
         metrics.read_at_scrape(
             ram_used=lambda: staging.ram_used,
             disk_used=lambda: staging.disk_used,
             free_bytes=blobs.free_bytes,
         )
-        desk = open_desk(config.transport, config.enrolment, trust, driver.membership.bind, clock, metrics)
-        renewal = RenewalServicer(desk, transport.identity, clock, metrics)
-        server = RpcServer(driver, transport.identity, renewal, config.limits, clock)
+        desk = open_desk(config.transport, config.enrolment, trust, parts.ownership.bind, clock, metrics)
+        server = _rpc_server(config, parts, desk, transport, revocations, metrics, tracing, clock)
         port = await server.start(str(config.listen), transport.credentials())
         stack.push_async_callback(server.stop, STOP_GRACE_SECONDS)
         if config.enrolment_listen is not None and desk is not None:
@@ -169,9 +166,9 @@ async def _serve(config: CoordinatorConfig) -> int:
             http = HttpServer(
                 create_app(
                     metrics.render,
-                    lambda: not_ready(driver),
+                    lambda: not_ready(parts.driver),
                     add_pages,
-                    Api(driver, clock, access, BUILD).add_to,
+                    Api(parts.reports, parts.driver, clock, access, BUILD).add_to,
                 ),
                 transport.http,
                 lambda: metrics.connection_cut("http"),
@@ -186,12 +183,64 @@ async def _serve(config: CoordinatorConfig) -> int:
             http=http_address,
             run=run_record.run_id,
             method=declaration.method,
-            version=driver.state.version,
+            version=parts.machine.state.version,
         )
         if isinstance(revocations, Revocations):
             watching = asyncio.ensure_future(revocations.watch())
             stack.callback(watching.cancel)
-        return await _drive(driver, server, transport, access)
+        return await _drive(parts, server, transport, access)
+
+
+def _check_versions(parts: Coordinator, metrics: CoordinatorMetrics) -> None:
+    """Refuse to start on a damaged version, remove what a crash left behind, and show the newest version.
+
+    Raises:
+        BlobMissing, BlobCorrupt: names the file's role and says what to do.
+    """
+    parts.catalogue.verify_newest()
+    attempt = parts.machine.state.attempt
+    if not attempt or not attempt.restored:
+        # (What a journaled but uncommitted set was being made into is not in the journal yet.)
+        parts.catalogue.remove_orphans()
+    newest = parts.catalogue.newest
+    metrics.model(newest.number, newest.statistics)
+    metrics.quality(parts.quality.newest)
+
+
+def _rpc_server(
+    config: CoordinatorConfig,
+    parts: Coordinator,
+    desk: CertificateDesk | None,
+    transport: Transport,
+    revocations: RevocationList,
+    metrics: CoordinatorMetrics,
+    tracing: Tracing,
+    clock: SystemClock,
+) -> RpcServer:
+    limits, identity = config.limits, transport.identity
+    federation = FederationServicer(
+        attendance=parts.attendance,
+        sessions=parts.sessions,
+        downloads=parts.downloads,
+        uploads=parts.uploads,
+        identity=identity,
+        limits=limits,
+        metrics=metrics,
+        tracing=tracing,
+    )
+    operator = OperatorServicer(
+        reports=parts.reports,
+        gauges=parts.gauges,
+        driver=parts.driver,
+        ownership=parts.ownership,
+        identity=identity,
+        metrics=metrics,
+        clock=clock,
+        stall_seconds=limits.stall_seconds,
+    )
+    renewal = RenewalServicer(desk, identity, clock, metrics)
+    services = (federation.handler(), renewal.handler(), operator.handler())
+    return RpcServer(services, identity, revocations, limits, metrics)
 
 
 def open_tracing(config: CoordinatorConfig) -> Exporter | None:
@@ -234,8 +283,8 @@ async def _current_run(
     return current
 
 
-async def _drive(driver: Driver, server: RpcServer, transport: Transport, access: Access) -> int:
-    loop = asyncio.get_running_loop()
+async def _drive(parts: Coordinator, server: RpcServer, transport: Transport, access: Access) -> int:
+    loop, driver = asyncio.get_running_loop(), parts.driver
     stops = 0
 
     def on_signal() -> None:
@@ -257,7 +306,7 @@ async def _drive(driver: Driver, server: RpcServer, transport: Transport, access
         access.reload()
 
     loop.add_signal_handler(signal.SIGHUP, reload)
-    health = asyncio.ensure_future(_keep_health(driver, server))
+    health = asyncio.ensure_future(_keep_health(parts, server))
     try:
         with contextlib.suppress(StorageFailed):
             await driver.run()
@@ -269,15 +318,15 @@ async def _drive(driver: Driver, server: RpcServer, transport: Transport, access
         # Asked to stop while the medium failed: nothing is lost, the attempt is journaled as far as it got.
         log_event(log, logging.ERROR, "stopped_in_storage_failure", detail=driver.storage_trouble)
         return EXIT_STORAGE
-    log_event(log, logging.INFO, "stopped", version=driver.state.version)
+    log_event(log, logging.INFO, "stopped", version=parts.machine.state.version)
     return 0
 
 
-async def _keep_health(driver: Driver, server: RpcServer) -> None:
+async def _keep_health(parts: Coordinator, server: RpcServer) -> None:
     while True:
-        await server.serving(driver.ready)
+        await server.serving(parts.driver.ready)
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(driver.changed(), HEALTH_INTERVAL_SECONDS)
+            await asyncio.wait_for(parts.gauges.changed(), HEALTH_INTERVAL_SECONDS)
 
 
 def not_ready(driver: Driver) -> list[str]:

@@ -14,7 +14,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from coordinator.core.policy import Mode
-from coordinator.core.state import RunState
+from coordinator.ports.run import Run
+from coordinator.versions.inclusions import Inclusions
 from coordinator.workers.sessions import Session, SessionTable
 from ssd.daemon.logs import event as log_event
 from ssd.evaluation.client_measures import BadMeasures, add, check, describe
@@ -53,8 +54,8 @@ class ClientEvaluations:
 
     Args:
         order: makes the message to a worker.
-        state: the run's present state.
-        committed_rounds: client -> last committed round, kept up to date by the driver.
+        run: for its present state.
+        inclusions: for the clients' last committed rounds.
         needs_images: whether a client must have test images of its own to be measured.
         wait_seconds: how long clients that are away are waited for.
         now: monotonic seconds.
@@ -65,16 +66,16 @@ class ClientEvaluations:
         *,
         sessions: SessionTable,
         order: Order,
-        state: Callable[[], RunState],
-        committed_rounds: Mapping[str, int],
+        run: Run,
+        inclusions: Inclusions,
         needs_images: bool,
         wait_seconds: float,
         now: Callable[[], float],
     ) -> None:
         self._sessions = sessions
         self._order = order
-        self._state = state
-        self._committed_rounds = committed_rounds
+        self._run = run
+        self._inclusions = inclusions
         self._needs_images = needs_images
         self._wait = wait_seconds
         self._now = now
@@ -111,7 +112,7 @@ class ClientEvaluations:
             each.settled.update(hosted)
             return
         # A state that a later commit made does not belong to this version.
-        late = {client for client in hosted if self._committed_rounds.get(client, 0) > each.version}
+        late = {client for client in hosted if self._inclusions.last_rounds.get(client, 0) > each.version}
         spent = {client for client in hosted if each.asks[client] >= MAX_ASKS}
         each.settled |= late | spent
         asked = tuple(client for client in hosted if client not in each.settled)
@@ -178,11 +179,11 @@ class ClientEvaluations:
             return False
         if now >= each.give_up_at:
             return True
-        state = self._state()
+        state = self._run.state
         policy = state.policy
         expected = policy.expected_clients if policy.mode is Mode.REPRODUCIBLE else None
         everybody_known = bool(state.clients) and len(state.clients) >= (expected or 0)
         return everybody_known and not self._unsettled(each)
 
     def _unsettled(self, each: _Open) -> frozenset[str]:
-        return self._state().clients - each.settled
+        return self._run.state.clients - each.settled

@@ -5,19 +5,21 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 
 from coordinator.core import events, registry
-from coordinator.core.state import Phase, RunState
+from coordinator.core.state import Phase
 from coordinator.errors import ClientFault, NotPermitted, Reason
 from coordinator.evaluation.schedule import Evaluations
 from coordinator.identity.revocations import RevocationList
 from coordinator.ports.clock import Clock
+from coordinator.ports.run import Run
 from coordinator.runtime.mailbox import Inbox
-from coordinator.secure_aggregation.rounds import SecureRounds
+from coordinator.sums.round_sum import RoundSum
 from coordinator.telemetry.metrics import CoordinatorMetrics
 from coordinator.telemetry.recent import Observations
 from coordinator.versions.catalogue import Catalogue
+from coordinator.versions.inclusions import Inclusions
 from coordinator.workers.sessions import Session, SessionTable
 from coordinator.workers.welcome import Terms, welcome
 from ssd.daemon.logs import event as log_event
@@ -35,49 +37,48 @@ class Attendance:
     """The workers' side of the driver. Whatever touches the run's state waits its turn in the driver's inbox.
 
     Args:
+        run: the run's present state and its events.
         terms: what every worker is told alike.
-        state: the run's present state.
-        apply: the driver's way to let an event happen; only called from commands of the inbox.
-        settled: called when an evaluation was answered: the run may be over now.
-        accepted_sets: round -> clients its commit included; the driver keeps it up to date.
-        committed_rounds: client -> last committed round; likewise.
-        observations: told what people want to see.
+        inclusions: which clients the commits included.
+        sessions: the attached workers.
+        inbox: where reports wait their turn.
+        catalogue: the versions.
+        evaluations: what attached workers are asked to measure.
+        round_sum: gets the messages of its protocol.
+        clock: for silence and the times of events.
+        metrics: counts failures.
+        revocations: who may not attend.
+        observations: what people want to see.
     """
 
     def __init__(
         self,
         *,
+        run: Run,
         terms: Terms,
-        state: Callable[[], RunState],
-        apply: Callable[[events.Event], Awaitable[None]],
-        settled: Callable[[], None],
-        accepted_sets: Mapping[int, frozenset[str]],
-        committed_rounds: Mapping[str, int],
+        inclusions: Inclusions,
         sessions: SessionTable,
         inbox: Inbox,
         catalogue: Catalogue,
         evaluations: Evaluations,
+        round_sum: RoundSum,
         clock: Clock,
         metrics: CoordinatorMetrics,
         revocations: RevocationList,
         observations: Observations,
-        secure: SecureRounds | None = None,
     ) -> None:
-        self._secure = secure
-        self._revocations = revocations
-        self._observations = observations
+        self._run = run
         self._terms = terms
-        self._state = state
-        self._apply = apply
-        self._settled = settled
-        self._accepted_sets = accepted_sets
-        self._committed_rounds = committed_rounds
+        self._inclusions = inclusions
         self._sessions = sessions
         self._inbox = inbox
         self._catalogue = catalogue
         self._evaluations = evaluations
+        self._sum = round_sum
         self._clock = clock
         self._metrics = metrics
+        self._revocations = revocations
+        self._observations = observations
 
     @property
     def silence_seconds(self) -> float:
@@ -117,7 +118,7 @@ class Attendance:
             if subject is not None and self._revocations.is_revoked(subject):
                 raise NotPermitted(Reason.REVOKED, f"{subject.uri} was revoked by the operator")
             _check_role(subject, hello.clients)
-            registry.check_hello(self._state(), hello)
+            registry.check_hello(self._run.state, hello)
             _check_labels(self._terms, hello.worker, hello.clients, hello.capabilities)
             self._sessions.check_name(hello.worker, hello.instance)
             session = Session(
@@ -134,9 +135,9 @@ class Attendance:
                 hello,
                 token=session.token,
                 protocol=max(common),
-                accepted_sets=self._accepted_sets,
+                accepted_sets=self._inclusions.accepted_sets,
                 catalogue=self._catalogue,
-                committed_rounds=self._committed_rounds,
+                committed_rounds=self._inclusions.last_rounds,
                 metrics=self._metrics,
             )
             # What an older stream of the worker was asked to measure, nobody will answer.
@@ -149,12 +150,12 @@ class Attendance:
                 log_event(
                     log, logging.INFO, "worker_attached", worker=hello.worker, clients=len(hello.clients)
                 )
-                await self._apply(
+                await self._run.apply(
                     events.WorkerAttached(
                         now=self._clock.monotonic(), worker=hello.worker, clients=tuple(sorted(hello.clients))
                     )
                 )
-                if self._state().phase is Phase.FINISHED:
+                if self._run.state.phase is Phase.FINISHED:
                     session.send(RunChanged(reason="all rounds are committed", finished=True))
             except BaseException:
                 session.close()
@@ -193,7 +194,7 @@ class Attendance:
             async def gone() -> None:
                 # A newer stream of the same worker may have been let in while this waited its turn.
                 if self._sessions.worker(session.worker) is None:
-                    await self._apply(
+                    await self._run.apply(
                         events.WorkerDetached(now=self._clock.monotonic(), worker=session.worker)
                     )
 
@@ -214,14 +215,16 @@ class Attendance:
             if not session.open:
                 return
             hello = Hello(worker=session.worker, instance=session.instance, clients=clients)
-            registry.check_hello(self._state(), hello)
+            registry.check_hello(self._run.state, hello)
             _check_role(session.subject, clients)
             _check_labels(self._terms, session.worker, clients, session.capabilities)
-            if any(self._committed_rounds.get(client, 0) != record for client, record in clients.items()):
+            if any(
+                self._inclusions.last_rounds.get(client, 0) != record for client, record in clients.items()
+            ):
                 # Only a welcome can declare a client's state void.
                 raise ClientFault(Reason.CONFLICT, "a client's record differs from ours; say hello again")
             session.clients = frozenset(clients)
-            await self._apply(
+            await self._run.apply(
                 events.WorkerAttached(
                     now=self._clock.monotonic(), worker=session.worker, clients=tuple(sorted(clients))
                 )
@@ -244,7 +247,7 @@ class Attendance:
         self._observations.failed(failed, round_number, attempt, reason, self._clock.wall())
 
         async def count() -> None:
-            await self._apply(
+            await self._run.apply(
                 events.ClientFailed(
                     now=self._clock.monotonic(),
                     worker=session.worker,
@@ -259,7 +262,7 @@ class Attendance:
         await self._inbox.call(count)
 
     def _unfinished(self, session: Session) -> tuple[str, ...]:
-        attempt = self._state().attempt
+        attempt = self._run.state.attempt
         if attempt is None:
             return ()
         return tuple(sorted(session.clients & frozenset(attempt.cohort) - attempt.accepted))
@@ -270,13 +273,12 @@ class Attendance:
         """A worker says how far a client's training is. Returns when it was looked at, as with messages of the kind."""
         if client in session.clients:
             self._observations.progressed(round_number, attempt, client, step, steps)
-        secure = self._secure
-        if secure is None or not secure.awaits_training:
+        if not self._sum.awaits_training:
             return
 
         async def look() -> None:
             if session.open:
-                await secure.progressed(session, round_number, attempt, client, step, steps)
+                await self._sum.training_progressed(session, round_number, attempt, client, step, steps)
 
         await self._inbox.call(look)
 
@@ -286,13 +288,10 @@ class Attendance:
         Raises:
             ClientFault: the run has no secure aggregation, or this is no message.
         """
-        secure = self._secure
-        if secure is None:
-            raise ClientFault(Reason.WRONG_ORDER, "this run has no secure aggregation")
 
         async def hear() -> None:
             if session.open:
-                await secure.heard(session, round_id, content)
+                await self._sum.receive(session, round_id, content)
             self.heard(session)
 
         await self._inbox.call(hear)
@@ -302,8 +301,7 @@ class Attendance:
 
         async def record() -> None:
             await self._evaluations.done(session.worker, answer)
-            self._evaluations.offer(self._state().policy.seed)
-            self._settled()
+            self._evaluations.offer(self._run.state.policy.seed)
             self.heard(session)
 
         await self._inbox.call(record)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
 from typing import Any
 
 import grpc
@@ -13,16 +14,17 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from coordinator.config.sections import LimitsSection
 from coordinator.errors import PortUnavailable
-from coordinator.ports.clock import Clock
+from coordinator.identity.revocations import RevocationList
 from coordinator.ports.identity import Identity
-from coordinator.rounds.driver import Driver
-from coordinator.rpc.enrolment import RENEWAL, RenewalServicer
+from coordinator.rpc.enrolment import RENEWAL
 from coordinator.rpc.federation import servicer
 from coordinator.rpc.interceptors.first_message import FirstMessage
 from coordinator.rpc.interceptors.gate import Gate
 from coordinator.rpc.interceptors.library_calls import LibraryCalls
 from coordinator.rpc.operator import servicer as operator
+from coordinator.rpc.serving.calls import Handler
 from coordinator.rpc.serving.limits import server_options
+from coordinator.telemetry.metrics import CoordinatorMetrics
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
@@ -48,32 +50,33 @@ class _Health(health.aio.HealthServicer):  # type: ignore[misc,name-defined]  # 
 
 
 class RpcServer:
-    """One server for control, data and operator calls."""
+    """One server for control, data and operator calls.
+
+    Args:
+        services: their handlers.
+        identity: whose call it is.
+        revocations: who may not call any more.
+        limits: of messages, calls and connections.
+        metrics: counts refusals.
+    """
 
     def __init__(
         self,
-        driver: Driver,
+        services: Sequence[Handler],
         identity: Identity,
-        renewal: RenewalServicer,
+        revocations: RevocationList,
         limits: LimitsSection,
-        clock: Clock,
+        metrics: CoordinatorMetrics,
     ) -> None:
         # The gate comes first: who may not call is not waited for either.
         interceptors = (
-            Gate(identity, driver.revocations, driver.metrics),
-            FirstMessage(driver.metrics, limits.handshake_seconds),
-            LibraryCalls(_library_requests(), driver.metrics),
+            Gate(identity, revocations, metrics),
+            FirstMessage(metrics, limits.handshake_seconds),
+            LibraryCalls(_library_requests(), metrics),
         )
         self._server = grpc.aio.server(interceptors=interceptors, options=server_options(limits))
         self._health = _Health()
-        federation = servicer.FederationServicer(driver, identity, limits)
-        self._server.add_generic_rpc_handlers(
-            (
-                federation.handler(),
-                renewal.handler(),
-                operator.OperatorServicer(driver, identity, clock, limits.stall_seconds).handler(),
-            )
-        )
+        self._server.add_generic_rpc_handlers(tuple(services))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         names = (*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, self._server)

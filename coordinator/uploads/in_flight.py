@@ -92,6 +92,39 @@ class UploadDesk:
         self._staging = staging
         self._bytes_per_worker = bytes_per_worker
         self._uploads: dict[tuple[str, Envelope], Upload] = {}
+        self._held: set[asyncio.Event] = set()
+        """Of the calls that wait for room."""
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self.changes = 0
+        """Changes whenever a claim that found no room may find some."""
+        staging.on_room(self._room_came)
+
+    async def room_changed(self, since: int, unless: asyncio.Event, seconds: float) -> None:
+        """Wait until `changes` is not `since`, `unless` is set, or so much time has passed."""
+        self._loop = asyncio.get_running_loop()
+        if self.changes != since:
+            return
+        changed = asyncio.Event()
+        self._held.add(changed)
+        waits = [asyncio.ensure_future(each.wait()) for each in (changed, unless)]
+        try:
+            await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            self._held.discard(changed)
+            for wait in waits:
+                wait.cancel()
+
+    def _room_came(self) -> None:
+        """Called from any thread, whenever a body gives its room back."""
+        self.changes += 1
+        if self._held and self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self.wake)
+
+    def wake(self) -> None:
+        """Let every held upload look again: room came, its rival let go, or the attempt or the daemon ends."""
+        self.changes += 1
+        for event in self._held:
+            event.set()
 
     def claim(self, worker: str, envelope: Envelope) -> Upload | None:
         """The upload of this envelope, resumed or new; None: no room now, or an older call must let go of it first."""
@@ -151,6 +184,7 @@ class UploadDesk:
     def release(self, upload: Upload) -> None:
         """The call broke off; what arrived is kept for its continuation, unless the attempt has ended or it stalled."""
         upload.busy = False
+        self.wake()
         if upload.interruption is not None and upload.interruption.reason in (
             Reason.TOO_LATE,
             Reason.STALLED,
@@ -162,6 +196,7 @@ class UploadDesk:
         self._uploads.pop((upload.worker, upload.envelope), None)
         upload.busy = False
         upload.body.discard()
+        self.wake()
 
     def forget(self) -> None:
         """An attempt ended: what is not whole by now will not be wanted."""
@@ -172,6 +207,7 @@ class UploadDesk:
                 )
             else:
                 self.finish(upload)
+        self.wake()
 
     def _evict_idle(self) -> bool:
         """Give up the oldest broken-off upload to make room; its worker starts that one again."""

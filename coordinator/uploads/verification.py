@@ -9,12 +9,15 @@ from collections.abc import Callable
 from coordinator.core import effects, events
 from coordinator.errors import ClientFault, Reason
 from coordinator.ports.clock import Clock
+from coordinator.ports.run import Run
 from coordinator.runtime.mailbox import Inbox
 from coordinator.runtime.memory import give_back
+from coordinator.telemetry.client_history import Chronicle, Note
 from coordinator.telemetry.metrics import CoordinatorMetrics
 from coordinator.telemetry.recent import Observations
 from coordinator.uploads.envelope_checks import CONTENT, verdict_of
 from coordinator.uploads.in_flight import Upload, UploadDesk
+from coordinator.workers.ownership import Membership
 from coordinator.workers.sessions import Session
 from ssd.daemon.logs import event as log_event
 from ssd.updates.fold import FoldPlan
@@ -27,7 +30,19 @@ CHECKS_AT_ONCE = 1
 
 
 class Intake:
-    """Every upload that comes in whole leaves with exactly one verdict and one count."""
+    """Every upload that comes in whole leaves with exactly one verdict and one count.
+
+    Args:
+        desk: the uploads in flight; a judged one gives its room back.
+        plan: the fold plan of a round.
+        inbox: says when the daemon stops.
+        run: gets the events.
+        ownership: says who was revoked in the meantime.
+        history: the clients' history of the attempt.
+        clock: for the times of events and notes.
+        metrics: counts every verdict.
+        observations: what people see of refusals.
+    """
 
     def __init__(
         self,
@@ -35,9 +50,9 @@ class Intake:
         desk: UploadDesk,
         plan: Callable[[int], FoldPlan],
         inbox: Inbox,
-        post: Callable[[events.Event], None],
-        admit: Callable[[Session], None],
-        told: Callable[[str, Envelope, Verdict], None],
+        run: Run,
+        ownership: Membership,
+        history: Chronicle,
         clock: Clock,
         metrics: CoordinatorMetrics,
         observations: Observations,
@@ -45,9 +60,9 @@ class Intake:
         self._desk = desk
         self._plan = plan
         self._inbox = inbox
-        self._post = post
-        self._admit = admit
-        self._told = told
+        self._run = run
+        self._ownership = ownership
+        self._history = history
         self._clock = clock
         self._metrics = metrics
         self._observations = observations
@@ -71,7 +86,7 @@ class Intake:
             try:
                 async with self._checking:
                     await asyncio.to_thread(self._check, upload)
-                self._admit(session)
+                self._ownership.check(session)
             except ClientFault as fault:
                 return self.reject(session, upload.envelope, fault)
             verdict = await self._offer(session, upload)
@@ -94,7 +109,7 @@ class Intake:
         self._offered[number] = (upload, verdict)
         envelope = upload.envelope
         try:
-            self._post(
+            self._run.post(
                 events.UploadVerified(
                     now=self._clock.monotonic(),
                     upload=number,
@@ -126,10 +141,11 @@ class Intake:
             verdict = Verdict(fate=effect.fate, reason=effect.reason, detail=effect.detail)
             answer.set_result(verdict)
             # Here and not where the answer is awaited: the commit that it may be part of follows at once.
-            self._told(upload.worker, upload.envelope, verdict)
+            self._remember(upload.worker, upload.envelope, verdict)
 
     def dismiss(self) -> None:
-        """The daemon stops: nobody waits for a verdict any longer."""
+        """The daemon stops: nobody waits for a verdict or for room any longer."""
+        self._desk.wake()
         for _, verdict in self._offered.values():
             if not verdict.done():
                 verdict.set_result(verdict_of(_stopping()))
@@ -139,7 +155,7 @@ class Intake:
         verdict = verdict_of(fault)
         self._metrics.upload(verdict.fate, verdict.reason)
         self._note(session, envelope, verdict)
-        self._told(session.worker, envelope, verdict)
+        self._remember(session.worker, envelope, verdict)
         log_event(
             log,
             logging.WARNING if verdict.fate is UploadFate.REJECTED else logging.INFO,
@@ -156,7 +172,7 @@ class Intake:
             self._observations.failed(
                 own, envelope.round, envelope.attempt, verdict.reason, self._clock.wall()
             )
-            self._post(
+            self._run.post(
                 events.ClientFailed(
                     now=self._clock.monotonic(),
                     worker=session.worker,
@@ -167,6 +183,10 @@ class Intake:
                 )
             )
         return verdict
+
+    def _remember(self, worker: str, envelope: Envelope, verdict: Verdict) -> None:
+        note = Note(self._clock.wall(), verdict.fate.value, verdict.reason, worker)
+        self._history.upload(envelope.round, envelope.attempt, envelope.names, note)
 
     def _note(self, session: Session, envelope: Envelope, verdict: Verdict) -> None:
         self._observations.refused(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from coordinator.errors import BlobCorrupt, BlobMissing
-from coordinator.ports.blobs import Blobs
+from coordinator.errors import BlobCorrupt, BlobMissing, ClientFault, Reason
+from coordinator.ports.blobs import BlobReader, Blobs
 from coordinator.ports.journal import Journal
 from coordinator.ports.records import RunRecord, VersionRecord
 from ssd_wire.messages import Delta, ModelVersion
@@ -34,6 +34,31 @@ class Catalogue:
     def record(self, number: int) -> VersionRecord | None:
         """A version's record, retained or not."""
         return self._versions.get(number)
+
+    def holds(self, number: int) -> bool:
+        """Whether the whole model of a version is still here."""
+        record = self._versions.get(number)
+        return record is not None and self._blobs.exists(record.full.digest)
+
+    def known(self, number: int) -> int:
+        """`number`, if it is a version whose whole model is here.
+
+        Raises:
+            ClientFault: reason not_found.
+        """
+        if not self.holds(number):
+            raise ClientFault(Reason.NOT_FOUND, f"version {number} is not kept; see retention.full_versions")
+        return number
+
+    def open_blob(self, digest: str) -> BlobReader:
+        """A blob a worker may read: of versions, tasks and the declaration.
+
+        Raises:
+            ClientFault: reason unknown_blob.
+        """
+        if not self.serves(digest):
+            raise ClientFault(Reason.UNKNOWN_BLOB, "no message of this session names that blob")
+        return self._blobs.open(digest)
 
     def add(self, version: VersionRecord) -> None:
         """A version was committed."""

@@ -131,5 +131,23 @@ class Privacy:
         )
 
 
+class NoPrivacy:
+    """The account of a run without differential privacy: nothing is added, nothing is shown."""
+
+    def spent(self, rounds: int, honest: int, before: Mapping[str, float]) -> dict[str, float]:
+        """Nothing, whatever was opened."""
+        return {}
+
+    def account(
+        self, rounds: int, planned: int, statistics: Mapping[str, float], beside: int | None
+    ) -> Account:
+        """The empty account."""
+        return Account()
+
+    def describe(self, rounds: int, planned: int, statistics: Mapping[str, float]) -> str:
+        """An empty text."""
+        return ""
+
+
 def _figure(cost: PrivacySpent) -> str:
     return f"epsilon {cost.epsilon:.4g} at delta {cost.delta:g}"

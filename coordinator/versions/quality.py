@@ -52,6 +52,8 @@ class QualityRounds:
         self._quality = plan.declaration.quality if every > 0 and plan.clip_norm is None else None
         self._every = every
         self._names: frozenset[str] = frozenset()
+        self.newest: Mapping[str, float] = {}
+        """The quality statistics of the last round that measured; whoever commits keeps it up to date."""
         if self._quality is not None:
             self._measuring = FoldPlan.create(
                 plan.declaration, update_encoding, plan.max_cohort, plan.max_client_weight, quality=True

@@ -20,6 +20,7 @@ from aiohttp import web
 from coordinator.core import events
 from coordinator.errors import BlobCorrupt, BlobMissing, ClientFault, Reason, StorageFailed
 from coordinator.inspection.curves import curves
+from coordinator.inspection.reports import Reports
 from coordinator.ports.clock import Clock
 from coordinator.rounds.driver import Driver
 from coordinator.web import overview, people
@@ -52,13 +53,15 @@ class Api:
     """The handlers.
 
     Args:
-        driver: what to tell of.
+        reports: what to show.
+        driver: takes what an operator wants.
         clock: for times.
         access: who may see and do what.
         build: what the coordinator calls itself.
     """
 
-    def __init__(self, driver: Driver, clock: Clock, access: Access, build: str) -> None:
+    def __init__(self, reports: Reports, driver: Driver, clock: Clock, access: Access, build: str) -> None:
+        self._reports = reports
         self._driver = driver
         self._clock = clock
         self._access = access
@@ -119,7 +122,7 @@ class Api:
 
     async def _status(self, _: web.Request, reader: Reader) -> Json:
         return {
-            **overview.status(self._driver, self._clock, self._build, names=reader.sees_names),
+            **overview.status(self._reports, self._clock, self._build, names=reader.sees_names),
             "reader": {
                 "names": reader.sees_names,
                 "operator": reader is Reader.OPERATOR,
@@ -128,32 +131,32 @@ class Api:
         }
 
     async def _get_curves(self, _: web.Request, reader: Reader) -> Json:
-        revision = overview.curves_revision(self._driver)
+        revision = overview.curves_revision(self._reports)
         if self._curves[0] != revision:
-            records = tuple(self._driver.catalogue.records.values())
-            measured = dict(self._driver.evaluations)
+            records = tuple(self._reports.catalogue.records.values())
+            measured = dict(self._reports.evaluations)
             self._curves = (revision, await asyncio.to_thread(curves, records, measured))
         return self._curves[1]
 
     async def _versions(self, request: web.Request, _: Reader) -> Json:
         limit = _count(request, "limit", 50, MOST_VERSIONS)
-        return await asyncio.to_thread(overview.versions, self._driver, limit=limit)
+        return await asyncio.to_thread(overview.versions, self._reports, limit=limit)
 
     async def _rounds(self, request: web.Request, reader: Reader) -> Json:
         limit = max(1, _count(request, "limit", 50, MOST_VERSIONS))
-        return await asyncio.to_thread(overview.rounds, self._driver, limit=limit, names=reader.sees_names)
+        return await asyncio.to_thread(overview.rounds, self._reports, limit=limit, names=reader.sees_names)
 
     async def _cohort(self, request: web.Request, reader: Reader) -> Json:
         _require_names(reader)
-        return people.cohort(self._driver, _page(request))
+        return people.cohort(self._reports, _page(request))
 
     async def _workers(self, request: web.Request, reader: Reader) -> Json:
         _require_names(reader)
-        return people.workers(self._driver, self._clock, _page(request))
+        return people.workers(self._reports, self._clock, _page(request))
 
     async def _clients(self, request: web.Request, reader: Reader) -> Json:
         _require_names(reader)
-        return people.clients(self._driver, self._clock, _page(request), request.query.get("state", ""))
+        return people.clients(self._reports, self._clock, _page(request), request.query.get("state", ""))
 
     # -------------------------------------------------------------------------------------------- operating
 
@@ -167,13 +170,13 @@ class Api:
         number = request.match_info["number"]
         if not _NUMBER.fullmatch(number):
             raise web.HTTPNotFound(text="a version is a number")
-        name = f"{self._driver.run_record.run_id}-{int(number)}.safetensors"
+        name = f"{self._reports.facts.record.run_id}-{int(number)}.safetensors"
         headers = {
             "Accept-Ranges": "bytes",
             "Content-Type": "application/octet-stream",
             "Content-Disposition": f'attachment; filename="{re.sub("[^A-Za-z0-9._-]", "_", name)}"',
         }
-        file = self._open(self._driver.known(int(number)))
+        file = self._open(self._reports.catalogue.known(int(number)))
         try:
             asked = request.headers.get("Range")
             if asked is None:
@@ -186,14 +189,18 @@ class Api:
             file.close()
 
     def _open(self, number: int) -> ModelFile:
-        record = self._driver.catalogue.record(number)
+        record = self._reports.catalogue.record(number)
         assert record is not None  # it is known
         metadata = {
-            "run": self._driver.run_record.run_id,
+            "run": self._reports.facts.record.run_id,
             "version": str(number),
             "model_digest": record.model_digest,
         }
-        return ModelFile(self._driver.declaration.spec, self._driver.open_blob(record.full.digest), metadata)
+        return ModelFile(
+            self._reports.facts.declaration.spec,
+            self._reports.catalogue.open_blob(record.full.digest),
+            metadata,
+        )
 
     async def _pause(self, request: web.Request) -> web.StreamResponse:
         self._require_operator(request, "pausing a run takes the operator's token")
@@ -207,7 +214,7 @@ class Api:
 
     def _done(self, action: str) -> web.StreamResponse:
         log_audit("the token of the HTTP port", action)
-        return web.json_response({"paused": self._driver.state.paused})
+        return web.json_response({"paused": self._reports.state.paused})
 
 
 def _tagged(found: Json, known: str) -> web.Response:

@@ -12,18 +12,18 @@ from typing import Any
 
 from coordinator.core.state import Phase
 from coordinator.inspection.cohort_progress import cohort_counts
+from coordinator.inspection.reports import Reports
 from coordinator.ports.clock import Clock
 from coordinator.ports.records import VersionRecord
-from coordinator.rounds.driver import Driver
 from coordinator.versions.privacy import PREFIX as PRIVACY_PREFIX
 
 Json = Any
 
 
-def status(driver: Driver, clock: Clock, build: str, *, names: bool) -> dict[str, Json]:
+def status(reports: Reports, clock: Clock, build: str, *, names: bool) -> dict[str, Json]:
     """Where the run stands now. Small, and cheap to make: this is what a page asks for again and again."""
-    view, state = driver.status(), driver.state
-    newest = driver.catalogue.newest
+    view, state = reports.status(clock.monotonic()), reports.state
+    newest = reports.catalogue.newest
     return {
         "run": {
             "id": view.run_id,
@@ -39,9 +39,9 @@ def status(driver: Driver, clock: Clock, build: str, *, names: bool) -> dict[str
             "draining": state.draining,
             "awaited": state.waiting_for()[0],
             "waiting_for": view.waiting_for if names else "",
-            **_attempt(driver, clock),
+            **_attempt(reports, clock),
         },
-        "cohort": cohort_counts(driver.state, driver.observations),
+        "cohort": cohort_counts(reports.state, reports.recent),
         "population": {
             "registered": view.registered_clients,
             "connected": view.connected_clients,
@@ -56,17 +56,17 @@ def status(driver: Driver, clock: Clock, build: str, *, names: bool) -> dict[str
         },
         "statistics": _finite(view.statistics),
         "evaluation": {"version": view.evaluated_version, "values": _finite(view.evaluation)},
-        "secure_aggregation": _secure(driver, names=names),
-        "privacy": _privacy(driver, view.statistics, view.privacy),
-        "curves": curves_revision(driver),
+        "secure_aggregation": _secure(reports, names=names),
+        "privacy": _privacy(reports, view.statistics, view.privacy),
+        "curves": curves_revision(reports),
     }
 
 
-def _attempt(driver: Driver, clock: Clock) -> dict[str, Json]:
-    attempt, round_due = driver.state.attempt, driver.state.round
+def _attempt(reports: Reports, clock: Clock) -> dict[str, Json]:
+    attempt, round_due = reports.state.attempt, reports.state.round
     if attempt is None:
-        done = driver.state.phase is Phase.FINISHED
-        return {"round": driver.state.version if done else round_due, "attempt": 0}
+        done = reports.state.phase is Phase.FINISHED
+        return {"round": reports.state.version if done else round_due, "attempt": 0}
     offset = clock.wall() - clock.monotonic()
     return {
         "round": attempt.round,
@@ -77,8 +77,8 @@ def _attempt(driver: Driver, clock: Clock) -> dict[str, Json]:
     }
 
 
-def _secure(driver: Driver, *, names: bool) -> dict[str, Json]:
-    view = driver.secure_view
+def _secure(reports: Reports, *, names: bool) -> dict[str, Json]:
+    view = reports.masks
     if view is None:
         return {"level": "off"}
     found: dict[str, Json] = {
@@ -92,8 +92,8 @@ def _secure(driver: Driver, *, names: bool) -> dict[str, Json]:
     return found | ({"awaited_workers": list(view.awaited[:50])} if names else {})
 
 
-def _privacy(driver: Driver, statistics: Mapping[str, float], described: str) -> dict[str, Json]:
-    settings = driver.settings.privacy
+def _privacy(reports: Reports, statistics: Mapping[str, float], described: str) -> dict[str, Json]:
+    settings = reports.facts.privacy
     if settings is None:
         return {"mechanism": "off"}
     return {
@@ -109,24 +109,22 @@ def _privacy(driver: Driver, statistics: Mapping[str, float], described: str) ->
     }
 
 
-def curves_revision(driver: Driver) -> str:
+def curves_revision(reports: Reports) -> str:
     """Another word whenever the curves or the versions have changed."""
-    evaluations = driver.evaluations
+    evaluations = reports.evaluations
     measured = max(evaluations, default=0)
-    return (
-        f"{driver.catalogue.newest.number}-{len(evaluations)}-{measured}-{len(evaluations.get(measured, {}))}"
-    )
+    return f"{reports.catalogue.newest.number}-{len(evaluations)}-{measured}-{len(evaluations.get(measured, {}))}"
 
 
-def versions(driver: Driver, *, limit: int) -> dict[str, Json]:
+def versions(reports: Reports, *, limit: int) -> dict[str, Json]:
     """The newest model versions, newest first. Looks at files: not for the event loop."""
-    records = driver.catalogue.records
-    newest = driver.catalogue.newest.number
+    records = reports.catalogue.records
+    newest = reports.catalogue.newest.number
     shown = [records[number] for number in range(newest, max(-1, newest - limit), -1) if number in records]
-    return {"total": len(records), "versions": [_version(driver, record) for record in shown]}
+    return {"total": len(records), "versions": [_version(reports, record) for record in shown]}
 
 
-def _version(driver: Driver, record: VersionRecord) -> dict[str, Json]:
+def _version(reports: Reports, record: VersionRecord) -> dict[str, Json]:
     statistics = record.statistics
     return {
         "number": record.number,
@@ -136,15 +134,15 @@ def _version(driver: Driver, record: VersionRecord) -> dict[str, Json]:
         "clients": int(statistics.get("clients", 0)),
         "bytes": record.full.size,
         "delta_bytes": None if record.delta is None else record.delta.size,
-        "kept": driver.holds(record.number),
+        "kept": reports.catalogue.holds(record.number),
     }
 
 
-def rounds(driver: Driver, *, limit: int, names: bool) -> dict[str, Json]:
+def rounds(reports: Reports, *, limit: int, names: bool) -> dict[str, Json]:
     """The newest round attempts, newest first. Reads the journal: not for the event loop."""
     found = []
-    for record in driver.store_view().attempt_counts(limit):
-        version = driver.catalogue.record(record.round)
+    for record in reports.journal.attempt_counts(limit):
+        version = reports.catalogue.record(record.round)
         committed = record.outcome == "committed" and version is not None
         statistics = version.statistics if committed and version is not None else {}
         found.append(

@@ -11,8 +11,8 @@ from itertools import islice
 from typing import Any
 
 from coordinator.inspection.cohort_progress import part
+from coordinator.inspection.reports import Reports
 from coordinator.ports.clock import Clock
-from coordinator.rounds.driver import Driver
 from coordinator.telemetry.recent import Departure, Drop
 from coordinator.workers.sessions import Session
 
@@ -37,20 +37,20 @@ class Page:
         return {"total": len(found), "offset": self.offset, "rows": [row(name) for name in shown]}
 
 
-def cohort(driver: Driver, page: Page) -> dict[str, Json]:
+def cohort(reports: Reports, page: Page) -> dict[str, Json]:
     """Every client of the present attempt; between attempts there is nobody."""
-    attempt = driver.state.attempt
+    attempt = reports.state.attempt
     if attempt is None:
         return {"round": 0, "attempt": 0, "total": 0, "offset": 0, "rows": []}
     present = attempt
 
     def row(client: str) -> Json:
-        steps = driver.observations.steps(client)
-        failure = driver.observations.failure(client) if client in present.failures else None
+        steps = reports.recent.steps(client)
+        failure = reports.recent.failure(client) if client in present.failures else None
         return {
             "client": client,
-            "worker": driver.state.hosts.get(client, ""),
-            "part": part(driver.state, driver.observations, present, client).value,
+            "worker": reports.state.hosts.get(client, ""),
+            "part": part(reports.state, reports.recent, present, client).value,
             "steps": None if steps is None else list(steps),
             "failures": present.failures.get(client, 0),
             "reason": "" if failure is None else failure.reason,
@@ -59,16 +59,16 @@ def cohort(driver: Driver, page: Page) -> dict[str, Json]:
     return {"round": attempt.round, "attempt": attempt.number, **page.of(attempt.cohort, row)}
 
 
-def workers(driver: Driver, clock: Clock, page: Page) -> dict[str, Json]:
+def workers(reports: Reports, clock: Clock, page: Page) -> dict[str, Json]:
     """Workers that are attached, and those that were since the coordinator's start."""
-    sessions = {session.worker: session for session in driver.sessions}
-    departed = driver.observations.departed
+    sessions = {session.worker: session for session in reports.sessions}
+    departed = reports.recent.departed
     offset = clock.wall() - clock.monotonic()
 
     def row(worker: str) -> Json:
         session = sessions.get(worker)
         facts = _gone(departed[worker]) if session is None else _attached(session, offset)
-        return {"worker": worker, **facts, "refused": _drop(driver.observations.refusal(worker))}
+        return {"worker": worker, **facts, "refused": _drop(reports.recent.refusal(worker))}
 
     return page.of(sessions.keys() | departed.keys(), row)
 
@@ -95,22 +95,22 @@ def _gone(departure: Departure) -> dict[str, Json]:
     }
 
 
-def clients(driver: Driver, clock: Clock, page: Page, only: str = "") -> dict[str, Json]:
+def clients(reports: Reports, clock: Clock, page: Page, only: str = "") -> dict[str, Json]:
     """Every client that was ever registered.
 
     Args:
-        driver: of the run.
+        reports: of the run.
         clock: for last contacts.
         page: which of them.
         only: `connected`, `away`, `revoked` or `failed`; anything else: all.
     """
-    state, seen = driver.state, driver.observations
+    state, seen = reports.state, reports.recent
     offset = clock.wall() - clock.monotonic()
     bindings = state.bindings or {}
 
     def row(client: str) -> Json:
         worker = state.hosts.get(client, "")
-        session = driver.sessions.worker(worker) if worker else None
+        session = reports.sessions.worker(worker) if worker else None
         last = None if session is not None else seen.last_contact(client)
         contact = last.at if last is not None else None
         return {
@@ -119,16 +119,16 @@ def clients(driver: Driver, clock: Clock, page: Page, only: str = "") -> dict[st
             "worker": worker or (last.worker if last is not None else ""),
             "belongs_to": bindings.get(client, ""),
             "index": state.indexes.get(client),
-            "last_round": driver.committed_rounds.get(client, 0),
+            "last_round": reports.inclusions.last_rounds.get(client, 0),
             "last_contact": _rounded(contact if session is None else offset + session.last_seen),
             "failure": _drop(seen.failure(client)),
         }
 
-    return page.of(_chosen(driver, only), row)
+    return page.of(_chosen(reports, only), row)
 
 
-def _chosen(driver: Driver, only: str) -> Iterator[str]:
-    state = driver.state
+def _chosen(reports: Reports, only: str) -> Iterator[str]:
+    state = reports.state
     known = state.clients | state.revoked | state.indexes.keys()
     match only:
         case "connected":
@@ -138,7 +138,7 @@ def _chosen(driver: Driver, only: str) -> Iterator[str]:
         case "revoked":
             yield from state.revoked
         case "failed":
-            yield from (client for client in known if driver.observations.failure(client) is not None)
+            yield from (client for client in known if reports.recent.failure(client) is not None)
         case _:
             yield from known
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 
 from coordinator.core import events
 from coordinator.core.registry import WORKER_NAME
-from coordinator.core.state import RunState
 from coordinator.errors import ClientFault, NotPermitted, Reason
 from coordinator.identity.revocations import RevocationList
 from coordinator.ports.clock import Clock
 from coordinator.ports.journal import Journal
+from coordinator.ports.run import Run
 from coordinator.ports.trust import Holder
 from coordinator.runtime.durable_writes import Durability
 from coordinator.runtime.mailbox import Inbox
@@ -26,15 +26,19 @@ class Membership:
     """The registry's side of the driver. Changes wait their turn in the driver's inbox.
 
     Args:
-        state: the run's present state.
-        apply: the driver's way to let an event happen; only called from commands of the inbox.
+        run: the run's present state and its events.
+        sessions: the attached workers; those of a revoked holder end.
+        inbox: where changes wait their turn.
+        store: the journal.
+        durability: for its writes.
+        clock: for the times of events and records.
+        revocations: who was revoked.
     """
 
     def __init__(
         self,
         *,
-        state: Callable[[], RunState],
-        apply: Callable[[events.Event], Awaitable[None]],
+        run: Run,
         sessions: SessionTable,
         inbox: Inbox,
         store: Journal,
@@ -42,8 +46,7 @@ class Membership:
         clock: Clock,
         revocations: RevocationList,
     ) -> None:
-        self._state = state
-        self._apply = apply
+        self._run = run
         self._sessions = sessions
         self._inbox = inbox
         self._store = store
@@ -63,7 +66,7 @@ class Membership:
             if client not in {record.client for record in self._store.clients()}:
                 raise ClientFault(Reason.NOT_FOUND, f"no client is called {client}")
             await self._durability.write(lambda: self._store.revoke_client(client))
-            await self._apply(events.ClientRevoked(now=self._clock.monotonic(), client=client))
+            await self._run.apply(events.ClientRevoked(now=self._clock.monotonic(), client=client))
 
         await self._inbox.call(apply)
 
@@ -124,7 +127,7 @@ class Membership:
 
     async def _give(self, worker: str, clients: Sequence[str], *, granted: bool = False) -> None:
         now = self._clock.monotonic()
-        await self._apply(
+        await self._run.apply(
             events.ClientsGiven(now=now, worker=worker, clients=tuple(clients), granted=granted)
         )
 
@@ -137,7 +140,7 @@ class Membership:
         """
 
         async def apply() -> str:
-            state = self._state()
+            state = self._run.state
             if state.bindings is None:
                 raise ClientFault(
                     Reason.CONFLICT,

@@ -28,8 +28,8 @@ sys.path[:0] = [str(ROOT), str(ROOT / "proto"), str(ROOT / "tests" / "support")]
 
 from coordinator.core import events
 from coordinator.core.round import step
+from coordinator.parts import Coordinator
 from coordinator.ports.records import AttemptRecord
-from coordinator.rounds.driver import Driver
 from coordinator.runtime.clock import SystemClock
 from coordinator.store.journal.sqlite import SqliteJournal
 from coordinator.telemetry.metrics import CoordinatorMetrics
@@ -91,7 +91,9 @@ class Site:
         names = tuple(f"client-{number:05d}" for number in range(self._workers * self._each))
         subject = driver(self._folder, store, clients=names)  # type: ignore[arg-type]  # it only uses the port
         self._fill(subject, store, names)
-        api = Api(subject, SystemClock(), Access(None, SystemClock().monotonic), "bench")
+        api = Api(
+            subject.reports, subject.driver, SystemClock(), Access(None, SystemClock().monotonic), "bench"
+        )
         server = HttpServer(create_app(CoordinatorMetrics().render, list, add_pages, api.add_to))
         self.url = f"http://{await server.start(Address(host='127.0.0.1'))}/"
         moving = asyncio.ensure_future(self._move(subject))
@@ -101,7 +103,7 @@ class Site:
         await server.stop()
         store.close()
 
-    def _fill(self, subject: Driver, store: SqliteJournal, names: tuple[str, ...]) -> None:
+    def _fill(self, subject: Coordinator, store: SqliteJournal, names: tuple[str, ...]) -> None:
         hosts = {}
         for number in range(self._workers):
             worker, own = f"worker-{number:04d}", names[number * self._each :][: self._each]
@@ -129,17 +131,19 @@ class Site:
             )
             store.open_attempt(opened)
             store.abandon_attempt(1, number, "deadline", 2.0)
-        subject._state, _ = step(replace(subject.state, hosts=hosts), events.Tick(now=time.monotonic()))
+        subject.machine._state, _ = step(
+            replace(subject.machine.state, hosts=hosts), events.Tick(now=time.monotonic())
+        )
 
-    async def _move(self, subject: Driver) -> None:
-        attempt = subject.state.attempt
+    async def _move(self, subject: Coordinator) -> None:
+        attempt = subject.machine.state.attempt
         assert attempt is not None, "no round is under way"
-        subject.observations.opened(attempt.round, attempt.number)
+        subject.reports.recent.opened(attempt.round, attempt.number)
         for turn in range(10**6):
             for session in subject.sessions:
                 session.last_seen = time.monotonic()
             for client in attempt.cohort[turn % 10 :: 10]:
-                subject.observations.progressed(
+                subject.reports.recent.progressed(
                     attempt.round, attempt.number, client, min(1 + turn // 10, 100), 100
                 )
             await asyncio.sleep(POLL_SECONDS)

@@ -10,20 +10,22 @@ from typing import Any
 
 import pytest
 
+from coordinator.composition import compose
 from coordinator.config.derived import plan_of, settings_of
 from coordinator.config.sections import CoordinatorConfig
 from coordinator.core.strategy import create
 from coordinator.errors import ClientFault, Reason
 from coordinator.identity.revocations import NobodyRevoked
 from coordinator.method_host.client import SubprocessMethodHost
+from coordinator.parts import Coordinator, Given
 from coordinator.ports.records import RunRecord, VersionRecord
-from coordinator.rounds.driver import Driver
 from coordinator.rounds.run_lifecycle import restore
 from coordinator.runtime.clock import SystemClock
 from coordinator.store.files.staging import BudgetedStaging
 from coordinator.store.memory import MemoryStore
 from coordinator.store.memory_blobs import MemoryBlobs
 from coordinator.telemetry.metrics import CoordinatorMetrics
+from coordinator.telemetry.tracing import NoTracing
 from coordinator.versions.next_version import VersionMaker
 from coordinator.workers.sessions import Session
 from ssd.digest import canonical_json
@@ -51,7 +53,7 @@ class ManualClock(SystemClock):
         return self.now
 
 
-def driver(tmp_path: Path, clock: ManualClock, **changes: Any) -> Driver:
+def driver(tmp_path: Path, clock: ManualClock, **changes: Any) -> Coordinator:
     """A run of three named clients; `changes` are fields of the declaration."""
     options = {"parameters": 64, "client_evaluation": True}
     config = CoordinatorConfig.model_validate(
@@ -89,33 +91,38 @@ def driver(tmp_path: Path, clock: ManualClock, **changes: Any) -> Driver:
     )
     store.create_run(run, zero)
     strategy = create("average", learning_rate=1.0, momentum=0.0)
-    return Driver(
-        run=run,
-        declaration=declaration,
-        plan=plan_of(declaration, config),
-        maker=VersionMaker(declaration, strategy, Encoding.FLOAT16, blobs),
-        state=restore(config, declaration, store, clock),
-        settings=settings_of(config),
-        store=store,
-        blobs=blobs,
-        staging=BudgetedStaging(tmp_path / "staging", 1 << 20, 1 << 20),
-        host=SubprocessMethodHost(),
-        state_dir=tmp_path,
-        clock=clock,
-        revocations=NobodyRevoked(),
-        metrics=CoordinatorMetrics(),
+    return compose(
+        Given(
+            record=run,
+            declaration=declaration,
+            plan=plan_of(declaration, config),
+            maker=VersionMaker(declaration, strategy, Encoding.FLOAT16, blobs),
+            state=restore(config, declaration, store, clock),
+            settings=settings_of(config),
+            store=store,
+            blobs=blobs,
+            staging=BudgetedStaging(tmp_path / "staging", 1 << 20, 1 << 20),
+            host=SubprocessMethodHost(),
+            state_dir=tmp_path,
+            clock=clock,
+            revocations=NobodyRevoked(),
+            metrics=CoordinatorMetrics(),
+            tracing=NoTracing(),
+        )
     )
 
 
-def simulate(tmp_path: Path, scene: Callable[[Driver, ManualClock], Awaitable[None]], **changes: Any) -> None:
+def simulate(
+    tmp_path: Path, scene: Callable[[Coordinator, ManualClock], Awaitable[None]], **changes: Any
+) -> None:
     async def play() -> None:
         clock = ManualClock()
         subject = driver(tmp_path, clock, **changes)
-        loop = asyncio.ensure_future(subject.run())
+        loop = asyncio.ensure_future(subject.driver.run())
         try:
             await scene(subject, clock)
         finally:
-            subject.stop()
+            subject.driver.stop()
             await loop
 
     asyncio.run(asyncio.wait_for(play(), 60))
@@ -143,14 +150,14 @@ def answer(clients: str, version: int = 0, **changes: Any) -> EvaluationDone:
     )
 
 
-def recorded(subject: Driver) -> dict[int, Mapping[str, float]]:
-    return dict(subject.store_view().evaluations())
+def recorded(subject: Coordinator) -> dict[int, Mapping[str, float]]:
+    return dict(subject.reports.journal.evaluations())
 
 
 def test_every_worker_is_asked_for_its_clients_before_it_gets_a_task_and_the_answers_are_added_up(
     tmp_path: Path,
 ) -> None:
-    async def scene(subject: Driver, _clock: ManualClock) -> None:
+    async def scene(subject: Coordinator, _clock: ManualClock) -> None:
         first = await subject.attendance.attach(hello("w1", "ab", TESTED))
         kinds = [type(each) for each in first.outbox._queue]  # type: ignore[attr-defined]
         assert kinds.index(Evaluate) < kinds.index(Train)
@@ -171,14 +178,14 @@ def test_every_worker_is_asked_for_its_clients_before_it_gets_a_task_and_the_ans
                 "pooled_client_accuracy": 6 / 20,
             }
         )
-        gauge = subject.metrics.registry.get_sample_value
+        gauge = subject.given.metrics.registry.get_sample_value
         assert gauge("ssd_coordinator_evaluation", {"measure": "personalised_accuracy"}) == 0.5
 
     simulate(tmp_path, scene)
 
 
 def test_probe_and_clients_of_one_version_share_a_record_in_either_order(tmp_path: Path) -> None:
-    async def scene(subject: Driver, _clock: ManualClock) -> None:
+    async def scene(subject: Coordinator, _clock: ManualClock) -> None:
         worker = await subject.attendance.attach(hello("w1", "abc", TESTED))
         evaluator = await subject.attendance.attach(hello("e", "", Capabilities(evaluates=True)))
         assert asked(evaluator) == [(0, ())]
@@ -199,7 +206,7 @@ def test_a_version_is_measured_when_the_probe_and_the_clients_both_are(
     """Whoever takes a run's last numbers away waits for this: either may be the slower one."""
     caplog.set_level("INFO")
 
-    async def scene(subject: Driver, _clock: ManualClock) -> None:
+    async def scene(subject: Coordinator, _clock: ManualClock) -> None:
         worker = await subject.attendance.attach(hello("w1", "abc", TESTED))
         evaluator = await subject.attendance.attach(hello("e", "", Capabilities(evaluates=True)))
         answers = [
@@ -219,7 +226,7 @@ def test_a_version_no_client_can_be_measured_for_is_measured_all_the_same(
 ) -> None:
     caplog.set_level("INFO")
 
-    async def scene(subject: Driver, _clock: ManualClock) -> None:
+    async def scene(subject: Coordinator, _clock: ManualClock) -> None:
         evaluator = await subject.attendance.attach(hello("e", "", Capabilities(evaluates=True)))
         probe = EvaluationDone(version=0, values={"knn_all": 0.5}, error="")
         await subject.attendance.evaluation_done(evaluator, probe)
@@ -233,7 +240,7 @@ def test_a_version_no_client_can_be_measured_for_is_measured_all_the_same(
 
 
 def test_a_worker_that_comes_back_is_asked_again_and_one_that_stays_away_is_left_out(tmp_path: Path) -> None:
-    async def scene(subject: Driver, clock: ManualClock) -> None:
+    async def scene(subject: Coordinator, clock: ManualClock) -> None:
         first = await subject.attendance.attach(hello("w1", "ab", TESTED))
         second = await subject.attendance.attach(hello("w2", "c", TESTED))
         subject.attendance.detach(second)
@@ -272,20 +279,20 @@ def test_a_worker_that_comes_back_is_asked_again_and_one_that_stays_away_is_left
 def test_an_answer_that_cannot_be_is_asked_for_again_but_not_for_ever(
     tmp_path: Path, bad: dict[str, Any]
 ) -> None:
-    async def scene(subject: Driver, _clock: ManualClock) -> None:
+    async def scene(subject: Coordinator, _clock: ManualClock) -> None:
         worker = await subject.attendance.attach(hello("w1", "abc", TESTED))
         for times in range(1, 4):
             assert asked(worker) == [(0, ("a", "b", "c"))] * times
             await subject.attendance.evaluation_done(worker, replace(answer("abc"), **bad))
         assert asked(worker) == [(0, ("a", "b", "c"))] * 3
         assert recorded(subject) == {}
-        assert not subject._evaluations.outstanding
+        assert not subject.evaluations.outstanding
 
     simulate(tmp_path, scene)
 
 
 def test_a_second_bad_answer_does_not_count_what_a_good_one_said_already(tmp_path: Path) -> None:
-    async def scene(subject: Driver, _clock: ManualClock) -> None:
+    async def scene(subject: Coordinator, _clock: ManualClock) -> None:
         worker = await subject.attendance.attach(hello("w1", "abc", TESTED))
         await subject.attendance.evaluation_done(worker, answer("abc"))
         await subject.attendance.evaluation_done(worker, answer("abc"))
@@ -296,11 +303,11 @@ def test_a_second_bad_answer_does_not_count_what_a_good_one_said_already(tmp_pat
 
 
 def test_clients_a_worker_could_not_measure_are_left_out_at_once(tmp_path: Path) -> None:
-    async def scene(subject: Driver, _clock: ManualClock) -> None:
+    async def scene(subject: Coordinator, _clock: ManualClock) -> None:
         worker = await subject.attendance.attach(hello("w1", "abc", TESTED))
         await subject.attendance.evaluation_done(worker, answer("ac"))
         assert recorded(subject)[0]["personalised_clients"] == 2
-        assert not subject._evaluations.outstanding
+        assert not subject.evaluations.outstanding
 
     simulate(tmp_path, scene)
 
@@ -308,7 +315,7 @@ def test_clients_a_worker_could_not_measure_are_left_out_at_once(tmp_path: Path)
 def test_a_worker_that_never_answers_is_given_up_and_the_log_says_so(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async def scene(subject: Driver, clock: ManualClock) -> None:
+    async def scene(subject: Coordinator, clock: ManualClock) -> None:
         worker = await subject.attendance.attach(hello("w1", "abc", TESTED))
         clock.now += 3601
         worker.last_seen = clock.now
@@ -321,11 +328,11 @@ def test_a_worker_that_never_answers_is_given_up_and_the_log_says_so(
 
 
 def test_a_revoked_client_is_not_waited_for(tmp_path: Path) -> None:
-    async def scene(subject: Driver, _clock: ManualClock) -> None:
+    async def scene(subject: Coordinator, _clock: ManualClock) -> None:
         worker = await subject.attendance.attach(hello("w1", "ab", TESTED))
         await subject.attendance.evaluation_done(worker, answer("ab"))
         assert recorded(subject) == {}
-        await subject.membership.revoke_client("c")
+        await subject.ownership.revoke_client("c")
         await settle()
         assert recorded(subject)[0]["personalised_clients"] == 2
 
@@ -333,8 +340,8 @@ def test_a_revoked_client_is_not_waited_for(tmp_path: Path) -> None:
 
 
 def test_a_client_that_a_later_commit_included_is_not_measured_for_an_older_version(tmp_path: Path) -> None:
-    async def scene(subject: Driver, _clock: ManualClock) -> None:
-        subject._committed_rounds["b"] = 1
+    async def scene(subject: Coordinator, _clock: ManualClock) -> None:
+        subject.reports.inclusions.last_rounds["b"] = 1
         worker = await subject.attendance.attach(
             Hello(
                 worker="w1",
@@ -350,10 +357,10 @@ def test_a_client_that_a_later_commit_included_is_not_measured_for_an_older_vers
 
 
 def test_a_method_with_images_asks_only_workers_with_test_images(tmp_path: Path) -> None:
-    async def scene(subject: Driver, _clock: ManualClock) -> None:
+    async def scene(subject: Coordinator, _clock: ManualClock) -> None:
         without = await subject.attendance.attach(hello("w1", "ab", Capabilities(labels=True)))
         assert asked(without) == []
-        assert subject._evaluations.outstanding, "client c may have some"
+        assert subject.evaluations.outstanding, "client c may have some"
         tested = await subject.attendance.attach(hello("w2", "c", TESTED))
         await subject.attendance.evaluation_done(tested, answer("c"))
         assert recorded(subject)[0]["personalised_clients"] == 1
@@ -362,7 +369,7 @@ def test_a_method_with_images_asks_only_workers_with_test_images(tmp_path: Path)
 
 
 def test_a_method_that_measures_no_clients_asks_for_none(tmp_path: Path) -> None:
-    async def scene(subject: Driver, _clock: ManualClock) -> None:
+    async def scene(subject: Coordinator, _clock: ManualClock) -> None:
         worker = await subject.attendance.attach(hello("w1", "abc", TESTED))
         assert asked(worker) == []
         await subject.attendance.evaluation_done(worker, answer("abc"))
@@ -374,7 +381,7 @@ def test_a_method_that_measures_no_clients_asks_for_none(tmp_path: Path) -> None
 def test_a_method_that_needs_labels_refuses_clients_without_but_not_an_evaluator(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async def scene(subject: Driver, _clock: ManualClock) -> None:
+    async def scene(subject: Coordinator, _clock: ManualClock) -> None:
         with pytest.raises(ClientFault, match="labels") as refused:
             await subject.attendance.attach(hello("w1", "ab", Capabilities(client_tests=True)))
         assert refused.value.reason is Reason.LABELS_NEEDED

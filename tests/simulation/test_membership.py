@@ -11,8 +11,8 @@ import pytest
 
 from coordinator.errors import ClientFault, Reason
 from coordinator.identity.revocations import Revocations
+from coordinator.parts import Coordinator
 from coordinator.ports.trust import Holder
-from coordinator.rounds.driver import Driver
 from coordinator.store.memory import MemoryStore
 from coordinator.store.memory_trust import MemoryTrust
 from coordinator.store.trust import SqliteTrust
@@ -41,14 +41,14 @@ def hello(worker: str, *clients: str) -> Hello:
 
 
 async def attach(
-    subject: Driver, worker: str, *clients: str, role: Role | None = Role.WORKER, evaluates: bool = False
+    subject: Coordinator, worker: str, *clients: str, role: Role | None = Role.WORKER, evaluates: bool = False
 ) -> Session:
     holder = None if role is None else Subject("hospital", role, worker)
     offered = Capabilities(evaluates=evaluates)
     return await subject.attendance.attach(replace(hello(worker, *clients), capabilities=offered), holder)
 
 
-async def leave(subject: Driver, session: Session) -> None:
+async def leave(subject: Coordinator, session: Session) -> None:
     subject.attendance.detach(session)
     await settle()
 
@@ -60,8 +60,8 @@ async def refused(doing: object, reason: Reason) -> ClientFault:
     return fault.value
 
 
-def offered(subject: Driver, session: Session, client: str) -> Upload:
-    attempt = subject.state.attempt
+def offered(subject: Coordinator, session: Session, client: str) -> Upload:
+    attempt = subject.machine.state.attempt
     assert attempt is not None
     envelope = Envelope(
         run_id="run",
@@ -75,9 +75,9 @@ def offered(subject: Driver, session: Session, client: str) -> Upload:
         body_size=0,
         chunk_digests=(),
     )
-    body = subject.staging.open(0)
+    body = subject.given.staging.open(0)
     assert body is not None
-    subject._fold.add_update = lambda *_: None  # type: ignore[method-assign]
+    subject.round_sum._fold.add_update = lambda *_: None  # type: ignore[method-assign]
     return _Checked(envelope=envelope, worker=session.worker, body=body)
 
 
@@ -87,7 +87,7 @@ def offered(subject: Driver, session: Session, client: str) -> Upload:
 def test_who_came_first_keeps_its_clients_across_streams_and_restarts(tmp_path: Path) -> None:
     store = MemoryStore()
 
-    async def first(subject: Driver) -> None:
+    async def first(subject: Coordinator) -> None:
         session = await attach(subject, "w", "a")
         await refused(attach(subject, "x", "a"), Reason.CLIENT_BOUND)
         await leave(subject, session)
@@ -96,8 +96,8 @@ def test_who_came_first_keeps_its_clients_across_streams_and_restarts(tmp_path: 
         # Nothing of the refused claim stays behind.
         assert store.bindings() == {"a": "w"}
 
-    async def second(subject: Driver) -> None:
-        assert subject.state.bindings == {"a": "w"}
+    async def second(subject: Coordinator) -> None:
+        assert subject.machine.state.bindings == {"a": "w"}
         with pytest.raises(ClientFault) as fault:
             await subject.attendance.attach(hello("x", "a"))
         assert fault.value.reason is Reason.CLIENT_BOUND
@@ -109,7 +109,7 @@ def test_who_came_first_keeps_its_clients_across_streams_and_restarts(tmp_path: 
 def test_a_change_of_clients_binds_and_is_refused_like_a_hello(tmp_path: Path) -> None:
     store = MemoryStore()
 
-    async def scene(subject: Driver) -> None:
+    async def scene(subject: Coordinator) -> None:
         await attach(subject, "w", "a")
         other = await attach(subject, "x")
         await refused(subject.attendance.change_clients(other, {"a": 0}), Reason.CLIENT_BOUND)
@@ -122,13 +122,13 @@ def test_a_change_of_clients_binds_and_is_refused_like_a_hello(tmp_path: Path) -
 def test_without_certificates_nobody_is_bound(tmp_path: Path) -> None:
     store = MemoryStore()
 
-    async def scene(subject: Driver) -> None:
+    async def scene(subject: Coordinator) -> None:
         session = await attach(subject, "w", "a", role=None)
         await refused(attach(subject, "x", "a", role=None), Reason.CLIENT_CLAIMED)
         await leave(subject, session)
         await attach(subject, "x", "a", role=None)
         assert store.bindings() == {}
-        await refused(subject.membership.move_client("a", "w"), Reason.CONFLICT)
+        await refused(subject.ownership.move_client("a", "w"), Reason.CONFLICT)
 
     simulate(scene, lambda: driver(tmp_path, store))
 
@@ -136,26 +136,26 @@ def test_without_certificates_nobody_is_bound(tmp_path: Path) -> None:
 def test_a_client_moves_when_the_operator_says_so_and_nobody_hosts_it(tmp_path: Path) -> None:
     store = MemoryStore()
 
-    async def scene(subject: Driver) -> None:
+    async def scene(subject: Coordinator) -> None:
         session = await attach(subject, "w", "a")
-        await refused(subject.membership.move_client("a", "x"), Reason.CONFLICT)
+        await refused(subject.ownership.move_client("a", "x"), Reason.CONFLICT)
         await leave(subject, session)
-        assert await subject.membership.move_client("a", "x") == "w"
+        assert await subject.ownership.move_client("a", "x") == "w"
         await refused(attach(subject, "w", "a"), Reason.CLIENT_BOUND)
         await attach(subject, "x", "a")
-        await refused(subject.membership.move_client("nobody", "x"), Reason.NOT_FOUND)
-        await refused(subject.membership.move_client("b", "no name"), Reason.BAD_NAME)
-        assert await subject.membership.move_client("b", "x") == ""
+        await refused(subject.ownership.move_client("nobody", "x"), Reason.NOT_FOUND)
+        await refused(subject.ownership.move_client("b", "no name"), Reason.BAD_NAME)
+        assert await subject.ownership.move_client("b", "x") == ""
         assert store.bindings() == {"a": "x", "b": "x"}
 
     simulate(scene, lambda: driver(tmp_path, store, proven=True))
 
 
 def test_clients_can_be_given_to_a_worker_before_it_comes(tmp_path: Path) -> None:
-    async def scene(subject: Driver) -> None:
-        await subject.membership.bind("w", ["a", "later"])
+    async def scene(subject: Coordinator) -> None:
+        await subject.ownership.bind("w", ["a", "later"])
         await refused(attach(subject, "x", "a"), Reason.CLIENT_BOUND)
-        await refused(subject.membership.bind("x", ["b", "a"]), Reason.CLIENT_BOUND)
+        await refused(subject.ownership.bind("x", ["b", "a"]), Reason.CLIENT_BOUND)
         await attach(subject, "x", "b")
         # Those that were named for it, and no others.
         await refused(attach(subject, "w", "a", "c"), Reason.CLIENT_BOUND)
@@ -165,19 +165,19 @@ def test_clients_can_be_given_to_a_worker_before_it_comes(tmp_path: Path) -> Non
 
 
 def test_an_update_of_a_client_that_has_moved_away_is_refused(tmp_path: Path) -> None:
-    async def scene(subject: Driver) -> None:
+    async def scene(subject: Coordinator) -> None:
         old = await attach(subject, "w", "a", "b")
         upload = offered(subject, old, "a")
         await leave(subject, old)
-        await subject.membership.move_client("a", "x")
-        verdict = await subject.judge(old, upload)
+        await subject.ownership.move_client("a", "x")
+        verdict = await subject.verification.judge(old, upload)
         assert (verdict.fate, verdict.reason) == (UploadFate.REJECTED, Reason.CLIENT_NOT_HOSTED.value)
 
     simulate(scene, lambda: driver(tmp_path, proven=True))
 
 
 def test_an_evaluator_has_no_clients(tmp_path: Path) -> None:
-    async def scene(subject: Driver) -> None:
+    async def scene(subject: Coordinator) -> None:
         await refused(attach(subject, "e", "a", role=Role.EVALUATOR), Reason.ROLE)
         session = await attach(subject, "e", role=Role.EVALUATOR)
         await refused(subject.attendance.change_clients(session, {"a": 0}), Reason.ROLE)
@@ -186,13 +186,13 @@ def test_an_evaluator_has_no_clients(tmp_path: Path) -> None:
 
 
 def test_a_failure_reported_of_somebody_elses_client_counts_for_nothing(tmp_path: Path) -> None:
-    async def scene(subject: Driver) -> None:
+    async def scene(subject: Coordinator) -> None:
         await attach(subject, "w", "a", "b")
         stranger = await attach(subject, "x")
         for client in ("a", ""):
             await subject.attendance.client_failed(stranger, 1, 1, client, "lie")
-        assert subject.state.attempt is not None
-        assert not subject.state.attempt.failures
+        assert subject.machine.state.attempt is not None
+        assert not subject.machine.state.attempt.failures
 
     simulate(scene, lambda: driver(tmp_path, proven=True))
 
@@ -203,26 +203,26 @@ def test_a_failure_reported_of_somebody_elses_client_counts_for_nothing(tmp_path
 def test_a_revoked_worker_is_cut_off_and_stays_out_after_a_restart(tmp_path: Path) -> None:
     store, trust = MemoryStore(), MemoryTrust()
 
-    async def first(subject: Driver) -> None:
+    async def first(subject: Coordinator) -> None:
         session = await attach(subject, "w", "a", "b")
         started = time.monotonic()
-        assert await subject.membership.revoke_identity(W)
+        assert await subject.ownership.revoke_identity(W)
         assert time.monotonic() - started < REVOKED
         assert session.closing is not None
         assert session.closing.reason is Reason.REVOKED
         with pytest.raises(ClientFault, match="void"):
-            subject.session(session.token)
+            subject.sessions.by_token(session.token)
         await refused(attach(subject, "w", "a"), Reason.REVOKED)
-        assert not await subject.membership.revoke_identity(W)
+        assert not await subject.ownership.revoke_identity(W)
 
-    async def second(subject: Driver) -> None:
-        assert subject.revocations.is_revoked(Subject("hospital", Role.WORKER, "w"))
-        assert not subject.revocations.is_revoked(Subject("hospital", Role.OPERATOR, "w"))
+    async def second(subject: Coordinator) -> None:
+        assert subject.given.revocations.is_revoked(Subject("hospital", Role.WORKER, "w"))
+        assert not subject.given.revocations.is_revoked(Subject("hospital", Role.OPERATOR, "w"))
         await refused(attach(subject, "w"), Reason.REVOKED)
         # Its clients are not revoked: they wait for another worker.
         await refused(attach(subject, "x", "a"), Reason.CLIENT_BOUND)
-        await refused(subject.membership.move_client("a", "w"), Reason.CONFLICT)
-        await subject.membership.move_client("a", "x")
+        await refused(subject.ownership.move_client("a", "w"), Reason.CONFLICT)
+        await subject.ownership.move_client("a", "x")
         await attach(subject, "x", "a")
 
     simulate(first, lambda: driver(tmp_path, store, proven=True, trust=trust))
@@ -232,11 +232,11 @@ def test_a_revoked_worker_is_cut_off_and_stays_out_after_a_restart(tmp_path: Pat
 def test_a_revocation_another_process_wrote_cuts_off_too(tmp_path: Path) -> None:
     theirs = SqliteTrust(tmp_path)
 
-    async def scene(subject: Driver) -> None:
+    async def scene(subject: Coordinator) -> None:
         session = await attach(subject, "w", "a", "b")
         theirs.revoke(W, 1.0)
-        assert isinstance(subject.revocations, Revocations)
-        await subject.revocations.refresh()
+        assert isinstance(subject.given.revocations, Revocations)
+        await subject.given.revocations.refresh()
         assert not session.open
 
     ours = SqliteTrust(tmp_path)
@@ -246,9 +246,9 @@ def test_a_revocation_another_process_wrote_cuts_off_too(tmp_path: Path) -> None
 
 
 def test_without_certificates_no_name_can_be_revoked(tmp_path: Path) -> None:
-    async def scene(subject: Driver) -> None:
+    async def scene(subject: Coordinator) -> None:
         session = await attach(subject, "w", "a", role=None)
-        fault = await refused(subject.membership.revoke_identity(W), Reason.CONFLICT)
+        fault = await refused(subject.ownership.revoke_identity(W), Reason.CONFLICT)
         assert "revoke the clients" in fault.detail
         assert session.open
 
@@ -256,15 +256,15 @@ def test_without_certificates_no_name_can_be_revoked(tmp_path: Path) -> None:
 
 
 def test_a_worker_is_cut_off_at_once_although_the_loop_is_busy(tmp_path: Path) -> None:
-    async def scene(subject: Driver) -> None:
+    async def scene(subject: Coordinator) -> None:
         session = await attach(subject, "w", "a", "b")
         busy = asyncio.Event()
 
         async def commit() -> None:
             await busy.wait()
 
-        subject._inbox.put(commit)
-        revoking = asyncio.ensure_future(subject.membership.revoke_identity(W))
+        subject.mailbox.put(commit)
+        revoking = asyncio.ensure_future(subject.ownership.revoke_identity(W))
         await asyncio.wait_for(session.closed.wait(), REVOKED)
         assert await revoking
         busy.set()
@@ -273,27 +273,27 @@ def test_a_worker_is_cut_off_at_once_although_the_loop_is_busy(tmp_path: Path) -
 
 
 def test_what_a_revoked_worker_has_contributed_stays_and_what_is_pending_is_refused(tmp_path: Path) -> None:
-    async def scene(subject: Driver) -> None:
+    async def scene(subject: Coordinator) -> None:
         session = await attach(subject, "w", "a", "b")
         first, second = offered(subject, session, "a"), offered(subject, session, "b")
-        assert (await subject.judge(session, first)).fate is UploadFate.ACCEPTED
-        await subject.membership.revoke_identity(W)
-        verdict = await subject.judge(session, second)
+        assert (await subject.verification.judge(session, first)).fate is UploadFate.ACCEPTED
+        await subject.ownership.revoke_identity(W)
+        verdict = await subject.verification.judge(session, second)
         assert (verdict.fate, verdict.reason) == (UploadFate.REJECTED, Reason.REVOKED.value)
-        assert subject.state.attempt is not None
-        assert subject.state.attempt.accepted == {"a"}
-        assert subject.state.attempt.wants("b")
+        assert subject.machine.state.attempt is not None
+        assert subject.machine.state.attempt.accepted == {"a"}
+        assert subject.machine.state.attempt.wants("b")
 
     simulate(scene, lambda: driver(tmp_path, proven=True))
 
 
 def test_revoking_an_evaluator_leaves_a_worker_of_the_same_name_alone(tmp_path: Path) -> None:
-    async def scene(subject: Driver) -> None:
+    async def scene(subject: Coordinator) -> None:
         session = await attach(subject, "w", "a")
-        assert not await subject.membership.revoke_identity(Holder(Role.EVALUATOR, "w"))
+        assert not await subject.ownership.revoke_identity(Holder(Role.EVALUATOR, "w"))
         assert session.open
         evaluator = await attach(subject, "e", role=Role.EVALUATOR, evaluates=True)
-        assert await subject.membership.revoke_identity(Holder(Role.EVALUATOR, "e"))
+        assert await subject.ownership.revoke_identity(Holder(Role.EVALUATOR, "e"))
         assert not evaluator.open
         assert session.open
 
@@ -303,11 +303,11 @@ def test_revoking_an_evaluator_leaves_a_worker_of_the_same_name_alone(tmp_path: 
 def test_a_moved_clients_state_in_the_machine_is_what_the_journal_says(tmp_path: Path) -> None:
     store = MemoryStore()
 
-    async def scene(subject: Driver) -> None:
+    async def scene(subject: Coordinator) -> None:
         session = await attach(subject, "w", "a", "b")
         await leave(subject, session)
-        await subject.membership.move_client("b", "x")
-        assert subject.state.bindings == store.bindings() == {"a": "w", "b": "x"}
-        assert replace(subject.state, bindings=None).belongs_to("b", "anybody")
+        await subject.ownership.move_client("b", "x")
+        assert subject.machine.state.bindings == store.bindings() == {"a": "w", "b": "x"}
+        assert replace(subject.machine.state, bindings=None).belongs_to("b", "anybody")
 
     simulate(scene, lambda: driver(tmp_path, store, proven=True))

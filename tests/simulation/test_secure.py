@@ -99,7 +99,7 @@ def test_too_many_dropouts_abandon_the_attempt_and_nothing_is_opened(tmp_path: P
             workers[name].dies_before = "ShareDelivery"
         place.begin(*workers.values())
         await place.until(lambda: any(each.outcome == "abandoned" for each in place.store.attempts()))
-        assert place.now().state.version == 0
+        assert place.now().machine.state.version == 0
         await place.until(lambda: bool(workers["w1"].said(AbortNotice)))
         assert not workers["w1"].memory.bases
 
@@ -109,8 +109,8 @@ def test_too_many_dropouts_abandon_the_attempt_and_nothing_is_opened(tmp_path: P
 def test_a_single_worker_is_refused_and_the_status_says_why(tmp_path: Path) -> None:
     async def scene(place: Place) -> None:
         place.begin(*place.workers({"w1": "abcdef"}).values())
-        await place.until(lambda: place.now().state.phase is Phase.HALTED)
-        assert "one participant alone would be laid open" in place.now().status().waiting_for
+        await place.until(lambda: place.now().machine.state.phase is Phase.HALTED)
+        assert "one participant alone would be laid open" in place.now().reports.status(0.0).waiting_for
 
     play(scene, Place(tmp_path))
 
@@ -233,11 +233,11 @@ def test_a_set_whose_keys_are_gone_after_shares_were_asked_for_waits_for_the_ope
         await place.until(lambda: all(task.done() for task in place.tasks))
         for _ in range(2):
             place.begin(*workers.values())
-            await place.until(lambda: place.now().state.phase is Phase.HALTED)
-            assert "No other set of updates may be opened" in place.now().status().waiting_for
+            await place.until(lambda: place.now().machine.state.phase is Phase.HALTED)
+            assert "No other set of updates may be opened" in place.now().reports.status(0.0).waiting_for
             assert [each.outcome for each in place.store.attempts()] == ["closed"]
             assert len({offer.round_id for offer in workers["w1"].said(Offer)}) == 1
-            await place.now().operate(lambda now: events.ResumeRequested(now=now))
+            await place.now().driver.operate(lambda now: events.ResumeRequested(now=now))
             await place.stop()
             place.start()
 
@@ -250,8 +250,10 @@ def test_a_resumed_opening_takes_the_shares_of_those_that_are_back(tmp_path: Pat
         for name in ("w2", "w3", "w4"):
             workers[name].mute = "Survivors"
         place.begin(*workers.values())
-        await place.until(lambda: place.now().state.phase is Phase.UNMASKING)
-        await place.until(lambda: "revealing: waiting for w2, w3, w4" in place.now().status().waiting_for)
+        await place.until(lambda: place.now().machine.state.phase is Phase.UNMASKING)
+        await place.until(
+            lambda: "revealing: waiting for w2, w3, w4" in place.now().reports.status(0.0).waiting_for
+        )
         await place.stop()
         for worker in workers.values():
             worker.mute = ""
@@ -271,7 +273,7 @@ def test_a_client_revoked_before_its_worker_uploads_starts_the_round_anew_withou
         place.begin(*workers.values())
         await place.until(lambda: bool(workers["w1"].verdicts) and bool(workers["w3"].said(ShareDelivery)))
         workers["w3"].mute = ""
-        await place.now().membership.revoke_client("f")
+        await place.now().ownership.revoke_client("f")
         await place.until(committed(place, 1))
         assert place.store.attempts()[0].accepted == tuple("abcde")
         assert place.digests()[:2] == model_of(place, {1: "abcde"})
@@ -287,10 +289,10 @@ def test_a_restart_with_another_registry_waits_for_the_right_one(tmp_path: Path)
         await place.crashed()
         right, place.registry = place.registry, registry_of({"w1": "ab", "w2": "cd", "w4": "ef"})[0]
         place.start()
-        await place.until(lambda: place.now().state.phase is Phase.HALTED)
-        assert "does not fit the registry" in place.now().status().waiting_for
-        await place.now().operate(lambda now: events.ResumeRequested(now=now))
-        assert place.now().state.phase is Phase.HALTED
+        await place.until(lambda: place.now().machine.state.phase is Phase.HALTED)
+        assert "does not fit the registry" in place.now().reports.status(0.0).waiting_for
+        await place.now().driver.operate(lambda now: events.ResumeRequested(now=now))
+        assert place.now().machine.state.phase is Phase.HALTED
         await place.stop()
         place.registry = right
         place.start()
@@ -307,6 +309,6 @@ def test_shares_that_come_after_the_sum_is_open_are_nobodys_fault(tmp_path: Path
         place.begin(*workers.values())
         await place.until(committed(place, 2))
         await place.until(lambda: all(len(each.said(Opened)) == 2 for each in workers.values()))
-        assert "messages_rejected_total{" not in place.now().metrics.render().decode()
+        assert "messages_rejected_total{" not in place.now().given.metrics.render().decode()
 
     play(scene, Place(tmp_path))

@@ -13,7 +13,7 @@ import pytest
 from coordinator.core import events
 from coordinator.core.state import Phase
 from coordinator.errors import ClientFault, Reason
-from coordinator.rounds.driver import Driver
+from coordinator.parts import Coordinator
 from coordinator.uploads.in_flight import Upload
 from coordinator.workers.sessions import Session
 from rounds.driver_harness import driver, messages, settle, simulate
@@ -98,7 +98,7 @@ def test_only_participants_upload_and_only_what_was_theirs_when_the_try_began(tm
         workers["w3"].mute = "ShareDelivery"
         place.begin(*workers.values())
         await place.until(lambda: bool(workers["w3"].said(ShareDelivery)))
-        secure, own = place.now()._secure, workers["w1"].session
+        secure, own = place.now().round_sum, workers["w1"].session
         assert secure is not None
         assert own is not None
         machine = secure._present.machine  # type: ignore[union-attr]
@@ -126,7 +126,7 @@ def test_only_participants_upload_and_only_what_was_theirs_when_the_try_began(tm
 
 
 def test_a_masked_upload_is_refused_where_sums_are_not_masked(tmp_path: Path) -> None:
-    async def scene(subject: Driver) -> None:
+    async def scene(subject: Coordinator) -> None:
         hello = Hello(worker="w", instance="0" * 32, clients={"a": 0, "b": 0}, run_id="run")
         session = await subject.attendance.attach(hello)
         await settle()
@@ -136,7 +136,7 @@ def test_a_masked_upload_is_refused_where_sums_are_not_masked(tmp_path: Path) ->
             round=train.round,
             attempt=train.attempt,
             base_digest=train.base.model_digest,
-            spec_digest=subject.declaration.spec.digest,
+            spec_digest=subject.reports.facts.declaration.spec.digest,
             task_digest=train.task_digest,
             kind=UploadKind.MASKED,
             clients=weighted("ab"),
@@ -144,7 +144,7 @@ def test_a_masked_upload_is_refused_where_sums_are_not_masked(tmp_path: Path) ->
             chunk_digests=chunk_digests(b"abc"),
         )
         with pytest.raises(ClientFault) as caught:
-            subject.let_in(session, envelope)
+            subject.uploads.let_in(session, envelope)
         assert caught.value.reason is Reason.MALFORMED_MESSAGE
 
     simulate(scene, driver(tmp_path))
@@ -189,7 +189,7 @@ def test_messages_of_others_of_other_rounds_and_said_twice_change_nothing(tmp_pa
         assert place.digests()[:2] == model_of(place, {1: "abcdef"})
         assert (
             'secure_aggregation_messages_rejected_total{reason="unexpected_message"}'
-            in place.now().metrics.render().decode()
+            in place.now().given.metrics.render().decode()
         )
 
     play(scene, Place(tmp_path, rounds=1))
@@ -253,7 +253,7 @@ def test_a_worker_cannot_fold_what_its_entry_in_the_registry_does_not_allow(
         await place.until(lambda: bool(workers["w2"].refusals))
         assert workers["w2"].refusals[0].reason is reason
         assert says in workers["w2"].refusals[0].detail
-        assert place.now().state.version == 0
+        assert place.now().machine.state.version == 0
 
     play(scene, Place(tmp_path, rounds=1, level="active"))
 
@@ -286,23 +286,23 @@ class BreaksOff(MaskedWorker):
         taken = await self.part(envelope, body)
         assert taken.complete
         # (A part lets go of what it claimed, as a call that breaks off does.)
-        claimed = self.driver.claim_upload(self.session, envelope)
+        claimed = self.driver.desk.claim(self.session.worker, envelope)
         assert claimed is taken
-        self.verdicts.append(await self.driver.judge(self.session, taken))
+        self.verdicts.append(await self.driver.verification.judge(self.session, taken))
         assert self.participant is not None
         self.participant.uploaded()
 
     async def part(self, envelope: Envelope, body: bytes) -> Upload:
         """One call, up to the end of these bytes."""
         assert self.session is not None
-        self.driver.let_in(self.session, envelope)
-        taken = self.driver.claim_upload(self.session, envelope)
+        self.driver.uploads.let_in(self.session, envelope)
+        taken = self.driver.desk.claim(self.session.worker, envelope)
         assert taken is not None
         self.resumed_at = taken.body.received
         while taken.body.received < len(body):
             start = taken.body.received
             taken.take(start, body[start : start - start % CHUNK + CHUNK])
-        self.driver.release_upload(taken)
+        self.driver.desk.release(taken)
         return taken
 
 
@@ -352,13 +352,13 @@ def test_a_secret_that_does_not_fit_its_commitment_halts_the_run_and_names_its_o
         workers = place.workers(THREE)
         workers["w2"] = SharesAnother(place.now, "w2", ("c", "d"))
         place.begin(*workers.values())
-        await place.until(lambda: place.now().state.phase is Phase.HALTED)
-        told = place.now().status().waiting_for
+        await place.until(lambda: place.now().machine.state.phase is Phase.HALTED)
+        told = place.now().reports.status(0.0).waiting_for
         assert "fits what was advertised by w2" in told
         assert "No other set of updates may be opened" in told
         assert (
             'aggregation_aborts_total{reason="unverifiable_secret"} 1'
-            in place.now().metrics.render().decode()
+            in place.now().given.metrics.render().decode()
         )
 
     play(scene, Place(tmp_path, rounds=1))
@@ -383,11 +383,11 @@ def test_the_loop_goes_on_while_secrets_are_searched_for(
         place.begin(*workers.values())
         try:
             await place.until(begun.is_set)
-            paused = place.now().operate(lambda now: events.PauseRequested(now=now))
+            paused = place.now().driver.operate(lambda now: events.PauseRequested(now=now))
             await asyncio.wait_for(paused, 10)
             late = MaskedWorker(place.now, "w9", ())
             await asyncio.wait_for(late.attend(), 10)
-            assert place.now().state.phase is Phase.UNMASKING
+            assert place.now().machine.state.phase is Phase.UNMASKING
         finally:
             go_on.set()
         await place.until(committed(place, 1))

@@ -31,7 +31,7 @@ async def settled(place: Place) -> None:
     """Everything that was said has been looked at."""
     for _ in range(3):
         await asyncio.sleep(0.01)
-        await place.now()._inbox.call(nothing)
+        await place.now().mailbox.call(nothing)
 
 
 async def nothing() -> None:
@@ -59,7 +59,7 @@ def test_nobody_is_offered_anything_before_the_last_client_is_all_but_trained(tm
         await workers["w1"].trained("d")
         await settled(place)
         assert offers(workers) == {"w1": 0, "w2": 0, "w3": 0}
-        assert place.now().state.phase is Phase.TRAINING
+        assert place.now().machine.state.phase is Phase.TRAINING
         await workers["w2"].trained("d", 90, 100)
         await place.until(committed(place, 1))
         assert place.digests()[:2] == model_of(place, {1: "abcdef"})
@@ -120,8 +120,8 @@ def test_too_few_workers_are_refused_before_they_train_for_nothing(tmp_path: Pat
         workers = place.workers({"w1": "abcdef"})
         workers["w1"].trains_slowly = set(CLIENTS)
         place.begin(*workers.values())
-        await place.until(lambda: place.now().state.phase is Phase.HALTED)
-        assert "one participant alone would be laid open" in place.now().status().waiting_for
+        await place.until(lambda: place.now().machine.state.phase is Phase.HALTED)
+        assert "one participant alone would be laid open" in place.now().reports.status(0.0).waiting_for
 
     play(scene, Place(tmp_path, **LATE))
 

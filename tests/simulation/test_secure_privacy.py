@@ -46,17 +46,17 @@ class Spoils(MaskedWorker):
 
 def epsilon_of(place: Place, rounds: int) -> float:
     """Of so many opened sums."""
-    plan = place.now()._privacy._plan  # type: ignore[union-attr]
+    plan = place.now().given.privacy._plan  # type: ignore[union-attr]
     assert isinstance(plan, NoisePlan)
     return spent(plan, rounds, 3).epsilon
 
 
 def shown(place: Place) -> tuple[float, str, str]:
     """Epsilon in the status, the sentence beside it, and what Prometheus gets; the page shows the same two."""
-    status = place.now().status()
-    page = overview.status(place.now(), SystemClock(), "build", names=True)["privacy"]
+    status = place.now().reports.status(0.0)
+    page = overview.status(place.now().reports, SystemClock(), "build", names=True)["privacy"]
     assert (page["epsilon"], page["described"]) == (status.statistics[EPSILON], status.privacy)
-    lines = place.now().metrics.render().decode().splitlines()
+    lines = place.now().given.metrics.render().decode().splitlines()
     (gauge,) = [line for line in lines if line.startswith('ssd_coordinator_privacy_epsilon{scope="total"}')]
     return status.statistics[EPSILON], status.privacy, gauge.split()[-1]
 
@@ -66,22 +66,22 @@ def test_a_sum_that_was_opened_and_is_not_consistent_counts_also_after_a_restart
         workers = place.workers(THREE)
         workers["w2"] = Spoils(place.now, "w2", ("c", "d"))
         place.begin(*workers.values())
-        await place.until(lambda: place.now().state.phase is Phase.HALTED)
-        assert "the opened sum is none" in place.now().status().waiting_for
+        await place.until(lambda: place.now().machine.state.phase is Phase.HALTED)
+        assert "the opened sum is none" in place.now().reports.status(0.0).waiting_for
         assert place.store.versions()[-1].statistics[EPSILON] == epsilon_of(place, 1)
         for _ in range(2):
             # (Gauges are brought up to date after the event in hand.)
-            await place.now().operate(lambda now: events.Tick(now=now))
+            await place.now().driver.operate(lambda now: events.Tick(now=now))
             told, said, gauge = shown(place)
             assert told == epsilon_of(place, 2) > epsilon_of(place, 1)
             assert f"epsilon {told:.4g} at delta 1e-05 after 2 rounds" in said
             assert said.endswith("the sum of round 2 counts: it was opened")
             assert float(gauge) == pytest.approx(told)
-            provenance = await place.now().provenance(1)
+            provenance = await place.now().reports.provenance(1)
             assert provenance.privacy == said
             await place.stop()
             place.start()
-            await place.until(lambda: place.now().state.phase is Phase.HALTED)
+            await place.until(lambda: place.now().machine.state.phase is Phase.HALTED)
 
     play(scene, Place(tmp_path, rounds=2, **NOISY))
 
@@ -95,7 +95,7 @@ def test_a_sum_that_is_opened_again_after_a_crash_counts_once(tmp_path: Path) ->
         place.start()
         place.begin(*workers.values())
         await place.until(committed(place, 1))
-        await place.now().operate(lambda now: events.Tick(now=now))
+        await place.now().driver.operate(lambda now: events.Tick(now=now))
         told, said, _ = shown(place)
         assert told == epsilon_of(place, 1)
         assert "counts: it was opened" not in said
@@ -107,7 +107,7 @@ def test_a_sum_is_counted_before_it_is_opened(tmp_path: Path, monkeypatch: pytes
     """A crash between the two must not make it free."""
 
     async def scene(place: Place) -> None:
-        from coordinator.secure_aggregation.masked_sum import SecureSum
+        from coordinator.secure_aggregation.masked_vector import SecureSum
 
         with monkeypatch.context() as planted:
             planted.setattr(SecureSum, "open", SecureSum.open)
@@ -116,10 +116,10 @@ def test_a_sum_is_counted_before_it_is_opened(tmp_path: Path, monkeypatch: pytes
             await place.crashed()
             assert isinstance(place.loop and place.loop.exception(), Crash)
         subject = place.now()
-        secure = subject._secure
+        secure = subject.round_sum
         assert secure is not None
-        secure._present = secure._journaled = None
-        assert secure.opened_honest(subject.state) == 3
+        secure._present = secure._opening._journaled = None
+        assert secure.honest_opened(subject.machine.state) == 3
         place.start()
         place.begin(*place.workers(THREE).values())
 
@@ -145,11 +145,11 @@ def test_a_set_that_cannot_be_gone_on_with_is_read_once_to_be_counted(
 
         monkeypatch.setattr(place.store, "secure_sum", counted)
         place.start()
-        await place.until(lambda: place.now().state.phase is Phase.HALTED)
+        await place.until(lambda: place.now().machine.state.phase is Phase.HALTED)
         for _ in range(5):
-            await place.now().operate(lambda now: events.Tick(now=now))
+            await place.now().driver.operate(lambda now: events.Tick(now=now))
             assert shown(place)[0] == epsilon_of(place, 1)
-        assert "does not fit the registry" in place.now().status().waiting_for
+        assert "does not fit the registry" in place.now().reports.status(0.0).waiting_for
         assert reads == 1
 
     play(scene, Place(tmp_path, rounds=1, level="active", **NOISY))

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from coordinator.composition import compose
 from coordinator.config.derived import plan_of, settings_of
 from coordinator.config.sections import CoordinatorConfig
 from coordinator.core import events
@@ -19,13 +20,14 @@ from coordinator.core.state import Phase
 from coordinator.core.strategy import create
 from coordinator.errors import BlobCorrupt, ClientFault, HookFailed, MethodHostFailed, Reason
 from coordinator.identity.revocations import NobodyRevoked
-from coordinator.rounds.driver import Driver
+from coordinator.parts import Coordinator, Given
 from coordinator.rounds.run_lifecycle import create_run, restore
 from coordinator.runtime.clock import SystemClock
 from coordinator.store.files.staging import BudgetedStaging
 from coordinator.store.memory import MemoryStore
 from coordinator.store.memory_blobs import MemoryBlobs
 from coordinator.telemetry.metrics import CoordinatorMetrics
+from coordinator.telemetry.tracing import NoTracing
 from coordinator.versions.next_version import VersionMaker
 from coordinator.workers.sessions import Session
 from rounds.in_process_host import InProcessHost
@@ -74,7 +76,7 @@ class World:
             }
         )
 
-    async def start(self, host: InProcessHost | None = None) -> Driver:
+    async def start(self, host: InProcessHost | None = None) -> Coordinator:
         """A coordinator as a process would start it."""
         host, clock = host or InProcessHost(), SystemClock()
         run = self.store.current_run() or await create_run(
@@ -82,21 +84,24 @@ class World:
         )
         declaration = Declaration.from_json(run.declaration)
         strategy = create("momentum", learning_rate=1.0, momentum=0.5)
-        subject = Driver(
-            run=run,
-            declaration=declaration,
-            plan=plan_of(declaration, self.config),
-            maker=VersionMaker(declaration, strategy, Encoding.FLOAT16, self.blobs),
-            state=restore(self.config, declaration, self.store, clock),
-            settings=settings_of(self.config),
-            store=self.store,
-            blobs=self.blobs,
-            staging=BudgetedStaging(self.root / "staging", 1 << 20, 1 << 20),
-            host=host,
-            state_dir=self.root,
-            clock=clock,
-            revocations=NobodyRevoked(),
-            metrics=CoordinatorMetrics(),
+        subject = compose(
+            Given(
+                record=run,
+                declaration=declaration,
+                plan=plan_of(declaration, self.config),
+                maker=VersionMaker(declaration, strategy, Encoding.FLOAT16, self.blobs),
+                state=restore(self.config, declaration, self.store, clock),
+                settings=settings_of(self.config),
+                store=self.store,
+                blobs=self.blobs,
+                staging=BudgetedStaging(self.root / "staging", 1 << 20, 1 << 20),
+                host=host,
+                state_dir=self.root,
+                clock=clock,
+                revocations=NobodyRevoked(),
+                metrics=CoordinatorMetrics(),
+                tracing=NoTracing(),
+            )
         )
         subject.catalogue.verify_newest()
         return subject
@@ -118,18 +123,18 @@ async def until(condition: Callable[[], bool]) -> None:
         await asyncio.sleep(0.005)
 
 
-def read(subject: Driver, blob: BlobRef) -> bytes:
+def read(subject: Coordinator, blob: BlobRef) -> bytes:
     """A blob as a worker fetches it."""
-    reader = subject.open_blob(blob.digest)
+    reader = subject.catalogue.open_blob(blob.digest)
     try:
         return reader.read(0, blob.size)
     finally:
         reader.close()
 
 
-def bodies(subject: Driver, train: Train) -> dict[str, tuple[bytes, int]]:
+def bodies(subject: Coordinator, train: Train) -> dict[str, tuple[bytes, int]]:
     """What a worker makes of a task."""
-    method = load("synthetic", subject.declaration.config)
+    method = load("synthetic", subject.reports.facts.declaration.config)
     base = np.frombuffer(read(subject, train.base.full), "<f4")
     artefacts = {
         each.name: np.frombuffer(read(subject, each.blob), "<f4").reshape(each.shape)
@@ -147,19 +152,21 @@ def bodies(subject: Driver, train: Train) -> dict[str, tuple[bytes, int]]:
         )
         result = method.train(task, None, lambda *seen: None)
         made[client] = (
-            bytes(encode_update(subject.plan, result.delta, result.statistics)),
+            bytes(encode_update(subject.quality.plain, result.delta, result.statistics)),
             result.weight,
         )
     return made
 
 
-def envelope(subject: Driver, train: Train, body: bytes, weights: dict[str, int], *, fold: bool) -> Envelope:
+def envelope(
+    subject: Coordinator, train: Train, body: bytes, weights: dict[str, int], *, fold: bool
+) -> Envelope:
     return Envelope(
-        run_id=subject.run_record.run_id,
+        run_id=subject.reports.facts.record.run_id,
         round=train.round,
         attempt=train.attempt,
         base_digest=train.base.model_digest,
-        spec_digest=subject.declaration.spec.digest,
+        spec_digest=subject.reports.facts.declaration.spec.digest,
         task_digest=train.task_digest,
         kind=UploadKind.FOLD if fold else UploadKind.UPDATE,
         clients=tuple(WeightedClient(client=client, weight=weight) for client, weight in weights.items()),
@@ -168,7 +175,7 @@ def envelope(subject: Driver, train: Train, body: bytes, weights: dict[str, int]
     )
 
 
-async def deliver(subject: Driver, session: Session, train: Train, order: list[str]) -> list[str]:
+async def deliver(subject: Coordinator, session: Session, train: Train, order: list[str]) -> list[str]:
     """Upload each client alone, in this order; the fates."""
     fates = []
     made = bodies(subject, train)
@@ -176,11 +183,11 @@ async def deliver(subject: Driver, session: Session, train: Train, order: list[s
         body, weight = made[client]
         assert len(body) <= CHUNK_BYTES
         sent = envelope(subject, train, body, {client: weight}, fold=False)
-        subject.let_in(session, sent)
-        upload = subject.claim_upload(session, sent)
+        subject.uploads.let_in(session, sent)
+        upload = subject.desk.claim(session.worker, sent)
         assert upload is not None
         upload.take(0, body)
-        fates.append((await subject.judge(session, upload)).fate.value)
+        fates.append((await subject.verification.judge(session, upload)).fate.value)
     return fates
 
 
@@ -188,29 +195,31 @@ def trains(session: Session) -> list[Train]:
     return [each for each in session.outbox._queue if isinstance(each, Train)]  # type: ignore[attr-defined]
 
 
-async def work_through(subject: Driver, seed: int, *, stop_at: int = ROUNDS) -> None:
+async def work_through(subject: Coordinator, seed: int, *, stop_at: int = ROUNDS) -> None:
     """Attend, and train every round up to version `stop_at`."""
     chance = random.Random(seed)
     session = await subject.attendance.attach(HELLO)
-    while subject.state.version < stop_at and subject.state.phase is not Phase.HALTED:
-        wanted = subject.state.version + 1
+    while subject.machine.state.version < stop_at and subject.machine.state.phase is not Phase.HALTED:
+        wanted = subject.machine.state.version + 1
         await until(lambda: bool(trains(session)) and trains(session)[-1].round == wanted)  # noqa: B023
         train = trains(session)[-1]
         order = [each.client for each in train.clients]
         chance.shuffle(order)
         assert set(await deliver(subject, session, train, order)) <= {"accepted"}
         await until(
-            lambda: subject.state.version >= wanted or subject.state.phase is Phase.HALTED  # noqa: B023
+            lambda: subject.machine.state.version >= wanted or subject.machine.state.phase is Phase.HALTED  # noqa: B023
         )
 
 
-async def whole_run(world: World, host: InProcessHost | None = None, seed: int = 0, **options: int) -> Driver:
+async def whole_run(
+    world: World, host: InProcessHost | None = None, seed: int = 0, **options: int
+) -> Coordinator:
     subject = await world.start(host)
-    loop = asyncio.ensure_future(subject.run())
+    loop = asyncio.ensure_future(subject.driver.run())
     try:
         await work_through(subject, seed, **options)
     finally:
-        subject.stop()
+        subject.driver.stop()
         await loop
     return subject
 
@@ -238,7 +247,7 @@ def test_round_artefacts_are_absent_at_first_and_then_those_of_the_newest_versio
 
     async def scene() -> None:
         subject = await world.start()
-        loop = asyncio.ensure_future(subject.run())
+        loop = asyncio.ensure_future(subject.driver.run())
         for version in range(ROUNDS):
             session = await subject.attendance.attach(HELLO)
             seen.append(trains(session)[-1])
@@ -246,9 +255,9 @@ def test_round_artefacts_are_absent_at_first_and_then_those_of_the_newest_versio
             assert seen[-1].artefacts == newest.artefacts
             for blob in newest.server_state.values():
                 with pytest.raises(ClientFault):
-                    subject.open_blob(blob.digest)
+                    subject.catalogue.open_blob(blob.digest)
             await work_through(subject, 0, stop_at=version + 1)
-        subject.stop()
+        subject.driver.stop()
         await loop
 
     play(scene)
@@ -260,19 +269,19 @@ def test_round_artefacts_are_absent_at_first_and_then_those_of_the_newest_versio
 def test_a_fold_is_refused_before_a_byte_of_it_is_taken(tmp_path: Path) -> None:
     async def scene() -> None:
         subject = await World(tmp_path).start()
-        loop = asyncio.ensure_future(subject.run())
+        loop = asyncio.ensure_future(subject.driver.run())
         session = await subject.attendance.attach(HELLO)
         assert session.outbox._queue[0].individual_updates  # type: ignore[attr-defined]
         train = trains(session)[-1]
-        fold = Fold(subject.plan)
+        fold = Fold(subject.quality.plain)
         made = bodies(subject, train)
         for body, weight in made.values():
             fold.add_update(body, weight)
         weights = {client: weight for client, (_, weight) in made.items()}
         with pytest.raises(ClientFault) as caught:
-            subject.let_in(session, envelope(subject, train, fold.pack(), weights, fold=True))
+            subject.uploads.let_in(session, envelope(subject, train, fold.pack(), weights, fold=True))
         assert caught.value.reason is Reason.FOLD_NOT_ALLOWED
-        subject.stop()
+        subject.driver.stop()
         await loop
 
     play(scene)
@@ -305,21 +314,21 @@ def test_a_failing_hook_halts_the_run_and_resuming_goes_on_with_what_is_there(
 
     async def scene() -> None:
         subject = await world.start(host)
-        loop = asyncio.ensure_future(subject.run())
+        loop = asyncio.ensure_future(subject.driver.run())
         await work_through(subject, 0)
-        assert subject.state.phase is Phase.HALTED
-        assert said in subject.status().waiting_for
+        assert subject.machine.state.phase is Phase.HALTED
+        assert said in subject.reports.status(0.0).waiting_for
         assert len(world.store.versions()) == 2
         assert world.store.attempts(1)[0].outcome == "closed"
         # Nobody is asked to train again, and what would change the set is refused.
         session = await subject.attendance.attach(HELLO)
         assert not trains(session)
-        await subject.operate(lambda now: events.ResumeRequested(now=now))
-        assert subject.state.phase is Phase.HALTED
+        await subject.driver.operate(lambda now: events.ResumeRequested(now=now))
+        assert subject.machine.state.phase is Phase.HALTED
         host._before = lambda request: None
-        await subject.operate(lambda now: events.ResumeRequested(now=now))
+        await subject.driver.operate(lambda now: events.ResumeRequested(now=now))
         await work_through(subject, 0)
-        subject.stop()
+        subject.driver.stop()
         await loop
 
     play(scene)
@@ -331,7 +340,7 @@ def test_a_halted_commit_survives_a_restart(tmp_path: Path, reference: list[tupl
 
     async def scene() -> None:
         halted = await whole_run(world, InProcessHost(failing(3, HookFailed("no luck"))))
-        assert halted.state.phase is Phase.HALTED
+        assert halted.machine.state.phase is Phase.HALTED
         assert len(world.store.versions()) == ROUNDS
         await whole_run(world, seed=5)
 
@@ -356,14 +365,14 @@ def test_the_loop_lives_while_a_hook_runs_and_a_stop_ends_it(
     async def scene() -> None:
         host = Slow()
         subject = await world.start(host)
-        loop = asyncio.ensure_future(subject.run())
+        loop = asyncio.ensure_future(subject.driver.run())
         working = asyncio.ensure_future(work_through(subject, 0))
         await until(lambda: host.running)
-        assert subject.ready
-        assert subject.status().phase == "committing"
+        assert subject.driver.ready
+        assert subject.reports.status(0.0).phase == "committing"
         await asyncio.sleep(0.05)
         assert host.running
-        subject.stop()
+        subject.driver.stop()
         await asyncio.wait_for(loop, 5)
         working.cancel()
         assert world.store.attempts(1)[0].outcome == "closed"
@@ -402,21 +411,21 @@ def test_what_an_abandoned_attempt_collected_does_not_reach_the_next_ones_hook(
 
     async def scene() -> None:
         subject = await world.start()
-        loop = asyncio.ensure_future(subject.run())
+        loop = asyncio.ensure_future(subject.driver.run())
         session = await subject.attendance.attach(HELLO)
         first = trains(session)[-1]
         assert await deliver(subject, session, first, ["d", "a"]) == ["accepted", "accepted"]
         await until(lambda: trains(session)[-1].attempt > 1)
         assert world.store.attempts()[-1].outcome == "abandoned"
         # (On a slow machine a whole attempt may come too late as well.)
-        while subject.state.version < 1:
+        while subject.machine.state.version < 1:
             newest = trains(session)[-1]
             with contextlib.suppress(ClientFault):
                 await deliver(subject, session, newest, list(CLIENTS))
             await until(
-                lambda: subject.state.version > 0 or trains(session)[-1] is not newest  # noqa: B023
+                lambda: subject.machine.state.version > 0 or trains(session)[-1] is not newest  # noqa: B023
             )
-        subject.stop()
+        subject.driver.stop()
         await loop
 
     play(scene)

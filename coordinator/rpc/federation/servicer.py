@@ -14,7 +14,8 @@ import grpc
 from coordinator.config.sections import LimitsSection
 from coordinator.errors import MAX_DETAIL, BlobCorrupt, BlobMissing, ClientFault, Reason, StorageFailed
 from coordinator.ports.identity import Identity
-from coordinator.rounds.driver import Driver
+from coordinator.rounds.downloads import Downloads
+from coordinator.rounds.worker_reports import Attendance
 from coordinator.rpc.federation.hello import HelloDesk
 from coordinator.rpc.federation.upload_call import UploadCalls
 from coordinator.rpc.serving.calls import (
@@ -32,8 +33,10 @@ from coordinator.rpc.serving.calls import (
 )
 from coordinator.rpc.serving.wire import blob_part, serialise, tolerant, upload_part
 from coordinator.runtime.rate_limit import Pace
-from coordinator.telemetry.tracing import Call
-from coordinator.workers.sessions import Session
+from coordinator.telemetry.metrics import CoordinatorMetrics
+from coordinator.telemetry.tracing import Call, Tracing
+from coordinator.uploads.service import Uploads
+from coordinator.workers.sessions import Session, SessionTable
 from ssd.daemon.logs import event as log_event
 from ssd.digest import CHUNK_BYTES
 from ssd_proto.v1 import federation_pb2 as pb
@@ -55,14 +58,40 @@ MAX_REASON = 64
 
 
 class FederationServicer:
-    """Translates calls into driver calls and faults into statuses; decides nothing itself."""
+    """Translates calls into the coordinator's and faults into statuses; decides nothing itself.
 
-    def __init__(self, driver: Driver, identity: Identity, limits: LimitsSection) -> None:
-        self._driver = driver
+    Args:
+        attendance: takes what workers say.
+        sessions: the attached workers.
+        downloads: the blobs they may fetch.
+        uploads: takes their updates.
+        identity: whose call it is.
+        limits: of messages and calls.
+        metrics: counts refusals.
+        tracing: gets a span for each data call.
+    """
+
+    def __init__(
+        self,
+        *,
+        attendance: Attendance,
+        sessions: SessionTable,
+        downloads: Downloads,
+        uploads: Uploads,
+        identity: Identity,
+        limits: LimitsSection,
+        metrics: CoordinatorMetrics,
+        tracing: Tracing,
+    ) -> None:
+        self._attendance = attendance
+        self._sessions = sessions
+        self._downloads = downloads
         self._identity = identity
         self._limits = limits
+        self._metrics = metrics
+        self._tracing = tracing
         self._hellos = HelloDesk()
-        self._uploads = UploadCalls(driver, identity, limits)
+        self._uploads = UploadCalls(uploads, sessions, identity, limits, metrics, tracing)
 
     def handler(self) -> Handler:
         """The service's handlers, with deserialisers that never raise."""
@@ -101,26 +130,24 @@ class FederationServicer:
             # A peer that neither sends nor reads ends neither of the two: the session may end on its own.
             await asyncio.wait({reader, writer, closed}, return_when=asyncio.FIRST_COMPLETED)
             session.close(reader.result() if reader.done() and not reader.cancelled() else None)
-            self._driver.attendance.detach(session)
+            self._attendance.detach(session)
             with contextlib.suppress(grpc.aio.AioRpcError, asyncio.CancelledError):
                 await asyncio.wait({writer}, timeout=LAST_WORDS_SECONDS)
         finally:
-            self._driver.attendance.detach(session)
+            self._attendance.detach(session)
             for task in (reader, writer, closed):
                 task.cancel()
         if session.closing is not None:
             await self._refuse(context, "attend", session.closing)
 
     async def _open_session(self, context: Context) -> Session:
-        hello = parsed(
-            from_proto.hello, await self._hellos.read(context, self._driver.attendance.silence_seconds)
-        )
+        hello = parsed(from_proto.hello, await self._hellos.read(context, self._attendance.silence_seconds))
         caller = self._identity.subject(context.auth_context())
         if caller is not None and caller.name != hello.worker:
             raise ClientFault(
                 Reason.IDENTITY_MISMATCH, f"the certificate says {caller.name}, the hello another name"
             )
-        return await self._driver.attendance.attach(hello, caller)
+        return await self._attendance.attach(hello, caller)
 
     async def _write(self, session: Session, context: Context) -> None:
         while (message := await session.outbox.get()) is not None:
@@ -131,12 +158,12 @@ class FederationServicer:
         pace = Pace(self._limits.messages_per_second, BURST_SECONDS)
         try:
             while (message := well_formed(await context.read())) is not None:
-                self._driver.attendance.heard(session)
+                self._attendance.heard(session)
                 await self._dispatch(session, message)
                 units = 1 + message.ByteSize() // UNIT_BYTES
                 wait = pace.seconds_to_wait(units, time.monotonic())
                 if wait > 0:
-                    self._driver.metrics.throttled()
+                    self._metrics.throttled()
                     await asyncio.sleep(wait)
         except ClientFault as fault:
             return fault
@@ -147,7 +174,7 @@ class FederationServicer:
         return None
 
     async def _dispatch(self, session: Session, message: pb.WorkerMessage) -> None:
-        attendance = self._driver.attendance
+        attendance = self._attendance
         match parsed(from_proto.up, message):
             case messages.TaskFailed() as failed:
                 log_event(
@@ -181,9 +208,9 @@ class FederationServicer:
     async def fetch_blob(self, request: pb.FetchBlobRequest | Malformed, context: Context) -> None:
         """Stream a blob from an offset."""
         try:
-            session = session_of(self._driver, self._identity, context)
+            session = session_of(self._sessions, self._identity, context)
             checked = well_formed(request)
-            with traced(self._driver, session, "FetchBlob", context) as call:
+            with traced(self._tracing, session, "FetchBlob", context) as call:
                 await self._fetch(session, checked, context, call)
         except ClientFault as fault:
             await self._refuse(context, "fetch_blob", fault)
@@ -200,7 +227,7 @@ class FederationServicer:
         assert task is not None
         if len(session.fetches) >= (most := self._limits.fetches_per_worker):
             raise ClientFault(Reason.NO_ROOM, f"{most} fetches of this session are under way")
-        reader = self._driver.open_blob(request.digest, session)
+        reader = self._downloads.open(request.digest, session)
         # A reader that never reads is cut off with its session.
         session.fetches.add(task)
         try:
@@ -217,7 +244,7 @@ class FederationServicer:
                 await send(context, blob_part(offset, data), stall)
                 stall.moved(len(data))
                 offset += len(data)
-                self._driver.sent(len(data))
+                self._downloads.sent(len(data))
         finally:
             session.fetches.discard(task)
             reader.close()
@@ -225,4 +252,4 @@ class FederationServicer:
     # ----------------------------------------------------------------------------------------------- common
 
     async def _refuse(self, context: Context, call: str, fault: ClientFault) -> None:
-        await refuse(self._driver.metrics, context, call, fault)
+        await refuse(self._metrics, context, call, fault)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from coordinator.inspection.cohort_progress import cohort_counts
+from coordinator.inspection.reports import Reports
 from coordinator.ports.clock import Clock
-from coordinator.rounds.driver import Driver
-from coordinator.secure_aggregation.view import SecureView
+from coordinator.sums.round_sum import SumView
 from coordinator.telemetry.recent import Drop
 from ssd_proto.v1 import operator_pb2 as pb
 
@@ -13,11 +13,11 @@ MOST = 50
 """Entries of a list."""
 
 
-def details_message(driver: Driver, clock: Clock) -> pb.StatusDetails:
+def details_message(reports: Reports, clock: Clock) -> pb.StatusDetails:
     """Of the present moment. Looks at every client of the cohort."""
-    seen, wall = driver.observations, clock.wall()
+    seen, wall = reports.recent, clock.wall()
     found = pb.StatusDetails(
-        progress=cohort_counts(driver.state, driver.observations),
+        progress=cohort_counts(reports.state, reports.recent),
         departed=[
             pb.DepartedWorker(
                 worker=worker, last_seen_seconds=_ago(wall, departure.at), reason=departure.reason
@@ -25,13 +25,13 @@ def details_message(driver: Driver, clock: Clock) -> pb.StatusDetails:
             for worker, departure in seen.newest_departures(MOST)
         ],
         departed_workers=len(seen.departed),
-        secure_aggregation=_secure(driver.secure_view),
+        secure_aggregation=_secure(reports.masks),
     )
     failed = [(drop, {"client": client}) for client, drop in seen.newest_failures(MOST)]
     refused = [(drop, {"worker": worker}) for worker, drop in seen.newest_refusals(MOST)]
     newest = sorted([*failed, *refused], key=lambda each: each[0].at, reverse=True)
     found.dropped.extend(_dropped(drop, who, wall) for drop, who in newest[:MOST])
-    attempt = driver.state.attempt
+    attempt = reports.state.attempt
     if attempt is not None:
         now = clock.monotonic()
         found.goal = attempt.goal
@@ -47,7 +47,7 @@ def _dropped(drop: Drop, who: dict[str, str], wall: float) -> pb.DroppedOut:
     )
 
 
-def _secure(view: SecureView | None) -> pb.SecureAggregationStatus:
+def _secure(view: SumView | None) -> pb.SecureAggregationStatus:
     if view is None:
         return pb.SecureAggregationStatus(level="off")
     return pb.SecureAggregationStatus(

@@ -14,7 +14,9 @@ from google.protobuf.message import Message
 from coordinator.core import events
 from coordinator.core.registry import WORKER_NAME
 from coordinator.errors import BlobCorrupt, BlobMissing, ClientFault, Reason, StorageFailed
+from coordinator.inspection.gauges import Gauges
 from coordinator.inspection.provenance import Provenance
+from coordinator.inspection.reports import Reports
 from coordinator.inspection.views import StatusView
 from coordinator.ports.clock import Clock
 from coordinator.ports.identity import Identity
@@ -25,7 +27,8 @@ from coordinator.rpc.interceptors.auth import call_name
 from coordinator.rpc.operator.details import details_message
 from coordinator.rpc.serving.calls import Context, Handler, Stall, check_offset, refuse, send, well_formed
 from coordinator.rpc.serving.wire import serialise, tolerant
-from coordinator.workers.ownership import log_audit
+from coordinator.telemetry.metrics import CoordinatorMetrics
+from coordinator.workers.ownership import Membership, log_audit
 from coordinator.workers.welcome import BUILD
 from ssd.daemon.logs import event as log_event
 from ssd.digest import CHUNK_BYTES, canonical_json
@@ -41,11 +44,37 @@ WATCH_INTERVAL_SECONDS = 0.1
 
 
 class OperatorServicer:
-    """Reads the driver's views and hands it the operator's wishes."""
+    """Translates reports into messages, and what an operator wants into events.
 
-    def __init__(self, driver: Driver, identity: Identity, clock: Clock, stall_seconds: float) -> None:
+    Args:
+        reports: what people may see.
+        gauges: says when something changed.
+        driver: takes what an operator wants of the run.
+        ownership: takes what an operator wants of clients and identities.
+        identity: whose call it is.
+        metrics: counts refusals.
+        clock: for ages.
+        stall_seconds: how long a reader may take nothing.
+    """
+
+    def __init__(
+        self,
+        *,
+        reports: Reports,
+        gauges: Gauges,
+        driver: Driver,
+        ownership: Membership,
+        identity: Identity,
+        metrics: CoordinatorMetrics,
+        clock: Clock,
+        stall_seconds: float,
+    ) -> None:
+        self._reports = reports
+        self._gauges = gauges
         self._driver = driver
+        self._ownership = ownership
         self._identity = identity
+        self._metrics = metrics
         self._clock = clock
         self._stall_seconds = stall_seconds
 
@@ -100,7 +129,7 @@ class OperatorServicer:
     @contextlib.asynccontextmanager
     async def _refusing(self, name: str, context: Context) -> AsyncIterator[None]:
         """Turn faults into statuses."""
-        metrics = self._driver.metrics
+        metrics = self._metrics
         try:
             yield
         except ClientFault as fault:
@@ -112,9 +141,9 @@ class OperatorServicer:
             await refuse(metrics, context, name, ClientFault(Reason.STORAGE, str(error)))
 
     async def _status(self, request: pb.StatusRequest) -> pb.StatusReply:
-        reply = status_message(self._driver.status())
+        reply = status_message(self._reports.status(self._clock.monotonic()))
         if request.details:
-            reply.details.CopyFrom(details_message(self._driver, self._clock))
+            reply.details.CopyFrom(details_message(self._reports, self._clock))
         return reply
 
     async def _watch(self, request: Any, context: Context) -> None:
@@ -122,9 +151,13 @@ class OperatorServicer:
             well_formed(request)
             await context.send_initial_metadata(())
             while True:
-                changed = asyncio.ensure_future(self._driver.changed())
+                changed = asyncio.ensure_future(self._gauges.changed())
                 try:
-                    await send(context, status_message(self._driver.status()), Stall(self._stall_seconds))
+                    await send(
+                        context,
+                        status_message(self._reports.status(self._clock.monotonic())),
+                        Stall(self._stall_seconds),
+                    )
                     await asyncio.sleep(WATCH_INTERVAL_SECONDS)
                     await changed
                 finally:
@@ -133,7 +166,7 @@ class OperatorServicer:
     async def _download(self, request: Any, context: Context) -> None:
         async with self._refusing("download", context):
             wanted = well_formed(request)
-            reader = self._driver.open_blob(wanted.digest)
+            reader = self._reports.catalogue.open_blob(wanted.digest)
             try:
                 size, offset = reader.info.size, wanted.offset
                 check_offset(offset, size)
@@ -148,7 +181,7 @@ class OperatorServicer:
                 reader.close()
 
     async def _rounds(self, request: pb.RoundsRequest) -> pb.RoundsReply:
-        store, limit = self._driver.store_view(), request.limit or 100
+        store, limit = self._reports.journal, request.limit or 100
         if request.counts_only:
             counted = await asyncio.to_thread(store.attempt_counts, limit)
             return pb.RoundsReply(rounds=[self._round(each, each.invited, each.accepted) for each in counted])
@@ -159,7 +192,7 @@ class OperatorServicer:
         return pb.RoundsReply(rounds=records)
 
     async def _evaluations(self, _: pb.EvaluationsRequest) -> pb.EvaluationsReply:
-        done = await asyncio.to_thread(self._driver.store_view().evaluations)
+        done = await asyncio.to_thread(self._reports.journal.evaluations)
         return pb.EvaluationsReply(
             evaluations=[pb.EvaluationRecord(version=version, values=values) for version, values in done]
         )
@@ -176,7 +209,7 @@ class OperatorServicer:
         if attempt.closed_at is not None:
             record.seconds = max(0.0, attempt.closed_at - attempt.opened_at)
             record.closed_at = attempt.closed_at
-        version = self._driver.catalogue.record(attempt.round)
+        version = self._reports.catalogue.record(attempt.round)
         if attempt.outcome == "committed" and version is not None:
             record.model_digest = version.model_digest
             for name, value in version.statistics.items():
@@ -187,8 +220,8 @@ class OperatorServicer:
         return record
 
     async def _clients(self, _: pb.ClientsRequest) -> pb.ClientsReply:
-        records = await asyncio.to_thread(self._driver.store_view().clients)
-        hosts, bindings = self._driver.state.hosts, self._driver.state.bindings or {}
+        records = await asyncio.to_thread(self._reports.journal.clients)
+        hosts, bindings = self._reports.state.hosts, self._reports.state.bindings or {}
         reply = pb.ClientsReply()
         for record in records:
             reply.clients.append(
@@ -216,11 +249,11 @@ class OperatorServicer:
 
     async def _drain(self, _: pb.DrainRequest) -> pb.DrainReply:
         # Answered when the wish is noted: the drain itself may wait for a round's end.
-        self._driver.wish(lambda now: events.DrainRequested(now=now))
+        self._driver.request(lambda now: events.DrainRequested(now=now))
         return pb.DrainReply()
 
     async def _revoke(self, request: pb.RevokeRequest) -> pb.RevokeReply:
-        membership = self._driver.membership
+        membership = self._ownership
         match request.WhichOneof("what"):
             case "client":
                 await membership.revoke_client(request.client)
@@ -232,15 +265,17 @@ class OperatorServicer:
                 raise ClientFault(Reason.MALFORMED_MESSAGE, "name a client or an identity to revoke")
 
     async def _move_client(self, request: pb.MoveClientRequest) -> pb.MoveClientReply:
-        before = await self._driver.membership.move_client(request.client, request.worker)
+        before = await self._ownership.move_client(request.client, request.worker)
         return pb.MoveClientReply(before=before)
 
     async def _version(self, request: pb.VersionRequest) -> pb.VersionReply:
-        offer = self._driver.catalogue.offer(None if request.newest else self._driver.known(request.number))
+        offer = self._reports.catalogue.offer(
+            None if request.newest else self._reports.catalogue.known(request.number)
+        )
         return pb.VersionReply(
             version=to_proto.model_version(offer),
-            declaration=canonical_json(dict(self._driver.run_record.declaration)),
-            provenance=provenance_message(await self._driver.provenance(offer.number)),
+            declaration=canonical_json(dict(self._reports.facts.record.declaration)),
+            provenance=provenance_message(await self._reports.provenance(offer.number)),
         )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, TypeVar
 
@@ -14,12 +14,11 @@ from google.protobuf.message import Message
 
 from coordinator.errors import ClientFault, Reason
 from coordinator.ports.identity import Identity
-from coordinator.rounds.driver import Driver
 from coordinator.rpc.serving.status import REASON_KEY, SESSION_KEY, TABLE
 from coordinator.rpc.serving.wire import ChunkPart
 from coordinator.telemetry.metrics import CoordinatorMetrics
-from coordinator.telemetry.tracing import Call
-from coordinator.workers.sessions import Session
+from coordinator.telemetry.tracing import Call, Tracing
+from coordinator.workers.sessions import Session, SessionTable
 from ssd.daemon.logs import event as log_event
 from ssd.digest import CHUNK_BYTES
 from ssd_wire.errors import Malformed
@@ -140,7 +139,7 @@ async def read(
         reading.cancel()
 
 
-def session_of(driver: Driver, identity: Identity, context: Context) -> Session:
+def session_of(sessions: SessionTable, identity: Identity, context: Context) -> Session:
     """The session a data call belongs to: named by its token, and opened by the same caller.
 
     Raises:
@@ -150,16 +149,16 @@ def session_of(driver: Driver, identity: Identity, context: Context) -> Session:
     tokens = [value for key, value in metadata if key == SESSION_KEY]
     if len(tokens) != 1 or not isinstance(tokens[0], str):
         raise ClientFault(Reason.NO_SESSION, f"every data call carries the metadata key {SESSION_KEY} once")
-    session = driver.session(tokens[0])
+    session = sessions.by_token(tokens[0])
     if identity.subject(context.auth_context()) != session.subject:
         raise ClientFault(Reason.IDENTITY_MISMATCH, "the session token is another worker's")
     return session
 
 
-def traced(driver: Driver, session: Session, method: str, context: Context) -> AbstractContextManager[Call]:
+def traced(tracing: Tracing, session: Session, method: str, context: Context) -> AbstractContextManager[Call]:
     """The span of a data call of a worker, if it is traced; what it raises is the span's error."""
     metadata: Sequence[tuple[str, str | bytes]] = context.invocation_metadata() or ()
-    return driver.tracing.call(method, session.worker, len(session.clients), metadata)
+    return tracing.call(method, session.worker, len(session.clients), metadata)
 
 
 async def refuse(metrics: CoordinatorMetrics, context: Context, call: str, fault: ClientFault) -> None:
@@ -183,13 +182,3 @@ async def refuse(metrics: CoordinatorMetrics, context: Context, call: str, fault
     except TimeoutError:
         # It waits behind what the peer does not read. A handler that is cancelled resets its stream.
         raise asyncio.CancelledError from None
-
-
-async def finished(work: Awaitable[None]) -> None:
-    """Wait for work in a thread, which goes on when its call is cancelled: nothing may build on it half done."""
-    task = asyncio.ensure_future(work)
-    try:
-        await asyncio.shield(task)
-    except asyncio.CancelledError:
-        await asyncio.wait({task})
-        raise

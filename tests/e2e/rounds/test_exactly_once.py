@@ -89,7 +89,7 @@ def test_a_worker_that_dies_there(
             "after",
             2,
         ),  # between commit and announcement
-        ("coordinator.rounds.driver:Driver._announce", "after", 2),
+        ("coordinator.rounds.commit:AfterCommit.announce", "after", 2),
     ],
 )
 def test_a_coordinator_that_dies_there(

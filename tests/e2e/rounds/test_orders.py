@@ -13,7 +13,7 @@ from ssd_proto.v1 import federation_pb2 as pb
 
 pytestmark = pytest.mark.e2e
 CLIENTS = [f"client-{index:03d}" for index in range(10)]
-FLOAT_FOLD = ["swap:coordinator.rounds.driver:Fold=rounds.float_fold:FloatFold"]
+FLOAT_FOLD = ["swap:coordinator.sums.plain_sum:Fold=rounds.float_fold:FloatFold"]
 
 
 def run(

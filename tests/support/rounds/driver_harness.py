@@ -1,4 +1,4 @@
-"""The driver with memory stores, in one process."""
+"""The coordinator with memory stores, in one process."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from coordinator.composition import compose
 from coordinator.config.derived import plan_of, settings_of
 from coordinator.config.sections import CoordinatorConfig
 from coordinator.core.strategy import create
 from coordinator.identity.revocations import NobodyRevoked, Revocations
 from coordinator.method_host.client import SubprocessMethodHost
+from coordinator.parts import Coordinator, Given
 from coordinator.ports.records import RunRecord, VersionRecord
 from coordinator.ports.trust import TrustStore
-from coordinator.rounds.driver import Driver
 from coordinator.rounds.run_lifecycle import privacy_of, restore
 from coordinator.runtime.clock import SystemClock
 from coordinator.store.files.staging import BudgetedStaging
@@ -24,7 +25,7 @@ from coordinator.store.memory import MemoryStore
 from coordinator.store.memory_blobs import MemoryBlobs
 from coordinator.store.memory_trust import MemoryTrust
 from coordinator.telemetry.metrics import CoordinatorMetrics
-from coordinator.telemetry.tracing import Tracing
+from coordinator.telemetry.tracing import NoTracing, Tracing
 from coordinator.versions.next_version import VersionMaker
 from coordinator.workers.sessions import Session
 from ssd.digest import canonical_json
@@ -47,8 +48,8 @@ def driver(
     participants: Callable[[], Registry | None] = lambda: None,
     tracing: Tracing | None = None,
     **evaluation: int,
-) -> Driver:
-    """A driver of two clients; `proven`: as under TLS, where workers prove their names.
+) -> Coordinator:
+    """A coordinator of two clients; `proven`: as under TLS, where workers prove their names.
 
     Args:
         tmp_path: the state directory.
@@ -110,8 +111,8 @@ def driver(
     settings = settings_of(config)
     state = restore(config, declaration, store, clock)
     plan = plan_of(declaration, config)
-    return Driver(
-        run=run,
+    given = Given(
+        record=run,
         declaration=declaration,
         plan=plan,
         maker=VersionMaker(
@@ -129,19 +130,22 @@ def driver(
         metrics=CoordinatorMetrics(),
         participants=participants,
         privacy=privacy_of(config, plan, os.urandom),
-        tracing=tracing,
+        tracing=tracing or NoTracing(),
     )
+    return compose(given)
 
 
-def simulate(scene: Callable[[Driver], Awaitable[None]], subject: Driver | Callable[[], Driver]) -> None:
+def simulate(
+    scene: Callable[[Coordinator], Awaitable[None]], subject: Coordinator | Callable[[], Coordinator]
+) -> None:
     async def play() -> None:
         # Queues belong to the loop they are used in, so the driver is made inside it.
         each = subject() if callable(subject) else subject
-        loop = asyncio.ensure_future(each.run())
+        loop = asyncio.ensure_future(each.driver.run())
         try:
             await scene(each)
         finally:
-            each.stop()
+            each.driver.stop()
             await loop
 
     asyncio.run(asyncio.wait_for(play(), 60))

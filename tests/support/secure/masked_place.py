@@ -10,13 +10,17 @@ from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from coordinator.rounds.driver import Driver
+from coordinator.core.strategy import create
+from coordinator.parts import Coordinator
+from coordinator.secure_aggregation.round_sum import MaskedRoundSum
 from coordinator.store.memory import MemoryStore
 from coordinator.store.memory_blobs import MemoryBlobs
 from coordinator.telemetry.tracing import Tracing
+from coordinator.versions.next_version import VersionMaker
 from rounds.driver_harness import driver
 from secure.masked_worker import MaskedWorker, expected_sum
 from ssd.trust.participants import Participant, Registry, introduce
+from ssd.updates.codec import Encoding
 
 CLIENTS = ("a", "b", "c", "d", "e", "f")
 PATIENCE = 30.0
@@ -87,15 +91,15 @@ class Place:
         self.signers: dict[str, Ed25519PrivateKey] = {}
         self.tracing: Callable[[], Tracing | None] = lambda: None
         """Asked at every start: a process has its own."""
-        self.subject: Driver | None = None
+        self.subject: Coordinator | None = None
         self.loop: asyncio.Future[None] | None = None
         self.tasks: list[asyncio.Future[None]] = []
 
-    def now(self) -> Driver:
+    def now(self) -> Coordinator:
         assert self.subject is not None
         return self.subject
 
-    def start(self) -> Driver:
+    def start(self) -> Coordinator:
         self.subject = driver(
             self.root,
             self.store,
@@ -105,11 +109,11 @@ class Place:
             participants=lambda: self.registry,
             tracing=self.tracing(),
         )
-        self.loop = asyncio.ensure_future(self.subject.run())
+        self.loop = asyncio.ensure_future(self.subject.driver.run())
         return self.subject
 
     async def stop(self) -> None:
-        self.now().stop()
+        self.now().driver.stop()
         assert self.loop is not None
         await self.loop
         for task in self.tasks:
@@ -157,7 +161,7 @@ class Place:
                     if task.done() and not task.cancelled() and task.exception() is not None:
                         raise AssertionError("a worker failed") from task.exception()
                 assert self.loop is not None
-                assert not self.loop.done() or self.now()._inbox.stopping
+                assert not self.loop.done() or self.now().mailbox.stopping
                 await asyncio.sleep(0.005)
 
     def digests(self) -> list[str]:
@@ -179,7 +183,7 @@ THREE = {"w1": "ab", "w2": "cd", "w3": "ef"}
 
 
 def committed(place: Place, version: int) -> Callable[[], bool]:
-    return lambda: place.now().state.version >= version
+    return lambda: place.now().machine.state.version >= version
 
 
 def model_of(place: Place, accepted: Mapping[int, str]) -> list[str]:
@@ -187,10 +191,16 @@ def model_of(place: Place, accepted: Mapping[int, str]) -> list[str]:
     subject, versions = place.now(), place.store.versions()
     found = [versions[0].model_digest]
     for number, clients in sorted(accepted.items()):
-        secure = subject._secure
-        assert secure is not None
+        secure = subject.round_sum
+        assert isinstance(secure, MaskedRoundSum)
         total = expected_sum(secure.plan(subject.quality.plan(number)), tuple(clients), number)
-        maker = subject._committer._maker
+        facts = subject.reports.facts
+        maker = VersionMaker(
+            facts.declaration,
+            create("average", learning_rate=1.0, momentum=0.0),
+            Encoding.FLOAT16,
+            place.blobs,
+        )
         before = versions[number - 1]
         made = maker.make(total.open(len(clients)), before.full, before.server_state, lambda write: write())
         found.append(made.model_digest)

@@ -11,7 +11,7 @@ import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from coordinator.errors import ClientFault
-from coordinator.rounds.driver import Driver
+from coordinator.parts import Coordinator
 from coordinator.workers.sessions import Session
 from ssd.digest import CHUNK_BYTES, chunk_digests
 from ssd.secagg.client.participant import Participant
@@ -93,7 +93,7 @@ class MaskedWorker:
 
     def __init__(
         self,
-        driver: Callable[[], Driver],
+        driver: Callable[[], Coordinator],
         name: str,
         clients: tuple[str, ...],
         *,
@@ -127,7 +127,7 @@ class MaskedWorker:
         self.train: Train | None = None
 
     @property
-    def driver(self) -> Driver:
+    def driver(self) -> Coordinator:
         return self._driver()
 
     async def attend(self) -> Session:
@@ -219,7 +219,7 @@ class MaskedWorker:
 
     @property
     def plan(self) -> MaskedPlan:
-        secure = self.driver._secure
+        secure = self.driver.round_sum
         assert secure is not None
         assert self.train is not None
         return secure.plan(self.driver.quality.plan(self.train.round))
@@ -256,11 +256,11 @@ class MaskedWorker:
         assert self.train is not None
         assert self.participant is not None
         fields: dict[str, object] = {
-            "run_id": self.driver.run_record.run_id,
+            "run_id": self.driver.reports.facts.record.run_id,
             "round": self.train.round,
             "attempt": self.train.attempt,
             "base_digest": self.train.base.model_digest,
-            "spec_digest": self.driver.declaration.spec.digest,
+            "spec_digest": self.driver.reports.facts.declaration.spec.digest,
             "task_digest": self.train.task_digest,
             "kind": UploadKind.MASKED,
             "clients": tuple(WeightedClient(client=each.client, weight=0) for each in self.train.clients),
@@ -287,18 +287,18 @@ class MaskedWorker:
         assert self.session is not None
         taken = None
         try:
-            self.driver.let_in(self.session, envelope)
-            taken = self.driver.claim_upload(self.session, envelope)
+            self.driver.uploads.let_in(self.session, envelope)
+            taken = self.driver.desk.claim(self.session.worker, envelope)
             assert taken is not None, "there is room for every upload of these tests"
             for start in range(0, len(body), CHUNK_BYTES):
                 taken.take(start, body[start : start + CHUNK_BYTES])
         except ClientFault as fault:
             self.refusals.append(fault)
             if taken is not None:
-                self.driver.release_upload(taken)
-            self.driver.reject(self.session, envelope, fault)
+                self.driver.desk.release(taken)
+            self.driver.uploads.reject(self.session, envelope, fault)
             return
-        self.verdicts.append(await self.driver.judge(self.session, taken))
+        self.verdicts.append(await self.driver.verification.judge(self.session, taken))
 
     def said(self, kind: type) -> list:
         """What it heard of a kind."""

@@ -18,7 +18,7 @@ from coordinator.cli.watch.poller import Watcher
 from coordinator.cli.watch.text import Letters, seconds
 from coordinator.cli.watch.view import Scene, frame, shares
 from coordinator.errors import OperatorFault
-from coordinator.rounds.driver import Driver
+from coordinator.parts import Coordinator
 from coordinator.rpc.operator.details import MOST, details_message
 from coordinator.runtime.clock import SystemClock
 from rounds.driver_harness import driver, simulate
@@ -333,9 +333,9 @@ class TestWatching:
 
 class TestDetails:
     def test_they_tell_of_the_cohort_and_of_who_dropped_out(self, tmp_path: Path) -> None:
-        async def scene(subject: Driver) -> None:
+        async def scene(subject: Coordinator) -> None:
             clock = SystemClock()
-            before = details_message(subject, clock)
+            before = details_message(subject.reports, clock)
             assert (before.goal, sum(before.progress.values()), before.HasField("left_seconds")) == (
                 0,
                 0,
@@ -347,14 +347,14 @@ class TestDetails:
                     worker=worker, instance=f"{sum(worker.encode()):032x}", clients=dict.fromkeys(clients, 0)
                 )
                 await subject.attendance.attach(hello)
-            during = details_message(subject, clock)
+            during = details_message(subject.reports, clock)
             assert (during.goal, during.progress["invited"]) == (3, 3)
-            seen, wall = subject.observations, clock.wall()
+            seen, wall = subject.reports.recent, clock.wall()
             for index in range(MOST + 5):
                 seen.detached(f"gone-{index}", [], "", last_seen=wall - 200 + index)
                 seen.failed([f"client-{index}"], 1, 1, "not_finite", wall - 100 + index)
             seen.refused("w1", 1, 1, "too_late", wall + 50)  # the clock was set back since
-            after = details_message(subject, clock)
+            after = details_message(subject.reports, clock)
             assert (len(after.departed), after.departed_workers) == (MOST, MOST + 5)
             assert after.departed[0].worker == f"gone-{MOST + 4}"
             assert after.departed[0].reason == "went_away"

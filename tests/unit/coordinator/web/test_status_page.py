@@ -21,7 +21,7 @@ from coordinator.core.round import step
 from coordinator.errors import TokenUnusable
 from coordinator.inspection.cohort_progress import Part, cohort_counts, part
 from coordinator.inspection.curves import MOST_POINTS, curves, thinned
-from coordinator.rounds.driver import Driver
+from coordinator.parts import Coordinator
 from coordinator.runtime.clock import SystemClock
 from coordinator.telemetry.metrics import CoordinatorMetrics
 from coordinator.web import overview, people
@@ -75,9 +75,9 @@ class Site:
 
 
 @asynccontextmanager
-async def served(subject: Driver, token_file: Path | None = None) -> AsyncIterator[Site]:
+async def served(subject: Coordinator, token_file: Path | None = None) -> AsyncIterator[Site]:
     access = Access(token_file, SystemClock().monotonic)
-    api = Api(subject, SystemClock(), access, "build")
+    api = Api(subject.reports, subject.driver, SystemClock(), access, "build")
     server = HttpServer(create_app(CoordinatorMetrics().render, list, add_pages, api.add_to))
     address = await server.start(Address(host="127.0.0.1"))
     try:
@@ -89,11 +89,11 @@ async def served(subject: Driver, token_file: Path | None = None) -> AsyncIterat
 
 def play(
     tmp_path: Path,
-    scene: Callable[[Driver, Site], Awaitable[None]],
+    scene: Callable[[Coordinator, Site], Awaitable[None]],
     token_file: Path | None = None,
     **changes: Any,
 ) -> None:
-    async def within(subject: Driver) -> None:
+    async def within(subject: Coordinator) -> None:
         async with served(subject, token_file) as site:
             await scene(subject, site)
 
@@ -104,7 +104,7 @@ def hello(worker: str, *clients: str) -> Hello:
     return Hello(worker=worker, instance=f"{sum(worker.encode()):032x}", clients=dict.fromkeys(clients, 0))
 
 
-async def attach(subject: Driver, worker: str, *clients: str) -> Any:
+async def attach(subject: Coordinator, worker: str, *clients: str) -> Any:
     return await subject.attendance.attach(hello(worker, *clients))
 
 
@@ -116,7 +116,7 @@ async def everything(site: Site, **headers: str) -> dict[str, Any]:
 
 class TestReading:
     def test_a_round_is_followed_from_invitation_to_failure(self, tmp_path: Path) -> None:
-        async def scene(subject: Driver, site: Site) -> None:
+        async def scene(subject: Coordinator, site: Site) -> None:
             before = await site.json("status")
             assert before["phase"]["name"] == "waiting"
             assert before["phase"]["waiting_for"]
@@ -154,17 +154,19 @@ class TestReading:
         play(tmp_path, scene, clients=("a", "b", "c"))
 
     def test_an_accepted_client_has_uploaded(self, tmp_path: Path) -> None:
-        async def scene(subject: Driver, site: Site) -> None:
+        async def scene(subject: Coordinator, site: Site) -> None:
             await attach(subject, "w1", "a", "b")
-            attempt = subject.state.attempt
+            attempt = subject.machine.state.attempt
             assert attempt is not None
-            subject._state = replace(subject.state, attempt=replace(attempt, accepted=frozenset("b")))
+            subject.machine._state = replace(
+                subject.machine.state, attempt=replace(attempt, accepted=frozenset("b"))
+            )
             assert [row["part"] for row in (await site.json("cohort"))["rows"]] == ["invited", "uploaded"]
 
         play(tmp_path, scene)
 
     def test_workers_that_left_and_why_are_told_of(self, tmp_path: Path) -> None:
-        async def scene(subject: Driver, site: Site) -> None:
+        async def scene(subject: Coordinator, site: Site) -> None:
             now = SystemClock().wall()
             gone = await attach(subject, "w1", "a")
             await attach(subject, "w2", "b")
@@ -186,7 +188,7 @@ class TestReading:
     def test_lists_come_in_pages_and_can_be_searched(self, tmp_path: Path) -> None:
         names = tuple(f"client-{index:03d}" for index in range(250))
 
-        async def scene(subject: Driver, site: Site) -> None:
+        async def scene(subject: Coordinator, site: Site) -> None:
             await attach(subject, "w1", *names[:150])
             first = await site.json("clients")
             assert (first["total"], first["offset"], len(first["rows"])) == (250, 0, 100)
@@ -196,13 +198,13 @@ class TestReading:
             assert (await site.json("clients?find=CLIENT-01"))["total"] == 10
             assert (await site.json("clients?state=away"))["total"] == 100
             assert (await site.json("clients?state=connected&find=149"))["total"] == 1
-            await subject.membership.revoke_client(names[0])
+            await subject.ownership.revoke_client(names[0])
             assert [row["client"] for row in (await site.json("clients?state=revoked"))["rows"]] == [names[0]]
 
         play(tmp_path, scene, clients=names)
 
     def test_what_has_not_changed_is_not_sent_again(self, tmp_path: Path) -> None:
-        async def scene(subject: Driver, site: Site) -> None:
+        async def scene(subject: Coordinator, site: Site) -> None:
             for name in ("clients", "versions", "curves", "rounds"):
                 _, headers, body = await site.ask(f"/api/v1/{name}")
                 tag = headers["ETag"]
@@ -216,7 +218,7 @@ class TestReading:
         play(tmp_path, scene)
 
     def test_values_that_are_no_numbers_do_not_break_the_json(self, tmp_path: Path) -> None:
-        async def scene(subject: Driver, site: Site) -> None:
+        async def scene(subject: Coordinator, site: Site) -> None:
             newest = subject.catalogue.newest
             odd = {"loss": float("nan"), "x": float("inf"), HOSTILE: 1.0}
             subject.catalogue.add(replace(newest, number=1, statistics=odd))
@@ -262,7 +264,7 @@ class TestNames:
     def test_without_a_token_file_they_are_for_this_machine(
         self, tmp_path: Path, headers: dict[str, str], names: bool
     ) -> None:
-        async def scene(subject: Driver, site: Site) -> None:
+        async def scene(subject: Coordinator, site: Site) -> None:
             session = await attach(subject, "worker-one", "client-a")
             await subject.attendance.client_failed(session, 1, 1, "client-a", "raise")
             assert await self.sees(site, **headers) is names
@@ -270,7 +272,7 @@ class TestNames:
         play(tmp_path, scene, clients=("client-a", "client-b"))
 
     def test_with_a_token_file_they_take_the_token(self, tmp_path: Path, token: Path) -> None:
-        async def scene(subject: Driver, site: Site) -> None:
+        async def scene(subject: Coordinator, site: Site) -> None:
             session = await attach(subject, "worker-one", "client-a")
             await subject.attendance.client_failed(session, 1, 1, "client-a", "raise")
             assert not await self.sees(site)
@@ -281,7 +283,7 @@ class TestNames:
     def test_a_halted_runs_reason_names_a_client_and_is_for_those_who_see_names(
         self, tmp_path: Path, token: Path
     ) -> None:
-        async def scene(subject: Driver, site: Site) -> None:
+        async def scene(subject: Coordinator, site: Site) -> None:
             session = await attach(subject, "worker-one", "client-a", "client-b")
             await subject.attendance.client_failed(session, 1, 1, "client-a", "raise")
             assert (await site.json("status"))["phase"]["name"] == "halted"
@@ -305,17 +307,17 @@ class TestToken:
     def test_what_is_not_the_token_is_refused_everywhere(
         self, tmp_path: Path, token: Path, shown: str, exists: bool
     ) -> None:
-        async def scene(subject: Driver, site: Site) -> None:
+        async def scene(subject: Coordinator, site: Site) -> None:
             for method, path in [("GET", "status"), ("GET", "clients"), ("POST", "pause")]:
                 status, headers, body = await site.ask(f"/api/v1/{path}", method, Authorization=shown)
                 assert (status, headers["WWW-Authenticate"]) == (401, "Bearer")
                 assert json.loads(body) == {"error": "that is not the operator's token"}
-            assert not subject.state.paused
+            assert not subject.machine.state.paused
 
         play(tmp_path, scene, token if exists else None)
 
     def test_two_credentials_are_none(self, tmp_path: Path, token: Path) -> None:
-        async def scene(_: Driver, site: Site) -> None:
+        async def scene(_: Coordinator, site: Site) -> None:
             host, _, port = site.url.removeprefix("http://").partition(":")
             reader, writer = await asyncio.open_connection(host, int(port))
             shown = f"Authorization: Bearer {TOKEN}\r\n"
@@ -328,12 +330,12 @@ class TestToken:
     def test_the_operator_pauses_and_resumes_and_the_log_says_so(
         self, tmp_path: Path, token: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
-        async def scene(subject: Driver, site: Site) -> None:
+        async def scene(subject: Coordinator, site: Site) -> None:
             with caplog.at_level("WARNING"):
                 for action, paused in (("pause", True), ("resume", False)):
                     status, _, body = await site.ask(f"/api/v1/{action}", "POST", **BEARER)
                     assert (status, json.loads(body)) == (200, {"paused": paused})
-                    assert subject.state.paused is paused
+                    assert subject.machine.state.paused is paused
             audited = [record for record in caplog.records if record.msg == "audit"]
             assert [record.ssd_fields["action"] for record in audited] == ["Pause", "Resume"]
             assert TOKEN not in caplog.text
@@ -344,7 +346,7 @@ class TestToken:
     def test_nobody_else_changes_anything_or_takes_a_model(
         self, tmp_path: Path, token: Path, exists: bool
     ) -> None:
-        async def scene(subject: Driver, site: Site) -> None:
+        async def scene(subject: Coordinator, site: Site) -> None:
             asked = [
                 ("POST", "pause"),
                 ("POST", "resume"),
@@ -358,14 +360,14 @@ class TestToken:
                 said = json.loads(body)["error"]
                 assert "token" in said
                 assert ("http_token_file" in said) is not exists
-            assert not subject.state.paused
+            assert not subject.machine.state.paused
 
         play(tmp_path, scene, token if exists else None)
 
     def test_no_other_site_is_let_in(self, tmp_path: Path, token: Path) -> None:
         """A browser asks first whether another site may send the header; nobody says that it may."""
 
-        async def scene(_: Driver, site: Site) -> None:
+        async def scene(_: Coordinator, site: Site) -> None:
             status, headers, _ = await site.ask(
                 "/api/v1/pause", "OPTIONS", Origin="https://evil.example",
                 Access_Control_Request_Method="POST", Access_Control_Request_Headers="authorization",
@@ -412,16 +414,18 @@ class TestModels:
     def test_a_version_comes_as_a_safetensors_file_whole_or_in_pieces(
         self, tmp_path: Path, token: Path
     ) -> None:
-        async def scene(subject: Driver, site: Site) -> None:
+        async def scene(subject: Coordinator, site: Site) -> None:
             path = "/api/v1/versions/0/model"
             status, headers, whole = await site.ask(path, **BEARER)
             assert status == 200
             assert headers["Content-Disposition"] == 'attachment; filename="run-0.safetensors"'
             file = tmp_path / "model.safetensors"
             file.write_bytes(whole)
-            spec = subject.declaration.spec
+            spec = subject.reports.facts.declaration.spec
             assert check_header(file) == {tensor.name: tensor.shape for tensor in spec.tensors}
-            assert whole.endswith(subject.open_blob(subject.catalogue.newest.full.digest).read(0, 1 << 20))
+            assert whole.endswith(
+                subject.catalogue.open_blob(subject.catalogue.newest.full.digest).read(0, 1 << 20)
+            )
             pieces = b""
             while len(pieces) < len(whole):
                 status, headers, piece = await site.ask(
@@ -442,7 +446,7 @@ class TestModels:
          "bytes=" + "9" * 40 + "-"],
     )  # fmt: skip
     def test_other_ranges_are_refused(self, tmp_path: Path, token: Path, header: str) -> None:
-        async def scene(_: Driver, site: Site) -> None:
+        async def scene(_: Coordinator, site: Site) -> None:
             status, headers, body = await site.ask("/api/v1/versions/0/model", **BEARER, Range=header)
             assert status == 416
             assert re.fullmatch(r"bytes \*/\d+", headers["Content-Range"])
@@ -452,7 +456,7 @@ class TestModels:
 
     @pytest.mark.parametrize("number", ["1", "-1", "0x0", "%00", "9" * 30, "..%2f..%2fetc%2fpasswd", "٣"])
     def test_what_is_no_version_is_not_found(self, tmp_path: Path, token: Path, number: str) -> None:
-        async def scene(_: Driver, site: Site) -> None:
+        async def scene(_: Coordinator, site: Site) -> None:
             status, _, body = await site.ask(f"/api/v1/versions/{number}/model", **BEARER)
             assert status == 404
             assert json.loads(body)["error"]
@@ -465,13 +469,13 @@ class TestLargeFederations:
         names = tuple(f"c{index:02d}" for index in range(30))
         subject = driver(tmp_path, clients=names)
         hosts = dict.fromkeys(names[:24], "w")
-        state, _ = step(replace(subject.state, hosts=hosts), events.Tick(now=0.0))
+        state, _ = step(replace(subject.machine.state, hosts=hosts), events.Tick(now=0.0))
         attempt = state.attempt
         assert attempt is not None
         failures = {"c03": 1, "c08": 2, "c09": 0, "c29": 1, "stranger": 1}
         attempt = replace(attempt, accepted=frozenset(names[:7]), failures=failures)
-        subject._state = replace(state, attempt=attempt)
-        subject.observations.opened(1, 1)
+        subject.machine._state = replace(state, attempt=attempt)
+        subject.reports.recent.opened(1, 1)
         for client, done in (
             ("c03", 5),
             ("c08", 5),
@@ -481,14 +485,15 @@ class TestLargeFederations:
             ("c25", 9),
             ("stranger", 9),
         ):
-            subject.observations.progressed(1, 1, client, done, 9)
+            subject.reports.recent.progressed(1, 1, client, done, 9)
         one_by_one = Counter(
-            part(subject.state, subject.observations, attempt, client).value for client in attempt.cohort
+            part(subject.machine.state, subject.reports.recent, attempt, client).value
+            for client in attempt.cohort
         )
-        assert cohort_counts(subject.state, subject.observations) == {
+        assert cohort_counts(subject.machine.state, subject.reports.recent) == {
             each.value: one_by_one[each.value] for each in Part
         }
-        assert min(cohort_counts(subject.state, subject.observations).values()) >= 1
+        assert min(cohort_counts(subject.machine.state, subject.reports.recent).values()) >= 1
 
     def test_a_thousand_workers_and_ten_thousand_clients_are_a_few_pages(self, tmp_path: Path) -> None:
         names = tuple(f"client-{index:05d}" for index in range(10_000))
@@ -506,20 +511,20 @@ class TestLargeFederations:
                     last_seen=0.0,
                 )
             )
-        subject._state, _ = step(replace(subject.state, hosts=hosts), events.Tick(now=0.0))
+        subject.machine._state, _ = step(replace(subject.machine.state, hosts=hosts), events.Tick(now=0.0))
         newest = subject.catalogue.newest
         for number in range(1, 2001):
             subject.catalogue.add(replace(newest, number=number, statistics={"loss": 1.0 / number}))
         now = SystemClock()
-        status = overview.status(subject, now, "build", names=True)
+        status = overview.status(subject.reports, now, "build", names=True)
         assert status["cohort"]["invited"] == 10_000
         assert status["population"]["workers"] == 1000
         for found, most in [
             (status, 4 << 10),
-            (people.cohort(subject, Page(limit=10**6)), 128 << 10),
-            (people.workers(subject, now, Page()), 32 << 10),
-            (people.clients(subject, now, Page()), 32 << 10),
-            (overview.versions(subject, limit=50), 32 << 10),
+            (people.cohort(subject.reports, Page(limit=10**6)), 128 << 10),
+            (people.workers(subject.reports, now, Page()), 32 << 10),
+            (people.clients(subject.reports, now, Page()), 32 << 10),
+            (overview.versions(subject.reports, limit=50), 32 << 10),
             (curves(subject.catalogue.records.values(), {}), 32 << 10),
         ]:
             assert len(json.dumps(found)) < most
@@ -542,7 +547,7 @@ class TestFraming:
         asked = [("GET", "/"), ("GET", "/static/main.js"), ("GET", "/static/none.js"), ("GET", "/api/v1/status"),
                  ("GET", "/api/v1/none"), ("POST", "/api/v1/pause"), ("GET", "/metrics"), ("PUT", "/")]  # fmt: skip
 
-        async def scene(_: Driver, site: Site) -> None:
+        async def scene(_: Coordinator, site: Site) -> None:
             for method, path in asked:
                 _, headers, _ = await site.ask(path, method)
                 policy = dict(each.split(" ", 1) for each in headers["Content-Security-Policy"].split("; "))
@@ -558,7 +563,7 @@ class TestFraming:
         play(tmp_path, scene, token)
 
     def test_the_pages_files_have_types_and_tags(self, tmp_path: Path) -> None:
-        async def scene(_: Driver, site: Site) -> None:
+        async def scene(_: Coordinator, site: Site) -> None:
             for name, page in load().items():
                 status, headers, body = await site.ask(f"/static/{name}")
                 assert (status, body) == (200, page.content)
@@ -597,7 +602,7 @@ class TestFraming:
                "?find=" + "x" * 500, "?find=%00%ff", "?state=%F0%9F%98%80", "#", ";", "index.html%00.js", "etc/passwd"]  # fmt: skip
         methods = ["GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "BREW"]
 
-        async def scene(subject: Driver, site: Site) -> None:
+        async def scene(subject: Coordinator, site: Site) -> None:
             host, _, port = site.url.removeprefix("http://").partition(":")
             for _ in range(150):
                 path = choose.choice(known) + "/".join(choose.choices(odd, k=choose.randrange(3)))
@@ -610,6 +615,6 @@ class TestFraming:
                 assert status in (200, 400, 403, 404, 405), (method, path, answer[:200])
                 assert status != 200 or method in ("GET", "HEAD"), (method, path)
                 assert b"Traceback" not in answer
-            assert not subject.state.paused
+            assert not subject.machine.state.paused
 
         play(tmp_path, scene, token)

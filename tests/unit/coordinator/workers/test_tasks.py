@@ -10,8 +10,8 @@ from coordinator.core.cohort import sample
 from coordinator.core.effects import SendTrain
 from coordinator.core.policy import Mode, RoundPolicy
 from coordinator.ports.records import RunRecord
-from coordinator.rounds.tasks import Tasks
 from coordinator.versions.quality import QualityRounds
+from coordinator.workers.tasks import Tasks
 from ssd.method.registry import load
 from ssd.scaling import ScalingVector, assign
 from ssd.updates.codec import Encoding

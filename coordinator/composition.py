@@ -1,0 +1,405 @@
+"""Builds the parts of one run and ties them together; `coordinator.app` starts and stops them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from coordinator.evaluation.on_clients import ClientEvaluations
+from coordinator.evaluation.records import EvaluationRecords
+from coordinator.evaluation.schedule import Evaluations
+from coordinator.inspection.gauges import Gauges
+from coordinator.inspection.reports import Reports, RunFacts
+from coordinator.method_host.hook import HookRunner
+from coordinator.parts import Coordinator, Given
+from coordinator.rounds.commit import AfterCommit, Commit, VersionWriter
+from coordinator.rounds.downloads import Downloads
+from coordinator.rounds.driver import Driver
+from coordinator.rounds.hook_step import HookStep, HostedHook, NoHook
+from coordinator.rounds.machine import RoundMachine
+from coordinator.rounds.performers import AttemptEffects, OpenAttempts, RunEffects
+from coordinator.rounds.worker_reports import Attendance
+from coordinator.runtime.durable_writes import Durability
+from coordinator.runtime.mailbox import Inbox
+from coordinator.secure_aggregation.opening import SumOpening
+from coordinator.secure_aggregation.round_sum import MaskedRoundSum
+from coordinator.secure_aggregation.transcripts import Transcripts
+from coordinator.store.files.spool import MaskedSpool
+from coordinator.sums.account import PrivacyAccount
+from coordinator.sums.plain_sum import NoisySum, PlainSum
+from coordinator.sums.round_sum import RoundSum
+from coordinator.telemetry.client_history import Chronicle
+from coordinator.telemetry.recent import Observations
+from coordinator.telemetry.round_cost import RoundCost
+from coordinator.uploads.addressing import EnvelopeChecks
+from coordinator.uploads.in_flight import UploadDesk
+from coordinator.uploads.service import Uploads
+from coordinator.uploads.verification import Intake
+from coordinator.versions.catalogue import Catalogue
+from coordinator.versions.inclusions import Inclusions
+from coordinator.versions.privacy import NoPrivacy
+from coordinator.versions.quality import QualityRounds, newest, stored_frequencies
+from coordinator.workers.ownership import Membership
+from coordinator.workers.sessions import SessionTable
+from coordinator.workers.tasks import Tasks
+from coordinator.workers.welcome import Terms
+from ssd.updates.codec import Encoding
+from ssd_wire.messages import Evaluate
+
+
+def compose(given: Given) -> Coordinator:
+    """All parts of one run. Nothing is started, and nothing is written.
+
+    Raises:
+        ValueError: the workers would be told of noise that nobody accounts for, or the other way round.
+        OverflowRisk: the sums of the run could overflow.
+    """
+    if (given.privacy is None) != (given.settings.privacy is None):
+        raise ValueError("the workers are told of noise that nobody accounts for, or the other way round")
+    return _Composition(given).coordinator()
+
+
+class _Composition:
+    """One pass of building; every part is made once, after what it needs."""
+
+    def __init__(self, given: Given) -> None:
+        self._given = given
+        settings, store, clock = given.settings, given.store, given.clock
+        self._mailbox = Inbox()
+        self._history = Chronicle()
+        self._recent = Observations()
+        self._sessions = SessionTable()
+        self._durability = Durability(clock, given.metrics)
+        self._cost = RoundCost(given.metrics, clock.monotonic())
+        self._inclusions = Inclusions(store)
+        self._catalogue = Catalogue(given.record, store, given.blobs)
+        self._machine = RoundMachine(
+            given.state, self._mailbox, clock, given.metrics, given.tracing, self._history
+        )
+        self._quality = QualityRounds(
+            given.plan,
+            Encoding(settings.update_encoding),
+            settings.evaluation_every,
+            lambda: stored_frequencies(given.record.artefacts, given.blobs),
+        )
+        self._quality.newest = newest(store.versions())
+        self._tasks = Tasks(
+            run=given.record,
+            declaration=given.declaration,
+            seed=settings.seed,
+            threads=settings.threads,
+            expected_clients=settings.expected_clients,
+            scaling={record.client: record.scaling for record in store.clients()},
+            quality=self._quality,
+        )
+        self._sum = self._round_sum()
+        privacy = NoPrivacy() if given.privacy is None else given.privacy
+        self._account = PrivacyAccount(privacy, self._machine, self._catalogue, self._sum)
+        self._desk = UploadDesk(given.staging, settings.staging_bytes_per_worker)
+        self._records = EvaluationRecords(store, self._durability, clock, given.metrics)
+        self._evaluations = Evaluations(
+            self._records,
+            self._catalogue,
+            self._sessions,
+            settings.evaluation_every,
+            self._client_evaluations(),
+        )
+        self._resume()
+
+    def _resume(self) -> None:
+        """Take up the attempt that the journal has open, if there is one."""
+        attempt = self._given.state.attempt
+        if attempt is not None:
+            found = self._given.store.attempts(1)[0]
+            self._tasks.opened(attempt.round, found.cohort)
+            self._history.begin(attempt.round, attempt.number, found.cohort)
+            self._given.tracing.resumed(self._given.state, found.opened_at)
+
+    def _round_sum(self) -> RoundSum:
+        given, settings = self._given, self._given.settings
+        round_number = given.state.round
+        if settings.secure is None and (given.privacy is None or not given.privacy.central):
+            return PlainSum(self._quality, given.tracing, round_number)
+        if settings.secure is None:
+            assert given.privacy is not None
+            return NoisySum(self._quality, given.tracing, round_number, given.privacy)
+        opening = SumOpening(
+            run=self._machine,
+            settings=settings.secure,
+            registry=given.participants,
+            store=given.store,
+            durability=self._durability,
+            transcripts=Transcripts(given.state_dir / "transcripts") if settings.transcripts else None,
+            clock=given.clock,
+            metrics=given.metrics.secure,
+        )
+        return MaskedRoundSum(
+            settings=settings.secure,
+            quality=self._quality,
+            opening=opening,
+            run=self._machine,
+            mailbox=self._mailbox,
+            durability=self._durability,
+            sessions=self._sessions,
+            clock=given.clock,
+            metrics=given.metrics.secure,
+            spool=MaskedSpool(given.state_dir / "masked"),
+            tracing=given.tracing,
+            entropy=given.entropy,
+        )
+
+    def _client_evaluations(self) -> ClientEvaluations | None:
+        given = self._given
+        # What clients measure on their own images would leave them unmasked, or without noise.
+        if given.settings.secure is not None or given.privacy is not None:
+            return None
+        if not given.declaration.client_evaluation:
+            return None
+        return ClientEvaluations(
+            sessions=self._sessions,
+            order=self._order_evaluation,
+            run=self._machine,
+            inclusions=self._inclusions,
+            needs_images=given.declaration.needs_images,
+            wait_seconds=given.settings.evaluation_wait_seconds,
+            now=given.clock.monotonic,
+        )
+
+    def _order_evaluation(self, version: int, clients: Sequence[str]) -> Evaluate:
+        record = self._catalogue.record(version)
+        assert record is not None  # only versions that exist are measured
+        return self._tasks.evaluate(self._catalogue.offer(version), record.artefacts, clients)
+
+    def _hook(self) -> HookStep:
+        given = self._given
+        if not given.declaration.server_hook:
+            return NoHook()
+        runner = HookRunner(
+            run=given.record,
+            declaration=given.declaration,
+            plan=given.plan,
+            seed=given.settings.seed,
+            host=given.host,
+            blobs=given.blobs,
+            durability=self._durability,
+            state_dir=given.state_dir,
+        )
+        return HostedHook(
+            self._machine, self._mailbox, runner, self._tasks, self._catalogue, given.tracing, given.clock
+        )
+
+    def _commit(self) -> Commit:
+        given = self._given
+        writer = VersionWriter(
+            store=given.store,
+            catalogue=self._catalogue,
+            maker=given.maker,
+            durability=self._durability,
+            round_sum=self._sum,
+            account=self._account,
+            quality=self._quality,
+            cost=self._cost,
+            tracing=given.tracing,
+            clock=given.clock,
+        )
+        after = AfterCommit(
+            store=given.store,
+            durability=self._durability,
+            catalogue=self._catalogue,
+            sessions=self._sessions,
+            evaluations=self._evaluations,
+            inclusions=self._inclusions,
+            quality=self._quality,
+            history=self._history,
+            metrics=given.metrics,
+            retention=(given.settings.full_versions, given.settings.deltas),
+        )
+        return Commit(
+            run=self._machine,
+            writer=writer,
+            after=after,
+            round_sum=self._sum,
+            hook=self._hook(),
+            quality=self._quality,
+            desk=self._desk,
+            cost=self._cost,
+            clock=given.clock,
+        )
+
+    def _attendance(self, max_upload_bytes: int) -> Attendance:
+        given, settings = self._given, self._given.settings
+        terms = Terms(
+            run=given.record,
+            declaration=given.declaration,
+            plan=self._quality.largest,
+            update_encoding=settings.update_encoding,
+            delta_encoding=settings.delta_encoding,
+            heartbeat_seconds=settings.heartbeat_seconds,
+            data_endpoints=settings.data_endpoints,
+            max_upload_bytes=max_upload_bytes,
+            secure=settings.secure,
+            privacy=settings.privacy,
+        )
+        return Attendance(
+            run=self._machine,
+            terms=terms,
+            inclusions=self._inclusions,
+            sessions=self._sessions,
+            inbox=self._mailbox,
+            catalogue=self._catalogue,
+            evaluations=self._evaluations,
+            round_sum=self._sum,
+            clock=given.clock,
+            metrics=given.metrics,
+            revocations=given.revocations,
+            observations=self._recent,
+        )
+
+    def _ownership(self) -> Membership:
+        given = self._given
+        return Membership(
+            run=self._machine,
+            sessions=self._sessions,
+            inbox=self._mailbox,
+            store=given.store,
+            durability=self._durability,
+            clock=given.clock,
+            revocations=given.revocations,
+        )
+
+    def _uploads(self, verification: Intake) -> Uploads:
+        given = self._given
+        checks = EnvelopeChecks(
+            run=self._machine,
+            record=given.record,
+            declaration=given.declaration,
+            catalogue=self._catalogue,
+            tasks=self._tasks,
+            quality=self._quality,
+            round_sum=self._sum,
+        )
+        return Uploads(
+            checks=checks,
+            desk=self._desk,
+            verification=verification,
+            mailbox=self._mailbox,
+            cost=self._cost,
+            clock=given.clock,
+        )
+
+    def _perform(self, verification: Intake, commit: Commit) -> None:
+        """Tell the machine who performs which effect."""
+        given = self._given
+        run_effects = RunEffects(
+            run=self._machine,
+            store=given.store,
+            durability=self._durability,
+            mailbox=self._mailbox,
+            sessions=self._sessions,
+            tasks=self._tasks,
+            clock=given.clock,
+        )
+        opening = OpenAttempts(
+            run=self._machine,
+            store=given.store,
+            blobs=given.blobs,
+            min_free_bytes=given.settings.min_free_bytes,
+            durability=self._durability,
+            commit=commit,
+            round_sum=self._sum,
+            tasks=self._tasks,
+            catalogue=self._catalogue,
+            sessions=self._sessions,
+            observations=self._recent,
+            clock=given.clock,
+        )
+        attempt = AttemptEffects(
+            uploads=verification,
+            desk=self._desk,
+            commit=commit,
+            round_sum=self._sum,
+            store=given.store,
+            durability=self._durability,
+            sessions=self._sessions,
+            history=self._history,
+            cost=self._cost,
+            clock=given.clock,
+            metrics=given.metrics,
+        )
+        self._machine.perform_with(run_effects.table(), opening.table(), attempt.table(), commit.table())
+
+    def _reports(self) -> Reports:
+        given = self._given
+        facts = RunFacts(
+            record=given.record,
+            declaration=given.declaration,
+            privacy=given.settings.privacy,
+            started=given.clock.monotonic(),
+        )
+        return Reports(
+            run=self._machine,
+            facts=facts,
+            catalogue=self._catalogue,
+            journal=given.store,
+            sessions=self._sessions,
+            recent=self._recent,
+            inclusions=self._inclusions,
+            evaluations=self._records,
+            quality=self._quality,
+            account=self._account,
+            round_sum=self._sum,
+            durability=self._durability,
+        )
+
+    def coordinator(self) -> Coordinator:
+        """The parts, tied together."""
+        given = self._given
+        ownership = self._ownership()
+        verification = Intake(
+            desk=self._desk,
+            plan=self._quality.plan,
+            inbox=self._mailbox,
+            run=self._machine,
+            ownership=ownership,
+            history=self._history,
+            clock=given.clock,
+            metrics=given.metrics,
+            observations=self._recent,
+        )
+        self._perform(verification, self._commit())
+        max_upload_bytes = self._sum.max_upload_nbytes(self._quality.largest)
+        attendance = self._attendance(max_upload_bytes)
+        gauges = Gauges(self._machine, self._sessions, self._account, given.metrics)
+        driver = Driver(
+            machine=self._machine,
+            mailbox=self._mailbox,
+            durability=self._durability,
+            round_sum=self._sum,
+            evaluations=self._evaluations,
+            reports=attendance,
+            verification=verification,
+            sessions=self._sessions,
+            gauges=gauges,
+            clock=given.clock,
+            heartbeat_seconds=given.settings.heartbeat_seconds,
+            stop_when_finished=given.settings.stop_when_finished,
+        )
+        return Coordinator(
+            given=given,
+            driver=driver,
+            machine=self._machine,
+            mailbox=self._mailbox,
+            catalogue=self._catalogue,
+            sessions=self._sessions,
+            attendance=attendance,
+            ownership=ownership,
+            uploads=self._uploads(verification),
+            desk=self._desk,
+            verification=verification,
+            downloads=Downloads(self._catalogue, self._sum, self._cost),
+            evaluations=self._evaluations,
+            reports=self._reports(),
+            gauges=gauges,
+            round_sum=self._sum,
+            quality=self._quality,
+            max_upload_bytes=max_upload_bytes,
+        )

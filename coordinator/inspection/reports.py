@@ -1,0 +1,153 @@
+"""What people may see of a run, in one place: RPC, HTTP and terminal translate it and decide nothing.
+
+Everything here only reads. What is slow says so; the rest is cheap enough for a page that asks every two seconds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from coordinator.core.state import RunState
+from coordinator.evaluation.records import EvaluationRecords
+from coordinator.inspection.provenance import Provenance, provenance
+from coordinator.inspection.views import StatusView
+from coordinator.ports.journal import Journal
+from coordinator.ports.records import RunRecord
+from coordinator.ports.run import Run
+from coordinator.runtime.durable_writes import Durability
+from coordinator.sums.account import PrivacyAccount
+from coordinator.sums.round_sum import RoundSum, SumView
+from coordinator.telemetry.recent import Observations
+from coordinator.versions.catalogue import Catalogue
+from coordinator.versions.inclusions import Inclusions
+from coordinator.versions.quality import QualityRounds
+from coordinator.workers.sessions import SessionTable
+from ssd.privacy.settings import PrivacySettings
+from ssd.updates.declaration import Declaration
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunFacts:
+    """What does not change about a run while the coordinator is up."""
+
+    record: RunRecord
+    declaration: Declaration
+    privacy: PrivacySettings | None
+    """The settings of differential privacy; None: sums are not noisy."""
+    started: float
+    """Monotonic seconds at which the coordinator started."""
+
+
+class Reports:
+    """Views of one run for people.
+
+    Args:
+        run: its present state.
+        facts: what does not change.
+        catalogue: its versions.
+        journal: for lists; reading it may be slow.
+        sessions: the attached workers.
+        recent: who left, who dropped out and why.
+        inclusions: which clients the commits included.
+        evaluations: what was measured of which version.
+        quality: what the newest measuring round found.
+        round_sum: how far its masks are.
+        account: what it costs in privacy.
+        durability: for what the medium last said.
+    """
+
+    def __init__(
+        self,
+        *,
+        run: Run,
+        facts: RunFacts,
+        catalogue: Catalogue,
+        journal: Journal,
+        sessions: SessionTable,
+        recent: Observations,
+        inclusions: Inclusions,
+        evaluations: EvaluationRecords,
+        quality: QualityRounds,
+        account: PrivacyAccount,
+        round_sum: RoundSum,
+        durability: Durability,
+    ) -> None:
+        self._run = run
+        self.facts = facts
+        self.catalogue = catalogue
+        self.journal = journal
+        self.sessions = sessions
+        self.recent = recent
+        self.inclusions = inclusions
+        self._evaluations = evaluations
+        self._quality = quality
+        self._account = account
+        self._sum = round_sum
+        self._durability = durability
+
+    @property
+    def state(self) -> RunState:
+        """The run's present state."""
+        return self._run.state
+
+    @property
+    def evaluations(self) -> Mapping[int, Mapping[str, float]]:
+        """Version -> what was measured of it."""
+        return self._evaluations.by_version
+
+    @property
+    def masks(self) -> SumView | None:
+        """Where secure aggregation stands; None: the run has none."""
+        return self._sum.view
+
+    def status(self, now: float) -> StatusView:
+        """The state, at `now` monotonic seconds."""
+        state = self._run.state
+        attempt = state.attempt
+        cohort: dict[str, int] = {}
+        if attempt is not None:
+            cohort = {
+                "invited": len(attempt.cohort),
+                "accepted": len(attempt.accepted),
+                "failed": sum(1 for client in attempt.failures if attempt.wants(client)),
+            }
+        version, values = self._evaluations.newest
+        account = self._account.now()
+        return StatusView(
+            run_id=self.facts.record.run_id,
+            method=self.facts.declaration.method,
+            mode=state.policy.mode.value,
+            phase=state.phase.value,
+            waiting_for=self._durability.trouble or state.waiting_for()[1] or self._sum.waiting_for,
+            version=self.catalogue.offer(),
+            round=attempt.round if attempt else 0,
+            attempt=attempt.number if attempt else 0,
+            rounds=state.policy.rounds,
+            cohort=cohort,
+            workers=self.sessions.views(now),
+            registered_clients=len(state.clients),
+            connected_clients=len(state.connected()),
+            evaluation=values,
+            evaluated_version=version,
+            statistics={**self._quality.newest, **account.beside(self.catalogue.newest.statistics)},
+            uptime_seconds=now - self.facts.started,
+            privacy=account.said,
+        )
+
+    async def provenance(self, number: int) -> Provenance:
+        """How version `number`, which must exist, came to be. Reads the journal in a thread."""
+        record = self.catalogue.record(number)
+        assert record is not None
+        state = self._run.state
+        return await asyncio.to_thread(
+            provenance,
+            self.journal,
+            number,
+            mode=state.policy.mode.value,
+            rounds=state.policy.rounds,
+            registered_clients=len(state.clients),
+            secure_aggregation=self._sum.level,
+            privacy=self._account.describe(number, record.statistics),
+        )
