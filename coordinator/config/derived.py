@@ -8,13 +8,11 @@ from coordinator.config.run_settings import Settings
 from coordinator.config.sections import CoordinatorConfig
 from coordinator.config.secure_settings import SecureSettings
 from coordinator.core.policy import Mode, RoundPolicy
-from coordinator.core.secure_aggregation.participants import Keys
 from coordinator.errors import ConfigInvalid
 from ssd.privacy.noise import NoisePlan
 from ssd.privacy.settings import NoisePlace, PrivacyRefused, PrivacySettings
 from ssd.scaling import block_size
 from ssd.secagg.numbers.masked_plan import MaskedPlan
-from ssd.secagg.protocol.graph import Level
 from ssd.updates.codec import Encoding
 from ssd.updates.declaration import Declaration
 from ssd.updates.fixed_point import OverflowRisk
@@ -85,18 +83,10 @@ def secure_settings(config: CoordinatorConfig) -> SecureSettings | None:
     if section.level == "off":
         return None
     return SecureSettings(
-        level=Level(section.level),
-        ring_bits=section.ring_bits,
-        clip=section.clip,
+        section=section,
         max_client_weight=min(section.max_client_weight, max_client_weight(config)),
         max_cohort=max_cohort(config),
-        min_participants=section.min_participants,
-        assumed_corrupt=section.assumed_corrupt,
-        tolerated_dropout=section.tolerated_dropout,
-        phase_seconds=section.phase_seconds,
-        threads=section.threads,
         elastic=config.run.mode == "elastic",
-        keys=Keys(section.keys),
         privacy=privacy_settings(config),
     )
 

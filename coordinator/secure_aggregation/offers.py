@@ -37,10 +37,10 @@ def make_offer(
         round=opening.round,
         attempt=opening.attempt,
         participants=participants,
-        gamma_ppm=round(settings.assumed_corrupt * MILLION),
-        delta_ppm=round(settings.tolerated_dropout * MILLION),
+        gamma_ppm=round(settings.section.assumed_corrupt * MILLION),
+        delta_ppm=round(settings.section.tolerated_dropout * MILLION),
         graph=Graph.COMPLETE if participants <= COMPLETE_UP_TO else Graph.RING,
-        ring_bits=settings.ring_bits,
+        ring_bits=settings.section.ring_bits,
         max_total_weight=plan.max_total_weight,
     )
 

@@ -180,7 +180,7 @@ class MaskedRoundSum:
             round_id=round_id,
             machine=machine,
             delivery=SecureDelivery(round_id, self._sessions),
-            sum=SecureSum(plan, round_id, self._spool, self._durability, self._settings.threads),
+            sum=SecureSum(plan, round_id, self._spool, self._durability, self._settings.section.threads),
             since=self._clock.monotonic(),
         )
 
@@ -204,7 +204,7 @@ class MaskedRoundSum:
     def awaits_training(self) -> bool:
         """Whether word of trained clients matters now."""
         present = self._present
-        return self._settings.keys is Keys.LATE and present is not None and present.machine.aggregator is None
+        return self._settings.rules.keys is Keys.LATE and present is not None and present.machine.aggregator is None
 
     async def training_progressed(
         self, session: Session, round_number: int, attempt: int, client: str, step: int, steps: int
