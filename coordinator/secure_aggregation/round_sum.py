@@ -204,7 +204,11 @@ class MaskedRoundSum:
     def awaits_training(self) -> bool:
         """Whether word of trained clients matters now."""
         present = self._present
-        return self._settings.rules.keys is Keys.LATE and present is not None and present.machine.aggregator is None
+        return (
+            self._settings.rules.keys is Keys.LATE
+            and present is not None
+            and present.machine.aggregator is None
+        )
 
     async def training_progressed(
         self, session: Session, round_number: int, attempt: int, client: str, step: int, steps: int
