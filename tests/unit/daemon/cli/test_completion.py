@@ -14,7 +14,7 @@ from coordinator.cli.main import cli as coordinator
 from ssd.cli import cli as ssd
 from worker.cli.main import cli as worker
 
-ROOT = Path(__file__).resolve().parents[3]
+ROOT = Path(__file__).resolve().parents[4]
 PROGRAMS = {
     "ssd-coordinator": ("coordinator.cli.main", coordinator),
     "ssd-worker": ("worker.cli.main", worker),

@@ -12,7 +12,7 @@ import pytest
 from ssd.daemon.cli.exit_codes import exit_codes
 from ssd.daemon.cli.guard import colour, complain, run_guarded
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 
 
 class Refused(Exception):
