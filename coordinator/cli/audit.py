@@ -10,6 +10,7 @@ import click
 
 from coordinator.cli import tables
 from coordinator.errors import OperatorFault
+from ssd.daemon.cli.options import FORM
 from ssd.secagg.audit.audit import Audited, AuditFailed, check_follows
 from ssd.secagg.audit.audit import audit as verify
 from ssd.trust.participants import Registry, RegistryRefused, decode
@@ -30,7 +31,7 @@ class TranscriptRefused(OperatorFault):
 )
 @click.option("--signer", help="Its signer's public key, 64 hex digits.")
 @click.option("--federation", help="Whose registry it has to be.")
-@click.option("--format", "form", type=click.Choice(["human", "json"]), default="human", show_default=True)
+@FORM
 def audit(
     transcripts: tuple[Path, ...],
     registry_file: Path | None,

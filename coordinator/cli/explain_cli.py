@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,8 @@ import click
 
 from coordinator.config.sections import load
 from coordinator.errors import OperatorFault
+from ssd.daemon.cli.guard import colour
+from ssd.daemon.cli.options import FORM
 
 
 class NothingToExplain(OperatorFault):
@@ -28,7 +29,7 @@ class NothingToExplain(OperatorFault):
 @click.option(
     "--state-dir", type=click.Path(path_type=Path), help="coordinator.state_dir, if not from --config."
 )
-@click.option("--format", "form", type=click.Choice(["human", "json"]), default="human", show_default=True)
+@FORM
 def explain(number: int, config_path: Path | None, state_dir: Path | None, form: str) -> None:
     """What happened to every client that ROUND invited: asked when, by which worker, taken, refused, failed or late.
 
@@ -49,4 +50,4 @@ def explain(number: int, config_path: Path | None, state_dir: Path | None, form:
         raise NothingToExplain(f"round {number} was never opened: {newest}")
     told = explanation.explain(number, found)
     shown: Callable[[Any], str] = explanation.text if form == "human" else json.dumps
-    click.echo(shown(told), color=False if os.environ.get("NO_COLOR") else None)
+    click.echo(shown(told), color=colour())

@@ -32,6 +32,7 @@ from ssd.daemon.cli.completion import completion_command
 from ssd.daemon.cli.exit_codes import EXIT_DEFECT
 from ssd.daemon.cli.guard import colour, run_guarded
 from ssd.daemon.cli.help_text import add_examples, codes_sentence
+from ssd.daemon.cli.options import FORM, SET, settings_of
 from ssd.daemon.doctor.command import doctor_command
 from ssd.daemon.doctor.findings import Finding
 
@@ -82,10 +83,7 @@ _config_option = click.option(
 
 def _settings(command: Command) -> Command:
     """The options that change single settings."""
-    command = click.option(
-        "--set", "assignments", multiple=True, metavar="TABLE.KEY=VALUE", help="Any setting, as TOML value."
-    )(command)
-    command = click.option("--rounds", type=int, help="run.rounds")(command)
+    command = click.option("--rounds", type=int, help="run.rounds")(SET(command))
     command = click.option("--state-dir", help="coordinator.state_dir")(command)
     command = click.option("--listen", help="coordinator.listen: host:port or unix:/path")(command)
     command = click.option("--insecure", is_flag=True, help="Serve without TLS, to this machine only.")(
@@ -103,22 +101,13 @@ def _load(
     assignments: tuple[str, ...],
     environ: Mapping[str, str] | None = None,
 ) -> CoordinatorConfig:
-    overrides: dict[str, Json] = {}
-    for assignment in assignments:
-        key, equals, value = assignment.partition("=")
-        if not equals:
-            raise click.UsageError(
-                f"--set {assignment}: write table.key=value, for example round.cohort_size=5"
-            )
-        overrides[key.strip()] = value.strip()
-    flags = {
+    named = {
         "transport.insecure": insecure or None,
         "coordinator.listen": listen,
         "coordinator.state_dir": state_dir,
         "run.rounds": rounds,
     }
-    overrides |= {key: value for key, value in flags.items() if value is not None}
-    return load(config_path, overrides, environ)
+    return load(config_path, settings_of(assignments, named), environ)
 
 
 @cli.command(epilog=_CODES)
@@ -155,10 +144,7 @@ cli.add_command(
 
 def _verb(command: Command) -> Command:
     """The options of everything that talks to a running coordinator and has something to show."""
-    command = click.option(
-        "--format", "form", type=click.Choice(["human", "json"]), default="human", show_default=True
-    )(command)
-    return _reaching(command)
+    return _reaching(FORM(command))
 
 
 def _reaching(command: Command) -> Command:

@@ -21,6 +21,7 @@ from ssd.daemon.cli.completion import completion_command
 from ssd.daemon.cli.exit_codes import EXIT_DEFECT
 from ssd.daemon.cli.guard import run_guarded
 from ssd.daemon.cli.help_text import add_examples, codes_sentence
+from ssd.daemon.cli.options import FORM, SET, settings_of
 from ssd.daemon.doctor.command import doctor_command
 from ssd.daemon.doctor.findings import Finding
 from worker.cli.config import config_group
@@ -66,9 +67,7 @@ def _settings(command: Callable[..., Any]) -> Callable[..., Any]:
                 help="Forget a history the coordinator undid.",
             ),
             click.option("--log-level", help="debug, info, warning or error."),
-            click.option(
-                "--set", "assignments", multiple=True, metavar="TABLE.KEY=VALUE", help="Any setting."
-            ),
+            SET,
         ]
     ):
         command = option(command)
@@ -90,12 +89,6 @@ def _load(
     assignments: tuple[str, ...],
     environ: Mapping[str, str] | None = None,
 ) -> WorkerConfig:
-    flags: dict[str, Json] = {}
-    for assignment in assignments:
-        key, equals, value = assignment.partition("=")
-        if not equals:
-            raise click.UsageError(f"--set {assignment}: write table.key=value, for example log.level=debug")
-        flags[key.strip()] = value.strip()
     named = {
         "transport.insecure": insecure,
         "worker.coordinator": coordinator,
@@ -108,9 +101,7 @@ def _load(
         "worker.accept_rollback": accept_rollback,
         "log.level": log_level,
     }
-    return load(
-        config_path, flags | {key: value for key, value in named.items() if value is not None}, environ
-    )
+    return load(config_path, settings_of(assignments, named), environ)
 
 
 def _client_ids(text: str) -> list[str]:
@@ -266,7 +257,7 @@ def _store(path: Path | None, state_dir: Path | None) -> Iterator[SqliteStore]:
 
 @client.command("list")
 @_stored
-@click.option("--format", "form", type=click.Choice(["human", "json"]), default="human", show_default=True)
+@FORM
 def client_list(path: Path | None, state_dir: Path | None, form: str) -> None:
     """Every client the store holds something of."""
     from worker.store.move_client import list_clients

@@ -15,6 +15,7 @@ import click
 
 from coordinator.cli import tables
 from coordinator.cli.ca import tokens
+from ssd.daemon.cli.options import FORM
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -58,9 +59,6 @@ _pki = click.option(
     envvar="SSD_PKI",
     show_default=True,
     help="The authority's folder.",
-)
-_format = click.option(
-    "--format", "form", type=click.Choice(["human", "json"]), default="human", show_default=True
 )
 
 
@@ -114,7 +112,7 @@ def issue_command(role: str, name: str, out: Path, hosts: tuple[str, ...], pki: 
 
 @ca.command()
 @_pki
-@_format
+@FORM
 def show(pki: Path, form: str) -> None:
     """Print the certificates of a folder: whose, until when, and the authority's pin."""
     from coordinator.identity.authority import describe

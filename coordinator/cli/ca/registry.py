@@ -16,6 +16,7 @@ import click
 
 from coordinator.cli import tables
 from coordinator.errors import AuthorityRefused
+from ssd.daemon.cli.options import FORM
 from ssd.digest import canonical_json
 from ssd.trust.participants import (
     FORMAT,
@@ -129,7 +130,7 @@ def verify(file: Path, signer: str, federation: str) -> None:
 
 @registry.command()
 @click.argument("file", type=_FILE)
-@click.option("--format", "form", type=click.Choice(["human", "json"]), default="human", show_default=True)
+@FORM
 def show(file: Path, form: str) -> None:
     """Print a FILE, signed or a draft. Does not check the signature: that is what `verify` does."""
     value = _json(file)

@@ -20,6 +20,7 @@ from coordinator.cli import tables
 from coordinator.config.sections import load
 from coordinator.errors import AuthorityRefused
 from coordinator.ports.trust import Holder
+from ssd.daemon.cli.options import FORM
 
 if TYPE_CHECKING:
     from coordinator.store.trust import SqliteTrust
@@ -50,9 +51,6 @@ def _stored(command: Command) -> Command:
     )(command)
 
 
-_format = click.option(
-    "--format", "form", type=click.Choice(["human", "json"]), default="human", show_default=True
-)
 _role = click.option(
     "--role", type=click.Choice(["worker", "evaluator"]), default="worker", show_default=True
 )
@@ -163,7 +161,7 @@ def _address(text: str | None) -> str:
 
 @click.command()
 @_stored
-@_format
+@FORM
 def tokens(config_path: Path | None, state_dir: Path | None, form: str) -> None:
     """List the join tokens, newest first. The tokens themselves are nowhere kept."""
     from coordinator.identity.tokens import SHOWN, state
@@ -206,7 +204,7 @@ def revoke_token(shown: str, config_path: Path | None, state_dir: Path | None) -
 
 @click.command()
 @_stored
-@_format
+@FORM
 def certificates(config_path: Path | None, state_dir: Path | None, form: str) -> None:
     """List the certificates this coordinator issued, oldest first."""
     now = time.time()

@@ -12,6 +12,7 @@ import click
 
 from ssd.daemon.cli.exit_codes import EXIT_OK, EXIT_STORAGE, EXIT_USAGE
 from ssd.daemon.cli.guard import complain
+from ssd.daemon.cli.options import FORM
 from ssd.daemon.config_loading import Section
 from ssd.daemon.secrets_hidden import without_secrets
 from ssd.daemon.setting_text import example_file, tables
@@ -29,9 +30,6 @@ default that stands behind their "#". Each can also be set by the environment ({
 
     {program} config check --config FILE      what is wrong with it
     {program} config show --config FILE       what results"""
-FORM = click.option(
-    "--format", "form", type=click.Choice(["human", "json"]), default="human", show_default=True
-)
 
 
 def _none(command: Callable[..., Any]) -> Callable[..., Any]:

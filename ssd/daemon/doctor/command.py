@@ -10,9 +10,10 @@ from typing import Any
 
 import click
 
-from ssd.daemon.cli.config_commands import FORM, Decorator
+from ssd.daemon.cli.config_commands import Decorator
 from ssd.daemon.cli.exit_codes import EXIT_OK, EXIT_REFUSED
 from ssd.daemon.cli.guard import colour
+from ssd.daemon.cli.options import FORM
 from ssd.daemon.config_loading import Section
 from ssd.daemon.doctor.findings import Finding, Level, as_json, as_lines, healthy
 
