@@ -351,7 +351,11 @@ class Driver:
             return
         except (TaskFault, StorageFailed) as error:
             nobody = () if evaluate.clients else None
-            self.post(events.EvaluationEnded(version=number, error=f"{error.code}: {error}", clients=nobody))
+            reason = error.reason if isinstance(error, TaskFault) else "storage"
+            ended = events.EvaluationEnded(
+                version=number, error=f"{error.code}: {error}", reason=reason, clients=nobody
+            )
+            self.post(ended)
             return
         key = UpdateKey(client="", round=0, base_digest=evaluate.version.model_digest, task_digest="")
         self.post(events.Prepared(key=key, number=number))

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from processes.own_log import own_log
 from rounds.worker_harness import Worker
 from secure.key_uses import KeyUses
 from secure.secure_identities import SecureIdentities
@@ -41,6 +42,7 @@ from ssd.updates.fold_plan import FoldPlan
 from ssd_proto.v1 import federation_pb2 as pb
 from ssd_proto.v1 import tensor_pb2 as tensor
 from wire.fake_coordinator import Attended, FakeCoordinator, Upload
+from worker.core.public_reasons import public_refusal
 from worker.core.state import SecureTerms
 from worker.errors import RefusedForGood
 from worker.secure_aggregation.identity import SecureIdentity
@@ -157,7 +159,12 @@ def test_an_active_round_with_a_signed_registry(tmp_path: Path) -> None:
     ],
 )
 def test_clients_and_weights_that_its_entry_does_not_allow_are_refused_before_there_are_keys(
-    tmp_path: Path, clients: tuple[str, ...], max_weight: int, reason: AbortReason, says: str
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    clients: tuple[str, ...],
+    max_weight: int,
+    reason: AbortReason,
+    says: str,
 ) -> None:
     identities = SecureIdentities(tmp_path / "identities", (OWN, "p1", "p2"))
     identities.publish(2, (OWN, "p1", "p2"), {OWN: clients}, max_weight)
@@ -182,7 +189,8 @@ def test_clients_and_weights_that_its_entry_does_not_allow_are_refused_before_th
             scene.say(scene.offer)
             refused = await refusal(scene)
             assert refused.reason == reason
-            assert says in refused.detail
+            assert refused.detail == public_refusal(reason)
+            assert says in own_log(caplog)
             assert not worker.store.secure.seen(scene.offer.round_id)
 
     play(scene)
@@ -190,6 +198,7 @@ def test_clients_and_weights_that_its_entry_does_not_allow_are_refused_before_th
 
 def test_a_client_that_joins_the_task_after_the_keys_is_not_masked_if_its_entry_does_not_allow_it(
     tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     identities = SecureIdentities(tmp_path / "identities", (OWN, "p1", "p2"))
     identities.publish(2, (OWN, "p1", "p2"), {OWN: ("a",)}, 1 << 20)
@@ -218,7 +227,8 @@ def test_a_client_that_joins_the_task_after_the_keys_is_not_masked_if_its_entry_
             gate.set()
             refused = await refusal(scene)
             assert refused.reason == AbortReason.NOT_REGISTERED
-            assert "does not list client b for worker w1" in refused.detail
+            assert refused.detail == public_refusal(AbortReason.NOT_REGISTERED)
+            assert "does not list client b for worker w1" in own_log(caplog)
             await silent(coordinator)
             assert not list((tmp_path / "s" / "masked").glob("*"))
 
@@ -347,6 +357,7 @@ def test_a_worker_that_reconnects_within_the_attempt_goes_on(tmp_path: Path, whe
 
 def test_a_restarted_worker_is_a_dropout_and_says_so_and_takes_part_in_the_next_attempt(
     tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     async def scene() -> None:
         async with secure_federation(tmp_path) as (coordinator, worker):
@@ -367,7 +378,8 @@ def test_a_restarted_worker_is_a_dropout_and_says_so_and_takes_part_in_the_next_
             scene.say(Survivors(sharers_digest=scene.aggregator.sharers_digest, names=("p1", OWN)))
             other = Scene(coordinator, scene.attended, scene.train)
             other.say(Survivors(sharers_digest=bytes(32), names=("p1", OWN)))
-            assert "started again" in (await refusal(other)).detail
+            assert (await refusal(other)).detail == public_refusal(AbortReason.UNEXPECTED_MESSAGE)
+            assert "started again" in own_log(caplog)
             await silent(coordinator)
             after = retry(coordinator, scene.attended, scene)
             after.begin()

@@ -145,6 +145,9 @@ class EvaluationEnded:
     version: int
     values: Mapping[str, float] = field(default_factory=dict)
     error: str = ""
+    """What happened, for this worker's own log."""
+    reason: str = ""
+    """The word for it that the coordinator gets."""
     clients: tuple[str, ...] | None = None
     """Those that `values` are sums over; None: measured on probe data."""
     lost: bool = False

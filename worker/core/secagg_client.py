@@ -36,6 +36,7 @@ from ssd_wire import messages
 from worker.core import effects, events
 from worker.core.effects import Effect
 from worker.core.finished import Finished
+from worker.core.public_reasons import public_refusal
 from worker.core.state import Link, SecureRound, Session
 
 OFF, ACTIVE = "off", "active"
@@ -227,8 +228,8 @@ def _is_uploading(session: Session) -> bool:
 
 def _without_keys(session: Session, round_id: bytes, out: list[Effect]) -> Session:
     detail = "this worker has no keys of that round id: its process was started again, or it works at another attempt"
-    _note(round_id, "secure_keys_missing", "warning", {}, out)
-    _send(session, Refusal.of(AbortReason.UNEXPECTED_MESSAGE, detail), round_id, out)
+    _note(round_id, "secure_keys_missing", "warning", {"detail": detail}, out)
+    _refusal(session, AbortReason.UNEXPECTED_MESSAGE, round_id, out)
     return session
 
 
@@ -316,7 +317,7 @@ def _refuse(
     if secure.over:
         return session
     _note(round_id, "secure_round_refused", "error", {"reason": reason.value, "detail": detail}, out)
-    _send(session, Refusal.of(reason, detail), round_id, out)
+    _refusal(session, reason, round_id, out)
     return _close(session, out)
 
 
@@ -337,8 +338,10 @@ def _close(session: Session, out: list[Effect]) -> Session:
     return replace(session, secure=replace(secure, over=True, ready=False, waiting=None))
 
 
-def _send(session: Session, message: Refusal, round_id: bytes, out: list[Effect]) -> None:
+def _refusal(session: Session, reason: AbortReason, round_id: bytes, out: list[Effect]) -> None:
+    """Tell the coordinator. The detail may name files and numbers of this host, so it stays in the log."""
     if session.link is Link.ATTENDING:
+        message = Refusal.of(reason, public_refusal(reason))
         out.append(effects.Send(message=messages.SecureMessage(round_id=round_id, content=encode(message))))
 
 

@@ -30,6 +30,7 @@ from worker.core import effects, events, secagg_client, uploading, work
 from worker.core.commits import apply_commit, apply_fates, drop
 from worker.core.effects import Effect
 from worker.core.history import contradiction
+from worker.core.public_reasons import public
 from worker.core.state import Link, Session, Stage
 from worker.errors import CoordinatorFault
 
@@ -307,8 +308,9 @@ def _evaluation_ended(session: Session, event: events.EvaluationEnded, out: list
     if event.clients is not None:
         fields["clients"] = len(event.clients)
     out.append(effects.Note(event="evaluated", level=level, fields=fields))
+    said = ": ".join(public(event.reason)) if event.error else ""
     done = messages.EvaluationDone(
-        version=event.version, values=event.values, error=event.error, clients=event.clients
+        version=event.version, values=event.values, error=said, clients=event.clients
     )
     if session.link is Link.ATTENDING:
         out.append(effects.Send(message=done))

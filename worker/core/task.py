@@ -8,6 +8,7 @@ from ssd_wire import messages
 from ssd_wire.messages import TaskClient
 from worker.core import effects
 from worker.core.effects import Effect
+from worker.core.public_reasons import public
 from worker.core.state import Session
 
 
@@ -31,7 +32,7 @@ def fail(session: Session, client: str, reason: str, detail: str, out: list[Effe
     fields = {"client": client, "reason": reason, "detail": detail}
     out.append(effects.Note(event="client_failed", level="error", fields=fields))
     if current.live:
-        out.append(failure(current.train, client, reason, detail))
+        out.append(failure(current.train, client, reason))
     return replace(session, work=replace(current, failed=current.failed | {client}))
 
 
@@ -43,14 +44,15 @@ def fail_all(session: Session, reason: str, detail: str, out: list[Effect]) -> S
     fields = {"clients": len(left), "reason": reason, "detail": detail}
     out.append(effects.Note(event="task_failed", level="error", fields=fields))
     if current.live:
-        out.append(failure(current.train, "", reason, detail))
+        out.append(failure(current.train, "", reason))
     return replace(session, work=replace(current, failed=current.failed | left))
 
 
-def failure(task: messages.Train, client: str, reason: str, detail: str) -> Effect:
-    """The report."""
+def failure(task: messages.Train, client: str, reason: str) -> Effect:
+    """The report. It has the sentence of its reason; what happened in detail is for this worker's own log."""
+    reason, sentence = public(reason)
     return effects.Send(
         message=messages.TaskFailed(
-            round=task.round, attempt=task.attempt, client=client, reason=reason, detail=detail
+            round=task.round, attempt=task.attempt, client=client, reason=reason, detail=sentence
         )
     )

@@ -77,10 +77,7 @@ def train(session: Session, event: messages.Train, out: list[Effect]) -> Session
     if event.task_digest != event.computed_digest(session.run_id, session.declaration_digest):
         raise CoordinatorFault(f"the task of round {event.round} has a digest that does not fit what it says")
     strangers = [task.client for task in event.clients if task.client not in session.clients]
-    out.extend(
-        failure(event, client, "client_not_hosted", f"this worker does not host {client}")
-        for client in strangers
-    )
+    out.extend(failure(event, client, "client_not_hosted") for client in strangers)
     event = replace(event, clients=tuple(task for task in event.clients if task.client not in strangers))
     if not event.clients:
         return session

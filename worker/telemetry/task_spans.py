@@ -22,6 +22,7 @@ from ssd_wire.uploads import UploadFate
 from worker.core import effects, events
 from worker.core.effects import Effect
 from worker.core.events import Event
+from worker.core.public_reasons import public
 
 TRAINING = "training"
 """The coordinator's word for the phase in which clients are asked."""
@@ -74,13 +75,14 @@ class TaskSpans:
             case events.Prepared() if event.key.task_digest:  # (an evaluation's preparation has none)
                 self._end(PREPARE, now, out)
             case events.PrepareFailed():
-                self._end(PREPARE, now, out, event.reason)
+                self._end(PREPARE, now, out, event.reason if event.retry else public(event.reason)[0])
             case events.ClientTrained():
                 finished = event.finished
-                self._say(TRAIN, {"ssd.weight": finished.weight, "ssd.bytes": finished.body_size})
+                # Not the weight: it is a number of images, which a masked upload hides.
+                self._say(TRAIN, {"ssd.bytes": finished.body_size})
                 self._end(TRAIN, now, out)
             case events.ClientFailed():
-                self._end(TRAIN, now, out, event.reason)
+                self._end(TRAIN, now, out, public(event.reason)[0])
             case events.TrainingStopped():
                 self._end(TRAIN, now, out, STOPPED)
             case events.UploadLeftOut():

@@ -274,7 +274,9 @@ class ProcessTrainer:
         elif job.version is not None:
             nobody = () if job.on_clients else None
             self._post(
-                events.EvaluationEnded(version=job.version, error=f"{reason}: {detail}", clients=nobody)
+                events.EvaluationEnded(
+                    version=job.version, error=f"{reason}: {detail}", reason=reason, clients=nobody
+                )
             )
 
     def _end_stop(self) -> None:

@@ -92,6 +92,8 @@ class FakeCoordinator(rpc.FederationServicer):
         self.refuse_hello: tuple[grpc.StatusCode, str] | None = None
         self.attending: asyncio.Queue[Attended] = asyncio.Queue()
         self.uploads: asyncio.Queue[Upload] = asyncio.Queue()
+        self.heard: list[pb.WorkerMessage] = []
+        """Everything that was said on control streams after the hellos."""
         self.fetches: list[tuple[str, int]] = []
         self.partial: dict[bytes, bytearray] = {}
         self.break_fetch_after: int | None = None
@@ -106,6 +108,12 @@ class FakeCoordinator(rpc.FederationServicer):
         self._sessions: dict[str, Attended] = {}
         self._server: Any = None
         self.port = free_port()
+        self.keep_blob(canonical_json(self.declaration.to_json()))
+
+    def use(self, method: Any) -> None:
+        """Run rounds of another method than the synthetic one."""
+        self.method, self.declaration = method, method.declare()
+        self.vectors = [method.initial(7, None)]
         self.keep_blob(canonical_json(self.declaration.to_json()))
 
     def declare(self, **changes: Any) -> None:
@@ -262,6 +270,7 @@ class FakeCoordinator(rpc.FederationServicer):
 
     async def _read(self, attended: Attended, context: Any) -> None:
         while (message := await context.read()) is not grpc.aio.EOF:
+            self.heard.append(message)
             attended.inbox.put_nowait(message)
         attended.hang_up()
 

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
+from processes.own_log import own_log
 from rounds.worker_harness import Worker, federation, start_worker
 from ssd.digest import CHUNK_BYTES
 from ssd.updates.fold import Fold, check_update
@@ -376,7 +377,9 @@ def test_a_rejected_update_is_dropped_and_trained_again_when_asked(tmp_path: Pat
     run(scenario())
 
 
-def test_killing_the_training_process_costs_one_client_and_nothing_else(tmp_path: Path) -> None:
+def test_killing_the_training_process_costs_one_client_and_nothing_else(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     async def scenario() -> None:
         async with federation(tmp_path, ["a", "b"], {"train_seconds": 0.5}) as (coordinator, worker):
             stream = await coordinator.attended()
@@ -386,7 +389,8 @@ def test_killing_the_training_process_costs_one_client_and_nothing_else(tmp_path
             os.kill(worker.trainer._child.pid, signal.SIGKILL)
             failed = await stream.receive("task_failed")
             assert (failed.client, failed.reason) == ("a", "training_process_died")
-            assert "SIGKILL" in failed.detail
+            assert failed.detail == "the training process died; the worker's own log says more"
+            assert "SIGKILL" in own_log(caplog)
             assert (await coordinator.uploaded()).clients == ["b"]
             task.ClearField("clients")
             task.clients.add(client="a")
@@ -483,7 +487,7 @@ def test_a_declaration_that_differs_refuses_the_whole_task(tmp_path: Path) -> No
             stream.send(train=coordinator.train(["a", "b"]))
             failed = await stream.receive("task_failed")
             assert (failed.client, failed.reason) == ("", "declaration_differs")
-            assert "version" in failed.detail
+            assert "the same program version" in failed.detail
             await worker.stop()
 
     run(scenario())

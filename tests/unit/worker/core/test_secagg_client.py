@@ -569,7 +569,8 @@ def test_a_message_for_keys_this_process_does_not_have_is_refused_aloud(message:
     (refusal,) = machine.said()
     assert isinstance(refusal, Refusal)
     assert refusal.reason == AbortReason.UNEXPECTED_MESSAGE
-    assert "started again" in refusal.detail
+    assert refusal.detail == "refused as unexpected_message; the worker's own log says more"
+    assert "started again" in str(machine.asked(effects.Note)[-1].fields["detail"])
     assert not machine.asked(effects.TellSecure)
     # The round it does have the keys of goes on.
     assert machine.session.secure is not None
