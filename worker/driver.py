@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass
 
 from ssd.daemon.logs import event as log_event
 from ssd_wire import messages
 from ssd_wire.messages import Down, UpdateKey, Welcome
 from worker.connection.background import NamedTasks
-from worker.connection.control_stream import ControlLink, FromLink, lost
+from worker.connection.control_stream import FromLink, lost
 from worker.core import effects, events
 from worker.core.secagg_client import OFF
 from worker.core.session import step
@@ -27,23 +26,23 @@ from worker.errors import (
     HistoryContradicted,
     InternalFault,
     RefusedForGood,
-    SessionEnded,
     StorageFailed,
-    TaskFault,
 )
-from worker.ports import Clock, DataAccess, Store, Trainer, Transport
+from worker.performers.connection import ConnectionEffects
+from worker.performers.tasks import TaskEffects
+from worker.performers.uploads import UploadEffects
+from worker.ports import Clock, Performers, Store, Trainer, Transport
 from worker.secure_aggregation.rounds import SecureRounds, SecureSettings
-from worker.store.effects import Recorder
+from worker.store.effects import PersistenceEffects
 from worker.telemetry.metrics import Metrics, bounded
 from worker.telemetry.tracing import NoTracing, Tracing
-from worker.uploader import Uploader
 from worker.uploads.body import Uploads
-from worker.uploads.layouts import Plans
+from worker.uploads.layouts import BodyLayouts
 
 _log = logging.getLogger(__name__)
 _STOP_SECONDS = 10.0
 _PROGRESS_PARTS = 1000
-"""Of a client's training, under secure aggregation."""
+"""Steps that a client is said to train for under secure aggregation."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +53,18 @@ class _Defect:
 
 
 class Driver:
-    """Runs one worker session machine against its ports."""
+    """Runs one worker session machine against its ports.
+
+    Args:
+        session: the machine's state to begin with.
+        store: the worker's durable memory.
+        transport: the coordinator, reached over the network.
+        trainer: makes the training process, which answers through `post` and `progress`.
+        clock: for waits, durations and chance.
+        metrics: what the worker shows of itself.
+        secure: what the worker is under secure aggregation.
+        tracing: where spans go; None: nowhere.
+    """
 
     def __init__(
         self,
@@ -75,22 +85,25 @@ class Driver:
         self._tracing: Tracing = tracing or NoTracing()
         self._queue: asyncio.Queue[events.Event | FromLink | _Defect] = asyncio.Queue()
         self._trainer = trainer(self)
-        self._preparation = Preparation(store, transport, clock)
         self._tasks = NamedTasks(lambda error: self._queue.put_nowait(_Defect(error)))
-        self._link = ControlLink(transport, clock, self._tasks, self._queue.put_nowait)
-        self._busy_before = 0.0
-        self._welcome: Welcome | None = None
-        self._task: Any = None
         self._failure: Exception | None = None
         self._stop_wanted = asyncio.Event()
-        self._started = clock.monotonic()
         metrics.hosted_clients.set(len(session.clients))
-        recorder = Recorder(store, metrics, self._stop_wanted)
-        plans = Plans(self._preparation)
+        self._connection = ConnectionEffects(
+            transport=transport,
+            trainer=self._trainer,
+            clock=clock,
+            metrics=metrics,
+            tasks=self._tasks,
+            deliver=self._queue.put_nowait,
+            post=self.post,
+        )
+        self._preparation = Preparation(store, transport, clock)
+        layouts = BodyLayouts(self._preparation)
         self._secure = SecureRounds(
             settings=secure,
-            access=self._access,
-            plans=plans,
+            access=self._connection.access,
+            layouts=layouts,
             store=store,
             transport=transport,
             clock=clock,
@@ -98,50 +111,48 @@ class Driver:
             tasks=self._tasks,
             post=self.post,
         )
-        self._uploader = Uploader(
-            access=self._access,
-            plans=plans,
-            uploads=Uploads(store, transport, clock),
-            secure=self._secure,
-            clock=clock,
-            metrics=metrics,
+        self._performers = self._table(layouts)
+
+    def _table(self, layouts: BodyLayouts) -> Performers:
+        """Say who carries out which effect."""
+        tasks = TaskEffects(
+            access=self._connection.access,
+            preparation=self._preparation,
+            trainer=self._trainer,
+            clock=self._clock,
+            metrics=self._metrics,
+            tasks=self._tasks,
             tracing=self._tracing,
+            session=lambda: self.session,
             post=self.post,
         )
-        self._performers: dict[type, Callable[[Any], Coroutine[Any, Any, None]]] = {
-            effects.OpenLink: self._open_link,
-            effects.CloseLink: self._close_link,
-            effects.Redial: self._redial,
+        uploads = UploadEffects(
+            access=self._connection.access,
+            layouts=layouts,
+            uploads=Uploads(self._store, self._transport, self._clock),
+            secure=self._secure,
+            clock=self._clock,
+            metrics=self._metrics,
+            tracing=self._tracing,
+            tasks=self._tasks,
+            post=self.post,
+        )
+        return {
             effects.GiveUp: self._give_up,
             effects.Decline: self._decline,
-            effects.OpenSession: self._open_session,
-            effects.EnterRun: recorder.enter_run,
-            effects.KeepUpdate: recorder.keep_update,
-            effects.ForgetFiles: recorder.forget_files,
-            effects.Promote: recorder.promote,
-            effects.DropUpdates: recorder.drop_updates,
-            effects.Reinitialise: recorder.reinitialise,
-            effects.DropVersions: recorder.drop_versions,
-            effects.RememberVersion: recorder.remember_version,
-            effects.RememberLevel: recorder.remember_level,
             effects.Distrust: self._distrust,
-            effects.Prepare: self._prepare,
-            effects.StopPreparing: self._stop_preparing,
-            effects.TrainClient: self._train_client,
-            effects.StopTraining: self._stop_training,
-            effects.RunEvaluation: self._run_evaluation,
-            effects.StartUpload: self._start_upload,
-            effects.StopUpload: self._stop_upload,
-            effects.ArmUploadTimer: self._arm_upload_timer,
-            effects.Send: self._send,
             effects.Note: self._note,
+            **self._connection.performers,
+            **PersistenceEffects(self._store, self._metrics, self._stop_wanted).performers,
+            **tasks.performers,
+            **uploads.performers,
             **self._secure.performers,
         }
 
     # ------------------------------------------------------------------------------------------------- the loop
 
     def post(self, event: events.Event) -> None:
-        """Queue an event; on the event loop only."""
+        """Queue an event. Called on the event loop only."""
         self._queue.put_nowait(event)
 
     def stop(self) -> None:
@@ -150,7 +161,7 @@ class Driver:
         self.post(events.StopRequested())
 
     async def run(self) -> None:
-        """Until stopped.
+        """Run until stopped.
 
         Raises:
             RefusedForGood: the coordinator will never take this worker.
@@ -169,9 +180,14 @@ class Driver:
             raise self._failure
 
     def progress(self, key: UpdateKey, done: int, total: int, seconds: float) -> None:
-        """A running client's progress: told to the coordinator while there is a stream, else forgotten."""
+        """Tell the coordinator how far a running client is, if there is a stream."""
         current = self.session.work
-        if not self._link.is_open or current is None or current.train.key(key.client) != key or done >= total:
+        if (
+            not self._connection.is_open
+            or current is None
+            or current.train.key(key.client) != key
+            or done >= total
+        ):
             return
         task = current.train
         if self.session.level != OFF:
@@ -180,7 +196,7 @@ class Driver:
         message = messages.Progress(
             round=task.round, attempt=task.attempt, client=key.client, step=done, steps=total, seconds=seconds
         )
-        self._link.send(message)
+        self._connection.send(message)
 
     @property
     def attending(self) -> bool:
@@ -202,7 +218,7 @@ class Driver:
         if isinstance(item, _Defect):
             raise InternalFault(f"{type(item.error).__name__}: {item.error}") from item.error
         if isinstance(item, FromLink):
-            if item.link != self._link.number or self.session.link is Link.OFFLINE:
+            if not self._connection.brought(item) or self.session.link is Link.OFFLINE:
                 return
             event = await self._event_of(item.message)
         else:
@@ -210,7 +226,7 @@ class Driver:
         try:
             self.session, todo = step(self.session, event)
         except CoordinatorFault as fault:
-            await self._close_link(None)
+            self._connection.close()
             self.post(lost(fault, self._clock.uniform()))
             return
         self._tracing.stepped(self.session.run_id, event, todo)
@@ -237,20 +253,7 @@ class Driver:
         if session.versions:
             metrics.model_version.set(max(session.versions))
 
-    # ---------------------------------------------------------------------------------------------------- link
-
-    async def _open_link(self, effect: effects.OpenLink) -> None:
-        self._link.open(effect)
-
-    async def _close_link(self, _: effects.CloseLink | None) -> None:
-        self._link.close()
-
-    async def _redial(self, effect: effects.Redial) -> None:
-        self._tasks.spawn("redial", self._post_later(effect.seconds, events.DialDue()))
-
-    async def _post_later(self, seconds: float, event: events.Event) -> None:
-        await self._clock.sleep(seconds)
-        self.post(event)
+    # -------------------------------------------------------------------------------------- ends and notes
 
     async def _give_up(self, effect: effects.GiveUp) -> None:
         self._failure = RefusedForGood(
@@ -267,119 +270,6 @@ class Driver:
             " an older backup, or not its own. Restore the newest one; or, if its operator says that the rounds are to"
             " be undone, start this worker once with --accept-rollback"
         )
-
-    async def _open_session(self, effect: effects.OpenSession) -> None:
-        welcome = self._welcome = effect.welcome
-        self._busy_before = self._trainer.busy_seconds()
-        # A little early: the promise is "at least every".
-        self._link.beat(welcome.heartbeat_seconds * 0.8, self._heartbeat)
-        log_event(
-            _log,
-            logging.INFO,
-            "connected",
-            run=welcome.run_id,
-            version=welcome.version.number,
-            coordinator_build=welcome.build,
-        )
-
-    def _heartbeat(self, interval: float) -> messages.Heartbeat:
-        before, self._busy_before = self._busy_before, self._trainer.busy_seconds()
-        share = min(1.0, max(0.0, (self._busy_before - before) / interval))
-        self._metrics.busy_share.set(share)
-        self._metrics.gpu_memory_bytes.set(self._trainer.device_memory_used)
-        return messages.Heartbeat(
-            uptime_seconds=int(self._clock.monotonic() - self._started),
-            device_memory_used=self._trainer.device_memory_used,
-            busy_share=share,
-        )
-
-    async def _send(self, effect: effects.Send) -> None:
-        self._link.send(effect.message)
-
-    # ---------------------------------------------------------------------------------------------------- work
-
-    async def _prepare(self, effect: effects.Prepare) -> None:
-        self._tasks.spawn("prepare", self._get_ready(effect.train))
-
-    async def _stop_preparing(self, _: effects.StopPreparing) -> None:
-        self._tasks.cancel("prepare")
-
-    async def _get_ready(self, task: messages.Train) -> None:
-        key = task.key("")
-        started = self._clock.monotonic()
-        try:
-            welcome, access = self._access()
-            access = replace(access, parent=self._tracing.preparing)
-            prepared = await self._preparation.prepare(
-                welcome, access, task.base, task.artefacts, self.session.versions
-            )
-        except SessionEnded as ended:
-            self.post(events.PrepareFailed(key=key, reason=ended.reason, detail=ended.detail, retry=True))
-        except TaskFault as fault:
-            self.post(events.PrepareFailed(key=key, reason=fault.reason, detail=fault.detail, retry=False))
-        except StorageFailed as error:
-            self.post(events.PrepareFailed(key=key, reason="storage", detail=str(error), retry=False))
-        else:
-            self._task = prepared
-            self._metrics.prepare_seconds.observe(self._clock.monotonic() - started)
-            self.post(events.Prepared(key=key, number=task.base.number))
-
-    def _access(self) -> tuple[Welcome, DataAccess]:
-        welcome = self._welcome
-        assert welcome is not None  # data calls follow a welcome
-        return welcome, DataAccess(session=welcome.session, endpoints=welcome.data_endpoints)
-
-    async def _train_client(self, effect: effects.TrainClient) -> None:
-        await self._trainer.train(effect.train, effect.client, self._task)
-
-    async def _stop_training(self, _: effects.StopTraining) -> None:
-        self._tasks.cancel("evaluate")
-        await self._trainer.stop()
-
-    async def _run_evaluation(self, effect: effects.RunEvaluation) -> None:
-        self._tasks.spawn("evaluate", self._measure_version(effect.evaluate))
-
-    async def _measure_version(self, evaluate: messages.Evaluate) -> None:
-        number = evaluate.version.number
-        try:
-            welcome, access = self._access()
-            prepared = await self._preparation.prepare(
-                welcome, access, evaluate.version, evaluate.artefacts, self.session.versions
-            )
-        except SessionEnded:
-            self.post(events.EvaluationEnded(version=number, lost=True))
-            return
-        except (TaskFault, StorageFailed) as error:
-            nobody = () if evaluate.clients else None
-            reason = error.reason if isinstance(error, TaskFault) else "storage"
-            ended = events.EvaluationEnded(
-                version=number, error=f"{error.code}: {error}", reason=reason, clients=nobody
-            )
-            self.post(ended)
-            return
-        key = UpdateKey(client="", round=0, base_digest=evaluate.version.model_digest, task_digest="")
-        self.post(events.Prepared(key=key, number=number))
-        if not evaluate.clients:
-            await self._trainer.evaluate(number, evaluate.run_seed, prepared)
-            return
-        # A client that a later commit included has moved on: its state is no longer the version's.
-        rounds = self.session.clients
-        clients = tuple(task for task in evaluate.clients if rounds.get(task.client, number + 1) <= number)
-        await self._trainer.evaluate_clients(replace(evaluate, clients=clients), prepared)
-
-    # ------------------------------------------------------------------------------------------------- uploads
-
-    async def _start_upload(self, effect: effects.StartUpload) -> None:
-        self._tasks.spawn("upload", self._uploader.run(effect))
-
-    async def _stop_upload(self, _: effects.StopUpload) -> None:
-        self._tasks.cancel("upload")
-
-    async def _arm_upload_timer(self, effect: effects.ArmUploadTimer) -> None:
-        due = events.UploadDue(round=effect.round, attempt=effect.attempt)
-        self._tasks.spawn("upload_timer", self._post_later(effect.seconds, due))
-
-    # --------------------------------------------------------------------------------------------------- notes
 
     async def _note(self, effect: effects.Note) -> None:
         level = logging.getLevelNamesMapping()[effect.level.upper()]

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from ssd.daemon.tracing.context import SpanContext
 from ssd.secagg.client.participant import RoundMemory
-from ssd_wire.messages import BlobRef, Down, Evaluate, TaskClient, Train, Up, UpdateKey
+from ssd_wire.messages import BlobRef, Down, Evaluate, TaskClient, Train, Up, UpdateKey, Welcome
 from ssd_wire.uploads import Envelope, Verdict
 from worker.core.effects import OpenLink
 from worker.core.events import Event, StoredRun
@@ -287,3 +287,9 @@ class Trainer(Protocol):
 
 Post = Callable[[Event], None]
 """Hands an event to the driver's queue; called on the event loop only."""
+
+Access = Callable[[], tuple[Welcome, DataAccess]]
+"""Returns the welcome in use and what a data call needs; called after a welcome only."""
+
+Performers = Mapping[type, Callable[[Any], Coroutine[Any, Any, None]]]
+"""Who carries out an effect, by the effect's type; the driver awaits each before the next."""

@@ -4,25 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
 
 from ssd.daemon.logs import event as log_event
 from ssd.secagg.protocol.errors import MalformedMessage
 from ssd.secagg.protocol.messages import decode
-from ssd_wire.messages import BlobRef, Welcome
+from ssd_wire.messages import BlobRef
 from worker.connection.background import NamedTasks
 from worker.core import effects, events
 from worker.downloads.memory_blob import MemoryBlob
 from worker.errors import BlobUnavailable, LinkBroken, SessionEnded
-from worker.ports import Clock, DataAccess, Post, Transport
+from worker.ports import Access, Clock, Post, Transport
 
 _log = logging.getLogger(__name__)
 MAX_WAITING = 32
 """Messages that may wait to be fetched. A round has fewer; what a coordinator says beyond them is dropped."""
 _FETCH_TRIES = 5
 _RETRY_SECONDS = 0.5
-Access = Callable[[], tuple[Welcome, DataAccess]]
-"""Returns the welcome in use and what a data call needs."""
 
 
 class MessageReader:

@@ -51,15 +51,15 @@ from worker.connection.background import NamedTasks
 from worker.core import effects, events
 from worker.core.finished import Finished
 from worker.errors import InternalFault, SessionEnded, StorageFailed, TaskFault
-from worker.ports import Clock, Post, Store, Transport
+from worker.ports import Access, Clock, Performers, Post, Store, Transport
 from worker.secure_aggregation.identity import SecureIdentity
 from worker.secure_aggregation.masked_upload import Failures, MaskedBody, make_body
-from worker.secure_aggregation.message_reader import Access, MessageReader
+from worker.secure_aggregation.message_reader import MessageReader
 from worker.secure_aggregation.registry_entry import check_own_entry
 from worker.store.files import map_file
 from worker.telemetry.metrics import Metrics
 from worker.uploads.body import UploadBody, envelope_of
-from worker.uploads.layouts import Plans
+from worker.uploads.layouts import BodyLayouts
 
 _log = logging.getLogger(__name__)
 _JOIN = "offer"
@@ -104,7 +104,7 @@ class SecureRounds:
     Args:
         settings: of this worker.
         access: the welcome in use, and what a data call needs.
-        plans: layouts of masked vectors.
+        layouts: layouts of masked vectors.
         store: rounds that were seen, updates, room for the masked upload.
         transport: fetches messages in blobs.
         clock: for waits and durations.
@@ -118,7 +118,7 @@ class SecureRounds:
         *,
         settings: SecureSettings,
         access: Access,
-        plans: Plans,
+        layouts: BodyLayouts,
         store: Store,
         transport: Transport,
         clock: Clock,
@@ -128,7 +128,7 @@ class SecureRounds:
     ) -> None:
         self._settings = settings
         self._access = access
-        self._plans = plans
+        self._layouts = layouts
         self._store = store
         self._clock = clock
         self._metrics = metrics
@@ -142,7 +142,7 @@ class SecureRounds:
         self._stepping = False
         # One thread: steps, masks and closing come one after the other.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="participant")
-        self.performers: Mapping[type, Callable[[Any], Coroutine[Any, Any, None]]] = {
+        self.performers: Performers = {
             effects.FetchSecure: self._reader.fetch,
             effects.JoinSecure: self._join,
             effects.TellSecure: self._tell,
@@ -196,7 +196,7 @@ class SecureRounds:
     async def _begin(self, effect: effects.JoinSecure) -> None:
         try:
             welcome, access = self._access()
-            plan = await self._plans.masked(welcome, access, quality=effect.train.quality)
+            plan = await self._layouts.masked(welcome, access, quality=effect.train.quality)
         except SessionEnded:
             if self._wanted == effect.round_id:
                 self._post(events.SecureNotBegun(round_id=effect.round_id))

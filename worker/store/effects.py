@@ -10,14 +10,14 @@ from contextlib import suppress
 from ssd.daemon.logs import event as log_event
 from worker.core import effects
 from worker.errors import StorageFailed
-from worker.ports import Store
+from worker.ports import Performers, Store
 from worker.telemetry.metrics import Metrics
 
 _log = logging.getLogger(__name__)
 _FULL_DISK_SECONDS = 5.0
 
 
-class Recorder:
+class PersistenceEffects:
     """Writes to the store on a thread. A full disk is waited out until `give_up` is set; finished training is not
     thrown away for want of room.
 
@@ -29,6 +29,17 @@ class Recorder:
         self._store = store
         self._metrics = metrics
         self._give_up = give_up
+        self.performers: Performers = {
+            effects.EnterRun: self.enter_run,
+            effects.KeepUpdate: self.keep_update,
+            effects.ForgetFiles: self.forget_files,
+            effects.Promote: self.promote,
+            effects.DropUpdates: self.drop_updates,
+            effects.Reinitialise: self.reinitialise,
+            effects.DropVersions: self.drop_versions,
+            effects.RememberVersion: self.remember_version,
+            effects.RememberLevel: self.remember_level,
+        }
 
     async def enter_run(self, effect: effects.EnterRun) -> None:
         """Make a run current."""

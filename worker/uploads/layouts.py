@@ -11,7 +11,7 @@ from worker.errors import TaskFault
 from worker.ports import DataAccess
 
 
-class Plans:
+class BodyLayouts:
     """Made from the run's declaration and the welcome.
 
     Raises (all methods):

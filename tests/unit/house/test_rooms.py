@@ -51,7 +51,6 @@ LONG_FUNCTIONS: dict[str, int] = {
     "tests/e2e/operations/test_status_page.py::test_an_operator_reads_the_page_and_works_with_it": 93,
     "tests/support/rounds/driver_harness.py::driver": 97,
     "tests/unit/coordinator/core/test_round.py::test_no_history_breaks_the_rules": 95,
-    "worker/driver.py::Driver.__init__": 81,
     "worker/telemetry/metrics.py::Metrics.__init__": 92,
 }
 

@@ -34,9 +34,9 @@ from training.straight import Straight
 from worker.core.finished import Finished
 from worker.downloads.memory_blob import MemoryBlob
 from worker.errors import BlobUnavailable, InternalFault, LinkBroken, StorageFailed
+from worker.performers.uploads import UploadEffects
 from worker.ports import DataAccess
 from worker.secure_aggregation.masked_upload import make_body
-from worker.uploader import Uploader
 
 MASKS = [MaskKey(bytes([7]) * 32, 1), MaskKey(bytes([8]) * 32, -1)]
 
@@ -274,14 +274,15 @@ def test_an_upload_in_the_clear_under_secure_aggregation_is_a_defect_and_sends_n
             raise AssertionError(name)
 
     nobody: Any = Nobody()
-    uploader = Uploader(
+    uploader = UploadEffects(
         access=lambda: (SimpleNamespace(level="passive"), DataAccess(session="s")),  # type: ignore[arg-type,return-value]
-        plans=nobody,
+        layouts=nobody,
         uploads=nobody,
         secure=nobody,
         clock=nobody,
         metrics=nobody,
         tracing=nobody,
+        tasks=nobody,
         post=nobody,
     )
     effect: Any = SimpleNamespace(secure_round=b"", upload=1)

@@ -1,39 +1,39 @@
-"""Carrying out `StartUpload`: the body that is due, sent through to its verdict; the answer is an event."""
+"""Carries out uploads: the body that is due is sent through to its verdict, and the answer is an event."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from dataclasses import replace
 
 from ssd.daemon.logs import event as log_event
 from ssd_wire.messages import Welcome
 from ssd_wire.uploads import UploadFate, Verdict
+from worker.connection.background import NamedTasks
 from worker.core import effects, events
 from worker.errors import InternalFault, SessionEnded, StorageFailed, TaskFault
-from worker.ports import Clock, DataAccess, Post
+from worker.ports import Access, Clock, DataAccess, Performers, Post
 from worker.secure_aggregation.rounds import SecureRounds
 from worker.telemetry.metrics import Metrics, bounded
 from worker.telemetry.tracing import Tracing
 from worker.uploads.body import Failures, UploadBody, Uploads
-from worker.uploads.layouts import Plans
+from worker.uploads.layouts import BodyLayouts
 
 _log = logging.getLogger(__name__)
 _STORAGE_RETRY_SECONDS = 5.0
-Access = Callable[[], tuple[Welcome, DataAccess]]
 
 
-class Uploader:
-    """One upload at a time.
+class UploadEffects:
+    """Runs one upload at a time.
 
     Args:
         access: the welcome in use, and what a data call needs.
-        plans: layouts of bodies.
+        layouts: layouts of bodies.
         uploads: bodies in the clear, and sending of any.
         secure: masked bodies.
         clock: for waits.
         metrics: where verdicts are counted.
         tracing: says where the calls belong.
+        tasks: where the upload and the timer run.
         post: takes the events.
     """
 
@@ -41,25 +41,45 @@ class Uploader:
         self,
         *,
         access: Access,
-        plans: Plans,
+        layouts: BodyLayouts,
         uploads: Uploads,
         secure: SecureRounds,
         clock: Clock,
         metrics: Metrics,
         tracing: Tracing,
+        tasks: NamedTasks,
         post: Post,
     ) -> None:
         self._access = access
-        self._plans = plans
+        self._layouts = layouts
         self._uploads = uploads
         self._secure = secure
         self._clock = clock
         self._metrics = metrics
         self._tracing = tracing
+        self._tasks = tasks
         self._post = post
+        self.performers: Performers = {
+            effects.StartUpload: self._start,
+            effects.StopUpload: self._stop,
+            effects.ArmUploadTimer: self._arm_timer,
+        }
+
+    async def _start(self, effect: effects.StartUpload) -> None:
+        self._tasks.spawn("upload", self.run(effect))
+
+    async def _stop(self, _: effects.StopUpload) -> None:
+        self._tasks.cancel("upload")
+
+    async def _arm_timer(self, effect: effects.ArmUploadTimer) -> None:
+        self._tasks.spawn("upload_timer", self._remind(effect))
+
+    async def _remind(self, effect: effects.ArmUploadTimer) -> None:
+        await self._clock.sleep(effect.seconds)
+        self._post(events.UploadDue(round=effect.round, attempt=effect.attempt))
 
     async def run(self, effect: effects.StartUpload) -> None:
-        """Answered by `UploadEnded` or `UploadBroken`, unless cancelled."""
+        """Send one upload to its end. It is answered by `UploadEnded` or `UploadBroken`, unless it is cancelled."""
         while True:
             try:
                 verdict = await self._upload(effect)
@@ -77,7 +97,7 @@ class Uploader:
             self._post(events.UploadEnded(upload=effect.upload, verdict=verdict))
 
     async def _upload(self, effect: effects.StartUpload) -> Verdict | None:
-        """None: nothing passed its check, so nothing is uploaded."""
+        """Return the verdict; None if nothing passed its check, so nothing is uploaded."""
         welcome, access = self._access()
         body, failures = await self._body(effect, welcome, access)
         if failures:
@@ -101,7 +121,7 @@ class Uploader:
             return await self._secure.body(effect, welcome.run_id)
         if welcome.level != "off":
             raise InternalFault("an upload in the clear under secure aggregation")
-        plan = await self._plans.fold(welcome, access, quality=effect.train.quality)
+        plan = await self._layouts.fold(welcome, access, quality=effect.train.quality)
         return await self._uploads.build(welcome.run_id, plan, effect.train, effect.updates)
 
     def _on_hold(self, held: bool) -> None:  # the port's callback
