@@ -1,4 +1,4 @@
-"""From a worker's configuration to the images of one client, or to labelled probe data."""
+"""Opens the images of one client, or labelled probe data, from a worker's configuration."""
 
 from __future__ import annotations
 

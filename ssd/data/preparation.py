@@ -31,7 +31,7 @@ class Normalisation:
             raise ValueError(f"std must be positive, got {self.std}")
 
     def check(self, channels: int) -> None:
-        """Raise `ValueError` unless it fits images of so many channels."""
+        """Raise `ValueError` unless the normalisation fits images of so many channels."""
         if len(self.mean) not in (1, channels):
             raise ValueError(f"mean and std have {len(self.mean)} values, the images {channels} channels")
 
@@ -45,7 +45,7 @@ class Normalisation:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Preparation:
-    """From stored images to a classifier's input."""
+    """Turns stored images into a classifier's input."""
 
     size: int
     """Side of the images the classifier takes."""
@@ -60,7 +60,7 @@ class Preparation:
         return self.normalisation(fitted)
 
     def plain(self, images: Tensor) -> Tensor:
-        """The same without augmentation; floating-point images in [0, 1] are taken as they are."""
+        """Prepares images without augmentation; floating-point images in [0, 1] are taken as they are."""
         return self.normalisation(self._fitted(images))
 
     def _fitted(self, images: Tensor) -> Tensor:

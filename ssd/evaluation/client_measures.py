@@ -1,4 +1,4 @@
-"""From what a method measured on each client's own test images to numbers about the federation. Imports no torch.
+"""Turns measures on each client's own test images into numbers about the federation. Imports no torch.
 
 A method returns additive numbers per client (`ssd.method.protocol.EvaluatesClients`). A worker adds them up over its
 clients (`add_client`), the coordinator adds up the workers' sums and describes them (`describe`). Only sums travel:

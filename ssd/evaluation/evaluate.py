@@ -47,7 +47,7 @@ PAPER_K = 200
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EvaluationOptions:
-    """How to evaluate; two encoders are comparable only under equal options."""
+    """The options of an evaluation; two encoders are comparable only under equal options."""
 
     features: str = "h"
     """What `encode` returns: `h` (encoder) or `z` (projector)."""

@@ -34,7 +34,7 @@ _BATCH = 256
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class QualityOptions:
-    """What a method's `quality` key holds."""
+    """The settings under a method's `quality` key."""
 
     features: tuple[Literal["h", "z"], ...] = ("h", "z")
     """Which features: h (encoder), z (projector)."""
@@ -52,7 +52,7 @@ class QualityOptions:
             )
 
     def declaration(self, dimensions: Mapping[str, int]) -> QualityDeclaration:
-        """What is declared for features of these dimensions.
+        """Declares what a client reports for features of these dimensions.
 
         Raises:
             ValueError: there are too few frequencies for them.
@@ -205,7 +205,7 @@ def _usable(features: Tensor, pairs: Tensor) -> bool:
 
 
 def nothing(quality: QualityDeclaration) -> Sums:
-    """What a client reports that does not take part."""
+    """Makes the sums that a client reports if it does not take part: zeros."""
     return {each.name: np.zeros(each.shape) for each in statistics(quality)}
 
 

@@ -1,4 +1,4 @@
-"""Fine-tuning on a small share of the labels: what an encoder is worth to somebody who may still train it.
+"""Fine-tuning on a small share of the labels. It measures an encoder for people who will train it further.
 
 The recipe is SSD's (arXiv 2508.01251, its code): a stratified 1 % or 10 % of the training labels, encoder and a new
 linear layer trained together with SGD (momentum 0.9, encoder 1e-3, layer 0.3), batches of 128, 200 epochs, crops of

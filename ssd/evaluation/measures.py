@@ -26,4 +26,4 @@ FINE_TUNING = {"fine_tune_1": 0.01, "fine_tune_10": 0.1}
 
 
 def untracked(what: str, done: int, total: int) -> None:
-    """A `Track` that tells nobody."""
+    """A `Track` that reports no progress."""

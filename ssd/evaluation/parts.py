@@ -1,4 +1,4 @@
-"""All that can be measured of exported files: an encoder, with its projector and its classifier if there are any."""
+"""Measures exported files: an encoder, with its projector and its classifier if they were exported too."""
 
 from __future__ import annotations
 

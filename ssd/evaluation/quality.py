@@ -60,7 +60,7 @@ class Measure:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Shared:
-    """What all images have in common."""
+    """Describes the direction that all images have in common."""
 
     direction: float
     """Length of the mean of the unit vectors, 0 to 1: 1 if all point the same way."""
@@ -69,7 +69,7 @@ class Shared:
 
 
 def shared(features: Tensor) -> Shared:
-    """How far low uniformity is a matter of one direction that all images share.
+    """Measures how much of a low uniformity comes from one direction that all images share.
 
     A rectified h has no negative values, so every h has a part along (1, ..., 1); the softmax of projector distillation
     does not see a constant added to all values. Uniformity of h sees it, uniformity around the mean does not.

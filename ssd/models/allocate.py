@@ -1,4 +1,4 @@
-"""Memory for networks that were built on the meta device."""
+"""Gives memory to networks that were built on the meta device."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ def head_skeleton(feature_dim: int, classes: int) -> nn.Module:
 
 @dataclass(frozen=True, slots=True)
 class Classifier:
-    """Two modules on one device."""
+    """A backbone and a head on one device."""
 
     backbone: nn.Module
     head: nn.Module

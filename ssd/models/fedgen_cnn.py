@@ -30,6 +30,6 @@ class FedGenCnn(nn.Module):
         self.latent = nn.Linear(channels * size * size, feature_dim)
 
     def forward(self, images: Tensor) -> Tensor:
-        """The latent vectors z of a batch of images."""
+        """Computes the latent vectors z of a batch of images."""
         z: Tensor = self.latent(self.layers(images))
         return z

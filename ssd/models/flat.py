@@ -73,7 +73,7 @@ def entries_of(
 def _layout(
     parts: Mapping[str, nn.Module], policy: BufferPolicy, private: Collection[str]
 ) -> tuple[list[_Slot], list[_Slot], list[_Slot]]:
-    """What lies before the vector, in it, and behind it; see the top of this module."""
+    """Sorts tensors into those before the vector, in it, and behind it; see the top of this module."""
     own = {name: module for name, module in parts.items() if name in private}
     shared = {name: module for name, module in parts.items() if name not in private}
     travelling, staying = (shared, own) if policy == "averaged" else ({}, parts)

@@ -13,7 +13,7 @@ from ssd.models.initialise import initialise
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ProjectorConfig:
-    """Size of the projector."""
+    """The sizes of the projector."""
 
     hidden_dim: int | None = None
     """None: four times the feature dimension (512 -> 2048 in the paper)."""
@@ -21,7 +21,7 @@ class ProjectorConfig:
     """None: the feature dimension, which distillation needs."""
 
     def resolved(self, feature_dim: int) -> ProjectorConfig:
-        """The same with every None replaced.
+        """The same configuration with every None replaced by its default.
 
         Raises:
             ValueError: a dimension is not positive.
@@ -49,7 +49,7 @@ def skeleton(feature_dim: int, config: ProjectorConfig) -> nn.Sequential:
 
 
 def build_initialised(feature_dim: int, config: ProjectorConfig, seed: int) -> nn.Module:
-    """The same on the CPU with initial weights drawn from `seed`."""
+    """The projector on the CPU with initial weights drawn from `seed`."""
     head = allocated(skeleton(feature_dim, config))
     initialise(head, torch.Generator().manual_seed(seed))
     return head

@@ -1,4 +1,4 @@
-"""Encoders by name."""
+"""The encoders that a configuration can name, and how each is built."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ NAMES: tuple[str, ...] = get_args(EncoderName)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ModelConfig:
-    """Which encoder."""
+    """Names an encoder and gives its sizes."""
 
     name: EncoderName = "resnet18_cifar"
     feature_dim: int | None = None
@@ -32,7 +32,7 @@ class ModelConfig:
     """Channels of the first layer of `small` and `resnet8` (None: 32); not a setting of the others."""
 
     def resolved(self) -> ModelConfig:
-        """The same with every None that has a default replaced.
+        """The same configuration with every None that has a default replaced by it.
 
         Raises:
             ValueError: a value the named encoder cannot have.
@@ -87,7 +87,7 @@ def skeleton(config: ModelConfig, image: ImageFormat) -> nn.Module:
 
 
 def build_initialised(config: ModelConfig, image: ImageFormat, seed: int) -> nn.Module:
-    """The same with initial weights drawn from `seed`."""
+    """The encoder on the CPU with initial weights drawn from `seed`."""
     encoder = allocated(skeleton(config, image))
     initialise(encoder, torch.Generator().manual_seed(seed))
     return encoder

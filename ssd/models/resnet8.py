@@ -39,13 +39,13 @@ class ResNet8(nn.Module):
         self.layers = nn.Sequential(*layers)
 
     def forward(self, images: Tensor) -> Tensor:
-        """The representations h of a batch of images."""
+        """Computes the representations h of a batch of images."""
         features: Tensor = self.layers(images)
         return features.mean(dim=(2, 3))
 
 
 def _shortcut(inputs: int, outputs: int, stride: int) -> nn.Module:
-    """What a block adds its result to: its input, projected to the new shape."""
+    """Projects a block's input to the new shape, so that the block's result can be added to it."""
     return nn.Sequential(
         nn.Conv2d(inputs, outputs, kernel_size=1, stride=stride, bias=False), nn.BatchNorm2d(outputs)
     )

@@ -27,7 +27,7 @@ class SmallEncoder(nn.Module):
         self.layers = nn.Sequential(*layers)
 
     def forward(self, images: Tensor) -> Tensor:
-        """The representations h of a batch of images."""
+        """Computes the representations h of a batch of images."""
         features: Tensor = self.layers(images)
         return features.mean(dim=(2, 3))
 

@@ -1,4 +1,4 @@
-"""One image file to one square of pixels, whatever a camera or a tool wrote into it.
+"""Decodes one image file to one square of pixels, whatever a camera or a tool wrote into it.
 
 Rules: only common raster formats are tried (some of Pillow's others start external programs); the first frame
 counts; EXIF rotation is applied; transparency is composited on white; palettes, CMYK and other colour spaces become RGB
@@ -60,7 +60,7 @@ class RefusedImageError(Exception):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Decoding:
-    """How pixels become a square of the same shape for every file."""
+    """The options by which every file becomes a square of the same shape."""
 
     side: int
     channels: int
@@ -104,7 +104,7 @@ def _decode(path: Path, how: Decoding) -> tuple[tuple[int, int], NDArray[np.uint
 
 @cache
 def _formats() -> tuple[str, ...]:
-    """Those of `FORMATS` that this build of Pillow has; asking for another would fail on every file."""
+    """Returns those of `FORMATS` that this build of Pillow has; any other would make every file fail."""
     Image.init()
     return tuple(name for name in FORMATS if name in Image.OPEN)
 

@@ -1,4 +1,4 @@
-"""What can be wrong with a data set, told to the person who has to put it right."""
+"""The errors of data sets. Each message tells the person who can repair the data what to do."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ from ssd.random_stream import RandomStream
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FolderOptions:
-    """How to read a folder of images."""
+    """The options of reading a folder of images."""
 
     margin: float = 1.15
     """The stored square is this much larger than the run's image size."""

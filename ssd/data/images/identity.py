@@ -1,4 +1,4 @@
-"""What makes one split of a data set this one, so that indices cannot silently mean other images."""
+"""Identifies one split of a data set by its content, so that indices cannot silently mean other images."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ class ImageFile:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ScanReport:
-    """What a scan found, for a person."""
+    """The result of a scan, in a form that a person can read."""
 
     root: Path
     accepted: int
@@ -157,7 +157,7 @@ def printable(name: str) -> str:
 def _judge(
     relative: str, width: int, height: int, min_side: int, max_pixels: int, classes: Sequence[str] | None
 ) -> Refusal | None:
-    """What the options say about an image that decodes; None: use it."""
+    """Returns why the options exclude an image that decodes, or None if it can be used."""
     if width * height > max_pixels:
         return Refusal.TOO_MANY_PIXELS
     if min(width, height) < min_side:

@@ -1,4 +1,4 @@
-"""Cutting a labelled set in two with its classes in proportion."""
+"""Cuts a labelled set in two, with the classes in proportion in both parts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Some images of another source."""
+"""An image source that holds some images of another one."""
 
 from __future__ import annotations
 

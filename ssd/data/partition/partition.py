@@ -302,7 +302,11 @@ def _indices(value: Sequence[Json], client: str) -> tuple[int, ...]:
 
 
 def problem_of(partition: Partition) -> str | None:
-    """What is wrong, or None: nobody, indices out of range, unsorted or owned twice, counts that do not add up."""
+    """Names what is wrong with a partition, or returns None.
+
+    Wrong are a partition without clients, indices that are out of range, unsorted or owned twice, and counts that do
+    not add up.
+    """
     if not partition.clients:
         return "it names no clients"
     problem = _indices_problem(partition.clients, partition.dataset.size, "image")

@@ -1,4 +1,4 @@
-"""A part of a data set's training images: what is dealt out when not all of them are."""
+"""A portion of a data set's training images: the ones that are shared out when not all of them are."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ TAKES = ("sample", "first")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Portion:
-    """Some images of a training split; the others belong to nobody."""
+    """Some images of a training split. The other images belong to no client."""
 
     images: int
     take: str = "sample"

@@ -1,4 +1,4 @@
-"""A partition as people look at it: who has how many images of which class."""
+"""Prints a partition for people: how many images of each class every client has."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def split_table(partition: Partition) -> Table:
 
 
 def describe_split(partition: Partition) -> Text:
-    """One sentence."""
+    """Describes how a partition was made, in one sentence."""
     how = "dealt out at random" if partition.alpha is None else f"Dirichlet({partition.alpha:g})"
     if partition.scheme == "fedgen":
         how += f" as in FedGen's experiments with ratio {partition.ratio:g}"

@@ -92,7 +92,7 @@ class FedGenConfig(SupervisedConfig):
 
     @property
     def head_size(self) -> int:
-        """Values of one head, weights and biases."""
+        """The number of values of one head, weights and biases."""
         return self.classes * (self.feature_dim + 1)
 
     def schedules(self) -> dict[str, Json]:

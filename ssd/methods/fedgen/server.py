@@ -87,7 +87,7 @@ class GeneratorState:
         return cls(vector=vector, first=first, second=second, steps=int(np.asarray(arrays[STEPS])[0]))
 
     def to_arrays(self) -> dict[str, NDArray[np.generic]]:
-        """As a hook keeps it."""
+        """The state as named arrays, the form in which a server hook keeps it."""
         return {
             GENERATOR: self.vector,
             FIRST: self.first,
@@ -189,7 +189,7 @@ class _Adam:
         self._parameters.addcdiv_(self._first, scale, value=-self._lr / correction_1)
 
     def state(self, vector: Array) -> GeneratorState:
-        """What to keep, with the generator's new values."""
+        """The state to keep, with the generator's new values."""
         return GeneratorState(
             vector=vector, first=self._first.numpy(), second=self._second.numpy(), steps=self._steps
         )

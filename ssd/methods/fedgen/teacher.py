@@ -1,4 +1,4 @@
-"""From what the server learned in a round to FedGen's teacher and to the labels it is asked about.
+"""Makes FedGen's teacher, and the labels it is asked about, from what the server learned in a round.
 
 Everything here is a function of the reduced update, summed label counts and, for `individual_heads` alone, the
 collected heads and counts. A label that nobody counted gets probability 0, and its shares are never looked at.
@@ -29,7 +29,7 @@ def scaled_heads(head: NDArray[np.float32], counts: Floats, smoothing: int) -> F
 
 
 def teacher_of(reduction: Reduction, where: slice, config: FedGenConfig) -> Teacher:
-    """What the generator is trained against in this round.
+    """The teacher that the generator is trained against in this round.
 
     Args:
         reduction: the round.

@@ -93,7 +93,7 @@ class AlignUniform:
     # What methods that add to the objective override.
 
     def _terms(self, task: ClientTask, model: FlatModel) -> tuple[Term, ...]:  # the base adds nothing
-        """What to add to the objective on this visit; `model` already holds what training starts from."""
+        """Returns what this visit adds to the objective; `model` already holds what training starts from."""
         return ()
 
     # The protocol.

@@ -1,4 +1,4 @@
-"""No federation, for comparison: every client goes on from its own model for ever (`start = "own"`).
+"""Local training for comparison: every client always goes on from its own model (`start = "own"`).
 
 The objective and the networks are FedAlignUniform's. What a client sends is its model minus the received one, so an
 averaged model exists as a by-product; no client ever starts from it and it means nothing. What counts is each client's

@@ -1,4 +1,4 @@
-"""Where a method adds to the align-and-uniform objective: terms of the client loss with their statistics.
+"""Terms that a method adds to the align-and-uniform objective, with their statistics.
 
 A term is built for one visit of one client, so whatever it needs beside the batch (a frozen copy of the received
 model, a further head, a generator of its own seeded from the task) it holds itself. `ssd.methods.self_supervised.training` calls it once

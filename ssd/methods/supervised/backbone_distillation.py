@@ -74,7 +74,7 @@ def backbone_loss(teacher: Tensor, student: Tensor, config: BackboneDistillation
 
 
 class BackboneDistillation(Supervised[BackboneDistillationConfig]):
-    """The method."""
+    """Holds a client's backbone near a teacher backbone; the head can stay private."""
 
     def __init__(self, config: BackboneDistillationConfig) -> None:
         super().__init__(NAME, VERSION, config)

@@ -96,7 +96,10 @@ class Supervised(Generic[Config]):
         return {}
 
     def phases(self, model: FlatModel, count: int) -> Sequence[Phase]:
-        """What is moved when, for a client with `count` images; by default everything, all the time."""
+        """Says which parameters move in which steps, for a client with `count` images.
+
+        By default all of them move in every step.
+        """
         return (Phase(slice(0, model.trainable.numel()), steps_of_visit(count, self.config)),)
 
     def private_parts(self) -> tuple[str, ...]:
@@ -150,7 +153,7 @@ class Supervised(Generic[Config]):
         return vector
 
     def artefacts(self, seed: int) -> Mapping[str, NDArray[np.float32]]:
-        """See `Method.artefacts`; none."""
+        """See `Method.artefacts`. A supervised method has none."""
         return {}
 
     def train(self, task: ClientTask, data: object, progress: Progress) -> ClientResult:

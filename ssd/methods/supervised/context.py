@@ -1,4 +1,4 @@
-"""What a supervised method's loss gets to see, and what it gives back."""
+"""The arguments and the result of a supervised method's loss."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Loss:
-    """What a method makes of a batch."""
+    """The result of a method's loss for one batch."""
 
     value: Tensor
     """Scalar; its gradient trains the model."""

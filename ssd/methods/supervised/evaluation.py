@@ -1,4 +1,4 @@
-"""Measuring a classifier on labelled images."""
+"""Measures a classifier on labelled images."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ BATCH = 512
 
 @dataclass(frozen=True, slots=True)
 class Count:
-    """Additive over disjoint sets of images."""
+    """Counts of a classifier's answers, which add up over disjoint sets of images."""
 
     correct: int
     images: int
@@ -28,7 +28,7 @@ class Count:
 
 
 class _Prepared(nn.Module):
-    """A module behind the preparation of its images."""
+    """A module that prepares its images first."""
 
     def __init__(self, preparation: Preparation, module: nn.Module) -> None:
         super().__init__()

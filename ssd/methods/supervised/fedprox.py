@@ -31,7 +31,7 @@ class FedProxConfig(SupervisedConfig):
 
 
 class FedProx(Supervised[FedProxConfig]):
-    """The method."""
+    """FedAvg with a proximal term in every client's loss."""
 
     def __init__(self, config: FedProxConfig) -> None:
         super().__init__(NAME, VERSION, config)

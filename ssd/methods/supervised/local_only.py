@@ -1,4 +1,4 @@
-"""No federation: every client trains a classifier alone, the lower end of every comparison.
+"""Local training: every client trains a classifier alone. It is the lower end of every comparison.
 
 A client starts from version 0 and goes on from its own whole model, whatever it receives. It sends its model all the
 same, because that is how a round is made; the average nobody uses is a by-product, and so are `accuracy` at the server
@@ -26,7 +26,7 @@ VERSION = 1
 
 
 class LocalOnly(Supervised[SupervisedConfig]):
-    """The method."""
+    """Every client trains a model of its own, and nobody uses the average."""
 
     resumes = True
 

@@ -25,7 +25,7 @@ PREFIX = f"{BACKBONE}."
 
 
 class Networks:
-    """Backbone and head of one configuration.
+    """The backbone and the head of one configuration.
 
     A model is built once per device and use and then reused: `load` overwrites all of it.
     """

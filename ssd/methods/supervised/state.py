@@ -1,4 +1,4 @@
-"""What a client of a supervised method keeps between rounds, as the arrays the worker stores."""
+"""The state of a client of a supervised method between rounds, and the arrays that the worker stores of it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Vector = NDArray[np.float32]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ClientState:
-    """All None, and the cursor at the start, for a client that no commit has included yet."""
+    """A client's state: all None, and the cursor at the start, until a commit has included the client."""
 
     private: Vector | None = None
     """Parameters of the private parts (`FlatModel.private`)."""
@@ -46,7 +46,7 @@ class ClientState:
         )
 
     def arrays(self, *, with_cursor: bool) -> dict[str, NDArray[np.generic]]:
-        """What the worker stores; `with_cursor` for streams of batches only."""
+        """The arrays that the worker stores; `with_cursor` is for streams of batches only."""
         kept = {PRIVATE: self.private, BUFFERS: self.buffers, MODEL: self.model}
         found: dict[str, NDArray[np.generic]] = {
             n: values for n, values in kept.items() if values is not None

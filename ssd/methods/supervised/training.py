@@ -72,13 +72,13 @@ class Phase:
 
 @dataclass(frozen=True, slots=True)
 class Cursor:
-    """The next batch: which one of which pass over the client's images."""
+    """The position of the next batch: its pass over the client's images, and its place within that pass."""
 
     epoch: int = 0
     batch: int = 0
 
     def after(self, steps: int, per_epoch: int) -> Cursor:
-        """Where `steps` batches later is."""
+        """The position `steps` batches later."""
         # A client whose images became fewer may stand behind the last batch: then the next pass begins.
         start = self if self.batch < per_epoch else Cursor(self.epoch + 1, 0)
         passes, batch = divmod(start.batch + steps, per_epoch)

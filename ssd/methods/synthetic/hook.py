@@ -60,7 +60,10 @@ def reduce_synthetically(declaration: Declaration, scale: float, reduction: Redu
 
 
 def _running_mean(updates: Sequence[CollectedUpdate], size: int, seen: hashlib._Hash) -> NDArray[np.float32]:
-    """A mean in float32 that depends on the order, unlike a sum ought to; what else was seen goes into `seen`."""
+    """Computes a running mean in float32, whose last bits depend on the order of the updates.
+
+    So a call in another order is noticed. The other values of each update go into the digest `seen`.
+    """
     mean = np.zeros(size, np.float32)
     for count, update in enumerate(updates, 1):
         mean += (update.groups["encoder"] - mean) / np.float32(count)

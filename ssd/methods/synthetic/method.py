@@ -54,7 +54,7 @@ class SyntheticFailure(RuntimeError):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SyntheticConfig:
-    """What there is to choose; unknown keys are refused."""
+    """The settings of the synthetic method; unknown keys are refused."""
 
     tensors: Mapping[str, list[int]] | None = None
     """Name to shape; the encoder's tensors. Wins over `parameters`."""
@@ -117,7 +117,7 @@ def create(config: Mapping[str, Any]) -> SyntheticMethod:
 
 
 class SyntheticMethod:
-    """See the module docstring; implements `ssd.method.protocol.Method`."""
+    """Implements `ssd.method.protocol.Method`; see the module docstring."""
 
     def __init__(self, config: SyntheticConfig) -> None:
         self.config = config
@@ -244,7 +244,7 @@ class SyntheticMethod:
         return hashlib.sha256(identity + canonical_json(received) + sample).digest()
 
     def _artefact_digests(self, artefacts: Mapping[str, NDArray[np.float32]], version: int) -> dict[str, str]:
-        """Of everything a task about this version must bring."""
+        """The digests of all artefacts that a task about this version must bring."""
         made = {DRIFT} if self.config.hook and version > 0 else set()
         if set(artefacts) != set(self.config.artefacts) | made:
             raise ValueError(f"the task has the artefacts {sorted(artefacts)}")
