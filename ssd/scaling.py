@@ -124,7 +124,7 @@ def assign(
     pass. `shuffle`: dimensions are dealt in a permuted order, as in the published code, else in their own.
 
     Raises:
-        ScalingError: the index is negative, a parameter out of range, or there is no disjoint block left.
+        ScalingError: the index is negative, a parameter out of range, or no disjoint block is left.
     """
     size = block_size(dimension, expected_clients, block)
     if allocation not in ALLOCATIONS:

@@ -124,7 +124,7 @@ def open_probe(config: DataConfig, image: ImageFormat) -> ProbeData:
     With a partition file the probe of a built-in set also says which of its training images are whose.
 
     Raises:
-        DataError: there is no probe folder in the configuration, or it cannot be used.
+        DataError: the configuration names no probe folder, or it cannot be used.
     """
     if config.kind != "folder":
         images = open_builtin(config, image)

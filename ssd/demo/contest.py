@@ -36,7 +36,7 @@ def plan_of(settings: DemoSettings, contender: Contender) -> FederationPlan:
 
 
 def secure_tables(level: str) -> Mapping[str, Mapping[str, str]]:
-    """What the coordinator is told of secure aggregation."""
+    """The coordinator's settings of secure aggregation."""
     return {} if level == "off" else {"secure_aggregation": {"level": level}}
 
 

@@ -110,7 +110,7 @@ class PlainLines:
         self._clock = clock
         self._started = clock()
         self._said: dict[str, tuple[str, int, int, int]] = {}
-        """Title -> (phase, round, newest evaluation, notes) that were said."""
+        """Title -> (phase, round, newest evaluation, notes) that were printed last."""
 
     def __enter__(self) -> Self:
         return self

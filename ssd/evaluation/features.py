@@ -23,7 +23,7 @@ Encode: TypeAlias = Callable[[Tensor], Tensor]
 def module_encoder(module: nn.Module, device: torch.device | str = "cpu") -> Encode:
     """`module` as an `Encode`: on `device`, in evaluation mode, without gradients.
 
-    uint8 batches become float32 in [0, 1]; there is no mean/std normalisation, as in training. The module's
+    uint8 batches become float32 in [0, 1]; no mean/std normalisation is applied, as in training. The module's
     training flags are restored after every batch, so evaluating during a run changes nothing.
     """
 

@@ -1,4 +1,4 @@
-"""Which labelled images a few-label evaluation may use: the same draws for every encoder."""
+"""Draws the labelled images that a few-label evaluation may use, the same ones for every encoder."""
 
 from __future__ import annotations
 

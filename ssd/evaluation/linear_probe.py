@@ -1,7 +1,7 @@
 """Linear evaluation: a multinomial logistic regression on frozen features.
 
 The paper's protocol (linear layer on the un-normalised h, un-augmented images) with a convex solver instead
-of Adam: L-BFGS ends at the optimum, so there is no epoch to select and nothing to seed.
+of Adam: L-BFGS ends at the optimum, so no epoch has to be selected and nothing has to be seeded.
 
 Features are standardised with the mean and deviation of *all* training features, which uses no labels and
 makes the regularisation mean the same for encoders of different scale.

@@ -35,7 +35,7 @@ image, as `ssd.data.views.views.Views.pair` makes them."""
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Uniformity:
-    """-log E exp(-2 ||u - v||^2), split by who owns the two images; NaN where there is no such pair."""
+    """-log E exp(-2 ||u - v||^2), split by who owns the two images; NaN if no such pair exists."""
 
     intra: float
     """Over all pairs of one client (a client with more images has more pairs and more weight)."""

@@ -2,7 +2,7 @@
 
 =================  ==================================================================================
 `settings`         the experiment file: frozen tables, unknown keys refused
-`options`          what `ssd partition make` and `ssd evaluate` may be told by a file
+`options`          the options of `ssd partition make` and `ssd evaluate` that a file may give
 `measures`         what is measured in the end
 `grid`             the cells, and what decides the numbers of each
 `layout`           where everything is

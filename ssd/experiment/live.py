@@ -16,7 +16,7 @@ Json = Any
 
 
 class Display:
-    """A context manager. `say` is one line for ever; `cell` is news of one cell."""
+    """A context manager. `say` prints a line that stays; `cell` shows the newest state of one cell."""
 
     def __init__(
         self, console: Console, total: int, every: int = 10, clock: Callable[[], float] = time.monotonic
@@ -49,7 +49,7 @@ class Display:
         self._console.print(f"{at} {sentence}", highlight=False, markup=False, soft_wrap=True)
 
     def cell(self, name: str, event: Mapping[str, Json]) -> None:
-        """A cell's process said something."""
+        """A cell's process reported something."""
         if event.get("note"):
             self.say(f"{name}: {event['note']}")
         text = phase = str(event.get("phase", ""))

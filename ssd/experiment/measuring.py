@@ -38,7 +38,7 @@ def measure_arguments(
 ) -> list[str]:
     """`ssd evaluate` for one measure; an option that `how` names itself comes last and wins.
 
-    Without a projector z is h, so what is said of z is left out.
+    Without a projector z is h, so measures of z are left out.
 
     Args:
         how: from `Measure.to_json`.

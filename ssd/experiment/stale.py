@@ -1,7 +1,7 @@
 """Ending what an earlier runner left behind.
 
-The processes of a runner end with it. Should one not (it hangs, or this is no Linux kernel and it was told by
-nobody), it would hold the state directories its successor needs.
+The processes of a runner end with it. A process that does not (because it hangs, or because the kernel is not Linux and
+did not end it) would hold the state directories that its successor needs.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _POLITE_SECONDS = 10.0
 
 
 def daemons_of(folder: Path) -> list[int]:
-    """Process ids of daemons that run with a configuration file in `folder`; none where there is no /proc."""
+    """Process ids of daemons that run with a configuration file in `folder`; none on systems without /proc."""
     found = []
     start = os.fsencode(folder) + b"/"
     for entry in Path("/proc").glob("[0-9]*"):

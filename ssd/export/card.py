@@ -41,7 +41,7 @@ def model_card(
         licence: what the user says applies.
         files: (name, what it is) of the files beside the card.
         measured: what `ssd evaluate --format json` printed of this encoder, if anything.
-        onnx_difference: to torch, as found; None: there is no ONNX file.
+        onnx_difference: the largest difference to torch that was found; None: no ONNX file was written.
 
     """
     sections = [

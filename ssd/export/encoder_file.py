@@ -99,7 +99,7 @@ def tensors_of_part(
         part: a part whose tensors are called `part.…`.
 
     Raises:
-        ValueError: there is no such part; the message lists those there are.
+        ValueError: the file has no such part; the message lists the parts that it has.
 
     """
     prefix = f"{part}."

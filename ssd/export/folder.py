@@ -33,7 +33,7 @@ class Folder:
 
     files: Mapping[str, bytes]
     onnx_difference: float | None
-    """Between the ONNX model and torch; None: there is no ONNX model."""
+    """The largest difference between the ONNX model and torch; None: no ONNX model was written."""
     left_out: str
     """Why a form is missing that others have, or ""."""
 

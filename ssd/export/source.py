@@ -1,4 +1,4 @@
-"""What an encoder file holds, taken apart once for every form it is written in."""
+"""Takes an encoder file apart, once for all forms in which it is written."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Source:
     std: tuple[float, ...]
     metadata: Mapping[str, str]
     provenance: Mapping[str, Json]
-    """As the coordinator told it; empty if the file does not hold it."""
+    """The provenance as the coordinator wrote it; empty if the file does not hold it."""
     config: Mapping[str, Json]
     """The method's configuration; empty if the file does not hold it."""
 

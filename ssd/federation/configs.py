@@ -84,7 +84,7 @@ def worker_tables(
         "log": {"level": "info", "format": "json"},
     }
     if plan.secure_aggregation != "off":
-        # What the coordinator is told to run, its workers insist on.
+        # Workers insist on what the coordinator is configured to run.
         tables["secure_aggregation"] = {"level": plan.secure_aggregation}
     if methods:
         tables["methods"] = {name: str(path) for name, path in methods.items()}

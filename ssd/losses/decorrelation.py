@@ -38,7 +38,7 @@ def decorrelation(features: Tensor, options: DecorrelationOptions) -> Tensor:
         A scalar >= 0; 0 to 1 in the form `correlation`.
 
     Raises:
-        ValueError: fewer than two rows or dimensions: there is no correlation.
+        ValueError: fewer than two rows or dimensions, which have no correlation.
 
     """
     count, size = features.shape

@@ -42,7 +42,7 @@ def objective(
         scaling: the client's scaling map; needed if γ is not 0.
 
     Raises:
-        ValueError: γ is not 0 and there is no scaling map.
+        ValueError: γ is not 0 and no scaling map is given.
 
     """
     aligned = alignment(*embeddings, options.alignment)

@@ -35,7 +35,7 @@ def uniformity(embeddings: Tensor, options: UniformityOptions) -> Tensor:
         A scalar <= 0; smaller is more uniform (about −2t for points far apart on the sphere).
 
     Raises:
-        ValueError: fewer than two rows: there is no pair.
+        ValueError: fewer than two rows, which form no pair.
 
     """
     count = embeddings.shape[0]

@@ -61,7 +61,7 @@ def built_in(name: str, config: Mapping[str, Any], advice: str = "") -> Method:
     """Build the method of this name, which may come from anywhere: whatever is not in `BUILT_IN` is refused.
 
     Raises:
-        MethodError: there is no built-in method of this name; `advice` follows the name.
+        MethodError: no built-in method has this name; `advice` follows the name.
         Exception: as `load`.
     """
     return _create(importlib.import_module(BUILT_IN[built_in_name(name, advice)]), name, config)

@@ -1,7 +1,7 @@
 """The measures of several encoders side by side, as a table for people.
 
 One row per measure that anybody has, one column per encoder. What a number means (features, split, how many
-images) is said once, in the sentences `explain` gives.
+images) stands once, in the sentences that `explain` gives.
 """
 
 from __future__ import annotations

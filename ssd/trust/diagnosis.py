@@ -84,7 +84,7 @@ def _connect(peer: Peer, patience: float) -> socket.socket:
 
 def _without_tls(connection: socket.socket) -> Diagnosis | None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    # Nothing is said to it: whoever it is, that it answers in TLS is the finding.
+    # Nothing is sent to it: the finding is that it answers in TLS, whoever it is.
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
     try:

@@ -107,7 +107,7 @@ class ScalingDeclaration:
     allocation: str = "auto"
     """`disjoint`, `balanced`, or `auto` (disjoint while possible for every expected client)."""
     assignment: str = "client"
-    """`client`: a vector belongs to a client for ever (the paper). `position`: to a position in the round's sample,
+    """`client`: a vector belongs permanently to a client (the paper). `position`: to a position in the round's sample,
     as the official code hands them out; only to measure what persistence is worth, and only in reproducible mode."""
 
     def __post_init__(self) -> None:

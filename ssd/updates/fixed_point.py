@@ -158,7 +158,7 @@ def quantise_into(
     values: FloatArray, factor: np.float64, scratch: NDArray[np.float64], out: NDArray[np.int64]
 ) -> None:
     """Write rint(float64(values) * factor) to `out`; `scratch` is as long as `values` and overwritten."""
-    # dtype is said aloud: float32 times a float64 scalar is float32 in numpy.
+    # The dtype is explicit, because float32 times a float64 scalar is float32 in numpy.
     np.multiply(values, factor, out=scratch, dtype=np.float64)
     np.rint(scratch, out=scratch)
     np.copyto(out, scratch, casting="unsafe")

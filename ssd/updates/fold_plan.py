@@ -80,7 +80,7 @@ class FoldPlan:
     statistics_size: int
     """Values of all statistics, flattened in declared order."""
     clip_norm: float | None = None
-    """Under differential privacy: the largest L2 norm of one client's whole update. None: there is no such bound."""
+    """Under differential privacy: the largest L2 norm of one client's whole update. None: the norm has no bound."""
 
     @classmethod
     def create(
@@ -99,7 +99,7 @@ class FoldPlan:
         statistics end with the declared quality sums, as in the rounds that measure.
 
         With `clip_norm` (differential privacy) an update has that L2 norm at most, every group has the same scale, as
-        noise must be measured with one ruler, and there are no statistics at all: they would be outside the noise.
+        noise must be measured with one ruler, and the plan has no statistics, because they would be outside the noise.
 
         Raises:
             FoldConfigError: a bound is no bound.

@@ -155,7 +155,7 @@ def _unmeasured_clients(results: Results, setting: str) -> str:
 
 
 def _absent(results: Results, setting: str, method: str) -> str:
-    """What stands for a number that a method does not have: cells are missing, or there is no such number."""
+    """What stands for a number that a method does not have: cells are missing, or the number is not defined."""
     done = any(results.of(setting, method, seed) is not None for seed in results.seeds(setting, method))
     return NONE if done else MISSING
 

@@ -33,7 +33,7 @@ def write_report(
         out: the folder.
         root: where the data sets' files are, for the maps.
         with_maps: draw representation maps; they need the images.
-        say: told what takes a while, and what could not be drawn.
+        say: receives a line about what takes a while, and about what could not be drawn.
     """
     (out / "pictures").mkdir(parents=True, exist_ok=True)
     drawn: dict[str, list[Picture | Paragraph]] = {}

@@ -76,7 +76,7 @@ class SsdConfig(AlignUniformConfig):
     """Dimensions per client; None: floor(D / expected clients)."""
     allocation: Literal["auto", "disjoint", "balanced"] = "auto"
     assignment: Literal["client", "position"] = "client"
-    """Who a scaling vector belongs to: a client for ever (paper), or a position in the round's sample (official code);
+    """Who a scaling vector belongs to: a client, permanently (paper), or a position in the round's sample (official code);
     `position` is there to measure the difference and needs the coordinator's reproducible mode."""
     basis: Literal["rotated", "axis"] = "rotated"
     """`rotated`: one random orthonormal basis shared by all (official code); `axis`: coordinates (paper)."""
