@@ -35,7 +35,7 @@ _PRELOADED = {
 _LAUNCHER = """\
 #!/bin/sh
 if [ "$1" = run ]; then exec {python} -m {module} "$@"; fi
-exec {python} -IS {warm} call {socket} {module}.cli "$@"
+exec {python} -IS {warm} call {socket} {main} "$@"
 """
 _PROGRAM = re.compile(r"(?:^|[ /])(ssd-coordinator|ssd-worker) (run\b)?")
 _PYTHONPATH = os.pathsep.join([str(ROOT), str(ROOT / "proto")])
@@ -130,8 +130,10 @@ class Site:
         programs = self.root / ".venv" / "bin"
         programs.mkdir(parents=True)
         for name, path in sockets.items():
+            module = PROGRAMS[name]
+            main = "ssd.cli" if module == "ssd" else f"{module}.cli.main"
             (programs / name).write_text(
-                _LAUNCHER.format(python=sys.executable, module=PROGRAMS[name], warm=_WARM, socket=path)
+                _LAUNCHER.format(python=sys.executable, module=module, main=main, warm=_WARM, socket=path)
             )
             (programs / name).chmod(0o755)
         (programs / "activate").write_text(f'PATH="{programs}:$PATH"\n')
