@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import click
 from coordinator.cli import tables
 from coordinator.errors import OperatorFault
 from ssd.daemon.cli.options import FORM
+from ssd.daemon.printable import json_text
 from ssd.secagg.audit.audit import Audited, AuditFailed, check_follows
 from ssd.secagg.audit.audit import audit as verify
 from ssd.trust.participants import Registry, RegistryRefused, decode
@@ -55,7 +55,7 @@ def audit(
         except (AuditFailed, OSError) as error:
             raise TranscriptRefused(f"{path}: {error}") from error
     if form == "json":
-        click.echo(json.dumps([_plain(each) for each in found]))
+        click.echo(json_text([_plain(each) for each in found]))
         return
     rows = [
         (

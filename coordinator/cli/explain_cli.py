@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -13,6 +10,7 @@ from coordinator.config.sections import load
 from coordinator.errors import OperatorFault
 from ssd.daemon.cli.guard import colour
 from ssd.daemon.cli.options import FORM
+from ssd.daemon.printable import harmless, json_text
 
 
 class NothingToExplain(OperatorFault):
@@ -49,5 +47,4 @@ def explain(number: int, config_path: Path | None, state_dir: Path | None, form:
         newest = f"the newest is {found.newest_round}" if found.newest_round else "none was opened yet"
         raise NothingToExplain(f"round {number} was never opened: {newest}")
     told = explanation.explain(number, found)
-    shown: Callable[[Any], str] = explanation.text if form == "human" else json.dumps
-    click.echo(shown(told), color=colour())
+    click.echo(explanation.text(harmless(told)) if form == "human" else json_text(told), color=colour())

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
-import json
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -35,6 +34,7 @@ from ssd.daemon.cli.help_text import add_examples, codes_sentence
 from ssd.daemon.cli.options import FORM, SET, settings_of
 from ssd.daemon.doctor.command import doctor_command
 from ssd.daemon.doctor.findings import Finding
+from ssd.daemon.printable import harmless, json_text, printable, printable_but_styled
 
 if TYPE_CHECKING:
     from coordinator.rpc.operator.channel import Caller
@@ -58,11 +58,11 @@ def _exit_code(error: Exception) -> int | None:
 
 
 def _say(text: str) -> None:
-    click.echo(text, color=colour())
+    click.echo("\n".join(map(printable_but_styled, text.split("\n"))), color=colour())
 
 
 def _show(value: Json, form: str, human: Callable[[Json], str]) -> None:
-    _say(json.dumps(value, ensure_ascii=False) if form == "json" else human(value))
+    _say(json_text(value) if form == "json" else human(harmless(value)))
 
 
 @click.group(epilog=_CODES, context_settings={"help_option_names": ["-h", "--help"]})
@@ -258,7 +258,10 @@ def clients_move(
         _show(
             value,
             form,
-            lambda _: f"{client_id} belongs to {worker} now" + (f", before to {before}" if before else ""),
+            lambda _: (
+                f"{client_id} belongs to {worker} now"
+                + (f", before to {printable(before)}" if before else "")
+            ),
         )
 
 

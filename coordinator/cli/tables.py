@@ -7,6 +7,8 @@ from typing import Any
 
 import click
 
+from ssd.daemon.printable import printable_but_styled
+
 Json = Any
 _PHASE_COLOURS = {"halted": "red", "paused": "yellow", "waiting": "yellow"}
 _OUTCOME_COLOURS = {"abandoned": "yellow", "committed": "green"}
@@ -98,7 +100,7 @@ def clients(records: Sequence[Mapping[str, Json]]) -> str:
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     """Left-aligned columns under their heads."""
-    cells = [list(heads), *([str(cell) for cell in row] for row in rows)]
+    cells = [list(heads), *([printable_but_styled(str(cell)) for cell in row] for row in rows)]
     widths = [max(len(click.unstyle(row[column])) for row in cells) for column in range(len(heads))]
     lines = [
         "  ".join(

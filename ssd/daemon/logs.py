@@ -6,7 +6,6 @@ long text and lists are shortened.
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import numbers
@@ -15,6 +14,8 @@ import sys
 import time
 from collections.abc import Mapping
 from typing import IO, Any, Literal
+
+from ssd.daemon.printable import json_text, printable_lines
 
 Json = Any
 _FIELDS = "ssd_fields"
@@ -78,9 +79,11 @@ class HumanFormatter(logging.Formatter):
         if self._colour and record.levelno in _COLOURS:
             level = f"\033[{_COLOURS[record.levelno]}m{level}\033[0m"
         name, fields = _contents(record)
-        facts = "".join(f" {key}={_human(value)}" for key, value in fields.items())
+        facts = "".join(f" {_human(key)}={_human(value)}" for key, value in fields.items())
         line = f"{at} {level} {_one_line(name)}{facts}"
-        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+        if not record.exc_info:
+            return line
+        return f"{line}\n{printable_lines(self.formatException(record.exc_info))}"
 
 
 class JsonFormatter(logging.Formatter):
@@ -100,7 +103,7 @@ class JsonFormatter(logging.Formatter):
             line[f"{key}_" if key in line else key] = _finite(value)
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
-        return json.dumps(line, ensure_ascii=False, allow_nan=False)
+        return json_text(line, allow_nan=False)
 
 
 def _contents(record: logging.LogRecord) -> tuple[str, Mapping[str, Json]]:
@@ -139,16 +142,16 @@ def _human(value: Json) -> str:
     if isinstance(value, float):
         return f"{value:.6g}"
     if isinstance(value, dict):
-        return "{" + ",".join(f"{key}:{_human(item)}" for key, item in value.items()) + "}"
+        return "{" + ",".join(f"{_human(key)}:{_human(item)}" for key, item in value.items()) + "}"
     if isinstance(value, list):
         return "[" + ",".join(_human(item) for item in value) + "]"
     text = str(value)
     quoted = not text or any(character.isspace() or character in '"=' for character in text)
-    return json.dumps(text, ensure_ascii=False) if quoted or not text.isprintable() else text
+    return json_text(text) if quoted or not text.isprintable() else text
 
 
 def _one_line(text: str) -> str:
-    return text if text.isprintable() else json.dumps(text, ensure_ascii=False)
+    return text if text.isprintable() else json_text(text)
 
 
 def _finite(value: Json) -> Json:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from ssd.daemon.cli.terminal import CODES, KINDS, console, data_options
+from ssd.daemon.printable import json_text
 
 if TYPE_CHECKING:
     from ssd.data.partition.partition import Partition
@@ -120,7 +120,7 @@ def partition_show(file: Path, form: str) -> None:
         "ratio": found.ratio,
         "test": None if found.test is None else found.test.scheme,
     }
-    click.echo(json.dumps({**head, "min_size": found.min_size, "clients": clients}))
+    click.echo(json_text({**head, "min_size": found.min_size, "clients": clients}))
 
 
 def _show_partition(found: Partition) -> None:

@@ -13,6 +13,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from ssd.daemon.printable import printable_lines
 from ssd.federation.records import Progress
 from ssd.federation.words import duration, number, size
 
@@ -68,7 +69,7 @@ class LiveTable:
 
     def say(self, sentence: str) -> None:
         """One line above the table."""
-        self._live.console.print(sentence, highlight=False, markup=False)
+        self._live.console.print(printable_lines(sentence), highlight=False, markup=False)
 
     def show(self, progress: Progress) -> None:
         """Redraw."""
@@ -123,7 +124,9 @@ class PlainLines:
     def say(self, sentence: str) -> None:
         """One line."""
         at = f"[{self._clock() - self._started:6.1f} s]"
-        self._console.print(f"{at} {sentence}", highlight=False, markup=False, soft_wrap=True)
+        self._console.print(
+            printable_lines(f"{at} {sentence}"), highlight=False, markup=False, soft_wrap=True
+        )
 
     def show(self, progress: Progress) -> None:
         """Say what is new and worth a line."""

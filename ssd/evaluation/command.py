@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -14,6 +13,7 @@ from rich.console import Console
 from ssd.daemon.cli.exit_codes import EXIT_OK, EXIT_STORAGE
 from ssd.daemon.cli.guard import complain
 from ssd.daemon.cli.terminal import CODES, KINDS, console, data_options
+from ssd.daemon.printable import json_text, printable
 from ssd.data.images.errors import DataError
 from ssd.evaluation.measures import DEFAULT_MEASURES, MEASURES
 from ssd.plots.progress import progress_bar
@@ -138,7 +138,7 @@ def evaluate(
         "measures": values,
     }
     if form == "json":
-        click.echo(json.dumps(described))
+        click.echo(json_text(described))
     else:
         _print(described, encoder.name)
     return EXIT_OK
@@ -206,7 +206,7 @@ def _print(described: Mapping[str, Json], name: str) -> None:
     measured = {**of_z, **of_h}
     for line in explain(measured, features=features, draws=described["draws"], data=described["data"]):
         screen.print(line, markup=False)
-    screen.print(_origin(described), markup=False)
+    screen.print(printable(_origin(described)), markup=False)
 
 
 def _origin(described: Mapping[str, Json]) -> str:

@@ -13,6 +13,7 @@ from ssd.daemon.cli.exit_codes import EXIT_OK, EXIT_REFUSED, EXIT_USAGE
 from ssd.daemon.cli.guard import complain
 from ssd.daemon.cli.help_text import codes_sentence
 from ssd.daemon.cli.terminal import CODES, EXIT_CODES, console
+from ssd.daemon.printable import printable, printable_lines
 
 if TYPE_CHECKING:
     from ssd.experiment.grid import Cell
@@ -102,9 +103,9 @@ def _list(made: Sequence[Cell], folder: Path, *, check: bool) -> None:
 
 def _report(failures: Sequence[Failure], total: int, folder: Path) -> None:
     for failure in failures:
-        click.echo(f"failed: {failure.cell}: {failure.error}", err=True)
+        click.echo(f"failed: {failure.cell}: {printable_lines(failure.error)}", err=True)
         for line in failure.words:
-            click.echo(f"    {line}", err=True)
+            click.echo(f"    {printable(line)}", err=True)
         click.echo(f"    the whole log is in {failure.log}", err=True)
     if failures:
         click.echo(f"{len(failures)} of {total} cells failed; the same command tries them again", err=True)

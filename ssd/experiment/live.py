@@ -10,6 +10,7 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
+from ssd.daemon.printable import printable_lines
 from ssd.federation.words import duration, number
 
 Json = Any
@@ -46,7 +47,9 @@ class Display:
     def say(self, sentence: str) -> None:
         """One line, with the time since the start."""
         at = f"[{duration(self._clock() - self._started):>6}]"
-        self._console.print(f"{at} {sentence}", highlight=False, markup=False, soft_wrap=True)
+        self._console.print(
+            printable_lines(f"{at} {sentence}"), highlight=False, markup=False, soft_wrap=True
+        )
 
     def cell(self, name: str, event: Mapping[str, Json]) -> None:
         """A cell's process reported something."""

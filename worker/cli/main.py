@@ -6,7 +6,6 @@ Its exit codes are `worker.errors.EXIT_CODES`. Nothing here imports torch; gRPC 
 from __future__ import annotations
 
 import datetime as dt
-import json
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -24,6 +23,7 @@ from ssd.daemon.cli.help_text import add_examples, codes_sentence
 from ssd.daemon.cli.options import FORM, SET, settings_of
 from ssd.daemon.doctor.command import doctor_command
 from ssd.daemon.doctor.findings import Finding
+from ssd.daemon.printable import json_text
 from worker.cli.config import config_group
 from worker.cli.examples import EXAMPLES
 from worker.cli.identity import identity_group
@@ -265,7 +265,7 @@ def client_list(path: Path | None, state_dir: Path | None, form: str) -> None:
     with _store(path, state_dir) as store:
         found = list_clients(store)
     if form == "json":
-        click.echo(json.dumps([asdict(summary) for summary in found]))
+        click.echo(json_text([asdict(summary) for summary in found]))
         return
     for summary in found:
         now = "current" if summary.current_run else "earlier"

@@ -10,10 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ssd.secagg.protocol.errors import AbortReason
+from ssd_wire.reasons import OTHER, task_failure
 
 SEE_LOG = "the worker's own log says more"
-OTHER = "failed"
-"""For a reason that is not in the list."""
 SENTENCES: Mapping[str, str] = {
     OTHER: "the work failed",
     "bad_measures": "the method's measures cannot be added up",
@@ -43,7 +42,7 @@ SENTENCES: Mapping[str, str] = {
 
 def public(reason: str) -> tuple[str, str]:
     """The reason and the sentence that may be sent for it; a reason that nobody listed becomes `OTHER`."""
-    known = reason if reason in SENTENCES else OTHER
+    known = task_failure(reason)
     return known, f"{SENTENCES[known]}; {SEE_LOG}"
 
 

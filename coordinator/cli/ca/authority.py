@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,6 +15,7 @@ import click
 from coordinator.cli import tables
 from coordinator.cli.ca import tokens
 from ssd.daemon.cli.options import FORM
+from ssd.daemon.printable import json_text
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -128,7 +128,7 @@ def show(pki: Path, form: str) -> None:
         for each in describe(pki)
     ]
     if form == "json":
-        click.echo(json.dumps(found))
+        click.echo(json_text(found))
         return
     rows = [(each["file"], each["holder"], each["not_after"], each["sha256"]) for each in found]
     click.echo(tables.table(("file", "holder", "valid until", "sha256"), rows))

@@ -6,7 +6,6 @@ never needs it.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +16,7 @@ import click
 from coordinator.cli import tables
 from coordinator.errors import AuthorityRefused
 from ssd.daemon.cli.options import FORM
+from ssd.daemon.printable import json_text, printable
 from ssd.digest import canonical_json
 from ssd.trust.participants import (
     FORMAT,
@@ -137,13 +137,13 @@ def show(file: Path, form: str) -> None:
     body = value["registry"] if isinstance(value, dict) and "registry" in value else value
     found = _refusing(lambda: registry_of(body))
     if form == "json":
-        click.echo(json.dumps(body, ensure_ascii=False))
+        click.echo(json_text(body))
         return
     rows = [
         (each.worker, each.key[:16], each.max_weight, ",".join(each.clients) or "-")
         for each in found.participants
     ]
-    click.echo(f"federation {found.federation}, version {found.version} (signature not checked)")
+    click.echo(f"federation {printable(found.federation)}, version {found.version} (signature not checked)")
     click.echo(tables.table(("worker", "key", "weight", "clients"), rows))
 
 

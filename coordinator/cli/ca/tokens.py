@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
-import json
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,6 +20,7 @@ from coordinator.config.sections import load
 from coordinator.errors import AuthorityRefused
 from coordinator.ports.trust import Holder
 from ssd.daemon.cli.options import FORM
+from ssd.daemon.printable import json_text
 
 if TYPE_CHECKING:
     from coordinator.store.trust import SqliteTrust
@@ -250,7 +250,7 @@ def revoke(name: str, role: str, config_path: Path | None, state_dir: Path | Non
 
 def _show(found: Sequence[Mapping[str, Json]], form: str, columns: Sequence[str], *, empty: str) -> None:
     if form == "json":
-        click.echo(json.dumps(found))
+        click.echo(json_text(found))
         return
     rows = [[_date(each[key]) if key.endswith("_at") else each[key] for key in columns] for each in found]
     click.echo(tables.table([key.removesuffix("_at") for key in columns], rows) if rows else empty)

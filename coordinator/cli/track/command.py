@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, contextmanager
@@ -14,6 +13,7 @@ import click
 from coordinator.cli.track.follow import Copy, follow
 from coordinator.cli.track.history import LiveHistory, RunHistory, StoredHistory
 from coordinator.errors import OperatorFault
+from ssd.daemon.printable import json_text, printable_lines
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -92,7 +92,7 @@ def track_command(connect: Connect, verb: Callable[[Command], Command]) -> click
         def said(path: Path, newest: int, new: int) -> None:
             value = {"file": str(path), "round": newest, "written": new}
             human = f"{path}: {new} scalars written, up to round {newest}"
-            click.echo(json.dumps(value, ensure_ascii=False) if form == "json" else human)
+            click.echo(json_text(value) if form == "json" else printable_lines(human))
 
         with source() as history, Copy(history, folder, EventFile, said) as copy:
             new = copy.write(copy.read(), always_say=True)

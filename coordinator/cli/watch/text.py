@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 from rich.cells import cell_len, set_cell_size
 
+from ssd.daemon.printable import printable
+
 _BLOCKS, _ASCII_BLOCKS = "▁▂▃▄▅▆▇█", "_.-~=+*#"
 
 
@@ -23,10 +25,9 @@ class Letters:
         Whatever is not printable (control and formatting characters, unassigned ones, every space but the usual one)
         stands as a replacement character.
         """
-        stand_in = "?" if self.ascii_only else "\N{REPLACEMENT CHARACTER}"
-        return "".join(
-            c if c.isprintable() and (not self.ascii_only or c.isascii()) else stand_in for c in text
-        )
+        if not self.ascii_only:
+            return printable(text)
+        return "".join(each if each.isascii() else "?" for each in printable(text, "?"))
 
     def cut(self, text: str, width: int) -> str:
         """`plain`, in at most `width` cells (at least 1); the last one says that something is missing."""

@@ -7,6 +7,7 @@ import contextlib
 import logging
 import time
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import grpc
@@ -42,6 +43,7 @@ from ssd.digest import CHUNK_BYTES
 from ssd_proto.v1 import federation_pb2 as pb
 from ssd_wire import from_proto, messages, to_proto
 from ssd_wire.errors import Malformed
+from ssd_wire.reasons import named_well, task_failure
 
 log = logging.getLogger(__name__)
 
@@ -53,8 +55,7 @@ BURST_SECONDS = 20.0
 UNIT_BYTES = 16 << 10
 """A message counts once for every so many bytes it has begun."""
 MAX_NAME = 128
-MAX_REASON = 64
-"""Characters of a stranger's reason that are kept."""
+"""Characters of a stranger's name that are kept."""
 
 
 class FederationServicer:
@@ -177,6 +178,7 @@ class FederationServicer:
         attendance = self._attendance
         match parsed(from_proto.up, message):
             case messages.TaskFailed() as failed:
+                reason = task_failure(failed.reason)
                 log_event(
                     log,
                     logging.WARNING,
@@ -184,14 +186,13 @@ class FederationServicer:
                     worker=session.worker,
                     client=failed.client[:MAX_NAME],
                     round=failed.round,
-                    reason=failed.reason[:MAX_REASON],
+                    reason=reason,
                     detail=failed.detail[:MAX_DETAIL],
                 )
-                await attendance.client_failed(
-                    session, failed.round, failed.attempt, failed.client, failed.reason[:MAX_REASON]
-                )
+                await attendance.client_failed(session, failed.round, failed.attempt, failed.client, reason)
             case messages.EvaluationDone() as answer:
-                await attendance.evaluation_done(session, answer)
+                known = replace(answer, values=named_well(answer.values))
+                await attendance.evaluation_done(session, known)
             case messages.ClientsChanged(clients=clients):
                 await attendance.change_clients(session, clients)
             case messages.SecureMessage(round_id=round_id, content=content):

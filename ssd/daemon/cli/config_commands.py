@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from ssd.daemon.cli.exit_codes import EXIT_OK, EXIT_STORAGE, EXIT_USAGE
 from ssd.daemon.cli.guard import complain
 from ssd.daemon.cli.options import FORM
 from ssd.daemon.config_loading import Section
+from ssd.daemon.printable import json_text
 from ssd.daemon.secrets_hidden import without_secrets
 from ssd.daemon.setting_text import example_file, tables
 from ssd.daemon.toml_text import document
@@ -96,7 +96,7 @@ def config_group(daemon: Daemon) -> click.Group:
     def show(form: str, **options: Any) -> None:
         """Print every setting as `run` would have it: file, SSD_* environment and flags laid over the defaults."""
         tree = without_secrets(daemon.load(**options).resolved())
-        click.echo(json.dumps(tree, ensure_ascii=False) if form == "json" else document(tree))
+        click.echo(json_text(tree) if form == "json" else document(tree))
 
     @config.command("check", help=daemon.check_help)
     @daemon.settings
@@ -105,7 +105,7 @@ def config_group(daemon: Daemon) -> click.Group:
     def check(form: str, **options: Any) -> int:
         problems = daemon.problems(options)
         if form == "json":
-            click.echo(json.dumps({"ok": not problems, "problems": problems}, ensure_ascii=False))
+            click.echo(json_text({"ok": not problems, "problems": problems}))
         elif problems:
             complain("\n".join(problems))
         else:

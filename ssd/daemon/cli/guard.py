@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 import click
 
 from ssd.daemon.cli.exit_codes import EXIT_DEFECT, EXIT_INTERRUPTED, EXIT_OK
+from ssd.daemon.printable import printable_lines
 
 
 def run_guarded(
@@ -61,7 +62,9 @@ def _reader_is_gone() -> bool:
 
 def complain(message: str) -> None:
     """An error on standard error."""
-    click.echo(click.style("error: ", fg="red", bold=True) + message, err=True, color=colour())
+    click.echo(
+        click.style("error: ", fg="red", bold=True) + printable_lines(message), err=True, color=colour()
+    )
 
 
 def colour() -> bool | None:

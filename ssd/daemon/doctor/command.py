@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import json
 import os
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -16,6 +15,7 @@ from ssd.daemon.cli.guard import colour
 from ssd.daemon.cli.options import FORM
 from ssd.daemon.config_loading import Section
 from ssd.daemon.doctor.findings import Finding, Level, as_json, as_lines, healthy
+from ssd.daemon.printable import json_text
 
 _COLOURS = {Level.OK: "green", Level.WARNING: "yellow", Level.FAULT: "red"}
 
@@ -45,7 +45,7 @@ def doctor_command(
         os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
         found = list(examine(load(**options), patience, dt.datetime.now(dt.UTC)))
         if form == "json":
-            click.echo(json.dumps(as_json(found), ensure_ascii=False))
+            click.echo(json_text(as_json(found)))
         else:
             for level, line in as_lines(found):
                 click.echo(click.style(line, fg=_COLOURS[level]), color=colour())

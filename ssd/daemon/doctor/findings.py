@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+from ssd.daemon.printable import printable
+
 Json = Any
 
 
@@ -68,9 +70,9 @@ def as_lines(found: Sequence[Finding]) -> list[tuple[Level, str]]:
     width = max((len(each.check) for each in found), default=0)
     lines: list[tuple[Level, str]] = []
     for each in found:
-        lines.append((each.level, f"{each.level.value:<7}  {each.check:<{width}}  {each.text}"))
+        lines.append((each.level, f"{each.level.value:<7}  {each.check:<{width}}  {printable(each.text)}"))
         if each.advice:
-            lines.append((each.level, f"{'':<7}  {'':<{width}}  -> {each.advice}"))
+            lines.append((each.level, f"{'':<7}  {'':<{width}}  -> {printable(each.advice)}"))
     faults = sum(each.level is Level.FAULT for each in found)
     doubtful = sum(each.level is Level.WARNING for each in found)
     worst = Level.FAULT if faults else Level.WARNING if doubtful else Level.OK

@@ -100,13 +100,17 @@ def test_an_operator_reads_the_page_and_works_with_it(tmp_path: Path) -> None:
 
         # What a worker says is text, whatever it says.
         with federation.raw_worker("w2", ["client-6"]) as raw:
-            raw.attend()
+            raw.attend(capabilities=pb.Capabilities(device=HOSTILE))
             failed = pb.TaskFailed(round=1, attempt=1, client="client-6", reason=HOSTILE)
             raw.up.put(pb.WorkerMessage(task_failed=failed))
             browser.until(
-                f"document.querySelector('#clients-list').innerText.includes({json.dumps(HOSTILE)})"
+                f"document.querySelector('#workers-list').innerText.includes({json.dumps(HOSTILE)})"
             )
-            assert browser.evaluate("document.querySelectorAll('img, #clients-list script').length") == 0
+            # A reason is a word out of a list.
+            browser.until("document.querySelector('#clients-list').innerText.includes('failed')")
+            shown = "document.querySelector('#clients-list').innerText"
+            assert HOSTILE not in browser.evaluate(shown)
+            assert browser.evaluate("document.querySelectorAll('img, #workers-list script').length") == 0
 
         # A lost worker is told of.
         lost.kill()

@@ -23,8 +23,9 @@ from processes.own_log import own_log
 from rounds.worker_harness import Worker, start_worker
 from ssd.method.registry import load
 from ssd_proto.v1 import federation_pb2 as pb
+from ssd_wire.reasons import OTHER, TASK_FAILURES
 from wire.fake_coordinator import FakeCoordinator
-from worker.core.public_reasons import OTHER, SEE_LOG, SENTENCES, public
+from worker.core.public_reasons import SEE_LOG, SENTENCES, public
 from worker.training.process import ProcessTrainer, TrainerSettings
 
 PLANTED = ("melanoma", "surname", "given", "1961", "ward-7")
@@ -201,6 +202,7 @@ def test_a_failed_evaluation_tells_a_reason_and_its_sentence(
 
 
 def test_every_sentence_is_fixed_and_holds_no_number() -> None:
+    assert SENTENCES.keys() == TASK_FAILURES
     for reason, sentence in SENTENCES.items():
         assert public(reason) == (reason, f"{sentence}; {SEE_LOG}")
         assert not re.search(r"[\d{}%]", sentence)
