@@ -2,22 +2,30 @@
 
 A settings class is a frozen dataclass whose fields are numbers, strings, booleans, `Literal`s, tuples (of a fixed
 length or, as `tuple[X, ...]`, of any), optionals of those, other settings classes, or mappings, which are taken as
-they are. Unknown keys are refused with the nearest valid one; nothing is converted except a whole number to a float
-where a float is asked for. The daemons read their own configuration with pydantic; this keeps `ssd` usable without it.
+they are. pydantic does the checking: unknown keys are refused with the nearest valid one, and nothing is converted
+except a whole number to a float where a float is asked for.
 """
 
 from __future__ import annotations
 
-import math
+import json
 import types
 from collections.abc import Mapping
-from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from dataclasses import asdict, is_dataclass
+from functools import cache
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic_core import ErrorDetails
+
+from ssd.daemon.mistakes import mistake
 from ssd.daemon.suggest import nearest
 
 Json = Any
 Settings = TypeVar("Settings")
+
+# NaN and infinity have no JSON form.
+_STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
 
 
 class SettingsError(ValueError):
@@ -26,14 +34,6 @@ class SettingsError(ValueError):
     def __init__(self, mistakes: list[str]) -> None:
         self.mistakes = tuple(mistakes)
         super().__init__("; ".join(mistakes))
-
-
-@dataclass(frozen=True, slots=True)
-class _Wrong:
-    """Stands for a value that could not be read."""
-
-
-_WRONG = _Wrong()
 
 
 def read(cls: type[Settings], value: object, where: str = "config") -> Settings:
@@ -48,12 +48,25 @@ def read(cls: type[Settings], value: object, where: str = "config") -> Settings:
         SettingsError: with one entry for every mistake in the whole tree.
 
     """
-    mistakes: list[str] = []
-    result = _object(cls, value, where, mistakes)
-    if mistakes or isinstance(result, _Wrong):
-        raise SettingsError(mistakes)
-    assert isinstance(result, cls)
-    return result
+    kind: Any = cls
+    try:
+        # As JSON, where objects and lists are strictly what dataclasses and tuples are made of.
+        text = json.dumps([_with_null(kind, value)])
+        (settings,) = _adapter(kind).validate_json(text)
+    except ValidationError as error:
+        raise SettingsError(
+            [_sentence(cls, each, where) for each in error.errors(include_url=False)]
+        ) from None
+    except TypeError as error:
+        raise SettingsError([f"{where}: {error}"]) from error
+    assert isinstance(settings, cls)
+    return settings
+
+
+@cache
+def _adapter(kind: Any) -> TypeAdapter[tuple[Any]]:
+    # Inside a tuple, because pydantic takes no configuration for a dataclass itself.
+    return TypeAdapter(tuple[kind], config=_STRICT)
 
 
 def to_json(settings: object) -> dict[str, Json]:
@@ -84,79 +97,32 @@ def _plain(value: Json) -> Json:
     return [_plain(item) for item in value] if isinstance(value, tuple | list) else value
 
 
-def _object(cls: type, value: object, where: str, mistakes: list[str]) -> object:
-    if not isinstance(value, Mapping):
-        mistakes.append(f"{where} must be an object, got {_shown(value)}")
-        return _WRONG
-    kinds = get_type_hints(cls)
-    declared = {field.name: field for field in fields(cls)}
-    before = len(mistakes)
-    mistakes += [unknown_key(str(key), list(declared), where) for key in value if key not in declared]
-    arguments = {}
-    for name, field in declared.items():
-        if name in value:
-            arguments[name] = _value(kinds[name], value[name], f"{where}.{name}", mistakes)
-        elif field.default is MISSING and field.default_factory is MISSING:
-            mistakes.append(f"{where}.{name} is missing")
-    if len(mistakes) > before:
-        return _WRONG
-    try:
-        return cls(**arguments)
-    except ValueError as error:
-        mistakes.append(f"{where}: {error}")
-        return _WRONG
+def _with_null(kind: Any, value: Json) -> Json:
+    """The value with null where an optional table is left out with `name = false`: TOML has no null."""
+    table = _without_none(kind)
+    if value is False and table is not kind and is_dataclass(table):
+        return None
+    if is_dataclass(table) and isinstance(value, Mapping):
+        kinds = get_type_hints(table)
+        return {key: _with_null(kinds.get(key), item) for key, item in value.items()}
+    return value
 
 
-def _value(kind: Any, value: object, where: str, mistakes: list[str]) -> object:  # a type form
-    if kind is Any:
-        return value
-    if isinstance(kind, type) and is_dataclass(kind):
-        return _object(kind, value, where, mistakes)
-    origin, arguments = get_origin(kind), get_args(kind)
-    if origin in (Union, types.UnionType):
-        (inner,) = (argument for argument in arguments if argument is not type(None))
-        # TOML has no null: an optional table is left out with `name = false`.
-        if value is None or (value is False and isinstance(inner, type) and is_dataclass(inner)):
-            return None
-        return _value(inner, value, where, mistakes)
-    if origin is Literal:
-        if value in arguments:
-            return value
-        mistakes.append(f"{where} must be one of {', '.join(map(repr, arguments))}, got {_shown(value)}")
-        return _WRONG
-    if origin is Mapping:
-        if isinstance(value, Mapping):
-            return dict(value)
-        mistakes.append(f"{where} must be a table, got {_shown(value)}")
-        return _WRONG
-    if origin is tuple and arguments[-1] is Ellipsis:
-        if not isinstance(value, list | tuple):
-            mistakes.append(f"{where} must be a list, got {_shown(value)}")
-            return _WRONG
-        return tuple(_value(arguments[0], each, f"{where}[{i}]", mistakes) for i, each in enumerate(value))
-    if origin is tuple:
-        if not isinstance(value, list | tuple) or len(value) != len(arguments):
-            mistakes.append(f"{where} must be a list of {len(arguments)} values, got {_shown(value)}")
-            return _WRONG
-        return tuple(
-            _value(k, v, f"{where}[{i}]", mistakes)
-            for i, (k, v) in enumerate(zip(arguments, value, strict=True))
-        )
-    return _scalar(kind, value, where, mistakes)
+def _without_none(kind: Any) -> Any:
+    """`X` of `X | None`; any other type as it is."""
+    if get_origin(kind) in (Union, types.UnionType):
+        (kind,) = (part for part in get_args(kind) if part is not type(None))
+    return kind
 
 
-def _scalar(kind: type, value: object, where: str, mistakes: list[str]) -> object:
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    # bool is a subclass of int: True is not a batch size. NaN and infinity have no JSON form.
-    fits = isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
-    if fits and not (isinstance(value, float) and not math.isfinite(value)):
-        return value
-    names = {int: "a whole number", float: "a number", bool: "true or false", str: "a string"}
-    mistakes.append(f"{where} must be {names[kind]}, got {_shown(value)}")
-    return _WRONG
-
-
-def _shown(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
+def _sentence(cls: type, found: ErrorDetails, where: str) -> str:
+    """A mistake, beginning with its place."""
+    # The first part is the tuple's.
+    place = found["loc"][1:]
+    named = [where, *(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place)]
+    if found["type"] != "unexpected_keyword_argument":
+        return f"{''.join(named)}: {mistake(found)}"
+    table: Any = cls
+    for part in place[:-1]:
+        table = _without_none(get_args(table)[0] if isinstance(part, int) else get_type_hints(table)[part])
+    return unknown_key(str(place[-1]), list(get_type_hints(table)), "".join(named[:-1]))

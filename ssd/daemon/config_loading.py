@@ -21,6 +21,7 @@ from pydantic_core import ErrorDetails
 
 from ssd.daemon.address import parse_address
 from ssd.daemon.config_sources import ConfigError, Key, Sources, gather
+from ssd.daemon.mistakes import mistake
 from ssd.daemon.suggest import nearest
 from ssd.daemon.tracing.setup import check_endpoint
 
@@ -193,12 +194,7 @@ def _explain(detail: ErrorDetails, root: type[Section], sections: Mapping[str, t
         if not parents:
             return f"unknown table{nearest(name, list(root.model_fields))}"
         return f"unknown key{_right_key(name, parents[0], sections)}"
-    message = detail["msg"].removeprefix("Value error, ")
-    if detail["type"] == "value_error":
-        return message
-    if detail["type"] in {"model_type", "model_attributes_type"}:
-        return "must be a table"
-    return f"{message.replace('Input should be', 'must be')}, not {detail['input']!r}"
+    return mistake(detail)
 
 
 def _right_key(name: str, table: str, sections: Mapping[str, type[Section]]) -> str:

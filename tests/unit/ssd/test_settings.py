@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import datetime as dt
+import struct
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ssd.settings import SettingsError, merge, read, to_json
 
@@ -35,6 +40,15 @@ class Outer:
     other: Inner | None = None
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Listed:
+    """What has no form of its own."""
+
+    many: tuple[Inner, ...] = ()
+    free: Any = None
+    table: Mapping[str, Any] = field(default_factory=dict)
+
+
 def test_defaults_fill_in_and_everything_survives_a_round_trip() -> None:
     settings = read(Outer, {"name": "a", "rate": 2, "window": [0, 0.5], "other": {"size": 9}})
     assert settings == Outer(name="a", rate=2.0, window=(0.0, 0.5), other=Inner(size=9))
@@ -50,25 +64,50 @@ def test_false_leaves_an_optional_table_out_for_toml_has_no_null() -> None:
             read(Outer, {"name": "a", key: False})
 
 
+@given(st.floats(allow_nan=False, allow_infinity=False), st.integers())
+def test_numbers_keep_every_bit(rate: float, limit: int) -> None:
+    """A declaration's digest is taken over what was read."""
+    settings = read(Outer, {"name": "a", "rate": rate, "limit": limit})
+    assert (struct.pack("d", settings.rate), settings.limit) == (struct.pack("d", rate), limit)
+
+
+def test_a_list_of_objects_and_what_is_taken_as_it_is() -> None:
+    value = {"many": [{"size": 1}, {"size": 2}], "free": {"a": [1, 2.0, None, {"b": "ü"}]}, "table": {"x": 1}}
+    settings = read(Listed, value)
+    assert settings == Listed(many=(Inner(size=1), Inner(size=2)), free=value["free"], table={"x": 1})
+    assert isinstance(settings.free["a"][0], int)
+    assert isinstance(settings.free["a"][1], float)
+    with pytest.raises(SettingsError) as caught:
+        read(Listed, {"many": [{}, {"sise": 1}, {"size": "x"}], "table": 3})
+    assert set(caught.value.mistakes) == {
+        "config.many[1] has no key 'sise'; did you mean size?",
+        "config.many[2].size: must be a valid integer, not 'x'",
+        "config.table: must be a table, not 3",
+    }
+
+
 @pytest.mark.parametrize(
     ("value", "mistake"),
     [
-        ({}, "config.name is missing"),
-        ({"name": 3}, "config.name must be a string, got 3"),
-        ({"name": "a", "rate": "fast"}, "config.rate must be a number"),
-        ({"name": "a", "rate": True}, "config.rate must be a number"),
-        ({"name": "a", "rate": float("nan")}, "config.rate must be a number"),
-        ({"name": "a", "on": 1}, "config.on must be true or false"),
-        ({"name": "a", "limit": 1.5}, "config.limit must be a whole number"),
-        ({"name": "a", "limit": True}, "config.limit must be a whole number"),
-        ({"name": "a", "shape": "oval"}, "config.shape must be one of 'round', 'square', got 'oval'"),
-        ({"name": "a", "window": [1]}, "config.window must be a list of 2 values"),
-        ({"name": "a", "window": [1, "b"]}, "config.window[1] must be a number"),
-        ({"name": "a", "inner": 3}, "config.inner must be an object"),
-        ({"name": "a", "inner": None}, "config.inner must be an object"),
+        ({}, "config.name: is missing"),
+        ({"name": 3}, "config.name: must be a valid string, not 3"),
+        ({"name": "a", "rate": "fast"}, "config.rate: must be a valid number, not 'fast'"),
+        ({"name": "a", "rate": True}, "config.rate: must be a valid number, not True"),
+        ({"name": "a", "rate": float("nan")}, "config.rate: must be a finite number, not nan"),
+        ({"name": "a", "on": 1}, "config.on: must be a valid boolean, not 1"),
+        ({"name": "a", "limit": 1.5}, "config.limit: must be a valid integer, not 1.5"),
+        ({"name": "a", "limit": True}, "config.limit: must be a valid integer, not True"),
+        ({"name": "a", "shape": "oval"}, "config.shape: must be 'round' or 'square', not 'oval'"),
+        ({"name": "a", "window": [1]}, "config.window[1]: is missing"),
+        ({"name": "a", "window": [1, "b"]}, "config.window[1]: must be a valid number, not 'b'"),
+        ({"name": "a", "window": [1, 2, 3]}, "config.window: Tuple should have at most 2 items"),
+        ({"name": "a", "window": 1}, "config.window: must be a valid array, not 1"),
+        ({"name": "a", "limit": dt.date(2020, 1, 1)}, "date is not JSON serializable"),
+        ({"name": "a", "inner": 3}, "config.inner: must be a table, not 3"),
+        ({"name": "a", "inner": None}, "config.inner: must be a table, not None"),
         ({"name": "a", "inner": {"size": 0}}, "config.inner: size must be positive"),
         ({"name": "a", "inner": {"sise": 1}}, "config.inner has no key 'sise'; did you mean size?"),
-        ("text", "config must be an object"),
+        ("text", "config: must be a table, not 'text'"),
     ],
 )
 def test_a_mistake_is_named_with_its_place(value: object, mistake: str) -> None:

@@ -153,7 +153,7 @@ def test_the_declaration_survives_json_with_its_quality() -> None:
         ({"frequencies": 31}, "at least twice the longest feature, 32, got 31"),
         ({"features": []}, "features must name h, z or both"),
         ({"features": ["h", "h"]}, "features must name h, z or both"),
-        ({"features": ["y"]}, "must be one of 'h', 'z'"),
+        ({"features": ["y"]}, "must be 'h' or 'z'"),
         ({"min_images": 1}, "min_images must be 2 to images"),
         ({"images": 10}, "min_images must be 2 to images"),
     ],

@@ -200,7 +200,7 @@ def test_a_methods_file_is_sought_beside_the_experiment_and_its_content_is_part_
         ({"settings": []}, "there are no [[settings]]"),
         ({"settings": FILE["settings"][:1] * 2}, "'silo' is there twice"),
         ({"methods": [{"name": "ssd"}, {"name": "ssd"}]}, "'ssd' is there twice"),
-        ({"methods": [{"label": "x"}]}, "methods[0].name is missing"),
+        ({"methods": [{"label": "x"}]}, "methods[0].name: is missing"),
         ({"methods": [{"name": "ssd", "settings": ["silos"]}]}, "did you mean silo"),
         ({"settings": [{"name": "a", "clients": 2, "rounds": 1, "cohort_size": 3}]}, "cohort_size must be 1 to 2"),
         ({"settings": [{"name": "a", "clients": 2, "rounds": 1, "partition": {"alfa": 1}}]}, "did you mean alpha"),

@@ -401,8 +401,11 @@ def test_a_schedule_replaces_the_presets_whole() -> None:
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"preset": "code"}, "preset must be one of"),
-        ({"teacher": "best"}, "teacher must be one of"),
+        ({"preset": "code"}, "preset: must be 'official' or 'paper'"),
+        (
+            {"teacher": "best"},
+            "teacher: must be 'averaged_head', 'label_weighted_heads' or 'individual_heads'",
+        ),
         ({"head": "private"}, "FedGen needs the heads"),
         ({"generated_batch": 0}, "generated_batch must be at least 1"),
         ({"generated_steps": -1}, "generated_steps must not be negative"),

@@ -134,7 +134,7 @@ def test_alternating_training_moves_the_head_first_and_then_the_backbone() -> No
         ({"strength": -1.0}, "strength must not be negative"),
         ({"temperature": 0.0}, "temperature must be positive"),
         ({"head_epochs": 0}, "head_epochs must be at least 1"),
-        ({"restart": "R3"}, "'R1', 'R2'"),
+        ({"restart": "R3"}, "must be 'R1' or 'R2', not 'R3'"),
         ({"lambda": 1.0}, "lambda"),
     ],
 )

@@ -341,7 +341,7 @@ def test_the_proximal_terms_gradient_is_mu_times_the_way_gone_for_what_travels(h
             ["2 values, the images 1 channels"],
         ),
         ("fedavg", {"normalise": {"std": [0.0]}}, ["std must be positive"]),
-        ("fedavg", {"head": "own"}, ["'shared', 'private'"]),
+        ("fedavg", {"head": "own"}, ["config.head: must be 'shared' or 'private', not 'own'"]),
         ("fedavg", {"model": {"name": "fedgen_cnn", "width": 4}}, ["no width"]),
     ],
 )

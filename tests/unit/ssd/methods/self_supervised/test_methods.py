@@ -238,7 +238,7 @@ def test_initial_vectors_follow_their_seed() -> None:
             {"batch_size": 1, "lr": {"kind": "cosin"}},
             ["batch_size must be at least 2", "unknown kind 'cosin'"],
         ),
-        ({"batch_size": True}, ["whole number"]),
+        ({"batch_size": True}, ["config.batch_size: must be a valid integer, not True"]),
         ({"views": "digit"}, ["views.preset"]),
         ({"preset": "offical"}, ["config.preset"]),
         ({"projector": {"out_dim": 8}}, ["out_dim is 8", "16"]),
