@@ -23,7 +23,7 @@ from ssd.data.partition.partition import dirichlet, save
 from ssd.trust.names import Role
 
 pytestmark = pytest.mark.e2e
-STRAIGHT = ROOT / "tests" / "support" / "straight.py"
+STRAIGHT = ROOT / "tests" / "support" / "training" / "straight.py"
 CLIENTS = ["c0", "c1", "c2", "c3"]
 SETTINGS = {
     "run.mode": "elastic",

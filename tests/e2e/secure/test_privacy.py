@@ -22,7 +22,7 @@ from ssd_proto.v1 import operator_pb2 as operator_pb
 from training import straight
 
 pytestmark = pytest.mark.e2e
-STRAIGHT = ROOT / "tests" / "support" / "straight.py"
+STRAIGHT = ROOT / "tests" / "support" / "training" / "straight.py"
 SIZE = 20_000
 CLIENTS = [f"client-{index}" for index in range(6)]
 CLIP, NOISE, DELTA = 2.0, 0.5, 1e-4
