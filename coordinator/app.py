@@ -11,9 +11,10 @@ import signal
 import socket
 
 from coordinator.composition import compose
-from coordinator.config.derived import plan_of, settings_of
+from coordinator.config.derived import noise_plan_of, plan_of, policy_of, settings_of
+from coordinator.config.new_run import new_run_of
 from coordinator.config.sections import CoordinatorConfig, refuse_changes
-from coordinator.core.strategy import create as create_strategy
+from coordinator.core.strategies.registry import create as create_strategy
 from coordinator.errors import ConfigInvalid, StorageFailed
 from coordinator.identity.enrolment import CertificateDesk, open_desk
 from coordinator.identity.revocations import NobodyRevoked, RevocationList, Revocations
@@ -22,7 +23,8 @@ from coordinator.method_host.hook import SCRATCH_PREFIX as HOOK_PREFIX
 from coordinator.parts import Coordinator, Given
 from coordinator.ports.records import RunRecord
 from coordinator.rounds.driver import Driver
-from coordinator.rounds.run_lifecycle import SCRATCH_PREFIX, create_run, privacy_of, restore
+from coordinator.rounds.restore import restore
+from coordinator.rounds.run_lifecycle import SCRATCH_PREFIX, create_run, privacy_of
 from coordinator.rpc.enrolment import EnrolmentServer, RenewalServicer
 from coordinator.rpc.federation.servicer import FederationServicer
 from coordinator.rpc.operator.servicer import OperatorServicer
@@ -90,108 +92,131 @@ async def _serve(config: CoordinatorConfig) -> int:
             stack.push_async_callback(asyncio.to_thread, exporter.close)
         store = SqliteJournal(state_dir)
         stack.callback(store.close)
-        blobs = FileBlobs(state_dir)
-        host = SubprocessMethodHost()
-        stack.push_async_callback(host.close)
-        run_record = await _current_run(config, store, blobs, host, clock)
-        # Nothing needs it any more until a round commits, and then only if the method has a server hook.
-        await host.close()
-        declaration = Declaration.from_json(run_record.declaration)
-        plan = plan_of(declaration, config)
-        settings = settings_of(config)
-        privacy = privacy_of(config, plan, os.urandom)
-        if privacy is not None:
-            planned = privacy.describe(0, config.run.rounds, {})
-            log_event(log, logging.INFO, "privacy", detail=planned, not_reported=left_out(declaration))
-        tracing: Tracing = NoTracing()
-        if exporter is not None:
-            spans = RoundSpans(run_record.run_id, config.tracing.share)
-            tracing = RoundTracing(spans, exporter.emit, clock.wall)
-        strategy = create_strategy(
-            config.strategy.name,
-            learning_rate=config.strategy.learning_rate,
-            momentum=config.strategy.momentum,
-        )
-        staging = BudgetedStaging(
-            state_dir / "staging",
-            config.limits.staging_ram_bytes,
-            config.limits.staging_disk_bytes,
-            config.limits.min_free_bytes,
-        )
         trust = SqliteTrust(state_dir)
         stack.callback(trust.close)
+        host = SubprocessMethodHost()
+        stack.push_async_callback(host.close)
         revocations = NobodyRevoked() if config.transport.insecure else Revocations(trust)
-        parts = compose(
-            Given(
-                record=run_record,
-                declaration=declaration,
-                plan=plan,
-                maker=VersionMaker(declaration, strategy, Encoding(settings.delta_encoding), blobs),
-                state=restore(config, declaration, store, clock),
-                settings=settings,
-                store=store,
-                blobs=blobs,
-                staging=staging,
-                host=host,
-                state_dir=state_dir,
-                clock=clock,
-                metrics=metrics,
-                revocations=revocations,
-                participants=participants_of(config.secure_aggregation, transport.federation),
-                privacy=privacy,
-                tracing=tracing,
-            )
-        )
+        given = await _given(config, store, host, transport, revocations, metrics, exporter, clock)
+        parts = compose(given)
+        staging = given.staging
         if not staging.fits(parts.max_upload_bytes):
             raise ConfigInvalid(
                 f"an upload of this run may have {parts.max_upload_bytes} bytes, and neither staging budget holds one:"
                 " raise limits.staging_disk_bytes"
             )
-        _check_versions(parts, metrics)
+        _check_versions(parts)
         metrics.read_at_scrape(
             ram_used=lambda: staging.ram_used,
             disk_used=lambda: staging.disk_used,
-            free_bytes=blobs.free_bytes,
+            free_bytes=given.blobs.free_bytes,
         )
-        desk = open_desk(config.transport, config.enrolment, trust, parts.ownership.bind, clock, metrics)
-        server = _rpc_server(config, parts, desk, transport, revocations, metrics, tracing, clock)
-        port = await server.start(str(config.listen), transport.credentials())
-        stack.push_async_callback(server.stop, STOP_GRACE_SECONDS)
-        if config.enrolment_listen is not None and desk is not None:
-            enrolment = EnrolmentServer(desk, clock, metrics)
-            await enrolment.start(config.enrolment_listen, transport.enrolment_credentials())
-            stack.push_async_callback(enrolment.stop, STOP_GRACE_SECONDS)
-        http_address = ""
-        if config.http_listen is not None:
-            http = HttpServer(
-                create_app(
-                    metrics.render,
-                    lambda: not_ready(parts.driver),
-                    add_pages,
-                    Api(parts.reports, parts.driver, clock, access, BUILD).add_to,
-                ),
-                transport.http,
-                lambda: metrics.connection_cut("http"),
-            )
-            http_address = str(await http.start(config.http_listen))
-            stack.push_async_callback(http.stop)
-        log_event(
-            log,
-            logging.INFO,
-            "listening",
-            address=f"{config.listen.host}:{port}" if port else str(config.listen),
-            http=http_address,
-            run=run_record.run_id,
-            method=declaration.method,
-            version=parts.machine.state.version,
-        )
+        server = await _listen(config, parts, transport, trust, access, stack)
         if isinstance(revocations, Revocations):
             watching = asyncio.ensure_future(revocations.watch())
             stack.callback(watching.cancel)
         return await _drive(parts, server, transport, access)
 
 
-def _check_versions(parts: Coordinator, metrics: CoordinatorMetrics) -> None:
+async def _given(
+    config: CoordinatorConfig,
+    store: SqliteJournal,
+    host: SubprocessMethodHost,
+    transport: Transport,
+    revocations: RevocationList,
+    metrics: CoordinatorMetrics,
+    exporter: Exporter | None,
+    clock: SystemClock,
+) -> Given:
+    """The run, taken up or created, and everything it is built of."""
+    state_dir, limits = config.coordinator.state_dir, config.limits
+    blobs = FileBlobs(state_dir)
+    record = await _current_run(config, store, blobs, host, clock)
+    # Nothing needs it any more until a round commits, and then only if the method has a server hook.
+    await host.close()
+    declaration = Declaration.from_json(record.declaration)
+    plan = plan_of(declaration, config)
+    settings = settings_of(config)
+    privacy = privacy_of(noise_plan_of(plan, config), os.urandom)
+    if privacy is not None:
+        planned = privacy.describe(0, config.run.rounds, {})
+        log_event(log, logging.INFO, "privacy", detail=planned, not_reported=left_out(declaration))
+    tracing: Tracing = NoTracing()
+    if exporter is not None:
+        tracing = RoundTracing(RoundSpans(record.run_id, config.tracing.share), exporter.emit, clock.wall)
+    strategy = create_strategy(
+        config.strategy.name,
+        learning_rate=config.strategy.learning_rate,
+        momentum=config.strategy.momentum,
+    )
+    staging = BudgetedStaging(
+        state_dir / "staging", limits.staging_ram_bytes, limits.staging_disk_bytes, limits.min_free_bytes
+    )
+    proven = not config.transport.insecure
+    return Given(
+        record=record,
+        declaration=declaration,
+        plan=plan,
+        maker=VersionMaker(declaration, strategy, Encoding(settings.delta_encoding), blobs),
+        state=restore(policy_of(config, declaration), store, clock, proven=proven),
+        settings=settings,
+        store=store,
+        blobs=blobs,
+        staging=staging,
+        host=host,
+        state_dir=state_dir,
+        clock=clock,
+        metrics=metrics,
+        revocations=revocations,
+        participants=participants_of(config.secure_aggregation, transport.federation),
+        privacy=privacy,
+        tracing=tracing,
+    )
+
+
+async def _listen(
+    config: CoordinatorConfig,
+    parts: Coordinator,
+    transport: Transport,
+    trust: SqliteTrust,
+    access: Access,
+    stack: contextlib.AsyncExitStack,
+) -> RpcServer:
+    """Open the ports: gRPC, enrolment if it is configured, HTTP."""
+    given = parts.given
+    clock, metrics = given.clock, given.metrics
+    desk = open_desk(config.transport, config.enrolment, trust, parts.ownership.bind, clock, metrics)
+    server = _rpc_server(config, parts, desk, transport)
+    port = await server.start(str(config.listen), transport.credentials())
+    stack.push_async_callback(server.stop, STOP_GRACE_SECONDS)
+    if config.enrolment_listen is not None and desk is not None:
+        enrolment = EnrolmentServer(desk, clock, metrics)
+        await enrolment.start(config.enrolment_listen, transport.enrolment_credentials())
+        stack.push_async_callback(enrolment.stop, STOP_GRACE_SECONDS)
+    http_address = ""
+    if config.http_listen is not None:
+        api = Api(parts.reports, parts.driver, clock, access, BUILD)
+        http = HttpServer(
+            create_app(metrics.render, lambda: not_ready(parts.driver), add_pages, api.add_to),
+            transport.http,
+            lambda: metrics.connection_cut("http"),
+        )
+        http_address = str(await http.start(config.http_listen))
+        stack.push_async_callback(http.stop)
+    log_event(
+        log,
+        logging.INFO,
+        "listening",
+        address=f"{config.listen.host}:{port}" if port else str(config.listen),
+        http=http_address,
+        run=given.record.run_id,
+        method=given.declaration.method,
+        version=parts.machine.state.version,
+    )
+    return server
+
+
+def _check_versions(parts: Coordinator) -> None:
     """Refuse to start on a damaged version, remove what a crash left behind, and show the newest version.
 
     Raises:
@@ -202,22 +227,16 @@ def _check_versions(parts: Coordinator, metrics: CoordinatorMetrics) -> None:
     if not attempt or not attempt.restored:
         # (What a journaled but uncommitted set was being made into is not in the journal yet.)
         parts.catalogue.remove_orphans()
-    newest = parts.catalogue.newest
+    newest, metrics = parts.catalogue.newest, parts.given.metrics
     metrics.model(newest.number, newest.statistics)
     metrics.quality(parts.quality.newest)
 
 
 def _rpc_server(
-    config: CoordinatorConfig,
-    parts: Coordinator,
-    desk: CertificateDesk | None,
-    transport: Transport,
-    revocations: RevocationList,
-    metrics: CoordinatorMetrics,
-    tracing: Tracing,
-    clock: SystemClock,
+    config: CoordinatorConfig, parts: Coordinator, desk: CertificateDesk | None, transport: Transport
 ) -> RpcServer:
     limits, identity = config.limits, transport.identity
+    clock, metrics = parts.given.clock, parts.given.metrics
     federation = FederationServicer(
         attendance=parts.attendance,
         sessions=parts.sessions,
@@ -226,7 +245,7 @@ def _rpc_server(
         identity=identity,
         limits=limits,
         metrics=metrics,
-        tracing=tracing,
+        tracing=parts.given.tracing,
     )
     operator = OperatorServicer(
         reports=parts.reports,
@@ -240,7 +259,7 @@ def _rpc_server(
     )
     renewal = RenewalServicer(desk, identity, clock, metrics)
     services = (federation.handler(), renewal.handler(), operator.handler())
-    return RpcServer(services, identity, revocations, limits, metrics)
+    return RpcServer(services, identity, parts.given.revocations, limits, metrics)
 
 
 def open_tracing(config: CoordinatorConfig) -> Exporter | None:
@@ -272,7 +291,7 @@ async def _current_run(
 ) -> RunRecord:
     current = store.current_run()
     if current is None:
-        return await create_run(config, store, blobs, host, clock)
+        return await create_run(new_run_of(config), store, blobs, host, clock)
     chain.verify(store)
     refuse_changes(current.config, config)
     if config.run.clients:

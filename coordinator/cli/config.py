@@ -99,11 +99,12 @@ def _fits_the_run(config: CoordinatorConfig) -> None:
 
 
 async def _fits_the_method(config: CoordinatorConfig) -> None:
+    from coordinator.config.new_run import new_run_of
     from coordinator.method_host.client import SubprocessMethodHost
     from coordinator.rounds.run_lifecycle import checked_declaration
 
     host = SubprocessMethodHost()
     try:
-        await checked_declaration(config, host)
+        await checked_declaration(new_run_of(config), host)
     finally:
         await host.close()

@@ -19,8 +19,8 @@ from ssd.updates.fixed_point import OverflowRisk
 from ssd.updates.fold import FoldConfigError, FoldPlan
 
 
-def policy_of(config: CoordinatorConfig) -> RoundPolicy:
-    """The round machine's settings."""
+def policy_of(config: CoordinatorConfig, declaration: Declaration) -> RoundPolicy:
+    """The round machine's settings for a run of this method."""
     section = config.round
     return RoundPolicy(
         mode=Mode(config.run.mode),
@@ -39,6 +39,7 @@ def policy_of(config: CoordinatorConfig) -> RoundPolicy:
         min_participants=0
         if config.secure_aggregation.level == "off"
         else config.secure_aggregation.min_participants,
+        max_clients=max_clients(config, declaration),
     )
 
 

@@ -39,5 +39,9 @@ class Staging(Protocol):
         """Called (from any thread) whenever room was given back."""
         ...
 
+    def fits(self, size: int) -> bool:
+        """Whether a body of this size could ever be opened, however empty the budgets are."""
+        ...
+
     ram_used: int
     disk_used: int

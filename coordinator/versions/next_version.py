@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from coordinator.core.strategy import Strategy
+from coordinator.core.strategies.protocol import Strategy
 from coordinator.ports.blobs import Blobs
 from ssd.digest import byte_view
 from ssd.updates.codec import Encoding, VectorCodec

@@ -11,15 +11,15 @@ from typing import Any
 import pytest
 
 from coordinator.composition import compose
-from coordinator.config.derived import plan_of, settings_of
+from coordinator.config.derived import plan_of, policy_of, settings_of
 from coordinator.config.sections import CoordinatorConfig
-from coordinator.core.strategy import create
+from coordinator.core.strategies.registry import create
 from coordinator.errors import ClientFault, Reason
 from coordinator.identity.revocations import NobodyRevoked
 from coordinator.method_host.client import SubprocessMethodHost
 from coordinator.parts import Coordinator, Given
 from coordinator.ports.records import RunRecord, VersionRecord
-from coordinator.rounds.run_lifecycle import restore
+from coordinator.rounds.restore import restore
 from coordinator.runtime.clock import SystemClock
 from coordinator.store.files.staging import BudgetedStaging
 from coordinator.store.memory import MemoryStore
@@ -97,7 +97,7 @@ def driver(tmp_path: Path, clock: ManualClock, **changes: Any) -> Coordinator:
             declaration=declaration,
             plan=plan_of(declaration, config),
             maker=VersionMaker(declaration, strategy, Encoding.FLOAT16, blobs),
-            state=restore(config, declaration, store, clock),
+            state=restore(policy_of(config, declaration), store, clock, proven=False),
             settings=settings_of(config),
             store=store,
             blobs=blobs,

@@ -13,15 +13,17 @@ import numpy as np
 import pytest
 
 from coordinator.composition import compose
-from coordinator.config.derived import plan_of, settings_of
+from coordinator.config.derived import plan_of, policy_of, settings_of
+from coordinator.config.new_run import new_run_of
 from coordinator.config.sections import CoordinatorConfig
 from coordinator.core import events
 from coordinator.core.state import Phase
-from coordinator.core.strategy import create
+from coordinator.core.strategies.registry import create
 from coordinator.errors import BlobCorrupt, ClientFault, HookFailed, MethodHostFailed, Reason
 from coordinator.identity.revocations import NobodyRevoked
 from coordinator.parts import Coordinator, Given
-from coordinator.rounds.run_lifecycle import create_run, restore
+from coordinator.rounds.restore import restore
+from coordinator.rounds.run_lifecycle import create_run
 from coordinator.runtime.clock import SystemClock
 from coordinator.store.files.staging import BudgetedStaging
 from coordinator.store.memory import MemoryStore
@@ -80,7 +82,7 @@ class World:
         """A coordinator as a process would start it."""
         host, clock = host or InProcessHost(), SystemClock()
         run = self.store.current_run() or await create_run(
-            self.config, self.store, self.blobs, InProcessHost(), clock
+            new_run_of(self.config), self.store, self.blobs, InProcessHost(), clock
         )
         declaration = Declaration.from_json(run.declaration)
         strategy = create("momentum", learning_rate=1.0, momentum=0.5)
@@ -90,7 +92,7 @@ class World:
                 declaration=declaration,
                 plan=plan_of(declaration, self.config),
                 maker=VersionMaker(declaration, strategy, Encoding.FLOAT16, self.blobs),
-                state=restore(self.config, declaration, self.store, clock),
+                state=restore(policy_of(self.config, declaration), self.store, clock, proven=False),
                 settings=settings_of(self.config),
                 store=self.store,
                 blobs=self.blobs,

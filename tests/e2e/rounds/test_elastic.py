@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from coordinator.core.strategy import create
+from coordinator.core.strategies.registry import create
 from coordinator.store.memory_blobs import MemoryBlobs
 from coordinator.versions.next_version import VersionMaker
 from processes.federation import Federation

@@ -5,20 +5,20 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from coordinator.composition import compose
-from coordinator.config.derived import plan_of, settings_of
+from coordinator.config.derived import noise_plan_of, plan_of, policy_of, settings_of
 from coordinator.config.sections import CoordinatorConfig
-from coordinator.core.strategy import create
+from coordinator.core.strategies.registry import create
 from coordinator.identity.revocations import NobodyRevoked, Revocations
 from coordinator.method_host.client import SubprocessMethodHost
 from coordinator.parts import Coordinator, Given
 from coordinator.ports.records import RunRecord, VersionRecord
 from coordinator.ports.trust import TrustStore
-from coordinator.rounds.run_lifecycle import privacy_of, restore
+from coordinator.rounds.restore import restore
+from coordinator.rounds.run_lifecycle import privacy_of
 from coordinator.runtime.clock import SystemClock
 from coordinator.store.files.staging import BudgetedStaging
 from coordinator.store.memory import MemoryStore
@@ -109,7 +109,7 @@ def driver(
     assert run is not None
     declaration = Declaration.from_json(run.declaration)
     settings = settings_of(config)
-    state = restore(config, declaration, store, clock)
+    state = restore(policy_of(config, declaration), store, clock, proven=proven)
     plan = plan_of(declaration, config)
     given = Given(
         record=run,
@@ -118,7 +118,7 @@ def driver(
         maker=VersionMaker(
             declaration, create("average", learning_rate=1.0, momentum=0.0), Encoding.FLOAT16, blobs
         ),
-        state=replace(state, bindings=store.bindings()) if proven else state,
+        state=state,
         revocations=Revocations(trust or MemoryTrust()) if proven else NobodyRevoked(),
         settings=settings,
         store=store,
@@ -129,7 +129,7 @@ def driver(
         clock=clock,
         metrics=CoordinatorMetrics(),
         participants=participants,
-        privacy=privacy_of(config, plan, os.urandom),
+        privacy=privacy_of(noise_plan_of(plan, config), os.urandom),
         tracing=tracing or NoTracing(),
     )
     return compose(given)

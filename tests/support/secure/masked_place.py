@@ -10,7 +10,7 @@ from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from coordinator.core.strategy import create
+from coordinator.core.strategies.registry import create
 from coordinator.parts import Coordinator
 from coordinator.secure_aggregation.round_sum import MaskedRoundSum
 from coordinator.store.memory import MemoryStore

@@ -42,7 +42,7 @@ class TestExamples:
         config = load(path, {}, {})
         declaration = load_method(config.method.name, config.method.config).declare()
         assert plan_of(declaration, config).update_nbytes < config.limits.staging_disk_bytes
-        policy_of(config)
+        policy_of(config, declaration)
         settings_of(config)
 
     def test_there_are_some(self) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from coordinator.config.new_run import new_run_of
 from coordinator.config.sections import CoordinatorConfig
 from coordinator.core.policy import Mode
 from coordinator.errors import ConfigInvalid
@@ -99,6 +100,6 @@ def test_a_run_with_an_obstacle_is_not_created(
     )
     store, blobs = MemoryStore(), MemoryBlobs()
     with pytest.raises(ConfigInvalid, match=said):
-        asyncio.run(create_run(config, store, blobs, InProcessHost(), SystemClock()))
+        asyncio.run(create_run(new_run_of(config), store, blobs, InProcessHost(), SystemClock()))
     assert store.current_run() is None
     assert not blobs.digests()
