@@ -12,9 +12,10 @@ import numbers
 import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import IO, Any, Literal
 
+from ssd.daemon.log_repetition import PER, Repetition
 from ssd.daemon.printable import json_text, printable_lines
 
 Json = Any
@@ -46,6 +47,24 @@ def event(
         logger.log(level, name, extra={_FIELDS: plain}, exc_info=error)
 
 
+def repeatable(
+    logger: logging.Logger, level: int, name: str, per: Sequence[str], /, **fields: object
+) -> None:
+    """Log one event that others can cause as often as they like: at most a few a minute about the same one.
+
+    Args:
+        logger: as of `event`.
+        level: as of `event`.
+        name: as of `event`.
+        per: whom and what it is about; how many were not written is told per each of these.
+        fields: as of `event`.
+    """
+    if logger.isEnabledFor(level):
+        plain = {key: _plain(value) for key, value in fields.items()}
+        about = tuple(text[:_LONGEST_TEXT] for text in per)
+        logger.log(level, name, extra={_FIELDS: plain, PER: about})
+
+
 def configure(level: str, form: Literal["auto", "human", "json"], stream: IO[str] | None = None) -> None:
     """Send all logging to `stream` (standard error if None) in the given form; replaces earlier set-ups."""
     stream = stream or sys.stderr
@@ -55,6 +74,7 @@ def configure(level: str, form: Literal["auto", "human", "json"], stream: IO[str
     handler.setFormatter(
         HumanFormatter(colour=terminal and not os.environ.get("NO_COLOR")) if human else JsonFormatter()
     )
+    handler.addFilter(Repetition(_say_left_out))
     root = logging.getLogger()
     for old in list(root.handlers):
         root.removeHandler(old)
@@ -63,6 +83,17 @@ def configure(level: str, form: Literal["auto", "human", "json"], stream: IO[str
     # Their debug output is about wires, not about rounds.
     for chatty in ("asyncio", "aiohttp.access", "grpc"):
         logging.getLogger(chatty).setLevel(max(logging.WARNING, root.level))
+
+
+def _say_left_out(name: str, about: tuple[str, ...], count: int) -> None:
+    event(
+        logging.getLogger(__name__),
+        logging.WARNING,
+        "repeated",
+        of=name,
+        about=list(about),
+        not_written=count,
+    )
 
 
 class HumanFormatter(logging.Formatter):

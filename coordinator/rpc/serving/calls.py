@@ -19,7 +19,7 @@ from coordinator.rpc.serving.wire import ChunkPart
 from coordinator.telemetry.metrics import CoordinatorMetrics
 from coordinator.telemetry.tracing import Call, Tracing
 from coordinator.workers.sessions import Session, SessionTable
-from ssd.daemon.logs import event as log_event
+from ssd.daemon.logs import repeatable
 from ssd.digest import CHUNK_BYTES
 from ssd_wire.errors import Malformed
 
@@ -161,6 +161,12 @@ def traced(tracing: Tracing, session: Session, method: str, context: Context) ->
     return tracing.call(method, session.worker, len(session.clients), metadata)
 
 
+def _holder(context: Context) -> str:
+    """The name in the caller's certificate, empty without one; only to tell callers apart in the log."""
+    names = context.auth_context().get("peer_uri", ())
+    return str(names[0].decode("utf-8", "replace"))[:200] if names else ""
+
+
 async def refuse(metrics: CoordinatorMetrics, context: Context, call: str, fault: ClientFault) -> None:
     """Count and log a refusal, then end the call with its status; the reason travels in trailing metadata.
 
@@ -168,7 +174,10 @@ async def refuse(metrics: CoordinatorMetrics, context: Context, call: str, fault
         asyncio.CancelledError: the peer is gone or does not take the status; its stream is reset.
     """
     metrics.refused(call, fault.reason)
-    log_event(log, logging.INFO, "refused", call=call, reason=fault.reason.value, detail=fault.detail)
+    holder, reason = _holder(context), fault.reason.value
+    who = {"holder": holder} if holder else {}
+    fields = {"call": call, "reason": reason, "detail": fault.detail, **who}
+    repeatable(log, logging.INFO, "refused", (holder or "anybody", reason), **fields)
     status = context.abort(
         TABLE[fault.reason].code, fault.detail, trailing_metadata=((REASON_KEY, fault.reason.value),)
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,6 +18,7 @@ from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 
 from coordinator.rpc.interceptors.auth import TABLE, allowed, call_name
+from ssd.daemon.log_repetition import FEW
 from ssd.trust.names import Role
 from ssd_proto.v1 import federation_pb2 as pb
 from ssd_proto.v1 import operator_pb2 as operator_pb
@@ -129,6 +131,26 @@ def test_other_workers_clients_are_not_to_be_had_neither_while_they_are_connecte
 def test_an_evaluator_hosts_nobody(site: Site) -> None:
     outcome = attending(site, "eva", site.outsider, role=Role.EVALUATOR)
     assert (outcome.code, outcome.reason) == (Code.PERMISSION_DENIED, "role")
+
+
+def test_a_flood_of_refused_calls_is_a_few_lines_of_the_log(site: Site) -> None:
+    """The counter has all of them; another holder's refusals are still written."""
+    many, key = 400, ("refused", "fetch_blob", "no_session")
+    before = site.counts().get(key, 0)
+    request = pb.FetchBlobRequest(digest=site.task.base.full.digest)
+    for name, times in (("trudy", many), ("eve", 1)):
+        with site.federation.channel(Role.WORKER, name) as channel:
+            for _ in range(times):
+                outcome = ask(channel, f"{FEDERATION}/FetchBlob", request, pb.BlobPart)
+                assert outcome.reason == "no_session"
+    assert site.counts()[key] == before + many + 1
+    events = site.federation.coordinator.events("refused")
+    lines = Counter(
+        each.get("holder", "").rpartition("/")[2] for each in events if each["reason"] == "no_session"
+    )
+    assert sum(lines.values()) < many / 4
+    assert lines["trudy"] <= 2 * FEW, "a minute may turn meanwhile"
+    assert lines["eve"] == 1
 
 
 def test_a_stolen_session_token_opens_nothing(site: Site) -> None:
