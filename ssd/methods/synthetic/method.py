@@ -34,6 +34,7 @@ from ssd.method.protocol import (
 from ssd.methods.synthetic.hook import DRIFT, DRIFT_SHAPE, reduce_synthetically
 from ssd.methods.synthetic.numbers import fill, key
 from ssd.random_stream import RandomStream
+from ssd.settings import SettingsError, unknown_key
 from ssd.updates.declaration import (
     Declaration,
     GroupDeclaration,
@@ -108,11 +109,11 @@ def create(config: Mapping[str, Any]) -> SyntheticMethod:
     """Build the method.
 
     Raises:
-        ValueError: an unknown key, or a value out of range.
+        ValueError: an unknown key (`SettingsError`), or a value out of range.
     """
-    known = {entry.name for entry in fields(SyntheticConfig)}
-    if unknown := set(config) - known:
-        raise ValueError(f"unknown keys {sorted(unknown)}; there are {', '.join(sorted(known))}")
+    known = [entry.name for entry in fields(SyntheticConfig)]
+    if mistakes := [unknown_key(key, known, "config") for key in config if key not in known]:
+        raise SettingsError(mistakes)
     return SyntheticMethod(SyntheticConfig(**config))
 
 
