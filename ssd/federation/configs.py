@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -89,26 +88,3 @@ def worker_tables(
     if methods:
         tables["methods"] = {name: str(path) for name, path in methods.items()}
     return tables
-
-
-def to_toml(tables: Tables) -> str:
-    """TOML of tables of plain values; nested tables are written inline."""
-    blocks = []
-    for name, keys in tables.items():
-        lines = [f"[{name}]", *(f"{_key(key)} = {_value(value)}" for key, value in keys.items())]
-        blocks.append("\n".join(lines) + "\n")
-    return "\n".join(blocks)
-
-
-def _key(key: str) -> str:
-    bare = key.replace("_", "").replace("-", "")
-    return key if bare.isascii() and bare.isalnum() else json.dumps(key, ensure_ascii=False)
-
-
-def _value(value: Json) -> str:
-    if isinstance(value, Mapping):
-        return "{ " + ", ".join(f"{_key(key)} = {_value(item)}" for key, item in value.items()) + " }"
-    if isinstance(value, list | tuple):
-        return "[" + ", ".join(_value(item) for item in value) + "]"
-    # A JSON string, number or boolean is the same in TOML, as long as nothing beyond ASCII is escaped.
-    return json.dumps(value, ensure_ascii=False)

@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from ssd.daemon.child_process import python
+from ssd.daemon.toml_text import document
 from ssd.federation.children import Child, Children, environment
-from ssd.federation.configs import PKI, Tables, coordinator_tables, to_toml
+from ssd.federation.configs import PKI, Tables, coordinator_tables
 from ssd.federation.identities import Identities
 from ssd.federation.participant_registry import Vouching
 from ssd.federation.plan import ENCODER, FederationPlan
@@ -156,7 +157,7 @@ class Federation:
     def _start(self, name: str, program: str, tables: Tables) -> None:
         config = self._plan.folder / f"{name}.toml"
         config.parent.mkdir(parents=True, exist_ok=True)
-        config.write_text(to_toml(tables), encoding="utf-8")
+        config.write_text(document(tables), encoding="utf-8")
         arguments = ["-m", program, "run", "--config", str(config)]
         log = self._plan.folder / f"{name}.log"
         self._daemons.append(self._children.start(f"{name} of {self._plan.title}", arguments, log))

@@ -20,6 +20,7 @@ import pytest
 from rich.console import Console
 
 from coordinator.config.sections import load as load_coordinator
+from ssd.daemon.toml_text import document
 from ssd.data.partition.partition import client_ids, dirichlet
 from ssd.demo import closing
 from ssd.demo.contest import attending, plan_of
@@ -29,7 +30,7 @@ from ssd.demo.records import Outcome
 from ssd.demo.settings import CLIENTS, CONTENDERS, EVALUATOR, DemoSettings, skew
 from ssd.demo.summary import summary
 from ssd.federation.children import Children, environment
-from ssd.federation.configs import coordinator_tables, to_toml
+from ssd.federation.configs import coordinator_tables
 from ssd.federation.failure import advice, describe, readable
 from ssd.federation.federation import Federation
 from ssd.federation.hosting import deal
@@ -88,8 +89,8 @@ def test_the_coordinator_accepts_its_file(contender: object, tmp_path: Path) -> 
     plan = replace(plan_of(settings, contender), folder=tmp_path / 'st\u00e4te "x"')
     tables = coordinator_tables(plan)
     path = tmp_path / "coordinator.toml"
-    path.write_text(to_toml(tables), encoding="utf-8")
-    assert tomllib.loads(to_toml(tables)) == tables
+    path.write_text(document(tables), encoding="utf-8")
+    assert tomllib.loads(document(tables)) == tables
     config = load_coordinator(path, environ={})
     assert config.run.mode == "reproducible"
     assert config.run.clients == client_ids(CLIENTS)
@@ -103,7 +104,7 @@ def test_workers_accept_their_files_and_only_the_evaluator_evaluates(tmp_path: P
     assert list(workers) == [EVALUATOR, "worker-1"]
     for name, tables in workers.items():
         path = tmp_path / f"{name}.toml"
-        path.write_text(to_toml(tables), encoding="utf-8")
+        path.write_text(document(tables), encoding="utf-8")
         config = load_worker(path, environ={})
         assert config.evaluates == (name == EVALUATOR)
         assert list(config.data.clients) == ([] if name == EVALUATOR else ["client-000"])
