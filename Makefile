@@ -4,16 +4,20 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-# Most tests wait for daemons, so a few processes of them share two cores well. A file stays in one process, for its
-# fixtures, and the long files come first.
-TESTS := $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
+# Most end-to-end tests wait for daemons, so a few processes of them share two cores well. A file stays in one process,
+# for its fixtures, and the long files come first. The other tests wait for nothing: one process for each core.
+WAITING := $(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder
+COMPUTING := $(BIN)/python -m pytest -n auto --dist loadfile
 
-.PHONY: help demo test lint format proto docs bench mutation validate deployment clean
+.PHONY: help demo test test-unit test-daemons test-long lint format proto docs bench mutation validate deployment clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo    a whole federation on this machine: coordinator, workers, ten clients, real images (about 2 minutes)"
 	@echo "make test    lint, then every test (what CI runs)"
+	@echo "make test-unit  tests without daemons: unit, contract, simulation (about a minute)"
+	@echo "make test-daemons  tests with real processes: end-to-end, hostile, GPU (skipped without one)"
+	@echo "make test-long  what takes long by nature: a fuzzer's hour, every check taken out once"
 	@echo "make lint    ruff, mypy --strict, import rules, generated code is current"
 	@echo "make format  let ruff rewrite what it can"
 	@echo "make proto   regenerate the protobuf modules"
@@ -34,8 +38,16 @@ $(READY): pyproject.toml
 demo: $(READY)
 	$(BIN)/ssd demo
 
-test: lint
-	$(TESTS)
+test: lint test-unit test-daemons
+
+test-unit: $(READY)
+	$(COMPUTING) tests/unit tests/contract tests/simulation
+
+test-daemons: $(READY)
+	$(WAITING) tests/e2e tests/hostile tests/gpu
+
+test-long: $(READY) mutation
+	$(BIN)/python tests/hostile/wire/fuzz.py --inputs 1000000
 
 lint: $(READY)
 	$(BIN)/ruff check .
