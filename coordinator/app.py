@@ -157,7 +157,7 @@ async def _given(
         record=record,
         declaration=declaration,
         plan=plan,
-        maker=VersionMaker(declaration, strategy, Encoding(settings.delta_encoding), blobs),
+        maker=VersionMaker(declaration, strategy, Encoding(config.wire.delta_encoding), blobs),
         state=restore(policy_of(config, declaration), store, clock, proven=proven),
         settings=settings,
         store=store,

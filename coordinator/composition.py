@@ -78,15 +78,15 @@ class _Composition:
         self._quality = QualityRounds(
             given.plan,
             Encoding(settings.update_encoding),
-            settings.evaluation_every,
+            settings.evaluation.every,
             lambda: stored_frequencies(given.record.artefacts, given.blobs),
         )
         self._quality.newest = newest(store.versions())
         self._tasks = Tasks(
             run=given.record,
             declaration=given.declaration,
-            seed=settings.seed,
-            threads=settings.threads,
+            seed=settings.run.seed,
+            threads=settings.run.threads,
             expected_clients=settings.expected_clients,
             scaling={record.client: record.scaling for record in store.clients()},
             quality=self._quality,
@@ -94,13 +94,13 @@ class _Composition:
         self._sum = self._round_sum()
         privacy = NoPrivacy() if given.privacy is None else given.privacy
         self._account = PrivacyAccount(privacy, self._machine, self._catalogue, self._sum)
-        self._desk = UploadDesk(given.staging, settings.staging_bytes_per_worker)
+        self._desk = UploadDesk(given.staging, settings.limits.staging_bytes_per_worker)
         self._records = EvaluationRecords(store, self._durability, clock, given.metrics)
         self._evaluations = Evaluations(
             self._records,
             self._catalogue,
             self._sessions,
-            settings.evaluation_every,
+            settings.evaluation.every,
             self._client_evaluations(),
         )
         self._resume()
@@ -122,13 +122,14 @@ class _Composition:
         if settings.secure is None:
             assert given.privacy is not None
             return NoisySum(self._quality, given.tracing, round_number, given.privacy)
+        kept = settings.secure.section.transcript
         opening = SumOpening(
             run=self._machine,
             settings=settings.secure,
             registry=given.participants,
             store=given.store,
             durability=self._durability,
-            transcripts=Transcripts(given.state_dir / "transcripts") if settings.transcripts else None,
+            transcripts=Transcripts(given.state_dir / "transcripts") if kept else None,
             clock=given.clock,
             metrics=given.metrics.secure,
         )
@@ -160,7 +161,7 @@ class _Composition:
             run=self._machine,
             inclusions=self._inclusions,
             needs_images=given.declaration.needs_images,
-            wait_seconds=given.settings.evaluation_wait_seconds,
+            wait_seconds=given.settings.evaluation.wait_seconds,
             now=given.clock.monotonic,
         )
 
@@ -177,7 +178,7 @@ class _Composition:
             run=given.record,
             declaration=given.declaration,
             plan=given.plan,
-            seed=given.settings.seed,
+            seed=given.settings.run.seed,
             host=given.host,
             blobs=given.blobs,
             durability=self._durability,
@@ -211,7 +212,7 @@ class _Composition:
             quality=self._quality,
             history=self._history,
             metrics=given.metrics,
-            retention=(given.settings.full_versions, given.settings.deltas),
+            retention=(given.settings.retention.full_versions, given.settings.retention.deltas),
         )
         return Commit(
             run=self._machine,
@@ -232,8 +233,8 @@ class _Composition:
             declaration=given.declaration,
             plan=self._quality.largest,
             update_encoding=settings.update_encoding,
-            delta_encoding=settings.delta_encoding,
-            heartbeat_seconds=settings.heartbeat_seconds,
+            delta_encoding=settings.wire.delta_encoding,
+            heartbeat_seconds=settings.limits.heartbeat_seconds,
             data_endpoints=settings.data_endpoints,
             max_upload_bytes=max_upload_bytes,
             secure=settings.secure,
@@ -302,7 +303,7 @@ class _Composition:
             run=self._machine,
             store=given.store,
             blobs=given.blobs,
-            min_free_bytes=given.settings.min_free_bytes,
+            min_free_bytes=given.settings.limits.min_free_bytes,
             durability=self._durability,
             commit=commit,
             round_sum=self._sum,
@@ -380,8 +381,8 @@ class _Composition:
             sessions=self._sessions,
             gauges=gauges,
             clock=given.clock,
-            heartbeat_seconds=given.settings.heartbeat_seconds,
-            stop_when_finished=given.settings.stop_when_finished,
+            heartbeat_seconds=given.settings.limits.heartbeat_seconds,
+            stop_when_finished=given.settings.run.when_done == "exit",
         )
         return Coordinator(
             given=given,

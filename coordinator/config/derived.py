@@ -44,25 +44,16 @@ def policy_of(config: CoordinatorConfig, declaration: Declaration) -> RoundPolic
 
 
 def settings_of(config: CoordinatorConfig) -> Settings:
-    """The driver's settings."""
+    """What a run's parts need of the configuration."""
     return Settings(
+        run=config.run,
+        wire=config.wire,
+        limits=config.limits,
+        retention=config.retention,
+        evaluation=config.evaluation,
         update_encoding=update_encoding(config).value,
-        delta_encoding=config.wire.delta_encoding,
-        max_cohort=max_cohort(config),
-        max_client_weight=max_client_weight(config),
         expected_clients=expected_clients(config),
-        seed=config.run.seed,
-        threads=config.run.threads,
-        heartbeat_seconds=config.limits.heartbeat_seconds,
-        full_versions=config.retention.full_versions,
-        deltas=config.retention.deltas,
-        evaluation_every=config.evaluation.every,
-        evaluation_wait_seconds=config.evaluation.wait_seconds,
-        stop_when_finished=config.run.when_done == "exit",
-        min_free_bytes=config.limits.min_free_bytes,
-        staging_bytes_per_worker=config.limits.staging_bytes_per_worker,
         secure=secure_settings(config),
-        transcripts=config.secure_aggregation.transcript,
         privacy=privacy_settings(config),
     )
 

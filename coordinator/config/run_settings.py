@@ -1,35 +1,35 @@
-"""The settings of a running federation, in one frozen record."""
+"""The sections that a running federation reads, and what follows from several of them."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from coordinator.config.sections import (
+    EvaluationSection,
+    LimitsSection,
+    RetentionSection,
+    RunSection,
+    WireSection,
+)
 from coordinator.config.secure_settings import SecureSettings
 from ssd.privacy.settings import PrivacySettings
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Settings:
-    """What the driver needs of the configuration."""
+    """What a run's parts need of the configuration."""
 
+    run: RunSection
+    wire: WireSection
+    limits: LimitsSection
+    retention: RetentionSection
+    evaluation: EvaluationSection
     update_encoding: str
-    delta_encoding: str
-    max_cohort: int
-    max_client_weight: int
+    """Of updates as they leave a client; not always that of `wire`."""
     expected_clients: int
-    seed: int
-    threads: int
-    heartbeat_seconds: float
-    full_versions: int
-    deltas: int
-    evaluation_every: int
-    evaluation_wait_seconds: float
-    stop_when_finished: bool
-    min_free_bytes: int = 0
-    staging_bytes_per_worker: int | None = None
+    """How many clients scaling vectors are laid out for."""
     data_endpoints: tuple[str, ...] = ()
     secure: SecureSettings | None = None
     """None: updates come in the clear."""
-    transcripts: bool = True
     privacy: PrivacySettings | None = None
     """None: sums are not noisy."""
