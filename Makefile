@@ -21,7 +21,7 @@ help:
 	@echo "make lint    ruff, mypy --strict, import rules, generated code is current"
 	@echo "make format  let ruff rewrite what it can"
 	@echo "make proto   regenerate the protobuf modules"
-	@echo "make docs    write docs/metrics.md, configuration.md and exit-codes.md from the code"
+	@echo "make docs    write docs/metrics.md, configuration.md, exit-codes.md and the lowest versions from the code"
 	@echo "make bench   round engine benchmarks against the wire floor of this machine"
 	@echo "make mutation  take the checks of secure aggregation out one by one; every time a test has to fail (an hour)"
 	@echo "make validate  deploy/ through the linters and parsers of the tools that read it (fetches them; a minute)"
@@ -70,6 +70,8 @@ docs: $(READY)
 	mv docs/configuration.md.new docs/configuration.md
 	PYTHONPATH=.:proto $(BIN)/python docs/tools/exit_codes_page.py > docs/exit-codes.md.new
 	mv docs/exit-codes.md.new docs/exit-codes.md
+	$(BIN)/python docs/tools/lowest_versions.py > deploy/requirements/lowest.txt.new
+	mv deploy/requirements/lowest.txt.new deploy/requirements/lowest.txt
 
 bench: $(READY)
 	$(BIN)/python tests/benchmarks/bench_rounds.py
