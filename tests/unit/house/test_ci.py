@@ -7,9 +7,10 @@ import re
 from pathlib import Path
 from typing import Any
 
-import lowest_versions
 import pytest
 import yaml
+
+import lowest_versions
 
 ROOT = Path(__file__).resolve().parents[3]
 WORKFLOW = ROOT / ".github" / "workflows" / "ci.yml"
