@@ -7,6 +7,11 @@ import tempfile
 from pathlib import Path
 
 
+def no_link(path: str, flags: int) -> int:
+    """For `open(…, opener=no_link)`: a link in the file's place is refused with `OSError`, and no child inherits the file."""
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+
+
 def write_atomically(path: Path, data: bytes | memoryview) -> None:
     """Replace `path` by `data`, flushed to the disk before it appears under its name; its folder must exist.
 

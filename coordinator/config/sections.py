@@ -173,7 +173,7 @@ class LimitsSection(Section):
     """Disk for uploads in flight that do not fit in memory. May change."""
     min_free_bytes: Annotated[int, Field(ge=0)] = 64 * MIB
     """Free space of the state directory below which no round opens. May change."""
-    heartbeat_seconds: Positive = 5.0
+    heartbeat_seconds: Annotated[float, Field(ge=0.05, le=3600)] = 5.0
     """How often workers report; three silent intervals end a session. May change."""
     max_connections: Annotated[int, Field(ge=1, le=1 << 20)] = 8192
     """Connections the port has open at once; a worker needs two. One too many is closed as it comes. May change."""

@@ -42,6 +42,7 @@ async def checked_declaration(new: NewRun, host: MethodHost) -> Declaration:
     method = new.method.name
     try:
         declaration = Declaration.from_json(await host.declare(method, dict(new.method.config)))
+        Declaration.from_bytes(canonical_json(declaration.to_json()))  # as every worker will read it
     except DeclarationError as error:
         raise MethodRefused(f"method {method} declares itself badly: {error}") from error
     if declaration.scaling is not None and not (new.run.clients or new.run.expected_clients):

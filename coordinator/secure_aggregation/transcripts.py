@@ -12,6 +12,7 @@ from enum import Enum, auto
 from pathlib import Path
 
 from coordinator.store.failures import storage_failed
+from ssd.files import no_link
 from ssd.secagg.audit import transcript
 from ssd.secagg.protocol.errors import MalformedMessage
 from ssd.secagg.protocol.messages import Offer, Opened
@@ -49,7 +50,7 @@ class Transcripts:
         try:
             self._root.mkdir(parents=True, exist_ok=True)
             content = transcript.write(messages, self._head())
-            with part.open("wb") as file:
+            with open(part, "wb", opener=no_link) as file:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())

@@ -18,6 +18,7 @@ from ssd.privacy.settings import NoisePlace, PrivacySettings
 from ssd.scaling import ScalingVector
 from ssd.secagg.protocol.messages import MAX_MESSAGE_BYTES
 from ssd.updates.codec import Encoding
+from ssd.updates.declaration import MAX_BYTES
 from ssd_proto.v1 import federation_pb2 as pb
 from ssd_proto.v1 import tensor_pb2 as tensor
 from ssd_wire import messages as m
@@ -56,6 +57,12 @@ def decode(kind: type[M], raw: bytes) -> M:
 def _alike(message: Message, kind: type[R]) -> R:
     """The record of a message whose fields are the record's, name by name; neither has lists among them."""
     return kind(**{field.name: getattr(message, field.name) for field in fields(kind)})
+
+
+LEAST_HEARTBEAT_SECONDS, MOST_HEARTBEAT_SECONDS = 0.05, 3600.0
+"""What a worker lets a coordinator ask for: it waits so long between two signs of life."""
+MOST_THREADS = 1024
+"""What a worker lets a coordinator ask for."""
 
 
 def _require(condition: bool, otherwise: str) -> None:
@@ -197,7 +204,11 @@ def welcome(message: pb.Welcome) -> m.Welcome:
     """The answer to the hello."""
     _require(message.protocol == 1, f"protocol {message.protocol}, which was never offered")
     _require(bool(message.session) and bool(message.run_id), "a welcome without session or run")
-    _require(0 < message.heartbeat_seconds < math.inf, "a welcome without heartbeat_seconds")
+    _require(
+        LEAST_HEARTBEAT_SECONDS <= message.heartbeat_seconds <= MOST_HEARTBEAT_SECONDS,
+        f"heartbeat_seconds that are not {LEAST_HEARTBEAT_SECONDS:g} to {MOST_HEARTBEAT_SECONDS:g}",
+    )
+    _require(message.declaration.size <= MAX_BYTES, f"a declaration of more than {MAX_BYTES} bytes")
     _require(
         message.max_cohort > 0 and message.max_client_weight > 0,
         "a welcome without max_cohort or max_client_weight",
@@ -284,6 +295,7 @@ def train(message: pb.Train) -> m.Train:
         message.round >= 1 and message.attempt >= 1 and message.threads >= 1,
         "a task without round, attempt or threads",
     )
+    _require(message.threads <= MOST_THREADS, f"a task with more than {MOST_THREADS} threads")
     _require(message.HasField("base"), "a task without base version")
     names = [task.client for task in message.clients]
     _require(len(names) > 0 and len(set(names)) == len(names), "a task without clients, or with one twice")
@@ -317,6 +329,7 @@ def evaluate(message: pb.Evaluate) -> m.Evaluate:
     names = [task.client for task in message.clients]
     _require(len(set(names)) == len(names), "an evaluation with a client twice")
     _require(message.threads >= 1 or not names, "an evaluation of clients without threads")
+    _require(message.threads <= MOST_THREADS, f"an evaluation with more than {MOST_THREADS} threads")
     return m.Evaluate(
         version=model_version(message.version),
         run_seed=message.run_seed,

@@ -6,6 +6,7 @@ no moment passes in which another user could open a key.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 from pathlib import Path
@@ -54,6 +55,20 @@ def replace_private(path: Path, data: bytes) -> None:
         new.unlink(missing_ok=True)
         raise
     sync_folder(path.parent)
+
+
+def make_database_private(path: Path) -> None:
+    """Has a SQLite database be its owner's alone: one that is not there is made empty, one that is open to others is closed.
+
+    SQLite gives the files beside a database the database's permissions, so those that were made before are closed too.
+    Called before the database is opened. What the system refuses here, SQLite reports with better words.
+    """
+    with contextlib.suppress(OSError):
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, FILE_MODE))
+    for file in (path, *(path.with_name(path.name + suffix) for suffix in ("-wal", "-shm", "-journal"))):
+        with contextlib.suppress(OSError):
+            if file.stat().st_mode & 0o077:
+                file.chmod(FILE_MODE)
 
 
 def sync_folder(path: Path) -> None:

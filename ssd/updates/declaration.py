@@ -7,6 +7,7 @@ to know is a property in here. This module imports no torch.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -18,6 +19,10 @@ from ssd.scaling import ScalingError, ScalingVector, block_size
 from ssd.updates.spec import ParameterSpec
 
 Json = Any
+MAX_BYTES = 16 << 20
+"""No declaration is longer: of a tensor it has some hundred bytes."""
+MAX_DEPTH = 32
+"""No declaration is nested deeper: a method's configuration has tables in tables, but few."""
 METHOD_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,63}")
 """What a declared method may be called: never a path, nor the name of a Python file."""
 
@@ -294,6 +299,30 @@ class Declaration:
         }
 
     @classmethod
+    def from_bytes(cls, content: bytes) -> Declaration:
+        """A declaration as another machine sent it.
+
+        Raises:
+            DeclarationError: it is longer or nested deeper than any of ours, no JSON, or no declaration.
+        """
+        if len(content) > MAX_BYTES:
+            raise DeclarationError(f"a declaration of {len(content)} bytes; at most {MAX_BYTES} are read")
+        try:
+            value = json.loads(content)
+        except (ValueError, RecursionError) as error:
+            raise DeclarationError(f"a declaration that is no JSON: {str(error)[:200]}") from error
+        if _deeper(value, MAX_DEPTH):
+            raise DeclarationError(f"a declaration that is nested deeper than {MAX_DEPTH} times")
+        if not isinstance(value, Mapping):
+            raise DeclarationError("a declaration that is no JSON object")
+        try:
+            return cls.from_json(value)
+        except DeclarationError:
+            raise
+        except (ValueError, LookupError, OverflowError) as error:
+            raise DeclarationError(f"not a declaration: {error}") from error
+
+    @classmethod
     def from_json(cls, value: Mapping[str, Json]) -> Declaration:
         """The inverse of `to_json`.
 
@@ -316,6 +345,17 @@ class Declaration:
             return cls(**fields)
         except (KeyError, TypeError, AttributeError) as error:
             raise DeclarationError(f"not a declaration: {error}") from error
+
+
+def _deeper(value: Json, depth: int) -> bool:
+    """Whether arrays and objects lie in each other more than `depth` times."""
+    level = [value]
+    for _ in range(depth + 1):
+        inner = [each for each in level if isinstance(each, list | dict)]
+        if not inner:
+            return False
+        level = [item for each in inner for item in (each.values() if isinstance(each, dict) else each)]
+    return True
 
 
 def _check_method_name(name: object) -> None:

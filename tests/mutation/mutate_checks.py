@@ -90,12 +90,12 @@ BRANCHES: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "worker/core/secagg_client.py": ("", "", ("unit/worker/core/test_secagg_client.py",)),
     "ssd/method/registry.py": ("built_in_name", "", ("unit/ssd/method/test_registry.py",)),
     "ssd/updates/declaration.py": (
-        "_check_method_name",
+        "_check_method_name from_bytes",
         "",
-        ("unit/worker/training/test_received_method.py",),
+        ("unit/worker/training/test_received_method.py", "unit/ssd/updates/test_declaration.py"),
     ),
 }
-"""Source -> the one function that is looked at and a word its conditions have (empty: all), and the tests that belong to
+"""Source -> the functions that are looked at and a word its conditions have (empty: all), and the tests that belong to
 it. Of the checks of uploads only those that have to do with masks."""
 REFUSING = frozenset({"_refuse", "_ignore", "_without_keys"})
 """Functions whose result is returned where a message is refused or of no consequence."""
@@ -148,7 +148,9 @@ def branches() -> Iterator[Mutant]:
     for source, (function, needle, _) in BRANCHES.items():
         tree = ast.parse((ROOT / source).read_text())
         roots = [
-            node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef) and node.name == function
+            node
+            for node in ast.walk(tree)
+            if isinstance(node, ast.FunctionDef) and node.name in function.split()
         ]
         for root in roots if function else [tree]:
             for node in ast.walk(root):

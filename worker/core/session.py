@@ -48,6 +48,8 @@ PERMANENT = frozenset(
     }
 )
 """Refusals that no amount of waiting changes."""
+LEAST_REDIAL_SECONDS = 0.1
+"""How long a worker waits at least before it calls again, whatever the coordinator says."""
 MAX_EVALUATIONS = 4
 """Evaluations that wait for the training process; beyond it the oldest is answered `superseded`."""
 
@@ -124,7 +126,8 @@ def _offline(session: Session, out: list[Effect]) -> Session:
 
 def _hang_up(session: Session, seconds: float, out: list[Effect]) -> Session:
     session = _offline(session, out)
-    out.extend((effects.CloseLink(), effects.Redial(seconds=seconds)))
+    # A coordinator that says "come again at once" without end would keep a core busy.
+    out.extend((effects.CloseLink(), effects.Redial(seconds=max(LEAST_REDIAL_SECONDS, seconds))))
     return session
 
 

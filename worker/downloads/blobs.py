@@ -65,7 +65,7 @@ class PartialBlob:
         self._chunks: tuple[bytes, ...] = ()
         self._listed = False
         with storage_faults(path.parent):
-            self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
             size = os.fstat(self._file).st_size
             left = 0 if fresh else max(0, min(size, blob.size - 1))
             # Whole chunks only, and never all of it: the offset asked for must be a chunk's beginning.

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import json
 import logging
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from ssd.daemon.logs import event as log_event
 from ssd.digest import byte_view
 from ssd.updates.codec import Encoding, MalformedUpdate, VectorCodec
 from ssd.updates.declaration import Declaration, DeclarationError
-from ssd.updates.spec import SpecError, model_digest
+from ssd.updates.spec import model_digest
 from ssd.updates.version import next_version_from_body
 from ssd_wire.messages import Artefact, BlobRef, Delta, ModelVersion, Welcome
 from worker.core.backoff import Backoff
@@ -33,6 +33,10 @@ from worker.store.files import storage_faults, write_file
 _log = logging.getLogger(__name__)
 _MAX_CORRUPT = 5
 """Damaged chunks in a row before the blob is given up."""
+
+
+SPARED_BYTES = 64 << 20
+"""Room that no download takes: the worker's own records need some."""
 
 
 class Preparation:
@@ -62,8 +66,8 @@ class Preparation:
         if self._declaration is None or self._declaration[0] != welcome.declaration_digest:
             path = await self._blob(welcome.declaration, access)
             try:
-                declaration = Declaration.from_json(json.loads(path.read_bytes()))
-            except (ValueError, SpecError, DeclarationError) as error:
+                declaration = Declaration.from_bytes(path.read_bytes())
+            except DeclarationError as error:
                 raise TaskFault("declaration_unreadable", str(error), whole_task=True) from error
             if declaration.digest != welcome.declaration_digest:
                 raise TaskFault(
@@ -244,6 +248,7 @@ class Preparation:
         self, purpose: str, blob: BlobRef, *, check_chunks: bool, running: Hasher | None = None
     ) -> PartialBlob:
         path = self._store.partial_path(blob.digest)
+        _check_room(blob, path)
         fresh = not path.exists() and self._store.take_spare(purpose, blob.size, path)
         return PartialBlob(blob, path, check_chunks=check_chunks, running=running, fresh=fresh)
 
@@ -279,6 +284,21 @@ def cheapest(version: ModelVersion, held: Mapping[int, str]) -> tuple[int, tuple
             return start, steps
         break
     return version.number, ()
+
+
+def _check_room(blob: BlobRef, path: Path) -> None:
+    """Refuse what would fill the disk before a byte of it is fetched.
+
+    Raises:
+        TaskFault: there is less room than the coordinator says the blob needs.
+        StorageFailed: the disk does not say how much there is.
+    """
+    with storage_faults(path.parent):
+        free = shutil.disk_usage(path.parent).free
+        have = path.stat().st_size if path.exists() else 0
+    if blob.size - have > free - SPARED_BYTES:
+        detail = f"the coordinator sends {blob.size} bytes, and {free} are free where {SPARED_BYTES} stay so"
+        raise TaskFault("model_unavailable", detail, whole_task=True)
 
 
 def _file_model_digest(declaration: Declaration, path: Path) -> str:

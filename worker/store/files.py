@@ -93,7 +93,7 @@ def map_file(path: Path) -> memoryview:
 
 def write_file(path: Path, content: memoryview) -> None:
     """Make `path` hold exactly this. A file already there is overwritten in place: its pages are reused."""
-    handle = os.open(path, os.O_WRONLY | os.O_CREAT, 0o600)
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
         written = 0
         while written < len(content):

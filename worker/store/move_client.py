@@ -15,6 +15,7 @@ import safetensors
 import safetensors.numpy
 
 from ssd.export.header import check_header
+from ssd.files import no_link
 from worker.errors import TransferRefused
 from worker.store.files import storage_faults, sync_directory, sync_file
 from worker.store.sqlite import SqliteStore
@@ -79,7 +80,8 @@ def export_client(
     facts = {"format": FORMAT, "run": run, "client": client, "round": str(number)}
     partial = out.with_name(out.name + ".part")
     with storage_faults(out.parent):
-        partial.write_bytes(safetensors.numpy.save(arrays, metadata=facts))
+        with open(partial, "wb", opener=no_link) as file:
+            file.write(safetensors.numpy.save(arrays, metadata=facts))
         sync_file(partial)
         partial.replace(out)
         sync_directory(out.parent)
@@ -106,8 +108,8 @@ def import_client(store: SqliteStore, source: Path) -> ClientSummary:
     copy = None
     if arrays:
         copy = store.partial_path(f"import-{client}")
-        with storage_faults(copy.parent):
-            copy.write_bytes(safetensors.numpy.save(arrays))
+        with storage_faults(copy.parent), open(copy, "wb", opener=no_link) as file:
+            file.write(safetensors.numpy.save(arrays))
     store.import_client(run, client, number, copy)
     if not store.current_run():
         # Or the first hello from here would deny what was just imported, and the coordinator count a lost state.

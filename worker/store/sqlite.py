@@ -31,6 +31,7 @@ from pathlib import Path
 
 from ssd.daemon.logs import event as log_event
 from ssd.digest import CHUNK_BYTES
+from ssd.trust.private_files import make_database_private
 from ssd_wire.messages import UpdateKey
 from worker.core.events import StoredRun
 from worker.core.finished import Finished
@@ -417,6 +418,7 @@ class SqliteStore:
 
 
 def _connect(path: Path) -> sqlite3.Connection:
+    make_database_private(path)
     db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=5.0)
     db.execute("PRAGMA journal_mode=WAL")
     db.executescript(_SCHEMA + secure_memory.SCHEMA)

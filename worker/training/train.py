@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import json
 import os
 import sys
 import time
@@ -54,7 +53,7 @@ class MethodCache:
             TaskFault: it cannot be built here, or declares something else than the run does.
         """
         if self._method is None or self._declaration is None or digest != self._digest:
-            wanted = Declaration.from_json(json.loads(Path(path).read_bytes()))
+            wanted = Declaration.from_bytes(Path(path).read_bytes())
             try:
                 # The name comes from the coordinator. Only this operator's own table makes a file of it.
                 own_file = self._files.get(wanted.method)

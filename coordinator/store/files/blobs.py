@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from coordinator.errors import BlobCorrupt, BlobMissing
 from coordinator.store.failures import storage_failed
 from ssd.digest import CHUNK_BYTES, BlobHasher, blob_digest, byte_view, chunk_digests
+from ssd.files import no_link
 from ssd_wire.messages import BlobRef
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -91,7 +92,7 @@ class FileBlobWriter:
         os.fsync(self._descriptor)
         self._close()
         listing = self._temporary.with_suffix(".chunks")
-        with listing.open("wb") as file:
+        with open(listing, "wb", opener=no_link) as file:
             file.write(b"".join(chunks))
             file.flush()
             os.fsync(file.fileno())

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from coordinator.errors import BlobCorrupt, BlobMissing
 from coordinator.store.failures import storage_failed
 from ssd.digest import CHUNK_BYTES, BlobHasher, byte_view
+from ssd.files import no_link
 
 
 class MaskedSpool:
@@ -41,7 +42,7 @@ class MaskedSpool:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             hasher = BlobHasher()
-            with part.open("wb") as file:
+            with open(part, "wb", opener=no_link) as file:
                 for start in range(0, body.size, CHUNK_BYTES):
                     piece = byte_view(body[start : start + CHUNK_BYTES])
                     hasher.update(piece)

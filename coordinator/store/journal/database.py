@@ -16,6 +16,7 @@ from typing import Any
 from coordinator.errors import JournalConflict, StorageFailed
 from coordinator.store.failures import storage_failed
 from coordinator.store.journal.schema import prepare
+from ssd.trust.private_files import make_database_private
 
 _ADVICE = {
     sqlite3.SQLITE_FULL: "the disk is full: free space on it, then start the coordinator again; "
@@ -49,6 +50,7 @@ class Database:
             state_dir.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise storage_failed(error, state_dir, "creating the state directory") from error
+        make_database_private(self.path)
         with self._failures("opening it"):
             self._db = sqlite3.connect(
                 self.path, timeout=_LOCK_SECONDS, isolation_level=None, check_same_thread=False

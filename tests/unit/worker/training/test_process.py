@@ -311,18 +311,52 @@ def test_a_method_that_is_not_there_fails_the_whole_task(tmp_path: Path) -> None
     run(tmp_path, scenario)
 
 
+FULL_DISK = """
+import errno, os
+from ssd.methods.synthetic.method import SyntheticConfig, SyntheticMethod
+
+def full(*_):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+class Full(SyntheticMethod):
+    def train(self, task, data, progress):
+        os.pwrite = full
+        return super().train(task, data, progress)
+
+def create(config):
+    return Full(SyntheticConfig(**config))
+"""
+
+
 def test_a_full_disk_is_reported_as_such_and_leaves_nothing_half_written(tmp_path: Path) -> None:
+    (tmp_path / "full.py").write_text(FULL_DISK)
+
     async def scenario(bench: Bench) -> None:
-        event = await bench.train("a")
-        assert isinstance(event, events.ClientTrained)
-        # /dev/full refuses every write, as a full disk does.
-        body = bench.store.body_path(event.finished.key)
-        body.unlink()
-        body.with_name(body.name + ".part").symlink_to("/dev/full")
         event = await bench.train("a")
         assert isinstance(event, events.ClientFailed)
         assert event.reason == "storage"
+        assert list((tmp_path / "state" / "updates").iterdir()) == []
+
+    run(tmp_path, scenario, methods={"synthetic": str(tmp_path / "full.py")})
+
+
+def test_a_link_in_the_place_of_a_partial_file_is_not_written_through(tmp_path: Path) -> None:
+    precious = tmp_path / "precious"
+    precious.write_text("precious")
+
+    async def scenario(bench: Bench) -> None:
+        event = await bench.train("a")
+        assert isinstance(event, events.ClientTrained)
+        body = bench.store.body_path(event.finished.key)
+        body.unlink()
+        link = body.with_name(body.name + ".part")
+        link.symlink_to(precious)
+        assert isinstance(await bench.train("a"), events.ClientFailed)
+        assert precious.read_text() == "precious"
         assert not body.exists()
+        # The link is taken away with the try, so the next one works.
+        assert isinstance(await bench.train("a"), events.ClientTrained)
+        assert not body.is_symlink()
 
     run(tmp_path, scenario)
 
