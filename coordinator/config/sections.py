@@ -220,7 +220,8 @@ class MethodSection(Section):
     """`[method]`: what is trained."""
 
     name: Annotated[str, Field(min_length=1)] = "ssd"
-    """A built-in method, or the path of a Python file that has `create(config)`."""
+    """A built-in method, or a Python file that has `create(config)`: part of the run's identity, so a relative one is taken as
+    it is written and looked for in the working directory."""
     config: Annotated[Mapping[str, Json], AfterValidator(_plain_json)] = Field(default_factory=dict)
     """`[method.config]`: handed to the method, which checks it."""
 
