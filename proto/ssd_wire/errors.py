@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 
-class Malformed(ValueError):
+class Malformed(Exception):
     """A message from the other side is not what it has to be. Each daemon makes its own fault of it."""
 
     def __init__(self, detail: str, *, reason: str = "malformed_message") -> None:

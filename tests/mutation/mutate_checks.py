@@ -30,13 +30,14 @@ SOURCES = (
     "ssd/secagg/server/advert_checks.py",
     "ssd/secagg/server/members.py",
     "ssd/secagg/audit/audit.py",
+    "proto/ssd_wire/from_proto.py",
 )
 CHECKS = frozenset(
     {
         "refuse_unless", "reject_unless", "_abort_unless", "_hold", "check_sender", "_check_survival", "_expect",
         "_check_identity", "check_terms", "check_advert", "check_told", "check_roster", "check_delivery", "check_survivors",
         "check_proof", "_check_signatures", "_check_roster", "_check_sets", "_check_enough", "remember_round", "remember_opened",
-        "_forget_own", "close", "abort",
+        "_forget_own", "close", "abort", "_require", "_check_secure", "_check_private",
     }
 )  # fmt: skip
 """Functions whose call, alone in a statement, is a check; or what must be remembered or forgotten."""
@@ -88,6 +89,11 @@ BRANCHES: dict[str, tuple[str, str, tuple[str, ...]]] = {
         ("simulation/test_secure_hostile.py", "simulation/test_driver.py"),
     ),
     "worker/core/secagg_client.py": ("", "", ("unit/worker/core/test_secagg_client.py",)),
+    "proto/ssd_wire/from_proto.py": (
+        "",
+        "",
+        ("unit/wire/test_from_proto_down.py", "unit/wire/test_from_proto_up.py"),
+    ),
     "ssd/method/registry.py": ("built_in_name", "", ("unit/ssd/method/test_registry.py",)),
     "ssd/updates/declaration.py": (
         "_check_method_name from_bytes",
