@@ -78,7 +78,7 @@ BRANCHES: dict[str, tuple[str, str, tuple[str, ...]]] = {
         "",
         ("unit/ssd/trust/test_participants.py", "unit/coordinator/cli/test_registry.py"),
     ),
-    "coordinator/secure_aggregation/rounds.py": (
+    "coordinator/secure_aggregation/round_sum.py": (
         "check",
         "",
         ("simulation/test_secure_hostile.py",),
