@@ -313,8 +313,6 @@ class Declaration:
             raise DeclarationError(f"a declaration that is no JSON: {str(error)[:200]}") from error
         if _deeper(value, MAX_DEPTH):
             raise DeclarationError(f"a declaration that is nested deeper than {MAX_DEPTH} times")
-        if not isinstance(value, Mapping):
-            raise DeclarationError("a declaration that is no JSON object")
         try:
             return cls.from_json(value)
         except DeclarationError:

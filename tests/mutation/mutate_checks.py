@@ -78,8 +78,8 @@ BRANCHES: dict[str, tuple[str, str, tuple[str, ...]]] = {
         "",
         ("unit/ssd/trust/test_participants.py", "unit/coordinator/cli/test_registry.py"),
     ),
-    "coordinator/secure_aggregation/round_sum.py": (
-        "check",
+    "coordinator/secure_aggregation/offers.py": (
+        "check_masked_upload",
         "",
         ("simulation/test_secure_hostile.py",),
     ),
