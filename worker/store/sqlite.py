@@ -340,8 +340,6 @@ class SqliteStore:
             self._db.close()
         self._lock.release()
 
-    # ---------------------------------------------------------------------------------------------- internals
-
     def _row(self, key: UpdateKey) -> tuple[str, str, int, str, str]:
         return self._run, key.client, key.round, key.base_digest, key.task_digest
 

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ssd.daemon.suggest import nearest
 from ssd.digest import canonical_json, digest_bytes
 from ssd.method.protocol import (
     ClientEvaluationTask,
@@ -34,7 +35,6 @@ from ssd.method.protocol import (
 from ssd.methods.synthetic.hook import DRIFT, DRIFT_SHAPE, reduce_synthetically
 from ssd.methods.synthetic.numbers import fill, key
 from ssd.random_stream import RandomStream
-from ssd.settings import SettingsError, unknown_key
 from ssd.updates.declaration import (
     Declaration,
     GroupDeclaration,
@@ -109,11 +109,11 @@ def create(config: Mapping[str, Any]) -> SyntheticMethod:
     """Build the method.
 
     Raises:
-        ValueError: an unknown key (`SettingsError`), or a value out of range.
+        ValueError: an unknown key, or a value out of range.
     """
     known = [entry.name for entry in fields(SyntheticConfig)]
-    if mistakes := [unknown_key(key, known, "config") for key in config if key not in known]:
-        raise SettingsError(mistakes)
+    if unknown := sorted(set(config) - set(known)):
+        raise ValueError(f"config has no key {unknown[0]!r}{nearest(unknown[0], known)}")
     return SyntheticMethod(SyntheticConfig(**config))
 
 
