@@ -15,7 +15,7 @@ from coordinator.method_host.client import SubprocessMethodHost
 from coordinator.rpc.operator.client import OperatorClient, VersionFound
 from ssd.method.registry import MethodError, built_in_name
 from ssd.updates.declaration import Declaration, DeclarationError
-from ssd.updates.spec import SpecError, model_digest
+from ssd.updates.spec import model_digest
 
 
 def export(
@@ -81,8 +81,8 @@ def export(
 
 def _declared(found: VersionFound) -> Declaration:
     try:
-        return Declaration.from_json(found.declaration)
-    except (DeclarationError, SpecError) as error:
+        return Declaration.from_bytes(found.declaration)
+    except DeclarationError as error:
         raise MethodRefused(f"the coordinator sent no declaration of a method: {error}") from error
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -44,8 +43,8 @@ class VersionFound:
     model_digest: str
     blob_digest: str
     blob_bytes: int
-    declaration: Mapping[str, Json]
-    """`ssd.updates.declaration.Declaration.to_json()` of the run."""
+    declaration: bytes
+    """Of the run, as it came; `ssd.updates.declaration.Declaration.from_bytes` reads it."""
     provenance: Mapping[str, Json] = field(default_factory=dict)
     """How it came to be: the fields of the message of that name; empty if the coordinator does not say."""
 
@@ -184,7 +183,7 @@ class OperatorClient:
             model_digest=reply.version.model_digest,
             blob_digest=reply.version.full.digest,
             blob_bytes=reply.version.full.size,
-            declaration=json.loads(reply.declaration),
+            declaration=reply.declaration,
             provenance=values.provenance(reply.provenance) if reply.HasField("provenance") else {},
         )
 

@@ -513,6 +513,16 @@ class TestExport:
         assert (code, said in err) == (2, True), err
         assert sorted(path.name for path in tmp_path.iterdir()) == ["evil", "evil.py"]
 
+    @pytest.mark.parametrize("content", [b"[" * 100_000, b"null", b"\xff", b'{"method": "synthetic"}'])
+    def test_what_is_no_declaration_is_refused(
+        self, run: Run, address: str, operator: ScriptedOperator, tmp_path: Path, content: bytes,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:  # fmt: skip
+        monkeypatch.setattr(operator, "declaration", content)
+        code, _, err = run("export", "--out", str(tmp_path / "e.safetensors"), "--address", address)
+        assert (code, "no declaration of a method" in err) == (2, True), err
+        assert list(tmp_path.iterdir()) == []
+
     def test_a_place_that_cannot_be_written(
         self, run: Run, address: str, operator: ScriptedOperator, tmp_path: Path
     ) -> None:
