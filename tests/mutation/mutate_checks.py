@@ -41,9 +41,14 @@ CHECKS = frozenset(
     }
 )  # fmt: skip
 """Functions whose call, alone in a statement, is a check; or what must be remembered or forgotten."""
+LYING = tuple(
+    f"unit/ssd/secagg/client/test_lying_{what}.py" for what in ("coordinator", "rosters", "survivor_sets")
+)
 SUITE = (
-    "unit/ssd/secagg/client/test_lying_coordinator.py",
+    *LYING,
     "unit/ssd/secagg/server/test_aggregator.py",
+    "unit/ssd/secagg/server/test_rebuilding.py",
+    "unit/ssd/secagg/server/test_restart.py",
     "unit/ssd/secagg/audit/test_transcript.py",
     "unit/ssd/secagg/client/test_secrets.py",
     "unit/ssd/secagg/test_rounds.py",
@@ -69,7 +74,7 @@ BRANCHES: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "ssd/secagg/protocol/keys.py": (
         "",
         "",
-        ("unit/ssd/secagg/client/test_secrets.py", "unit/ssd/secagg/client/test_lying_coordinator.py"),
+        ("unit/ssd/secagg/client/test_secrets.py", *LYING),
     ),
     "ssd/secagg/protocol/encoding.py": ("", "", ("unit/ssd/secagg/protocol/test_messages.py",)),
     "ssd/secagg/audit/transcript.py": ("", "", ("unit/ssd/secagg/audit/test_transcript.py",)),
@@ -88,7 +93,13 @@ BRANCHES: dict[str, tuple[str, str, tuple[str, ...]]] = {
         "masked_nbytes",
         ("simulation/test_secure_hostile.py", "simulation/test_driver.py"),
     ),
-    "worker/core/secagg_client.py": ("", "", ("unit/worker/core/test_secagg_client.py",)),
+    "worker/core/secagg_client.py": (
+        "",
+        "",
+        tuple(
+            f"unit/worker/core/test_secagg_{what}.py" for what in ("client", "runs", "refusals", "history")
+        ),
+    ),
     "proto/ssd_wire/from_proto.py": (
         "",
         "",

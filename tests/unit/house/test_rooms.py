@@ -38,11 +38,6 @@ LONG_FILES: dict[str, int] = {
     "tests/unit/coordinator/core/test_round.py": 550,
     "tests/unit/coordinator/web/test_status_page.py": 650,
     "tests/unit/daemon/test_doctor.py": 600,
-    "tests/unit/ssd/secagg/server/test_aggregator.py": 750,
-    "tests/unit/ssd/secagg/client/test_lying_coordinator.py": 750,
-    "tests/unit/worker/core/test_secagg_client.py": 850,
-    "tests/unit/worker/core/test_session.py": 800,
-    "tests/unit/worker/test_daemon.py": 800,
 }
 
 LONG_FUNCTIONS: dict[str, int] = {
