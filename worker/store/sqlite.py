@@ -50,7 +50,6 @@ from worker.store.files import (
 )
 
 _log = logging.getLogger(__name__)
-
 FORMAT = "1"
 FOLDERS = ("updates", "states", "versions", "blobs", "partial", "spare", "masked")
 MAX_SPARE_BYTES = 256 << 20
@@ -418,8 +417,7 @@ class SqliteStore:
 def _connect(path: Path) -> sqlite3.Connection:
     make_database_private(path)
     db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=5.0)
-    db.execute("PRAGMA journal_mode=WAL")
-    db.executescript(_SCHEMA + secure_memory.SCHEMA)
+    db.executescript("PRAGMA journal_mode=WAL;" + _SCHEMA + secure_memory.SCHEMA)
     return db
 
 

@@ -98,12 +98,11 @@ def test_an_operator_reads_the_page_and_works_with_it(tmp_path: Path) -> None:
         federation.until(taken.exists, "the download is there")
         assert sum(_size(shape) for shape in check_header(taken).values()) == 2000
 
-        # What a worker says is text, whatever it says.
         with federation.raw_worker("w2", ["client-6"]) as raw:
             raw.attend(capabilities=pb.Capabilities(device=HOSTILE))
             failed = pb.TaskFailed(round=1, attempt=1, client="client-6", reason=HOSTILE)
             raw.up.put(pb.WorkerMessage(task_failed=failed))
-            # Devices and reasons are words out of lists; whatever else a worker says is not shown at all.
+            # Devices and reasons are words out of lists; what else it says is not shown at all.
             browser.until("document.querySelector('#workers-list').innerText.includes('other')")
             browser.until("document.querySelector('#clients-list').innerText.includes('failed')")
             assert "onerror" not in browser.evaluate("document.documentElement.outerHTML")
