@@ -44,6 +44,7 @@ from coordinator.telemetry.tracing import Tracing
 from coordinator.versions.quality import QualityRounds
 from coordinator.workers.sessions import Session, SessionTable
 from ssd.daemon.logs import event as log_event
+from ssd.daemon.logs import repeatable
 from ssd.secagg.numbers.masked_plan import MaskedPlan
 from ssd.secagg.protocol.errors import (
     Aborted,
@@ -237,10 +238,11 @@ class MaskedRoundSum:
             outcomes = present.machine.heard(session.worker, content, self._clock.monotonic())
         except Rejected as error:
             self._metrics.rejected(error.reason)
-            log_event(
+            repeatable(
                 log,
                 logging.WARNING,
                 "secure_message_rejected",
+                (session.worker, error.reason.value),
                 worker=session.worker,
                 reason=error.reason.value,
                 detail=error.detail,

@@ -19,7 +19,7 @@ from coordinator.uploads.envelope_checks import CONTENT, verdict_of
 from coordinator.uploads.in_flight import Upload, UploadDesk
 from coordinator.workers.ownership import Membership
 from coordinator.workers.sessions import Session
-from ssd.daemon.logs import event as log_event
+from ssd.daemon.logs import repeatable
 from ssd.updates.fold import FoldPlan
 from ssd_wire.uploads import Envelope, UploadFate, Verdict
 
@@ -156,10 +156,11 @@ class Intake:
         self._metrics.upload(verdict.fate, verdict.reason)
         self._note(session, envelope, verdict)
         self._remember(session.worker, envelope, verdict)
-        log_event(
+        repeatable(
             log,
             logging.WARNING if verdict.fate is UploadFate.REJECTED else logging.INFO,
             "upload_refused",
+            (session.worker, verdict.reason),
             worker=session.worker,
             round=envelope.round,
             attempt=envelope.attempt,

@@ -39,6 +39,7 @@ from coordinator.telemetry.tracing import Call, Tracing
 from coordinator.uploads.service import Uploads
 from coordinator.workers.sessions import Session, SessionTable
 from ssd.daemon.logs import event as log_event
+from ssd.daemon.logs import repeatable
 from ssd.digest import CHUNK_BYTES
 from ssd_proto.v1 import federation_pb2 as pb
 from ssd_wire import from_proto, messages, to_proto
@@ -179,10 +180,11 @@ class FederationServicer:
         match parsed(from_proto.up, message):
             case messages.TaskFailed() as failed:
                 reason = task_failure(failed.reason)
-                log_event(
+                repeatable(
                     log,
                     logging.WARNING,
                     "task_failed",
+                    (session.worker, reason),
                     worker=session.worker,
                     client=failed.client[:MAX_NAME],
                     round=failed.round,

@@ -153,6 +153,22 @@ def test_a_flood_of_refused_calls_is_a_few_lines_of_the_log(site: Site) -> None:
     assert lines["eve"] == 1
 
 
+def test_a_flood_of_failures_is_a_few_lines_too(site: Site) -> None:
+    many = 60
+    with site.worker("carol", []) as carol:
+        for _ in range(many):
+            carol.up.put(pb.WorkerMessage(task_failed=pb.TaskFailed(round=2, attempt=1, reason="storage")))
+        site.federation.until(
+            lambda: len(site.federation.coordinator.events("task_failed")) >= FEW, "the failures arrive"
+        )
+        # Ends the stream, and proves that everything before it was read.
+        carol.up.put(pb.WorkerMessage())
+        assert carol.next() is None
+    told = [each for each in site.federation.coordinator.events("task_failed") if each["worker"] == "carol"]
+    assert FEW <= len(told) <= 2 * FEW
+    site.well()
+
+
 def test_a_stolen_session_token_opens_nothing(site: Site) -> None:
     with site.federation.channel(Role.WORKER, "mallory") as channel:
         request = pb.FetchBlobRequest(digest=site.task.base.full.digest)
