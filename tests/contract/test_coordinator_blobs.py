@@ -1,4 +1,4 @@
-"""Every blob store keeps the Behaviour lines of `coordinator.ports.blobs.Blobs`; the durable one survives kills."""
+"""Blobs and their readers keep the Behaviour lines of `coordinator.ports.blobs`; files survive kills."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 
 from coordinator.errors import BlobCorrupt, BlobMissing, StorageFailed
-from coordinator.ports.blobs import Blobs
+from coordinator.ports.blobs import BlobReader, Blobs
+from coordinator.secure_aggregation.outbox import MessageReader
 from coordinator.store.files import blobs as blobs_module
 from coordinator.store.files.blobs import FileBlobs
-from coordinator.store.memory_blobs import MemoryBlobs
 from ssd.digest import CHUNK_BYTES, chunk_digests, digest_bytes
 from ssd_wire.messages import BlobRef
 
@@ -34,9 +34,21 @@ def put(blobs: Blobs, data: bytes) -> BlobRef:
     return writer.finish()
 
 
-@pytest.fixture(params=["files", "memory"])
+@pytest.fixture(params=[FileBlobs])
 def blobs(request: pytest.FixtureRequest, tmp_path: Path) -> Blobs:
-    return FileBlobs(tmp_path) if request.param == "files" else MemoryBlobs()
+    made: Blobs = request.param(tmp_path)
+    return made
+
+
+@pytest.fixture(params=["a blob", "a message"])
+def opened(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[bytes], BlobReader]:
+    """Makes a reader over some content."""
+
+    def stored(data: bytes) -> BlobReader:
+        blobs = FileBlobs(tmp_path)
+        return blobs.open(put(blobs, data).digest)
+
+    return stored if request.param == "a blob" else MessageReader
 
 
 def files_below(path: Path) -> list[str]:
@@ -75,22 +87,8 @@ class TestBlobs:
         assert info == BlobRef(digest=digest_bytes(data), size=size)
         reader = blobs.open(info.digest)
         assert reader.info == info
-        assert reader.chunk_digests == chunk_digests(data)
         assert reader.read(0, size + 5) == data
-        mapped = reader.map()
-        assert (mapped.dtype, mapped.shape, mapped.flags.writeable) == (np.dtype(np.uint8), (size,), False)
-        assert mapped.tobytes() == data
         blobs.verify(info.digest)
-        reader.close()
-
-    def test_any_part_can_be_read(self, blobs: Blobs) -> None:
-        data = content(CHUNK_BYTES + 100)
-        reader = blobs.open(put(blobs, data).digest)
-        assert reader.read(CHUNK_BYTES - 3, 7) == data[CHUNK_BYTES - 3 : CHUNK_BYTES + 4]
-        assert reader.read(len(data), 10) == b""
-        for offset, size in ((-1, 1), (0, -1), (len(data) + 1, 1)):
-            with pytest.raises(ValueError):
-                reader.read(offset, size)
         reader.close()
 
     def test_arrays_can_be_written(self, blobs: Blobs) -> None:
@@ -165,23 +163,28 @@ class TestBlobs:
         assert blobs.free_bytes() > 0
 
 
-def test_memory_that_is_full_fails_as_storage() -> None:
-    blobs = MemoryBlobs(capacity=10)
-    put(blobs, b"1234567")
-    assert blobs.free_bytes() == 3
-    writer = blobs.create()
-    with pytest.raises(StorageFailed):
-        writer.write(b"12345")
-    assert len(blobs.digests()) == 1
+class TestReaders:
+    @pytest.mark.parametrize("size", SIZES)
+    def test_the_whole_of_it_is_there(self, opened: Callable[[bytes], BlobReader], size: int) -> None:
+        data = content(size)
+        reader = opened(data)
+        assert reader.info == BlobRef(digest=digest_bytes(data), size=size)
+        assert reader.chunk_digests == chunk_digests(data)
+        assert reader.read(0, size + 5) == data
+        mapped = reader.map()
+        assert (mapped.dtype, mapped.shape, mapped.flags.writeable) == (np.dtype(np.uint8), (size,), False)
+        reader.close()
+        assert mapped.tobytes() == data
 
-
-def test_memory_names_the_first_bad_chunk() -> None:
-    blobs = MemoryBlobs()
-    digest = put(blobs, content(2 * CHUNK_BYTES + 5)).digest
-    data, chunks = blobs.contents[digest]
-    blobs.contents[digest] = (data[:-1] + bytes([data[-1] ^ 1]), chunks)
-    with pytest.raises(BlobCorrupt, match="chunk 2 "):
-        blobs.verify(digest)
+    def test_any_part_can_be_read(self, opened: Callable[[bytes], BlobReader]) -> None:
+        data = content(CHUNK_BYTES + 100)
+        reader = opened(data)
+        assert reader.read(CHUNK_BYTES - 3, 7) == data[CHUNK_BYTES - 3 : CHUNK_BYTES + 4]
+        assert reader.read(len(data), 10) == b""
+        for offset, size in ((-1, 1), (0, -1), (len(data) + 1, 1)):
+            with pytest.raises(ValueError):
+                reader.read(offset, size)
+        reader.close()
 
 
 class TestFiles:

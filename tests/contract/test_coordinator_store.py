@@ -1,4 +1,4 @@
-"""Every store keeps the Behaviour lines of `coordinator.ports.journal.Journal`; the durable one also survives its process."""
+"""The journal keeps the Behaviour lines of `coordinator.ports.journal.Journal` and survives its process."""
 
 from __future__ import annotations
 
@@ -21,11 +21,10 @@ from hypothesis import strategies as st
 from coordinator.errors import CoordinatorError, JournalConflict, JournalTampered, StorageFailed
 from coordinator.ports.journal import Journal
 from coordinator.ports.records import AttemptRecord, RunRecord, VersionRecord
-from coordinator.store import memory as memory_store
 from coordinator.store.journal import chain
 from coordinator.store.journal import sqlite as sqlite_store
 from coordinator.store.journal.sqlite import SqliteJournal
-from coordinator.store.memory import MemoryStore
+from rounds.journal_model import JournalModel, Refused
 from ssd.scaling import ScalingVector
 from ssd_wire.messages import Artefact, BlobRef
 
@@ -105,9 +104,9 @@ def everything(store: Journal) -> str:
     return json.dumps(answers, sort_keys=True)
 
 
-@pytest.fixture(params=["sqlite", "memory"])
+@pytest.fixture(params=[SqliteJournal])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Journal]:
-    opened: Journal = SqliteJournal(tmp_path) if request.param == "sqlite" else MemoryStore()
+    opened: Journal = request.param(tmp_path)
     yield opened
     opened.close()
 
@@ -198,8 +197,7 @@ class TestStore:
     def test_chronicles_of_the_oldest_attempts_go(
         self, store: Journal, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        for module in (sqlite_store, memory_store):
-            monkeypatch.setattr(module, "KEPT_CHRONICLES", 2)
+        monkeypatch.setattr(sqlite_store, "KEPT_CHRONICLES", 2)
         started(store)
         for number in (1, 2, 3):
             commit_round(store, number)
@@ -568,25 +566,29 @@ def test_what_opened_a_sum_is_nowhere_on_the_disk_after_its_commit(tmp_path: Pat
 
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(calls=st.lists(CALLS, max_size=25))
-def test_both_stores_answer_any_sequence_of_calls_alike(
+def test_after_any_sequence_of_calls_the_journal_answers_as_its_model_and_still_does_when_reopened(
     calls: list[tuple[str, tuple[object, ...]]], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    durable, plain = SqliteJournal(tmp_path_factory.mktemp("store")), MemoryStore()
-    for store in (durable, plain):
-        store.create_run(a_run(), a_version(0))
-        store.register_clients(["a", "b"], 1.0)
+    folder = tmp_path_factory.mktemp("store")
+    store = SqliteJournal(folder)
+    store.create_run(a_run(), a_version(0))
+    model = JournalModel(store.federation_id(), a_run(), a_version(0))
+    for each in (store, model):
+        each.register_clients(["a", "b"], 1.0)
     for name, arguments in calls:
         outcomes = []
-        for store in (durable, plain):
+        for each, refusal in ((store, JournalConflict), (model, Refused)):
             try:
-                getattr(store, name)(*arguments)
+                getattr(each, name)(*arguments)
                 outcomes.append("done")
-            except JournalConflict as error:
-                outcomes.append(str(error))
-        assert outcomes[0] == outcomes[1]
-        plain._federation_id = durable.federation_id()
-        assert everything(durable) == everything(plain)
-    durable.close()
+            except refusal:
+                outcomes.append("refused")
+        assert outcomes[0] == outcomes[1], name
+        assert everything(store) == json.dumps(model.answers(), sort_keys=True)
+    store.close()
+    store = SqliteJournal(folder)
+    assert everything(store) == json.dumps(model.answers(), sort_keys=True)
+    store.close()
 
 
 class TestSqlite:
@@ -767,20 +769,3 @@ else:
         (tmp_path / "state").write_text("")
         with pytest.raises(StorageFailed):
             SqliteJournal(tmp_path / "state")
-
-
-def test_the_memory_store_can_be_told_to_fail() -> None:
-    store = MemoryStore()
-    started(store)
-    store.open_attempt(an_attempt(1))
-    before = everything(store)
-
-    def fail(what: str) -> None:
-        raise StorageFailed(what)
-
-    store.fail = fail
-    with pytest.raises(StorageFailed, match="close_attempt"):
-        store.close_attempt(1, 1, ["a"])
-    store.fail = None
-    assert everything(store) == before
-    store.close_attempt(1, 1, ["a"])

@@ -1,4 +1,4 @@
-"""Measuring clients, with the real driver and stores in memory: who is asked, when it is over, what is written down."""
+"""Measuring clients, with the real driver and stores: who is asked, when it is over, what is written down."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from coordinator.parts import Coordinator, Given
 from coordinator.ports.records import RunRecord, VersionRecord
 from coordinator.rounds.restore import restore
 from coordinator.runtime.clock import SystemClock
+from coordinator.store.files.blobs import FileBlobs
 from coordinator.store.files.staging import BudgetedStaging
-from coordinator.store.memory import MemoryStore
-from coordinator.store.memory_blobs import MemoryBlobs
+from coordinator.store.journal.sqlite import SqliteJournal
 from coordinator.telemetry.metrics import CoordinatorMetrics
 from coordinator.telemetry.tracing import NoTracing
 from coordinator.versions.next_version import VersionMaker
@@ -67,7 +67,7 @@ def driver(tmp_path: Path, clock: ManualClock, **changes: Any) -> Coordinator:
             "method": {"name": "synthetic", "config": options},
         }
     )
-    blobs, store = MemoryBlobs(), MemoryStore()
+    blobs, store = FileBlobs(tmp_path), SqliteJournal(tmp_path)
     method = load("synthetic", options)
     declaration = replace(method.declare(), **changes)
     vector = method.initial(0, None)

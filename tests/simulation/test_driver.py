@@ -1,4 +1,4 @@
-"""The driver with memory stores, in one process: races between streams, the loop and its end."""
+"""The driver, in one process: races between streams, the loop and its end."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from coordinator.core.state import Phase
 from coordinator.errors import ClientFault, Reason
 from coordinator.parts import Coordinator
-from coordinator.store.memory import MemoryStore
+from coordinator.store.journal.sqlite import SqliteJournal
 from coordinator.uploads.in_flight import Upload
 from rounds.driver_harness import driver, messages, settle, simulate
 from ssd.updates.fold import FoldPlan
@@ -175,7 +175,7 @@ def test_an_update_that_arrives_while_the_commit_settles_is_late_not_bad(tmp_pat
 
 
 def test_a_revoked_client_does_not_come_back_into_its_attempt_with_a_restart(tmp_path: Path) -> None:
-    store = MemoryStore()
+    store = SqliteJournal(tmp_path)
 
     async def first(subject: Coordinator) -> None:
         await subject.attendance.attach(HELLO)
@@ -188,11 +188,10 @@ def test_a_revoked_client_does_not_come_back_into_its_attempt_with_a_restart(tmp
         assert subject.machine.state.attempt.cohort == ("a",)
 
     simulate(first, lambda: driver(tmp_path, store))
-    # The blobs of the first are gone with it; nothing is served here, only restored.
     asyncio.run(_restored(second, tmp_path, store))
 
 
 async def _restored(
-    scene: Callable[[Coordinator], Awaitable[None]], tmp_path: Path, store: MemoryStore
+    scene: Callable[[Coordinator], Awaitable[None]], tmp_path: Path, store: SqliteJournal
 ) -> None:
     await scene(driver(tmp_path, store))

@@ -13,8 +13,7 @@ from coordinator.errors import ClientFault, Reason
 from coordinator.identity.revocations import Revocations
 from coordinator.parts import Coordinator
 from coordinator.ports.trust import Holder
-from coordinator.store.memory import MemoryStore
-from coordinator.store.memory_trust import MemoryTrust
+from coordinator.store.journal.sqlite import SqliteJournal
 from coordinator.store.trust import SqliteTrust
 from coordinator.uploads.in_flight import Upload
 from coordinator.workers.sessions import Session
@@ -85,7 +84,7 @@ def offered(subject: Coordinator, session: Session, client: str) -> Upload:
 
 
 def test_who_came_first_keeps_its_clients_across_streams_and_restarts(tmp_path: Path) -> None:
-    store = MemoryStore()
+    store = SqliteJournal(tmp_path)
 
     async def first(subject: Coordinator) -> None:
         session = await attach(subject, "w", "a")
@@ -107,7 +106,7 @@ def test_who_came_first_keeps_its_clients_across_streams_and_restarts(tmp_path: 
 
 
 def test_a_change_of_clients_binds_and_is_refused_like_a_hello(tmp_path: Path) -> None:
-    store = MemoryStore()
+    store = SqliteJournal(tmp_path)
 
     async def scene(subject: Coordinator) -> None:
         await attach(subject, "w", "a")
@@ -120,7 +119,7 @@ def test_a_change_of_clients_binds_and_is_refused_like_a_hello(tmp_path: Path) -
 
 
 def test_without_certificates_nobody_is_bound(tmp_path: Path) -> None:
-    store = MemoryStore()
+    store = SqliteJournal(tmp_path)
 
     async def scene(subject: Coordinator) -> None:
         session = await attach(subject, "w", "a", role=None)
@@ -134,7 +133,7 @@ def test_without_certificates_nobody_is_bound(tmp_path: Path) -> None:
 
 
 def test_a_client_moves_when_the_operator_says_so_and_nobody_hosts_it(tmp_path: Path) -> None:
-    store = MemoryStore()
+    store = SqliteJournal(tmp_path)
 
     async def scene(subject: Coordinator) -> None:
         session = await attach(subject, "w", "a")
@@ -201,7 +200,7 @@ def test_a_failure_reported_of_somebody_elses_client_counts_for_nothing(tmp_path
 
 
 def test_a_revoked_worker_is_cut_off_and_stays_out_after_a_restart(tmp_path: Path) -> None:
-    store, trust = MemoryStore(), MemoryTrust()
+    store, trust = SqliteJournal(tmp_path), SqliteTrust(tmp_path)
 
     async def first(subject: Coordinator) -> None:
         session = await attach(subject, "w", "a", "b")
@@ -301,7 +300,7 @@ def test_revoking_an_evaluator_leaves_a_worker_of_the_same_name_alone(tmp_path: 
 
 
 def test_a_moved_clients_state_in_the_machine_is_what_the_journal_says(tmp_path: Path) -> None:
-    store = MemoryStore()
+    store = SqliteJournal(tmp_path)
 
     async def scene(subject: Coordinator) -> None:
         session = await attach(subject, "w", "a", "b")

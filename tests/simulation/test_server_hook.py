@@ -25,9 +25,9 @@ from coordinator.parts import Coordinator, Given
 from coordinator.rounds.restore import restore
 from coordinator.rounds.run_lifecycle import create_run
 from coordinator.runtime.clock import SystemClock
+from coordinator.store.files.blobs import FileBlobs
 from coordinator.store.files.staging import BudgetedStaging
-from coordinator.store.memory import MemoryStore
-from coordinator.store.memory_blobs import MemoryBlobs
+from coordinator.store.journal.sqlite import SqliteJournal
 from coordinator.telemetry.metrics import CoordinatorMetrics
 from coordinator.telemetry.tracing import NoTracing
 from coordinator.versions.next_version import VersionMaker
@@ -54,8 +54,8 @@ class World:
 
     def __init__(self, root: Path, *, full_versions: int = 3, elastic: bool = False) -> None:
         self.root = root
-        self.store = MemoryStore()
-        self.blobs = MemoryBlobs()
+        self.store = SqliteJournal(root)
+        self.blobs = FileBlobs(root)
         self.config = CoordinatorConfig.model_validate(
             {
                 "coordinator": {"state_dir": root},
@@ -397,7 +397,7 @@ def test_the_strategy_steps_by_what_the_hook_returned_and_not_by_the_mean(tmp_pa
 
     play(lambda: whole_run(world, Watched(), stop_at=1))  # type: ignore[arg-type, return-value]
     zero, one = (
-        np.frombuffer(world.blobs.contents[each.full.digest][0], "<f4") for each in world.store.versions()[:2]
+        np.frombuffer(world.blobs.open(each.full.digest).map(), "<f4") for each in world.store.versions()[:2]
     )
     mean, returned = seen[0]
     where = load("synthetic", METHOD).declare().spec.groups["encoder"]
@@ -469,8 +469,8 @@ def test_a_start_removes_orphans_only_and_notices_a_damaged_artefact(tmp_path: P
         assert world.blobs.digests() == before
         assert orphan.digest not in before
         damaged = subject.catalogue.newest.artefacts[0].blob.digest
-        data, chunks = world.blobs.contents[damaged]
-        world.blobs.contents[damaged] = (bytes(len(data)), chunks)
+        path = world.blobs.root / damaged[:2] / damaged
+        path.write_bytes(bytes(path.stat().st_size))
         with pytest.raises(BlobCorrupt, match="round artefact 'drift'"):
             subject.catalogue.verify_newest()
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from coordinator.core.strategies.registry import create
-from coordinator.store.memory_blobs import MemoryBlobs
+from coordinator.store.files.blobs import FileBlobs
 from coordinator.versions.next_version import VersionMaker
 from processes.federation import Federation
 from ssd.method.protocol import ClientTask
@@ -25,8 +25,8 @@ CLIENTS = [f"client-{index:03d}" for index in range(10)]
 METHOD = {"parameters": 5000, "state": False}
 
 
-def replay(federation: Federation) -> list[str]:
-    """Recompute every version from the journal alone: declaration, seed, accepted sets."""
+def replay(federation: Federation, folder: Path) -> list[str]:
+    """Recompute every version from the journal alone, with its blobs below `folder`: declaration, seed, accepted sets."""
     store = federation.store()
     try:
         run = store.current_run()
@@ -40,7 +40,7 @@ def replay(federation: Federation) -> list[str]:
     declaration = Declaration.from_json(run.declaration)
     method = load(declaration.method, dict(declaration.config))
     plan = FoldPlan.create(declaration, Encoding.FLOAT16, 6, 65536)
-    blobs = MemoryBlobs()
+    blobs = FileBlobs(folder)
     maker = VersionMaker(
         declaration, create("average", learning_rate=1.0, momentum=0.9), Encoding.FLOAT16, blobs
     )
@@ -110,7 +110,7 @@ def test_replaying_the_journaled_sets_gives_the_same_digests(tmp_path: Path) -> 
         }
         store.close()
         assert accepted == {1: 4, 2: 2, 3: 4, 4: 4}
-        assert replay(federation) == digests
+        assert replay(federation, tmp_path / "replay") == digests
 
 
 def test_a_round_with_too_few_clients_says_so_and_starts_when_they_come(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The coordinator with memory stores, in one process."""
+"""The coordinator over a state directory, in one process."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from coordinator.ports.trust import TrustStore
 from coordinator.rounds.restore import restore
 from coordinator.rounds.run_lifecycle import privacy_of
 from coordinator.runtime.clock import SystemClock
+from coordinator.store.files.blobs import FileBlobs
 from coordinator.store.files.staging import BudgetedStaging
-from coordinator.store.memory import MemoryStore
-from coordinator.store.memory_blobs import MemoryBlobs
-from coordinator.store.memory_trust import MemoryTrust
+from coordinator.store.journal.sqlite import SqliteJournal
+from coordinator.store.trust import SqliteTrust
 from coordinator.telemetry.metrics import CoordinatorMetrics
 from coordinator.telemetry.tracing import NoTracing, Tracing
 from coordinator.versions.next_version import VersionMaker
@@ -38,13 +38,13 @@ from ssd.updates.spec import model_digest
 
 def driver(
     tmp_path: Path,
-    store: MemoryStore | None = None,
+    store: SqliteJournal | None = None,
     *,
     proven: bool = False,
     trust: TrustStore | None = None,
     clients: tuple[str, ...] = ("a", "b"),
     changes: Mapping[str, Mapping[str, Any]] | None = None,
-    blobs: MemoryBlobs | None = None,
+    blobs: FileBlobs | None = None,
     participants: Callable[[], Registry | None] = lambda: None,
     tracing: Tracing | None = None,
     **evaluation: int,
@@ -75,7 +75,7 @@ def driver(
     for table, values in (changes or {}).items():
         tables[table] = {**tables.get(table, {}), **values}
     config = CoordinatorConfig.model_validate(tables)
-    blobs, clock = blobs or MemoryBlobs(), SystemClock()
+    blobs, clock = blobs or FileBlobs(tmp_path), SystemClock()
     method = load(config.method.name, config.method.config)
     declaration = method.declare()
     vector = method.initial(0, None)
@@ -85,7 +85,7 @@ def driver(
         writer.write(content)
         return writer.finish()
 
-    store = store or MemoryStore()
+    store = store or SqliteJournal(tmp_path)
     if store.current_run() is None:
         run = RunRecord(
             run_id="run",
@@ -119,7 +119,7 @@ def driver(
             declaration, create("average", learning_rate=1.0, momentum=0.0), Encoding.FLOAT16, blobs
         ),
         state=state,
-        revocations=Revocations(trust or MemoryTrust()) if proven else NobodyRevoked(),
+        revocations=Revocations(trust or SqliteTrust(tmp_path)) if proven else NobodyRevoked(),
         settings=settings,
         store=store,
         blobs=blobs,

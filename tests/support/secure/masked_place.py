@@ -13,8 +13,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from coordinator.core.strategies.registry import create
 from coordinator.parts import Coordinator
 from coordinator.secure_aggregation.round_sum import MaskedRoundSum
-from coordinator.store.memory import MemoryStore
-from coordinator.store.memory_blobs import MemoryBlobs
+from coordinator.store.files.blobs import FileBlobs
+from coordinator.store.journal.sqlite import SqliteJournal
 from coordinator.telemetry.tracing import Tracing
 from coordinator.versions.next_version import VersionMaker
 from rounds.driver_harness import driver
@@ -78,7 +78,7 @@ class Place:
 
     def __init__(self, root: Path, *, rounds: int = 2, level: str = "passive", **changes: Any) -> None:
         self.root = root
-        self.store, self.blobs = MemoryStore(), MemoryBlobs()
+        self.store, self.blobs = SqliteJournal(root), FileBlobs(root)
         self.changes: dict[str, dict[str, Any]] = {
             "run": {"rounds": rounds},
             "round": {"retry_seconds": 0.0},

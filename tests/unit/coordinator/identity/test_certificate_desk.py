@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from coordinator.errors import AuthorityRefused, ConfigInvalid
 from coordinator.identity.authority import initialise
 from coordinator.identity.enrolment import CertificateDesk, open_desk
 from coordinator.runtime.clock import SystemClock
-from coordinator.store.memory_trust import MemoryTrust
+from coordinator.store.trust import SqliteTrust
 from coordinator.telemetry.metrics import CoordinatorMetrics
 
 
@@ -33,13 +33,18 @@ def config_file(tmp_path: Path) -> Path:
     return path
 
 
+Desk = Callable[[CoordinatorConfig], CertificateDesk | None]
+
+
 async def bind(worker: str, clients: Sequence[str]) -> None:
     """Nobody is bound here."""
 
 
-def desk(config: CoordinatorConfig) -> CertificateDesk | None:
-    return open_desk(
-        config.transport, config.enrolment, MemoryTrust(), bind, SystemClock(), CoordinatorMetrics()
+@pytest.fixture
+def desk(tmp_path: Path) -> Desk:
+    """Makes the desk of a configuration."""
+    return lambda config: open_desk(
+        config.transport, config.enrolment, SqliteTrust(tmp_path), bind, SystemClock(), CoordinatorMetrics()
     )
 
 
@@ -49,6 +54,7 @@ def configured(path: Path, **changes: Any) -> CoordinatorConfig:
 
 def test_the_key_is_looked_for_beside_the_configuration_and_renewing_needs_no_open_port(
     config_file: Path,
+    desk: Desk,
 ) -> None:
     found = desk(configured(config_file))
     assert found is not None
@@ -57,6 +63,7 @@ def test_the_key_is_looked_for_beside_the_configuration_and_renewing_needs_no_op
 
 def test_without_the_key_nothing_is_issued_and_that_is_no_error_unless_hosts_are_to_enrol(
     config_file: Path,
+    desk: Desk,
 ) -> None:
     (config_file.parent / "pki" / "ca.key").unlink()
     assert desk(configured(config_file)) is None
@@ -64,14 +71,14 @@ def test_without_the_key_nothing_is_issued_and_that_is_no_error_unless_hosts_are
         desk(configured(config_file, enrolment__listen="127.0.0.1:0"))
 
 
-def test_a_key_that_is_not_the_authoritys_is_refused(config_file: Path) -> None:
+def test_a_key_that_is_not_the_authoritys_is_refused(config_file: Path, desk: Desk) -> None:
     pki = config_file.parent / "pki"
     (pki / "ca.key").write_bytes((pki / "operator.key").read_bytes())
     with pytest.raises(AuthorityRefused, match="not the key of"):
         desk(configured(config_file))
 
 
-def test_without_tls_nobody_enrols(config_file: Path) -> None:
+def test_without_tls_nobody_enrols(config_file: Path, desk: Desk) -> None:
     assert desk(configured(config_file, transport__insecure=True)) is None
     with pytest.raises(ConfigInvalid, match=r"\[enrolment\] listen: without TLS"):
         configured(config_file, transport__insecure=True, enrolment__listen="127.0.0.1:7444")

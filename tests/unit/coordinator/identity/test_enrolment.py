@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 from collections.abc import Coroutine, Sequence
+from pathlib import Path
+from tempfile import mkdtemp
 from typing import Any
 
 import pytest
@@ -12,7 +14,7 @@ import pytest
 from coordinator.errors import ClientFault, Reason
 from coordinator.identity.enrolment import CertificateDesk, Issuer, Outcome
 from coordinator.ports.trust import Holder, TokenRecord
-from coordinator.store.memory_trust import MemoryTrust
+from coordinator.store.trust import SqliteTrust
 from coordinator.telemetry.metrics import CoordinatorMetrics
 from ssd.trust.authority import create_authority, new_key, subject_of_certificate, validity
 from ssd.trust.join_token import new_secret, secret_digest
@@ -37,11 +39,11 @@ class HandClock:
 
 
 class Desk:
-    """A desk with a store in memory, and one token for w1, good for an hour."""
+    """A desk with a store of its own below `folder`, and one token for w1, good for an hour."""
 
-    def __init__(self, days: float = 30.0) -> None:
+    def __init__(self, folder: Path, days: float = 30.0) -> None:
         self.clock = HandClock()
-        self.trust = MemoryTrust()
+        self.trust = SqliteTrust(Path(mkdtemp(dir=folder)))
         self.metrics = CoordinatorMetrics()
         self.bound: list[tuple[str, tuple[str, ...]]] = []
         self.taken: set[str] = set()
@@ -97,8 +99,8 @@ def run(call: Coroutine[Any, Any, Any]) -> Any:
     return asyncio.run(call)
 
 
-def test_a_token_buys_one_certificate_that_names_the_tokens_holder_over_the_asked_key() -> None:
-    desk = Desk()
+def test_a_token_buys_one_certificate_that_names_the_tokens_holder_over_the_asked_key(tmp_path: Path) -> None:
+    desk = Desk(tmp_path)
     certificate = desk.enroll()
     check_issued(certificate, AUTHORITY.certificate, WORKER, KEY.public_key())
     (record,) = desk.trust.certificates()
@@ -110,16 +112,16 @@ def test_a_token_buys_one_certificate_that_names_the_tokens_holder_over_the_aske
     assert desk.count(Outcome.ISSUED) == 1
 
 
-def test_an_evaluator_gets_an_evaluators_certificate_and_no_clients() -> None:
-    desk = Desk()
+def test_an_evaluator_gets_an_evaluators_certificate_and_no_clients(tmp_path: Path) -> None:
+    desk = Desk(tmp_path)
     subject = Subject("f", Role.EVALUATOR, "e")
     certificate = desk.enroll(desk.token("e", Role.EVALUATOR, ()), subject.uri)
     assert subject_of_certificate(certificate) == subject
     assert desk.bound == []
 
 
-def test_a_lost_answer_comes_again_for_the_same_key_while_the_token_would_live() -> None:
-    desk = Desk()
+def test_a_lost_answer_comes_again_for_the_same_key_while_the_token_would_live(tmp_path: Path) -> None:
+    desk = Desk(tmp_path)
     certificate = desk.enroll()
     desk.clock.now += 3599
     assert desk.enroll() == certificate
@@ -130,7 +132,9 @@ def test_a_lost_answer_comes_again_for_the_same_key_while_the_token_would_live()
     assert desk.count(Outcome.EXPIRED) == 1
 
 
-def test_whatever_is_wrong_with_token_or_name_the_answer_is_the_same_and_the_metric_knows() -> None:
+def test_whatever_is_wrong_with_token_or_name_the_answer_is_the_same_and_the_metric_knows(
+    tmp_path: Path,
+) -> None:
     answers = {}
 
     def note(outcome: Outcome, desk: Desk, **wrong: Any) -> None:
@@ -138,21 +142,21 @@ def test_whatever_is_wrong_with_token_or_name_the_answer_is_the_same_and_the_met
         answers[outcome] = (fault.reason, fault.detail)
         assert desk.count(outcome) == 1, outcome
 
-    note(Outcome.UNKNOWN, Desk(), secret=new_secret())
-    note(Outcome.UNKNOWN, Desk(), secret=b"")
-    used = Desk()
+    note(Outcome.UNKNOWN, Desk(tmp_path), secret=new_secret())
+    note(Outcome.UNKNOWN, Desk(tmp_path), secret=b"")
+    used = Desk(tmp_path)
     used.enroll()
     note(Outcome.USED, used, request=make_request(new_key()))
-    expired = Desk()
+    expired = Desk(tmp_path)
     expired.clock.now += 3600
     note(Outcome.EXPIRED, expired)
-    withdrawn = Desk()
+    withdrawn = Desk(tmp_path)
     withdrawn.trust.withdraw_token(secret_digest(withdrawn.secret), START)
     note(Outcome.WITHDRAWN, withdrawn)
-    revoked = Desk()
+    revoked = Desk(tmp_path)
     revoked.trust.revoke(Holder(Role.WORKER, "w1"), START)
     note(Outcome.REVOKED, revoked)
-    taken = Desk()
+    taken = Desk(tmp_path)
     taken.taken = {"b"}
     note(Outcome.CLIENTS_TAKEN, taken)
     for name in (
@@ -163,13 +167,13 @@ def test_whatever_is_wrong_with_token_or_name_the_answer_is_the_same_and_the_met
         "",
         "ssd://f/worker/w1/x",
     ):
-        note(Outcome.WRONG_NAME, Desk(), subject=name)
+        note(Outcome.WRONG_NAME, Desk(tmp_path), subject=name)
     assert len(set(answers.values())) == 1
     assert len(answers) == 7
 
 
-def test_a_bad_request_gets_the_same_answer_whatever_the_token_is_and_burns_nothing() -> None:
-    desk = Desk()
+def test_a_bad_request_gets_the_same_answer_whatever_the_token_is_and_burns_nothing(tmp_path: Path) -> None:
+    desk = Desk(tmp_path)
     good = make_request(KEY)
     for request in (b"", b"junk", good[:-1], good[:50], good + bytes(5000)):
         answers = set()
@@ -182,8 +186,8 @@ def test_a_bad_request_gets_the_same_answer_whatever_the_token_is_and_burns_noth
     desk.enroll()
 
 
-def test_of_two_keys_at_once_one_wins() -> None:
-    desk = Desk()
+def test_of_two_keys_at_once_one_wins(tmp_path: Path) -> None:
+    desk = Desk(tmp_path)
 
     async def both() -> list[Any]:
         calls = [desk.desk.enroll(desk.secret, WORKER.uri, make_request(new_key())) for _ in range(4)]
@@ -196,8 +200,8 @@ def test_of_two_keys_at_once_one_wins() -> None:
     assert len(desk.trust.certificates()) == 1
 
 
-def test_renewing_gives_the_same_name_over_the_new_key_and_records_it() -> None:
-    desk = Desk()
+def test_renewing_gives_the_same_name_over_the_new_key_and_records_it(tmp_path: Path) -> None:
+    desk = Desk(tmp_path)
     desk.enroll()
     key = new_key()
     desk.clock.now += 20 * 86400
@@ -208,8 +212,8 @@ def test_renewing_gives_the_same_name_over_the_new_key_and_records_it() -> None:
     assert desk.count(Outcome.ISSUED, "renew") == 1
 
 
-def test_a_revoked_holder_renews_nothing() -> None:
-    desk = Desk()
+def test_a_revoked_holder_renews_nothing(tmp_path: Path) -> None:
+    desk = Desk(tmp_path)
     desk.enroll()
     desk.trust.revoke(Holder(Role.WORKER, "w1"), START)
     with pytest.raises(ClientFault) as refused:
@@ -219,13 +223,13 @@ def test_a_revoked_holder_renews_nothing() -> None:
     assert desk.count(Outcome.REVOKED, "renew") == 1
 
 
-def test_an_authority_that_has_expired_signs_nothing_and_burns_nothing() -> None:
-    desk = Desk()
+def test_an_authority_that_has_expired_signs_nothing_and_burns_nothing(tmp_path: Path) -> None:
+    desk = Desk(tmp_path)
     desk.clock.now += 1001 * 86400
     secret = desk.token()
     assert desk.refused(secret=secret).reason is Reason.INTERNAL
 
 
-def test_nothing_outlives_the_authority() -> None:
-    desk = Desk(days=3000)
+def test_nothing_outlives_the_authority(tmp_path: Path) -> None:
+    desk = Desk(tmp_path, days=3000)
     assert validity(desk.enroll())[1] == validity(AUTHORITY.certificate)[1]

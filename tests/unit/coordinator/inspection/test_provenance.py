@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from coordinator.inspection.provenance import Provenance, provenance
 from coordinator.ports.records import AttemptRecord, RunRecord, VersionRecord
-from coordinator.store.memory import MemoryStore
+from coordinator.store.journal.sqlite import SqliteJournal
 from ssd_wire.messages import BlobRef
 
 BLOB = BlobRef(digest="ab" * 32, size=12)
@@ -19,9 +21,9 @@ def version(number: int, attempt: int, weight: float) -> VersionRecord:
 
 
 @pytest.fixture
-def store() -> MemoryStore:
+def store(tmp_path: Path) -> SqliteJournal:
     """Round 1 of a and b; round 2 first abandoned with c, then committed with b; round 3 of c, still open."""
-    store = MemoryStore()
+    store = SqliteJournal(tmp_path)
     run = RunRecord(run_id="r", created_at=0.0, config={}, declaration={}, declaration_blob=BLOB,
                     declaration_digest="cd" * 32, artefacts=())  # fmt: skip
     store.create_run(run, version(0, 0, 0.0))
@@ -44,7 +46,7 @@ def store() -> MemoryStore:
     return store
 
 
-def of(store: MemoryStore, number: int) -> Provenance:
+def of(store: SqliteJournal, number: int) -> Provenance:
     return provenance(
         store,
         number,
@@ -56,7 +58,7 @@ def of(store: MemoryStore, number: int) -> Provenance:
     )
 
 
-def test_the_newest_version_counts_every_committed_round(store: MemoryStore) -> None:
+def test_the_newest_version_counts_every_committed_round(store: SqliteJournal) -> None:
     assert of(store, 2) == Provenance(
         parent_digest="m1",
         mode="elastic",
@@ -71,7 +73,7 @@ def test_the_newest_version_counts_every_committed_round(store: MemoryStore) -> 
     )
 
 
-def test_an_older_version_knows_nothing_of_later_rounds(store: MemoryStore) -> None:
+def test_an_older_version_knows_nothing_of_later_rounds(store: SqliteJournal) -> None:
     first = of(store, 1)
     assert (first.parent_digest, first.included_clients, first.total_weight) == ("m0", 2, 200)
     assert first.evaluation == {"knn": 0.5}

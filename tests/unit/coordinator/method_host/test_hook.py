@@ -21,7 +21,7 @@ from coordinator.ports.blobs import Blobs
 from coordinator.ports.records import RunRecord, VersionRecord
 from coordinator.runtime.clock import SystemClock
 from coordinator.runtime.durable_writes import Durability
-from coordinator.store.memory_blobs import MemoryBlobs
+from coordinator.store.files.blobs import FileBlobs
 from coordinator.telemetry.metrics import CoordinatorMetrics
 from rounds.in_process_host import InProcessHost
 from ssd.method.protocol import ClientTask
@@ -53,13 +53,13 @@ def put(blobs: Blobs, content: bytes) -> BlobRef:
 
 
 class Scene:
-    """A run at version 0 with everything in memory but the files a hook reads."""
+    """A run at version 0 in a directory of its own."""
 
     def __init__(
         self, state_dir: Path, *, before: Callable[[Mapping[str, Any]], None] = lambda request: None
     ) -> None:
         self.state_dir = state_dir
-        self.blobs = MemoryBlobs()
+        self.blobs = FileBlobs(state_dir)
         self.host = InProcessHost(before)
         self.durability = Durability(SystemClock(), CoordinatorMetrics())
         run = RunRecord(
@@ -169,8 +169,10 @@ def test_nothing_is_left_on_the_disk(tmp_path: Path) -> None:
     scene = Scene(tmp_path)
     play(scene.reduce)
     play(scene.runner.reset)
-    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
-    assert [path.name for path in tmp_path.iterdir()] == ["collected"]
+    beside = [path for path in tmp_path.iterdir() if path.name != "blobs"]
+    assert [path.name for path in beside] == ["collected"]
+    assert list(beside[0].rglob("*")) == []
+    assert list((tmp_path / "blobs" / "tmp").iterdir()) == []
 
 
 @pytest.mark.parametrize("deaths", range(TRIES))

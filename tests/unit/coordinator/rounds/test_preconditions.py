@@ -16,8 +16,8 @@ from coordinator.errors import ConfigInvalid
 from coordinator.rounds.preconditions import obstacles
 from coordinator.rounds.run_lifecycle import create_run
 from coordinator.runtime.clock import SystemClock
-from coordinator.store.memory import MemoryStore
-from coordinator.store.memory_blobs import MemoryBlobs
+from coordinator.store.files.blobs import FileBlobs
+from coordinator.store.journal.sqlite import SqliteJournal
 from rounds.in_process_host import InProcessHost
 from ssd.method.registry import load
 from ssd.updates.declaration import Declaration
@@ -98,7 +98,7 @@ def test_a_run_with_an_obstacle_is_not_created(
             **changes,
         }
     )
-    store, blobs = MemoryStore(), MemoryBlobs()
+    store, blobs = SqliteJournal(tmp_path), FileBlobs(tmp_path)
     with pytest.raises(ConfigInvalid, match=said):
         asyncio.run(create_run(new_run_of(config), store, blobs, InProcessHost(), SystemClock()))
     assert store.current_run() is None
