@@ -86,7 +86,9 @@ def test_three_workers_and_kills_change_no_bit(tmp_path: Path, plain: list[str])
         assert federation.finish() == 0
         assert federation.digests() == plain
         reasons = [event["reason"] for event in coordinator.events("round_abandoned")]
-        assert any("no keys of that round id" in reason for reason in reasons)
+        assert any("unexpected_message" in reason for reason in reasons), reasons
+        missing = federation.workers["worker-1"].events("secure_keys_missing")
+        assert any("no keys of that round id" in event["detail"] for event in missing)
 
 
 def test_a_worker_killed_in_training_costs_no_attempt_when_keys_are_late(
