@@ -16,7 +16,7 @@ from coordinator.config.new_run import new_run_of
 from coordinator.config.sections import CoordinatorConfig, refuse_changes
 from coordinator.core.strategies.registry import create as create_strategy
 from coordinator.errors import ConfigInvalid, StorageFailed
-from coordinator.identity.enrolment import CertificateDesk, open_desk
+from coordinator.identity.enrolment import CertificateIssuer, open_issuer
 from coordinator.identity.revocations import NobodyRevoked, RevocationList, Revocations
 from coordinator.method_host.client import SubprocessMethodHost
 from coordinator.method_host.hook import SCRATCH_PREFIX as HOOK_PREFIX
@@ -185,7 +185,7 @@ async def _listen(
     """Open the ports: gRPC, enrolment if it is configured, HTTP."""
     given = parts.given
     clock, metrics = given.clock, given.metrics
-    desk = open_desk(config.transport, config.enrolment, trust, parts.ownership.bind, clock, metrics)
+    desk = open_issuer(config.transport, config.enrolment, trust, parts.ownership.bind, clock, metrics)
     server = _rpc_server(config, parts, desk, transport)
     port = await server.start(str(config.listen), transport.credentials())
     stack.push_async_callback(server.stop, STOP_GRACE_SECONDS)
@@ -233,7 +233,7 @@ def _check_versions(parts: Coordinator) -> None:
 
 
 def _rpc_server(
-    config: CoordinatorConfig, parts: Coordinator, desk: CertificateDesk | None, transport: Transport
+    config: CoordinatorConfig, parts: Coordinator, desk: CertificateIssuer | None, transport: Transport
 ) -> RpcServer:
     limits, identity = config.limits, transport.identity
     clock, metrics = parts.given.clock, parts.given.metrics

@@ -17,9 +17,9 @@ from coordinator.rounds.driver import Driver
 from coordinator.rounds.hook_step import HookStep, HostedHook, NoHook
 from coordinator.rounds.machine import RoundMachine
 from coordinator.rounds.performers import AttemptEffects, OpenAttempts, RunEffects
-from coordinator.rounds.worker_reports import Attendance
-from coordinator.runtime.durable_writes import Durability
-from coordinator.runtime.mailbox import Inbox
+from coordinator.rounds.worker_reports import WorkerReports
+from coordinator.runtime.durable_writes import DurableWrites
+from coordinator.runtime.mailbox import Mailbox
 from coordinator.secure_aggregation.opening import SumOpening
 from coordinator.secure_aggregation.round_sum import MaskedRoundSum
 from coordinator.secure_aggregation.transcripts import Transcripts
@@ -27,21 +27,21 @@ from coordinator.store.files.spool import MaskedSpool
 from coordinator.sums.account import PrivacyAccount
 from coordinator.sums.plain_sum import NoisySum, PlainSum
 from coordinator.sums.round_sum import RoundSum
-from coordinator.telemetry.client_history import Chronicle
-from coordinator.telemetry.recent import Observations
+from coordinator.telemetry.client_history import ClientHistory
+from coordinator.telemetry.recent import RecentStatus
 from coordinator.telemetry.round_cost import RoundCost
 from coordinator.uploads.addressing import EnvelopeChecks
-from coordinator.uploads.in_flight import UploadDesk
+from coordinator.uploads.in_flight import UploadsInFlight
 from coordinator.uploads.service import Uploads
-from coordinator.uploads.verification import Intake
+from coordinator.uploads.verification import UploadVerification
 from coordinator.versions.catalogue import Catalogue
 from coordinator.versions.inclusions import Inclusions
 from coordinator.versions.privacy import NoPrivacy
 from coordinator.versions.quality import QualityRounds, newest, stored_frequencies
-from coordinator.workers.ownership import Membership
+from coordinator.workers.ownership import ClientOwnership
 from coordinator.workers.sessions import SessionTable
 from coordinator.workers.tasks import Tasks
-from coordinator.workers.welcome import Terms
+from coordinator.workers.welcome import RunTerms
 from ssd.updates.codec import Encoding
 from ssd_wire.messages import Evaluate
 
@@ -64,11 +64,11 @@ class _Composition:
     def __init__(self, given: Given) -> None:
         self._given = given
         settings, store, clock = given.settings, given.store, given.clock
-        self._mailbox = Inbox()
-        self._history = Chronicle()
-        self._recent = Observations()
+        self._mailbox = Mailbox()
+        self._history = ClientHistory()
+        self._recent = RecentStatus()
         self._sessions = SessionTable()
-        self._durability = Durability(clock, given.metrics)
+        self._durability = DurableWrites(clock, given.metrics)
         self._cost = RoundCost(given.metrics, clock.monotonic())
         self._inclusions = Inclusions(store)
         self._catalogue = Catalogue(given.record, store, given.blobs)
@@ -94,7 +94,7 @@ class _Composition:
         self._sum = self._round_sum()
         privacy = NoPrivacy() if given.privacy is None else given.privacy
         self._account = PrivacyAccount(privacy, self._machine, self._catalogue, self._sum)
-        self._desk = UploadDesk(given.staging, settings.limits.staging_bytes_per_worker)
+        self._desk = UploadsInFlight(given.staging, settings.limits.staging_bytes_per_worker)
         self._records = EvaluationRecords(store, self._durability, clock, given.metrics)
         self._evaluations = Evaluations(
             self._records,
@@ -226,9 +226,9 @@ class _Composition:
             clock=given.clock,
         )
 
-    def _attendance(self, max_upload_bytes: int) -> Attendance:
+    def _attendance(self, max_upload_bytes: int) -> WorkerReports:
         given, settings = self._given, self._given.settings
-        terms = Terms(
+        terms = RunTerms(
             run=given.record,
             declaration=given.declaration,
             plan=self._quality.largest,
@@ -240,12 +240,12 @@ class _Composition:
             secure=settings.secure,
             privacy=settings.privacy,
         )
-        return Attendance(
+        return WorkerReports(
             run=self._machine,
             terms=terms,
             inclusions=self._inclusions,
             sessions=self._sessions,
-            inbox=self._mailbox,
+            mailbox=self._mailbox,
             catalogue=self._catalogue,
             evaluations=self._evaluations,
             round_sum=self._sum,
@@ -255,19 +255,19 @@ class _Composition:
             observations=self._recent,
         )
 
-    def _ownership(self) -> Membership:
+    def _ownership(self) -> ClientOwnership:
         given = self._given
-        return Membership(
+        return ClientOwnership(
             run=self._machine,
             sessions=self._sessions,
-            inbox=self._mailbox,
+            mailbox=self._mailbox,
             store=given.store,
             durability=self._durability,
             clock=given.clock,
             revocations=given.revocations,
         )
 
-    def _uploads(self, verification: Intake) -> Uploads:
+    def _uploads(self, verification: UploadVerification) -> Uploads:
         given = self._given
         checks = EnvelopeChecks(
             run=self._machine,
@@ -287,7 +287,7 @@ class _Composition:
             clock=given.clock,
         )
 
-    def _perform(self, verification: Intake, commit: Commit) -> None:
+    def _perform(self, verification: UploadVerification, commit: Commit) -> None:
         """Tell the machine who performs which effect."""
         given = self._given
         run_effects = RunEffects(
@@ -355,10 +355,10 @@ class _Composition:
         """The parts, tied together."""
         given = self._given
         ownership = self._ownership()
-        verification = Intake(
+        verification = UploadVerification(
             desk=self._desk,
             plan=self._quality.plan,
-            inbox=self._mailbox,
+            mailbox=self._mailbox,
             run=self._machine,
             ownership=ownership,
             history=self._history,

@@ -22,19 +22,19 @@ from coordinator.ports.staging import Staging
 from coordinator.rounds.downloads import Downloads
 from coordinator.rounds.driver import Driver
 from coordinator.rounds.machine import RoundMachine
-from coordinator.rounds.worker_reports import Attendance
-from coordinator.runtime.mailbox import Inbox
+from coordinator.rounds.worker_reports import WorkerReports
+from coordinator.runtime.mailbox import Mailbox
 from coordinator.sums.round_sum import RoundSum
 from coordinator.telemetry.metrics import CoordinatorMetrics
 from coordinator.telemetry.tracing import Tracing
-from coordinator.uploads.in_flight import UploadDesk
+from coordinator.uploads.in_flight import UploadsInFlight
 from coordinator.uploads.service import Uploads
-from coordinator.uploads.verification import Intake
+from coordinator.uploads.verification import UploadVerification
 from coordinator.versions.catalogue import Catalogue
 from coordinator.versions.next_version import VersionMaker
 from coordinator.versions.privacy import Privacy
 from coordinator.versions.quality import QualityRounds
-from coordinator.workers.ownership import Membership
+from coordinator.workers.ownership import ClientOwnership
 from coordinator.workers.sessions import SessionTable
 from ssd.trust.participants import Registry
 from ssd.updates.declaration import Declaration
@@ -72,14 +72,14 @@ class Coordinator:
     given: Given
     driver: Driver
     machine: RoundMachine
-    mailbox: Inbox
+    mailbox: Mailbox
     catalogue: Catalogue
     sessions: SessionTable
-    attendance: Attendance
-    ownership: Membership
+    attendance: WorkerReports
+    ownership: ClientOwnership
     uploads: Uploads
-    desk: UploadDesk
-    verification: Intake
+    desk: UploadsInFlight
+    verification: UploadVerification
     downloads: Downloads
     evaluations: Evaluations
     reports: Reports

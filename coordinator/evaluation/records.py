@@ -8,7 +8,7 @@ from typing import Any
 
 from coordinator.ports.clock import Clock
 from coordinator.ports.journal import Journal
-from coordinator.runtime.durable_writes import Durability
+from coordinator.runtime.durable_writes import DurableWrites
 from coordinator.telemetry.metrics import CoordinatorMetrics
 from ssd.daemon.logs import event as log_event
 from ssd.evaluation.client_measures import is_client_measure
@@ -22,7 +22,7 @@ class EvaluationRecords:
     """The records in memory and in the journal."""
 
     def __init__(
-        self, store: Journal, durability: Durability, clock: Clock, metrics: CoordinatorMetrics
+        self, store: Journal, durability: DurableWrites, clock: Clock, metrics: CoordinatorMetrics
     ) -> None:
         self._store = store
         self._durability = durability

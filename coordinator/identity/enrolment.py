@@ -101,7 +101,7 @@ class Issuer:
         )
 
 
-class CertificateDesk:
+class CertificateIssuer:
     """Where certificates are asked for.
 
     Args:
@@ -250,14 +250,14 @@ def _judge(
 log = logging.getLogger(__name__)
 
 
-def open_desk(
+def open_issuer(
     transport: TransportSection,
     enrolment: EnrolmentSection,
     trust: TrustStore,
     bind: Bind,
     clock: Clock,
     metrics: CoordinatorMetrics,
-) -> CertificateDesk | None:
+) -> CertificateIssuer | None:
     """Where certificates are asked for; None if this coordinator issues none.
 
     An operator who wants the authority's key elsewhere takes it away: then nobody enrols and nobody renews here, and
@@ -274,4 +274,4 @@ def open_desk(
         return None
     authority = load_authority(transport.authority, key)
     issuer = Issuer(authority=authority, days=enrolment.certificate_days)
-    return CertificateDesk(issuer, trust, bind, clock, metrics)
+    return CertificateIssuer(issuer, trust, bind, clock, metrics)

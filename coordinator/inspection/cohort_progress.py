@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import StrEnum
 
 from coordinator.core.state import Attempt, RunState
-from coordinator.telemetry.recent import Observations
+from coordinator.telemetry.recent import RecentStatus
 
 
 class Part(StrEnum):
@@ -24,7 +24,7 @@ class Part(StrEnum):
     FAILED = "failed"
 
 
-def part(state: RunState, observations: Observations, attempt: Attempt, client: str) -> Part:
+def part(state: RunState, observations: RecentStatus, attempt: Attempt, client: str) -> Part:
     """How far a client of the present attempt has come."""
     if client in attempt.accepted:
         return Part.UPLOADED
@@ -38,7 +38,7 @@ def part(state: RunState, observations: Observations, attempt: Attempt, client: 
     return Part.TRAINED if steps[0] == steps[1] else Part.TRAINING
 
 
-def cohort_counts(state: RunState, observations: Observations) -> dict[str, int]:
+def cohort_counts(state: RunState, observations: RecentStatus) -> dict[str, int]:
     """How many clients of the present attempt are where; zeros outside an attempt. Names nobody.
 
     What counting `part` would give. Every open page asks every two seconds, and a cohort may have ten thousand

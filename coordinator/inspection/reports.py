@@ -16,10 +16,10 @@ from coordinator.inspection.views import StatusView
 from coordinator.ports.journal import Journal
 from coordinator.ports.records import RunRecord
 from coordinator.ports.run import Run
-from coordinator.runtime.durable_writes import Durability
+from coordinator.runtime.durable_writes import DurableWrites
 from coordinator.sums.account import PrivacyAccount
 from coordinator.sums.round_sum import RoundSum, SumView
-from coordinator.telemetry.recent import Observations
+from coordinator.telemetry.recent import RecentStatus
 from coordinator.versions.catalogue import Catalogue
 from coordinator.versions.inclusions import Inclusions
 from coordinator.versions.quality import QualityRounds
@@ -66,13 +66,13 @@ class Reports:
         catalogue: Catalogue,
         journal: Journal,
         sessions: SessionTable,
-        recent: Observations,
+        recent: RecentStatus,
         inclusions: Inclusions,
         evaluations: EvaluationRecords,
         quality: QualityRounds,
         account: PrivacyAccount,
         round_sum: RoundSum,
-        durability: Durability,
+        durability: DurableWrites,
     ) -> None:
         self._run = run
         self.facts = facts

@@ -27,7 +27,7 @@ from coordinator.ports.blobs import Blobs
 from coordinator.ports.method_host import MethodHost
 from coordinator.ports.method_host_files import RawArray, ReductionFiles, ResultFiles
 from coordinator.ports.records import RunRecord, VersionRecord
-from coordinator.runtime.durable_writes import Durability
+from coordinator.runtime.durable_writes import DurableWrites
 from coordinator.store.failures import storage_failed
 from coordinator.versions.next_version import COUNTED
 from coordinator.versions.quality import without_frequencies
@@ -76,7 +76,7 @@ class HookRunner:
         seed: int,
         host: MethodHost,
         blobs: Blobs,
-        durability: Durability,
+        durability: DurableWrites,
         state_dir: Path,
     ) -> None:
         self._run = run

@@ -24,14 +24,14 @@ from coordinator.ports.records import VersionRecord
 from coordinator.ports.run import Run
 from coordinator.rounds.hook_step import HookStep
 from coordinator.rounds.machine import Performers
-from coordinator.runtime.durable_writes import Durability
+from coordinator.runtime.durable_writes import DurableWrites
 from coordinator.sums.account import PrivacyAccount
 from coordinator.sums.round_sum import RoundSum
-from coordinator.telemetry.client_history import Chronicle
+from coordinator.telemetry.client_history import ClientHistory
 from coordinator.telemetry.metrics import CoordinatorMetrics
 from coordinator.telemetry.round_cost import RoundCost
 from coordinator.telemetry.tracing import Tracing
-from coordinator.uploads.in_flight import UploadDesk
+from coordinator.uploads.in_flight import UploadsInFlight
 from coordinator.versions.catalogue import Catalogue
 from coordinator.versions.inclusions import Inclusions
 from coordinator.versions.next_version import VersionMaker, mean_statistics
@@ -54,7 +54,7 @@ class VersionWriter:
         store: Journal,
         catalogue: Catalogue,
         maker: VersionMaker,
-        durability: Durability,
+        durability: DurableWrites,
         round_sum: RoundSum,
         account: PrivacyAccount,
         quality: QualityRounds,
@@ -155,13 +155,13 @@ class AfterCommit:
         self,
         *,
         store: Journal,
-        durability: Durability,
+        durability: DurableWrites,
         catalogue: Catalogue,
         sessions: SessionTable,
         evaluations: Evaluations,
         inclusions: Inclusions,
         quality: QualityRounds,
-        history: Chronicle,
+        history: ClientHistory,
         metrics: CoordinatorMetrics,
         retention: tuple[int, int],
     ) -> None:
@@ -244,7 +244,7 @@ class Commit:
         round_sum: RoundSum,
         hook: HookStep,
         quality: QualityRounds,
-        desk: UploadDesk,
+        desk: UploadsInFlight,
         cost: RoundCost,
         clock: Clock,
     ) -> None:
@@ -301,7 +301,7 @@ class Commit:
         await self._run.apply(events.VersionCommitted(now=self._clock.monotonic(), version=version.number))
 
 
-async def write_history(history: Chronicle, store: Journal, durability: Durability) -> None:
+async def write_history(history: ClientHistory, store: Journal, durability: DurableWrites) -> None:
     """Write down what became of the attempt's clients; nothing depends on it, so it comes after the outcome."""
     for (round_number, attempt), notes in history.unwritten().items():
         await durability.write(partial(store.keep_chronicle, round_number, attempt, notes))

@@ -16,11 +16,11 @@ from coordinator.evaluation.schedule import Evaluations
 from coordinator.inspection.gauges import Gauges
 from coordinator.ports.clock import Clock
 from coordinator.rounds.machine import RoundMachine
-from coordinator.rounds.worker_reports import Attendance
-from coordinator.runtime.durable_writes import Durability
-from coordinator.runtime.mailbox import Inbox
+from coordinator.rounds.worker_reports import WorkerReports
+from coordinator.runtime.durable_writes import DurableWrites
+from coordinator.runtime.mailbox import Mailbox
 from coordinator.sums.round_sum import RoundSum
-from coordinator.uploads.verification import Intake
+from coordinator.uploads.verification import UploadVerification
 from coordinator.workers.sessions import SessionTable
 from ssd_wire.messages import Drain
 
@@ -49,12 +49,12 @@ class Driver:
         self,
         *,
         machine: RoundMachine,
-        mailbox: Inbox,
-        durability: Durability,
+        mailbox: Mailbox,
+        durability: DurableWrites,
         round_sum: RoundSum,
         evaluations: Evaluations,
-        reports: Attendance,
-        verification: Intake,
+        reports: WorkerReports,
+        verification: UploadVerification,
         sessions: SessionTable,
         gauges: Gauges,
         clock: Clock,

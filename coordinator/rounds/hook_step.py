@@ -13,7 +13,7 @@ from coordinator.errors import HookFailed, MethodRefused
 from coordinator.method_host.hook import Hooked, HookRunner
 from coordinator.ports.clock import Clock
 from coordinator.ports.run import Run
-from coordinator.runtime.mailbox import Inbox
+from coordinator.runtime.mailbox import Mailbox
 from coordinator.telemetry.tracing import Tracing
 from coordinator.versions.catalogue import Catalogue
 from coordinator.workers.tasks import Tasks
@@ -69,7 +69,7 @@ class HostedHook:
     def __init__(
         self,
         run: Run,
-        mailbox: Inbox,
+        mailbox: Mailbox,
         runner: HookRunner,
         tasks: Tasks,
         catalogue: Catalogue,

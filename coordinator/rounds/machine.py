@@ -11,8 +11,8 @@ from coordinator.core.events import Event
 from coordinator.core.round import step
 from coordinator.core.state import RunState
 from coordinator.ports.clock import Clock
-from coordinator.runtime.mailbox import Inbox
-from coordinator.telemetry.client_history import Chronicle
+from coordinator.runtime.mailbox import Mailbox
+from coordinator.telemetry.client_history import ClientHistory
 from coordinator.telemetry.metrics import CoordinatorMetrics
 from coordinator.telemetry.tracing import Tracing
 from ssd.daemon.logs import event as log_event
@@ -51,11 +51,11 @@ class RoundMachine:
     def __init__(
         self,
         state: RunState,
-        mailbox: Inbox,
+        mailbox: Mailbox,
         clock: Clock,
         metrics: CoordinatorMetrics,
         tracing: Tracing,
-        history: Chronicle,
+        history: ClientHistory,
     ) -> None:
         self._state = state
         self._mailbox = mailbox

@@ -13,15 +13,15 @@ from coordinator.ports.records import AttemptRecord
 from coordinator.ports.run import Run
 from coordinator.rounds.commit import Commit, write_history
 from coordinator.rounds.machine import Performers
-from coordinator.runtime.durable_writes import Durability
-from coordinator.runtime.mailbox import Inbox
+from coordinator.runtime.durable_writes import DurableWrites
+from coordinator.runtime.mailbox import Mailbox
 from coordinator.sums.round_sum import RoundSum
-from coordinator.telemetry.client_history import Chronicle
+from coordinator.telemetry.client_history import ClientHistory
 from coordinator.telemetry.metrics import CoordinatorMetrics
-from coordinator.telemetry.recent import Observations
+from coordinator.telemetry.recent import RecentStatus
 from coordinator.telemetry.round_cost import RoundCost
-from coordinator.uploads.in_flight import UploadDesk
-from coordinator.uploads.verification import Intake
+from coordinator.uploads.in_flight import UploadsInFlight
+from coordinator.uploads.verification import UploadVerification
 from coordinator.versions.catalogue import Catalogue
 from coordinator.workers.sessions import SessionTable
 from coordinator.workers.tasks import Tasks
@@ -39,8 +39,8 @@ class RunEffects:
         *,
         run: Run,
         store: Journal,
-        durability: Durability,
-        mailbox: Inbox,
+        durability: DurableWrites,
+        mailbox: Mailbox,
         sessions: SessionTable,
         tasks: Tasks,
         clock: Clock,
@@ -120,13 +120,13 @@ class OpenAttempts:
         store: Journal,
         blobs: Blobs,
         min_free_bytes: int,
-        durability: Durability,
+        durability: DurableWrites,
         commit: Commit,
         round_sum: RoundSum,
         tasks: Tasks,
         catalogue: Catalogue,
         sessions: SessionTable,
-        observations: Observations,
+        observations: RecentStatus,
         clock: Clock,
     ) -> None:
         self._run = run
@@ -208,14 +208,14 @@ class AttemptEffects:
     def __init__(
         self,
         *,
-        uploads: Intake,
-        desk: UploadDesk,
+        uploads: UploadVerification,
+        desk: UploadsInFlight,
         commit: Commit,
         round_sum: RoundSum,
         store: Journal,
-        durability: Durability,
+        durability: DurableWrites,
         sessions: SessionTable,
-        history: Chronicle,
+        history: ClientHistory,
         cost: RoundCost,
         clock: Clock,
         metrics: CoordinatorMetrics,

@@ -14,14 +14,14 @@ from coordinator.evaluation.schedule import Evaluations
 from coordinator.identity.revocations import RevocationList
 from coordinator.ports.clock import Clock
 from coordinator.ports.run import Run
-from coordinator.runtime.mailbox import Inbox
+from coordinator.runtime.mailbox import Mailbox
 from coordinator.sums.round_sum import RoundSum
 from coordinator.telemetry.metrics import CoordinatorMetrics
-from coordinator.telemetry.recent import Observations
+from coordinator.telemetry.recent import RecentStatus
 from coordinator.versions.catalogue import Catalogue
 from coordinator.versions.inclusions import Inclusions
 from coordinator.workers.sessions import Session, SessionTable
-from coordinator.workers.welcome import Terms, welcome
+from coordinator.workers.welcome import RunTerms, welcome
 from ssd.daemon.logs import event as log_event
 from ssd.trust.names import Role, Subject
 from ssd_wire.messages import Capabilities, EvaluationDone, Hello, RunChanged
@@ -33,15 +33,15 @@ PROTOCOL_VERSIONS = range(1, 2)
 SILENT_HEARTBEATS = 3
 
 
-class Attendance:
-    """The workers' side of the driver. Whatever touches the run's state waits its turn in the driver's inbox.
+class WorkerReports:
+    """The workers' side of the driver. Whatever touches the run's state waits its turn in the driver's mailbox.
 
     Args:
         run: the run's present state and its events.
         terms: what every worker is told alike.
         inclusions: which clients the commits included.
         sessions: the attached workers.
-        inbox: where reports wait their turn.
+        mailbox: where reports wait their turn.
         catalogue: the versions.
         evaluations: what attached workers are asked to measure.
         round_sum: gets the messages of its protocol.
@@ -55,23 +55,23 @@ class Attendance:
         self,
         *,
         run: Run,
-        terms: Terms,
+        terms: RunTerms,
         inclusions: Inclusions,
         sessions: SessionTable,
-        inbox: Inbox,
+        mailbox: Mailbox,
         catalogue: Catalogue,
         evaluations: Evaluations,
         round_sum: RoundSum,
         clock: Clock,
         metrics: CoordinatorMetrics,
         revocations: RevocationList,
-        observations: Observations,
+        observations: RecentStatus,
     ) -> None:
         self._run = run
         self._terms = terms
         self._inclusions = inclusions
         self._sessions = sessions
-        self._inbox = inbox
+        self._mailbox = mailbox
         self._catalogue = catalogue
         self._evaluations = evaluations
         self._sum = round_sum
@@ -166,7 +166,7 @@ class Attendance:
             self._observations.attached(hello.worker)
             return session
 
-        admitting = asyncio.ensure_future(self._inbox.call(admit))
+        admitting = asyncio.ensure_future(self._mailbox.call(admit))
         try:
             return await asyncio.shield(admitting)
         except asyncio.CancelledError:
@@ -198,7 +198,7 @@ class Attendance:
                         events.WorkerDetached(now=self._clock.monotonic(), worker=session.worker)
                     )
 
-            self._inbox.put(gone)
+            self._mailbox.put(gone)
 
     def heard(self, session: Session) -> None:
         """Something arrived from the worker."""
@@ -231,7 +231,7 @@ class Attendance:
             )
             self.heard(session)
 
-        await self._inbox.call(change)
+        await self._mailbox.call(change)
 
     async def client_failed(
         self, session: Session, round_number: int, attempt: int, client: str, reason: str
@@ -259,7 +259,7 @@ class Attendance:
             )
             self.heard(session)
 
-        await self._inbox.call(count)
+        await self._mailbox.call(count)
 
     def _unfinished(self, session: Session) -> tuple[str, ...]:
         attempt = self._run.state.attempt
@@ -280,7 +280,7 @@ class Attendance:
             if session.open:
                 await self._sum.training_progressed(session, round_number, attempt, client, step, steps)
 
-        await self._inbox.call(look)
+        await self._mailbox.call(look)
 
     async def secure_message(self, session: Session, round_id: bytes, content: bytes) -> None:
         """A worker's message of secure aggregation. Returns when it was looked at: a worker has no more than one waiting.
@@ -294,7 +294,7 @@ class Attendance:
                 await self._sum.receive(session, round_id, content)
             self.heard(session)
 
-        await self._inbox.call(hear)
+        await self._mailbox.call(hear)
 
     async def evaluation_done(self, session: Session, answer: EvaluationDone) -> None:
         """A worker that was asked to measure a version answers."""
@@ -304,7 +304,7 @@ class Attendance:
             self._evaluations.offer(self._run.state.policy.seed)
             self.heard(session)
 
-        await self._inbox.call(record)
+        await self._mailbox.call(record)
 
 
 def _check_role(subject: Subject | None, clients: Collection[str]) -> None:
@@ -319,7 +319,7 @@ def _check_role(subject: Subject | None, clients: Collection[str]) -> None:
         )
 
 
-def _check_labels(terms: Terms, worker: str, clients: Collection[str], capabilities: Capabilities) -> None:
+def _check_labels(terms: RunTerms, worker: str, clients: Collection[str], capabilities: Capabilities) -> None:
     """A method that learns from labels cannot use clients without; an evaluator without clients is welcome.
 
     Raises:

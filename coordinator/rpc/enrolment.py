@@ -21,7 +21,7 @@ import grpc
 
 from coordinator.errors import ClientFault, NotPermitted, PortUnavailable, Reason, StorageFailed
 from coordinator.identity.caller import TLS_VERSION
-from coordinator.identity.enrolment import CertificateDesk, Outcome
+from coordinator.identity.enrolment import CertificateIssuer, Outcome
 from coordinator.ports.clock import Clock
 from coordinator.ports.identity import Identity
 from coordinator.rpc.interceptors.first_message import FirstMessage
@@ -30,7 +30,7 @@ from coordinator.rpc.serving.limits import IDENTITY_ONLY
 from coordinator.rpc.serving.status import REASON_KEY, TABLE
 from coordinator.rpc.serving.wire import serialise, tolerant
 from coordinator.runtime.listener import Bounds, Door, relay
-from coordinator.runtime.rate_limit import Admission, Allowance
+from coordinator.runtime.rate_limit import AdmissionLimit, Allowance
 from coordinator.telemetry.metrics import CoordinatorMetrics
 from ssd.daemon.address import Address
 from ssd.daemon.logs import event as log_event
@@ -72,11 +72,11 @@ Reply = TypeVar("Reply")
 class EnrolmentServer:
     """Offers `Enroll` alone, to callers without a certificate."""
 
-    def __init__(self, desk: CertificateDesk, clock: Clock, metrics: CoordinatorMetrics) -> None:
+    def __init__(self, desk: CertificateIssuer, clock: Clock, metrics: CoordinatorMetrics) -> None:
         self._desk = desk
         self._clock = clock
         self._metrics = metrics
-        self._admission = Admission(PER_HOST, OVERALL)
+        self._admission = AdmissionLimit(PER_HOST, OVERALL)
         self._server = grpc.aio.server(
             interceptors=(FirstMessage(metrics, CALL_SECONDS),),
             options=list(_OPTIONS),
@@ -163,13 +163,13 @@ class RenewalServicer:
     """
 
     def __init__(
-        self, desk: CertificateDesk | None, identity: Identity, clock: Clock, metrics: CoordinatorMetrics
+        self, desk: CertificateIssuer | None, identity: Identity, clock: Clock, metrics: CoordinatorMetrics
     ) -> None:
         self._desk = desk
         self._identity = identity
         self._clock = clock
         self._metrics = metrics
-        self._admission = Admission(PER_HOLDER, OVERALL)
+        self._admission = AdmissionLimit(PER_HOLDER, OVERALL)
 
     def handler(self) -> Handler:
         """The service's handlers."""

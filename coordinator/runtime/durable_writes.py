@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 RETRY_SECONDS = 1.0
 
 
-class Durability:
+class DurableWrites:
     """Stands still while the medium refuses, says so, and loses nothing."""
 
     def __init__(self, clock: Clock, metrics: CoordinatorMetrics) -> None:

@@ -15,7 +15,7 @@ import socket
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from coordinator.runtime.rate_limit import Pace, network_of
+from coordinator.runtime.rate_limit import PaceLimit, network_of
 from ssd.daemon.address import Address
 from ssd.daemon.logs import event as log_event
 
@@ -57,7 +57,7 @@ class Door:
         self._bounds = bounds
         self._serve = serve
         self._on_cut = on_cut
-        self._pace = Pace(bounds.per_second, burst_seconds=1.0)
+        self._pace = PaceLimit(bounds.per_second, burst_seconds=1.0)
         self._listening: list[socket.socket] = []
         self._accepting: list[asyncio.Task[None]] = []
         self._tasks: set[asyncio.Task[None]] = set()

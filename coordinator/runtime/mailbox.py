@@ -13,7 +13,7 @@ T = TypeVar("T")
 Command = Callable[[], Awaitable[None]]
 
 
-class Inbox:
+class Mailbox:
     """Commands in the order they came."""
 
     def __init__(self) -> None:

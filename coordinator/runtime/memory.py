@@ -30,7 +30,7 @@ def share_arenas() -> None:
         _mallopt(_M_ARENA_MAX, _ARENAS)
 
 
-def give_back() -> None:
+def trim() -> None:
     """Return freed memory to the system; takes milliseconds at most, from any thread."""
     if _malloc_trim is not None:
         _malloc_trim(0)

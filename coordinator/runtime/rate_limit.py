@@ -20,7 +20,7 @@ class Allowance:
     per_second: float
 
 
-class Admission:
+class AdmissionLimit:
     """Decides who may go on. A call that may not takes nothing from anybody's allowance.
 
     Args:
@@ -85,7 +85,7 @@ def network_of(address: str) -> str:
 
 
 @dataclass(slots=True)
-class Pace:
+class PaceLimit:
     """A bucket of `rate * burst_seconds` units that fills at `rate` units a second."""
 
     rate: float

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from coordinator.runtime.durable_writes import Durability
+from coordinator.runtime.durable_writes import DurableWrites
 from coordinator.store.files.spool import MaskedSpool
 from ssd.secagg.numbers.masked_plan import MaskedPlan
 from ssd.secagg.numbers.masked_sum import MaskedSum
@@ -19,11 +19,11 @@ from ssd.secagg.numbers.masking import MaskKey
 from ssd.updates.fold import OpenedFold
 
 
-class SecureSum:
+class MaskedVector:
     """Uploads of one round id."""
 
     def __init__(
-        self, plan: MaskedPlan, round_id: bytes, spool: MaskedSpool, durability: Durability, threads: int
+        self, plan: MaskedPlan, round_id: bytes, spool: MaskedSpool, durability: DurableWrites, threads: int
     ) -> None:
         self._plan = plan
         self._round_id = round_id

@@ -19,7 +19,7 @@ from coordinator.core.state import RunState
 from coordinator.ports.clock import Clock
 from coordinator.ports.journal import Journal
 from coordinator.ports.run import Run
-from coordinator.runtime.durable_writes import Durability
+from coordinator.runtime.durable_writes import DurableWrites
 from coordinator.secure_aggregation.present import PresentAttempt
 from coordinator.secure_aggregation.transcripts import Transcripts
 from coordinator.store.journal.rules import IN_FLIGHT
@@ -62,7 +62,7 @@ class SumOpening:
         settings: SecureSettings,
         registry: Callable[[], Registry | None],
         store: Journal,
-        durability: Durability,
+        durability: DurableWrites,
         transcripts: Transcripts | None,
         clock: Clock,
         metrics: SecureMetrics,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -37,7 +39,7 @@ class MessageReader:
         """See `coordinator.ports.blobs.BlobReader`. Nothing is held open."""
 
 
-class SecureDelivery:
+class MaskedOutbox:
     """What was sent to whom in one attempt."""
 
     def __init__(self, round_id: bytes, sessions: SessionTable) -> None:
@@ -65,6 +67,13 @@ class SecureDelivery:
         _, readers = self._large.setdefault(message.info.digest, (message, set()))
         readers.add(session.worker)
         session.send(SecureMessage(round_id=self.round_id, blob=message.info))
+
+    def broadcast(self, workers: Iterable[str], content: bytes) -> None:
+        """Send one message to those of the workers that are attached."""
+        for worker in workers:
+            session = self._sessions.worker(worker)
+            if session is not None:
+                self.send(session, content)
 
     def open(self, digest: str, worker: str) -> BlobReader | None:
         """A blob that this worker was told to fetch; None if there is none."""

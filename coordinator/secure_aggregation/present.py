@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from coordinator.core.secure_aggregation.attempt import SecureAttempt
-from coordinator.secure_aggregation.masked_vector import SecureSum
-from coordinator.secure_aggregation.outbox import SecureDelivery
+from coordinator.secure_aggregation.masked_vector import MaskedVector
+from coordinator.secure_aggregation.outbox import MaskedOutbox
 from coordinator.sums.round_sum import SumView
+from ssd.secagg.protocol.messages import Message, encode
 from ssd.secagg.server.aggregator import Aggregator
 from ssd.updates.fold import OpenedFold
 
@@ -20,8 +21,8 @@ class PresentAttempt:
     number: int
     round_id: bytes
     machine: SecureAttempt
-    delivery: SecureDelivery
-    sum: SecureSum
+    delivery: MaskedOutbox
+    sum: MaskedVector
     accepted: tuple[str, ...] = ()
     opened: OpenedFold | None = None
     opened_digest: bytes = b""
@@ -39,6 +40,10 @@ class PresentAttempt:
         """The protocol's server side, which exists from the offer on."""
         assert self.machine.aggregator is not None
         return self.machine.aggregator
+
+    def tell(self, message: Message) -> None:
+        """Send one message to every participant that is attached."""
+        self.delivery.broadcast(self.machine.participants, encode(message))
 
     @property
     def waiting_for(self) -> str:

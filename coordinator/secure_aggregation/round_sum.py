@@ -23,19 +23,27 @@ from numpy.typing import NDArray
 from coordinator.config.secure_settings import SecureSettings
 from coordinator.core import effects, events
 from coordinator.core.secure_aggregation.attempt import SecureAttempt
-from coordinator.core.secure_aggregation.outcomes import Fixed, GivenUp, Lost, Outcome, Persist, Ready, Stuck
-from coordinator.core.secure_aggregation.participants import Keys, Standing
+from coordinator.core.secure_aggregation.outcomes import (
+    AttemptGivenUp,
+    OpeningBlocked,
+    Outcome,
+    ParticipantLost,
+    ParticipantsFixed,
+    Persist,
+    ReadyToOpen,
+)
+from coordinator.core.secure_aggregation.participants import CohortStatus, Keys
 from coordinator.core.state import Phase, RunState
 from coordinator.errors import BlobCorrupt, BlobMissing, ClientFault, Reason
 from coordinator.ports.blobs import BlobReader
 from coordinator.ports.clock import Clock
 from coordinator.ports.run import Run
-from coordinator.runtime.durable_writes import Durability
-from coordinator.runtime.mailbox import Inbox
-from coordinator.secure_aggregation.masked_vector import SecureSum
+from coordinator.runtime.durable_writes import DurableWrites
+from coordinator.runtime.mailbox import Mailbox
+from coordinator.secure_aggregation.masked_vector import MaskedVector
 from coordinator.secure_aggregation.offers import check_masked_upload, make_offer
 from coordinator.secure_aggregation.opening import SumOpening
-from coordinator.secure_aggregation.outbox import SecureDelivery
+from coordinator.secure_aggregation.outbox import MaskedOutbox
 from coordinator.secure_aggregation.present import PresentAttempt, view_of
 from coordinator.store.files.spool import MaskedSpool
 from coordinator.sums.round_sum import SumView
@@ -53,7 +61,7 @@ from ssd.secagg.protocol.errors import (
     Rejected,
     SecureAggregationStopped,
 )
-from ssd.secagg.protocol.messages import AbortNotice, Message, Offer, encode
+from ssd.secagg.protocol.messages import AbortNotice, Offer
 from ssd.secagg.server.aggregator import Aggregator
 from ssd.secagg.server.opening import Rebuilding
 from ssd.trust.participants import Registry, RegistryRefused
@@ -90,8 +98,8 @@ class MaskedRoundSum:
         quality: QualityRounds,
         opening: SumOpening,
         run: Run,
-        mailbox: Inbox,
-        durability: Durability,
+        mailbox: Mailbox,
+        durability: DurableWrites,
         sessions: SessionTable,
         clock: Clock,
         metrics: SecureMetrics,
@@ -180,8 +188,8 @@ class MaskedRoundSum:
             number=number,
             round_id=round_id,
             machine=machine,
-            delivery=SecureDelivery(round_id, self._sessions),
-            sum=SecureSum(plan, round_id, self._spool, self._durability, self._settings.section.threads),
+            delivery=MaskedOutbox(round_id, self._sessions),
+            sum=MaskedVector(plan, round_id, self._spool, self._durability, self._settings.section.threads),
             since=self._clock.monotonic(),
         )
 
@@ -191,7 +199,7 @@ class MaskedRoundSum:
         if present is None or state.attempt is None or state.attempt.number != present.number:
             return
         now = self._clock.monotonic()
-        standing = Standing(
+        standing = CohortStatus(
             hosts=state.hosts,
             failed=state.attempt.failures.keys(),
             goal=state.attempt.goal,
@@ -257,7 +265,7 @@ class MaskedRoundSum:
         now, where = self._clock.monotonic(), {"round": present.round, "attempt": present.number}
         for outcome in outcomes:
             match outcome:
-                case Fixed():
+                case ParticipantsFixed():
                     await self._run.apply(
                         events.SharersFixed(
                             now=now, clients=outcome.clients, fewest_uploads=outcome.fewest_uploads, **where
@@ -265,25 +273,25 @@ class MaskedRoundSum:
                     )
                 case Persist():
                     await self._opening.journal(present)
-                case Ready():
+                case ReadyToOpen():
                     present.honest = present.aggregator.honest
                     await self._opening.journal(present)
                     await self._opening.open(present)
-                case Lost():
+                case ParticipantLost():
                     clients = present.machine.participants[outcome.worker]
                     await self._run.apply(
                         events.ClientFailed(
                             now=now, worker=outcome.worker, clients=clients, reason=outcome.reason, **where
                         )
                     )
-                case GivenUp():
+                case AttemptGivenUp():
                     self._metrics.stopped(outcome.reason)
                     present.given_up = True
                     said = f"{outcome.reason.value}: {outcome.detail}"
                     await self._run.apply(
                         events.SumAborted(now=now, reason=said, halt=outcome.hopeless, **where)
                     )
-                case Stuck():
+                case OpeningBlocked():
                     await self._opening.block(present.round, present.number, outcome.reason, outcome.detail)
         if self._present is present:
             self._note_phase(present, now)
@@ -424,7 +432,7 @@ class MaskedRoundSum:
         if present is None:
             return
         assert present.aggregator.opened is not None  # `committing` was before
-        self._tell(present, present.aggregator.opened)
+        present.tell(present.aggregator.opened)
         await self._opening.keep_transcript(present)
         self._metrics.participants(invited=0, uploaded=0)
         await asyncio.to_thread(self._spool.drop_all_but, None)
@@ -434,7 +442,7 @@ class MaskedRoundSum:
         present = self._end()
         if present is None:
             return
-        self._tell(present, AbortNotice(reason=AbortReason.ABANDONED.value, detail=reason[:200]))
+        present.tell(AbortNotice(reason=AbortReason.ABANDONED.value, detail=reason[:200]))
         if reason.startswith(f"{AbortReason.TOO_FEW_SURVIVORS.value}:") and not present.given_up:
             self._metrics.stopped(AbortReason.TOO_FEW_SURVIVORS)
         self._metrics.participants(invited=0, uploaded=0)
@@ -447,13 +455,6 @@ class MaskedRoundSum:
             self._search = None
         self._ended = b"" if present is None else present.round_id
         return present
-
-    def _tell(self, present: PresentAttempt, message: Message) -> None:
-        content = encode(message)
-        for worker in present.machine.participants:
-            session = self._sessions.worker(worker)
-            if session is not None:
-                present.delivery.send(session, content)
 
     def open_blob(self, digest: str, worker: str) -> BlobReader | None:
         """A large message that this worker was told to fetch."""

@@ -52,7 +52,7 @@ class _Client:
             self.dropped += 1
 
 
-class Chronicle:
+class ClientHistory:
     """Of the attempt under way and of the one before it, for which something may still come in, too late.
 
     An attempt that was picked up after a restart has notes from there on only.

@@ -49,7 +49,7 @@ class LastContact:
     worker: str
 
 
-class Observations:
+class RecentStatus:
     """Of one coordinator since its start. Used from one event loop."""
 
     def __init__(self) -> None:

@@ -85,7 +85,7 @@ class Upload:
             raise ClientFault(reason, str(refusal)) from refusal
 
 
-class UploadDesk:
+class UploadsInFlight:
     """Uploads by (worker, envelope), so that a broken one goes on where it stopped."""
 
     def __init__(self, staging: Staging, bytes_per_worker: int | None = None) -> None:

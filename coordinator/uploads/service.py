@@ -7,12 +7,12 @@ from typing import Protocol
 
 from coordinator.errors import ClientFault, Reason
 from coordinator.ports.clock import Clock
-from coordinator.runtime.mailbox import Inbox
+from coordinator.runtime.mailbox import Mailbox
 from coordinator.runtime.threads import finished
 from coordinator.telemetry.round_cost import RoundCost
 from coordinator.uploads.addressing import EnvelopeChecks
-from coordinator.uploads.in_flight import Upload, UploadDesk
-from coordinator.uploads.verification import Intake
+from coordinator.uploads.in_flight import Upload, UploadsInFlight
+from coordinator.uploads.verification import UploadVerification
 from coordinator.workers.sessions import Session
 from ssd_wire.uploads import Envelope, Verdict
 
@@ -58,9 +58,9 @@ class Uploads:
         self,
         *,
         checks: EnvelopeChecks,
-        desk: UploadDesk,
-        verification: Intake,
-        mailbox: Inbox,
+        desk: UploadsInFlight,
+        verification: UploadVerification,
+        mailbox: Mailbox,
         cost: RoundCost,
         clock: Clock,
     ) -> None:

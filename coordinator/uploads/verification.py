@@ -10,14 +10,14 @@ from coordinator.core import effects, events
 from coordinator.errors import ClientFault, Reason
 from coordinator.ports.clock import Clock
 from coordinator.ports.run import Run
-from coordinator.runtime.mailbox import Inbox
-from coordinator.runtime.memory import give_back
-from coordinator.telemetry.client_history import Chronicle, Note
+from coordinator.runtime.mailbox import Mailbox
+from coordinator.runtime.memory import trim
+from coordinator.telemetry.client_history import ClientHistory, Note
 from coordinator.telemetry.metrics import CoordinatorMetrics
-from coordinator.telemetry.recent import Observations
+from coordinator.telemetry.recent import RecentStatus
 from coordinator.uploads.envelope_checks import CONTENT, verdict_of
-from coordinator.uploads.in_flight import Upload, UploadDesk
-from coordinator.workers.ownership import Membership
+from coordinator.uploads.in_flight import Upload, UploadsInFlight
+from coordinator.workers.ownership import ClientOwnership
 from coordinator.workers.sessions import Session
 from ssd.daemon.logs import repeatable
 from ssd.updates.fold import FoldPlan
@@ -29,13 +29,13 @@ CHECKS_AT_ONCE = 1
 """A body on disk is mapped while it is checked; how many are must not depend on how many workers there are."""
 
 
-class Intake:
+class UploadVerification:
     """Every upload that comes in whole leaves with exactly one verdict and one count.
 
     Args:
         desk: the uploads in flight; a judged one gives its room back.
         plan: the fold plan of a round.
-        inbox: says when the daemon stops.
+        mailbox: says when the daemon stops.
         run: gets the events.
         ownership: says who was revoked in the meantime.
         history: the clients' history of the attempt.
@@ -47,19 +47,19 @@ class Intake:
     def __init__(
         self,
         *,
-        desk: UploadDesk,
+        desk: UploadsInFlight,
         plan: Callable[[int], FoldPlan],
-        inbox: Inbox,
+        mailbox: Mailbox,
         run: Run,
-        ownership: Membership,
-        history: Chronicle,
+        ownership: ClientOwnership,
+        history: ClientHistory,
         clock: Clock,
         metrics: CoordinatorMetrics,
-        observations: Observations,
+        observations: RecentStatus,
     ) -> None:
         self._desk = desk
         self._plan = plan
-        self._inbox = inbox
+        self._mailbox = mailbox
         self._run = run
         self._ownership = ownership
         self._history = history
@@ -99,7 +99,7 @@ class Intake:
 
     def _check(self, upload: Upload) -> None:
         # The buffers its bytes came in are free by now; what follows needs memory of its own.
-        give_back()
+        trim()
         upload.check(self._plan(upload.envelope.round))
 
     async def _offer(self, session: Session, upload: Upload) -> Verdict:
@@ -119,7 +119,7 @@ class Intake:
                     clients=tuple(sorted(envelope.names)),
                 )
             )
-            await self._inbox.or_stopped(verdict)
+            await self._mailbox.or_stopped(verdict)
             if not verdict.done():
                 return verdict_of(_stopping())
             return verdict.result()

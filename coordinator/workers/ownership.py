@@ -13,8 +13,8 @@ from coordinator.ports.clock import Clock
 from coordinator.ports.journal import Journal
 from coordinator.ports.run import Run
 from coordinator.ports.trust import Holder
-from coordinator.runtime.durable_writes import Durability
-from coordinator.runtime.mailbox import Inbox
+from coordinator.runtime.durable_writes import DurableWrites
+from coordinator.runtime.mailbox import Mailbox
 from coordinator.workers.sessions import Session, SessionTable
 from ssd.daemon.logs import event as log_event
 from ssd.trust.names import Role, Subject
@@ -22,13 +22,13 @@ from ssd.trust.names import Role, Subject
 log = logging.getLogger(__name__)
 
 
-class Membership:
-    """The registry's side of the driver. Changes wait their turn in the driver's inbox.
+class ClientOwnership:
+    """The registry's side of the driver. Changes wait their turn in the driver's mailbox.
 
     Args:
         run: the run's present state and its events.
         sessions: the attached workers; those of a revoked holder end.
-        inbox: where changes wait their turn.
+        mailbox: where changes wait their turn.
         store: the journal.
         durability: for its writes.
         clock: for the times of events and records.
@@ -40,15 +40,15 @@ class Membership:
         *,
         run: Run,
         sessions: SessionTable,
-        inbox: Inbox,
+        mailbox: Mailbox,
         store: Journal,
-        durability: Durability,
+        durability: DurableWrites,
         clock: Clock,
         revocations: RevocationList,
     ) -> None:
         self._run = run
         self._sessions = sessions
-        self._inbox = inbox
+        self._mailbox = mailbox
         self._store = store
         self._durability = durability
         self._clock = clock
@@ -68,7 +68,7 @@ class Membership:
             await self._durability.write(lambda: self._store.revoke_client(client))
             await self._run.apply(events.ClientRevoked(now=self._clock.monotonic(), client=client))
 
-        await self._inbox.call(apply)
+        await self._mailbox.call(apply)
 
     async def revoke_identity(self, holder: Holder) -> bool:
         """Cut the holder of a certificate off, now and for ever; whether a worker of that name was connected.
@@ -123,7 +123,7 @@ class Membership:
             await self._durability.write(lambda: self._store.bind_clients(worker, clients, now, granted=True))
             await self._give(worker, clients, granted=True)
 
-        await self._inbox.call(apply)
+        await self._mailbox.call(apply)
 
     async def _give(self, worker: str, clients: Sequence[str], *, granted: bool = False) -> None:
         now = self._clock.monotonic()
@@ -164,7 +164,7 @@ class Membership:
             await self._give(worker, (client,))
             return state.bindings.get(client, "")
 
-        return await self._inbox.call(apply)
+        return await self._mailbox.call(apply)
 
 
 def log_audit(caller: Subject | str | None, action: str, **what: str) -> None:

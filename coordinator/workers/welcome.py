@@ -24,7 +24,7 @@ BUILD = "ssd-federated/0.1.0"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Terms:
+class RunTerms:
     """What every worker of a run is told alike."""
 
     run: RunRecord
@@ -40,7 +40,7 @@ class Terms:
 
 
 def welcome(
-    terms: Terms,
+    terms: RunTerms,
     hello: Hello,
     *,
     token: str,
@@ -77,7 +77,9 @@ def welcome(
     )
 
 
-def _compare_histories(terms: Terms, hello: Hello, catalogue: Catalogue, metrics: CoordinatorMetrics) -> None:
+def _compare_histories(
+    terms: RunTerms, hello: Hello, catalogue: Catalogue, metrics: CoordinatorMetrics
+) -> None:
     """Say so if a worker saw what the journal does not have; the worker itself decides what follows from it."""
     number, digest = hello.newest
     if hello.run_id != terms.run.run_id or not digest or catalogue.digests.get(number) == digest:
@@ -96,7 +98,7 @@ def _compare_histories(terms: Terms, hello: Hello, catalogue: Catalogue, metrics
 
 
 def _held_fates(
-    terms: Terms,
+    terms: RunTerms,
     hello: Hello,
     accepted_sets: Mapping[int, frozenset[str]],
     catalogue: Catalogue,
@@ -117,7 +119,7 @@ def _held_fates(
 
 
 def _reinitialise(
-    terms: Terms,
+    terms: RunTerms,
     hello: Hello,
     fates: tuple[HeldFate, ...],
     committed_rounds: Mapping[str, int],

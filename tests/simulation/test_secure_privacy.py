@@ -107,11 +107,11 @@ def test_a_sum_is_counted_before_it_is_opened(tmp_path: Path, monkeypatch: pytes
     """A crash between the two must not make it free."""
 
     async def scene(place: Place) -> None:
-        from coordinator.secure_aggregation.masked_vector import SecureSum
+        from coordinator.secure_aggregation.masked_vector import MaskedVector
 
         with monkeypatch.context() as planted:
-            planted.setattr(SecureSum, "open", SecureSum.open)
-            die_at(SecureSum, "open", "before")
+            planted.setattr(MaskedVector, "open", MaskedVector.open)
+            die_at(MaskedVector, "open", "before")
             place.begin(*place.workers(THREE).values())
             await place.crashed()
             assert isinstance(place.loop and place.loop.exception(), Crash)

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from coordinator.core.secure_aggregation.attempt import Rules, SecureAttempt
-from coordinator.core.secure_aggregation.outcomes import Fixed, Outcome, Persist, Ready
-from coordinator.core.secure_aggregation.participants import Standing
+from coordinator.core.secure_aggregation.outcomes import Outcome, ParticipantsFixed, Persist, ReadyToOpen
+from coordinator.core.secure_aggregation.participants import CohortStatus
 from secure.secure_rounds import CONFIG, MODEL, Remembered, masked, names_of, offer_for, registry, signing_key
 from ssd.secagg.client.participant import Participant
 from ssd.secagg.numbers.masking import apply_masks, negated
@@ -144,7 +144,7 @@ def test_a_sum_over_a_ring_of_204_with_dropouts_in_every_phase_is_exact(level: L
     started = time.process_time()
     ring = Ring(level)
     hosts: Mapping[str, str] = {name: name for name in NAMES}
-    ring.attempt.look(Standing(hosts=hosts, goal=COUNT), 0.0)
+    ring.attempt.look(CohortStatus(hosts=hosts, goal=COUNT), 0.0)
     now = 0.0
     for _ in range(2):
         ring.speak(now)
@@ -162,7 +162,10 @@ def test_a_sum_over_a_ring_of_204_with_dropouts_in_every_phase_is_exact(level: L
         name for name in NAMES if not any(name in GONE[kind] for kind in ("Offer", "Roster", "upload"))
     ]
     assert ring.attempt.survivors == tuple(survivors)
-    assert [type(each) for each in ring.outcomes if isinstance(each, Fixed | Ready)] == [Fixed, Ready]
+    assert [type(each) for each in ring.outcomes if isinstance(each, ParticipantsFixed | ReadyToOpen)] == [
+        ParticipantsFixed,
+        ReadyToOpen,
+    ]
     assert any(isinstance(each, Persist) for each in ring.outcomes)
     neighbours = {len(aggregator._layout.neighbours(name)) for name in survivors[:20]}
     assert neighbours == {aggregator._layout.neighbour_count}
@@ -178,7 +181,7 @@ def test_a_sum_over_a_ring_of_204_with_dropouts_in_every_phase_is_exact(level: L
 
 def test_a_ring_on_which_too_many_dropped_out_is_not_opened() -> None:
     ring = Ring(Level.PASSIVE)
-    ring.attempt.look(Standing(hosts={name: name for name in NAMES}, goal=COUNT), 0.0)
+    ring.attempt.look(CohortStatus(hosts={name: name for name in NAMES}, goal=COUNT), 0.0)
     for now in (0.0, PHASE):
         ring.speak(now)
         ring.attempt.advance(now + PHASE)
@@ -187,5 +190,5 @@ def test_a_ring_on_which_too_many_dropped_out_is_not_opened() -> None:
         ring.answered.add((name, "delivery"))
     ring.speak(2 * PHASE)
     (given_up,) = ring.attempt.close(2 * PHASE)
-    assert type(given_up).__name__ == "GivenUp"
+    assert type(given_up).__name__ == "AttemptGivenUp"
     assert ring.attempt.over

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from coordinator.cli.track.history import RunHistory, Standing
+from coordinator.cli.track.history import RunHistory, RunProgress
 from coordinator.cli.track.scalars import rows
 from coordinator.errors import OperatorFault
 
@@ -36,7 +36,7 @@ class NameUnusable(OperatorFault):
 class Seen:
     """What one look found."""
 
-    standing: Standing
+    standing: RunProgress
     rounds: Sequence[Mapping[str, Json]]
     evaluations: Sequence[Mapping[str, Json]]
 
@@ -64,7 +64,7 @@ class Copy:
         self._said = said
         self._closing = ExitStack()
         self._file: EventFile | None = None
-        self._standing: Standing | None = None
+        self._standing: RunProgress | None = None
         self._newest = 0
 
     def __enter__(self) -> Self:
@@ -109,7 +109,7 @@ class Copy:
             self._said(self._file.path, self._newest, new)
         return new
 
-    def _same(self, standing: Standing) -> bool:
+    def _same(self, standing: RunProgress) -> bool:
         last = self._standing
         return last is not None and (last.method, last.run_id) == (standing.method, standing.run_id)
 

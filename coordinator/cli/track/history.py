@@ -26,7 +26,7 @@ class NoRun(OperatorFault):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Standing:
+class RunProgress:
     """Which run it is, and how far."""
 
     method: str
@@ -40,7 +40,7 @@ class Standing:
 class RunHistory(Protocol):
     """The current run, as far as it has come; a later look may find another one."""
 
-    def standing(self) -> Standing:
+    def standing(self) -> RunProgress:
         """Now."""
         ...
 
@@ -59,10 +59,10 @@ class LiveHistory:
     def __init__(self, client: OperatorClient) -> None:
         self._client = client
 
-    def standing(self) -> Standing:
+    def standing(self) -> RunProgress:
         """Of its status."""
         status = self._client.status()
-        return Standing(
+        return RunProgress(
             method=status["method"],
             run_id=status["run_id"],
             finished=status["phase"] == "finished",
@@ -94,10 +94,10 @@ class StoredHistory:
     def __init__(self, state_dir: Path) -> None:
         self._state_dir = state_dir
 
-    def standing(self) -> Standing:
+    def standing(self) -> RunProgress:
         """Of the journal. How many rounds there are to be is not in it: the record of the run has the first wish."""
         found = self._history
-        return Standing(
+        return RunProgress(
             method=found.run.config["method"]["name"], run_id=found.run.run_id, finished=found.finished
         )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
-from coordinator.cli.watch.view import ROUNDS, Scene
+from coordinator.cli.watch.view import ROUNDS, Snapshot
 from coordinator.errors import OperatorFault
 
 Json = Any
@@ -49,12 +49,12 @@ class Watcher:
         self._now = now
         self._waits_for = waits_for
         self._source: Source | None = None
-        self._scene = Scene(address=address)
+        self._scene = Snapshot(address=address)
         self._heard: float | None = None
         self._known: tuple[Json, ...] = ()
         """What the rounds were asked for at; they are many, and change when this does."""
 
-    def look(self) -> Scene:
+    def look(self) -> Snapshot:
         """Ask once.
 
         Raises:
@@ -69,7 +69,7 @@ class Watcher:
             if self._heard is None and not isinstance(fault, self._waits_for):
                 raise
             silent = None if self._heard is None else self._now() - self._heard
-            return Scene(
+            return Snapshot(
                 address=address,
                 status=self._scene.status,
                 rounds=self._scene.rounds,
@@ -91,4 +91,4 @@ class Watcher:
         status = self._source.status(details=True)
         key = tuple(status[name] for name in ("run_id", "version", "round", "attempt", "phase"))
         rounds = self._scene.rounds if key == self._known else self._source.rounds(ROUNDS, counts_only=True)
-        self._scene, self._known = Scene(address=self._scene.address, status=status, rounds=rounds), key
+        self._scene, self._known = Snapshot(address=self._scene.address, status=status, rounds=rounds), key

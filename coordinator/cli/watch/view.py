@@ -35,7 +35,7 @@ _OVERHEAD = 2
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Scene:
+class Snapshot:
     """What is known at one moment."""
 
     address: str
@@ -49,7 +49,9 @@ class Scene:
     """Since the last answer, while there is trouble; None: there was none."""
 
 
-def frame(scene: Scene, width: int, height: int | None = None, *, ascii_only: bool = False) -> RenderableType:
+def frame(
+    scene: Snapshot, width: int, height: int | None = None, *, ascii_only: bool = False
+) -> RenderableType:
     """One picture.
 
     Args:
@@ -113,7 +115,7 @@ class _List:
 
 
 class _Drawing:
-    def __init__(self, scene: Scene, width: int, letters: Letters) -> None:
+    def __init__(self, scene: Snapshot, width: int, letters: Letters) -> None:
         self._scene = scene
         self._status: Mapping[str, Json] = scene.status or {}
         self._details: Mapping[str, Json] = self._status.get("details") or {}

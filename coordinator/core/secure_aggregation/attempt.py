@@ -24,15 +24,15 @@ from dataclasses import dataclass
 
 from coordinator.core.secure_aggregation.outcomes import (
     HOPELESS,
-    Fixed,
-    GivenUp,
-    Lost,
+    AttemptGivenUp,
+    OpeningBlocked,
     Outcome,
+    ParticipantLost,
+    ParticipantsFixed,
     Persist,
-    Ready,
-    Stuck,
+    ReadyToOpen,
 )
-from coordinator.core.secure_aggregation.participants import Gathering, Keys, Standing
+from coordinator.core.secure_aggregation.participants import CohortStatus, Keys, ParticipantSelection
 from ssd.secagg.protocol.errors import Aborted, AbortReason, Rejected
 from ssd.secagg.protocol.messages import (
     Advert,
@@ -87,10 +87,10 @@ class SecureAttempt:
         now: float,
     ) -> None:
         self._rules = rules
-        self._gathering = Gathering(
+        self._gathering = ParticipantSelection(
             cohort=frozenset(cohort), keys=rules.keys, elastic=rules.elastic, fewest=rules.min_participants
         )
-        self._standing = Standing(hosts={})
+        self._standing = CohortStatus(hosts={})
         self._looked_at = now
         self._patience = rules.phase_seconds
         """How long a phase of the key exchange waits."""
@@ -132,7 +132,7 @@ class SecureAttempt:
 
     # ----------------------------------------------------------------------------------------------- inputs
 
-    def look(self, standing: Standing, now: float) -> list[Outcome]:
+    def look(self, standing: CohortStatus, now: float) -> list[Outcome]:
         """Who hosts which client, or what is awaited of them, may have changed (or is said for the first time)."""
         before, self._standing, self._looked_at = self._standing, standing, now
         if self.over:
@@ -246,7 +246,7 @@ class SecureAttempt:
             case AggregatorPhase.ROSTERED if due:
                 self._deliveries = aggregator.close_shares()
                 clients = [c for worker in self._deliveries for c in self.participants[worker]]
-                return [Fixed(clients=tuple(sorted(clients)), fewest_uploads=aggregator.least)]
+                return [ParticipantsFixed(clients=tuple(sorted(clients)), fewest_uploads=aggregator.least)]
             case AggregatorPhase.SIGNING if aggregator.may_close() or due:
                 # Raises Aborted if they are too few.
                 aggregator.close_signatures()
@@ -254,7 +254,7 @@ class SecureAttempt:
                 return [Persist()]
             case AggregatorPhase.REVEALING if aggregator.may_close():
                 self.over = True
-                return [Ready()]
+                return [ReadyToOpen()]
             case AggregatorPhase.REVEALING if aggregator.complete() and not aggregator.searching:
                 return self._stuck(aggregator)
         return []
@@ -392,7 +392,7 @@ class SecureAttempt:
             return self.advance(now)
         reason = AbortReason(said.reason) if said.reason in set(AbortReason) else AbortReason.PARTICIPANT_LOST
         if self._rules.elastic:
-            return [Lost(worker=worker, reason=reason.value), *self.advance(now)]
+            return [ParticipantLost(worker=worker, reason=reason.value), *self.advance(now)]
         return self._give_up(
             reason, f"worker {worker} refused: {said.detail[:300]}", hopeless=reason in HOPELESS
         )
@@ -400,15 +400,15 @@ class SecureAttempt:
     def _give_up(self, reason: AbortReason, detail: str, *, hopeless: bool = False) -> list[Outcome]:
         self.over = True
         if self._asked:
-            return [Stuck(reason=reason, detail=f"{reason.value}: {detail}")]
-        return [GivenUp(reason=reason, detail=detail, hopeless=hopeless)]
+            return [OpeningBlocked(reason=reason, detail=f"{reason.value}: {detail}")]
+        return [AttemptGivenUp(reason=reason, detail=detail, hopeless=hopeless)]
 
     def _stuck(self, aggregator: Aggregator) -> list[Outcome]:
         self.over = True
         if not aggregator.short:
             owners = ", ".join(aggregator.unverified[:8])
             said = f"no choice of the revealed shares fits what was advertised by {owners}: its owner or holders lied"
-            return [Stuck(reason=AbortReason.UNVERIFIABLE_SECRET, detail=said)]
+            return [OpeningBlocked(reason=AbortReason.UNVERIFIABLE_SECRET, detail=said)]
         away = [worker for worker in sorted(self._uploaded) if worker in self._refused]
         said = f"the keys of {', '.join(away)} are gone, and the others' shares do not suffice"
-        return [Stuck(reason=AbortReason.TOO_FEW_REVEALS, detail=said)]
+        return [OpeningBlocked(reason=AbortReason.TOO_FEW_REVEALS, detail=said)]

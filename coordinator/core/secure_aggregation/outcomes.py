@@ -33,7 +33,7 @@ class Outcome:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Fixed(Outcome):
+class ParticipantsFixed(Outcome):
     """Keys are exchanged: these clients' workers may upload, and a sum takes so many uploads."""
 
     clients: tuple[str, ...]
@@ -46,12 +46,12 @@ class Persist(Outcome):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Ready(Outcome):
+class ReadyToOpen(Outcome):
     """Journal `SecureAttempt.state`, then take the masks out."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Lost(Outcome):
+class ParticipantLost(Outcome):
     """Elastic: the worker's clients cannot be in this attempt."""
 
     worker: str
@@ -59,7 +59,7 @@ class Lost(Outcome):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class GivenUp(Outcome):
+class AttemptGivenUp(Outcome):
     """Nobody revealed anything, and this sum will never be opened."""
 
     reason: AbortReason
@@ -68,7 +68,7 @@ class GivenUp(Outcome):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Stuck(Outcome):
+class OpeningBlocked(Outcome):
     """Shares were asked for, and the sum cannot be opened with what can still come."""
 
     reason: AbortReason

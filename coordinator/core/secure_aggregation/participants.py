@@ -26,7 +26,7 @@ class Keys(StrEnum):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Standing:
+class CohortStatus:
     """What the round machine knows of an attempt."""
 
     hosts: Mapping[str, str]
@@ -49,7 +49,7 @@ class Standing:
 
 
 @dataclass(kw_only=True, slots=True)
-class Gathering:
+class ParticipantSelection:
     """An attempt whose participants are not fixed yet."""
 
     cohort: frozenset[str]
@@ -65,7 +65,7 @@ class Gathering:
         if client in self.cohort and steps > 0 and step >= NEARLY * steps:
             self._trained[client] = worker
 
-    def participants(self, standing: Standing, now: float) -> dict[str, tuple[str, ...]] | None:
+    def participants(self, standing: CohortStatus, now: float) -> dict[str, tuple[str, ...]] | None:
         """Worker -> its clients of the cohort, if this is the time; None: not yet. May be fewer than `fewest`."""
         found: dict[str, list[str]] = {}
         for client in sorted(self.cohort):
@@ -83,7 +83,9 @@ class Gathering:
                 return None
         return {worker: tuple(clients) for worker, clients in sorted(found.items())}
 
-    def _ready(self, found: Mapping[str, list[str]], standing: Standing, now: float) -> dict[str, list[str]]:
+    def _ready(
+        self, found: Mapping[str, list[str]], standing: CohortStatus, now: float
+    ) -> dict[str, list[str]]:
         """Elastic, late: who has something to upload, if that is enough or the time is up; nobody: not yet."""
         some = {worker for client, worker in self._trained.items() if standing.hosts.get(client) == worker}
         ready = {
@@ -100,6 +102,6 @@ class Gathering:
             ready = {worker: clients for worker, clients in found.items() if worker in some}
         return ready if len(ready) >= self.fewest else {}
 
-    def _all_trained(self, standing: Standing) -> bool:
+    def _all_trained(self, standing: CohortStatus) -> bool:
         """Whether each client is trained where it is hosted now."""
         return all(self._trained.get(client) == standing.hosts[client] for client in self.cohort)

@@ -17,7 +17,7 @@ ROOM_BYTES = 64 << 20
 MAX_UNFINISHED = 1024
 
 
-class HelloDesk:
+class HelloReader:
     """Reads hellos. What has not been let in yet shares one budget, whoever it is from."""
 
     def __init__(self) -> None:

@@ -16,8 +16,8 @@ from coordinator.config.sections import LimitsSection
 from coordinator.errors import MAX_DETAIL, BlobCorrupt, BlobMissing, ClientFault, Reason, StorageFailed
 from coordinator.ports.identity import Identity
 from coordinator.rounds.downloads import Downloads
-from coordinator.rounds.worker_reports import Attendance
-from coordinator.rpc.federation.hello import HelloDesk
+from coordinator.rounds.worker_reports import WorkerReports
+from coordinator.rpc.federation.hello import HelloReader
 from coordinator.rpc.federation.upload_call import UploadCalls
 from coordinator.rpc.serving.calls import (
     LAST_WORDS_SECONDS,
@@ -33,7 +33,7 @@ from coordinator.rpc.serving.calls import (
     well_formed,
 )
 from coordinator.rpc.serving.wire import blob_part, serialise, tolerant, upload_part
-from coordinator.runtime.rate_limit import Pace
+from coordinator.runtime.rate_limit import PaceLimit
 from coordinator.telemetry.metrics import CoordinatorMetrics
 from coordinator.telemetry.tracing import Call, Tracing
 from coordinator.uploads.service import Uploads
@@ -76,7 +76,7 @@ class FederationServicer:
     def __init__(
         self,
         *,
-        attendance: Attendance,
+        attendance: WorkerReports,
         sessions: SessionTable,
         downloads: Downloads,
         uploads: Uploads,
@@ -92,7 +92,7 @@ class FederationServicer:
         self._limits = limits
         self._metrics = metrics
         self._tracing = tracing
-        self._hellos = HelloDesk()
+        self._hellos = HelloReader()
         self._uploads = UploadCalls(uploads, sessions, identity, limits, metrics, tracing)
 
     def handler(self) -> Handler:
@@ -157,7 +157,7 @@ class FederationServicer:
 
     async def _read(self, session: Session, context: Context) -> ClientFault | None:
         """Read until the stream ends; a fault of the worker ends it."""
-        pace = Pace(self._limits.messages_per_second, BURST_SECONDS)
+        pace = PaceLimit(self._limits.messages_per_second, BURST_SECONDS)
         try:
             while (message := well_formed(await context.read())) is not None:
                 self._attendance.heard(session)

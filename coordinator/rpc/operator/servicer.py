@@ -28,7 +28,7 @@ from coordinator.rpc.operator.details import details_message
 from coordinator.rpc.serving.calls import Context, Handler, Stall, check_offset, refuse, send, well_formed
 from coordinator.rpc.serving.wire import serialise, tolerant
 from coordinator.telemetry.metrics import CoordinatorMetrics
-from coordinator.workers.ownership import Membership, log_audit
+from coordinator.workers.ownership import ClientOwnership, log_audit
 from coordinator.workers.welcome import BUILD
 from ssd.daemon.logs import event as log_event
 from ssd.digest import CHUNK_BYTES, canonical_json
@@ -63,7 +63,7 @@ class OperatorServicer:
         reports: Reports,
         gauges: Gauges,
         driver: Driver,
-        ownership: Membership,
+        ownership: ClientOwnership,
         identity: Identity,
         metrics: CoordinatorMetrics,
         clock: Clock,

@@ -75,8 +75,8 @@ def test_a_worker_that_dies_there(
     [
         ("coordinator.store.journal.sqlite:SqliteJournal.open_attempt", "before", 2),
         ("coordinator.store.journal.sqlite:SqliteJournal.open_attempt", "after", 2),
-        ("coordinator.uploads.verification:Intake.answer", "before", 3),
-        ("coordinator.uploads.verification:Intake.answer", "after", 3),
+        ("coordinator.uploads.verification:UploadVerification.answer", "before", 3),
+        ("coordinator.uploads.verification:UploadVerification.answer", "after", 3),
         (
             "coordinator.store.journal.sqlite:SqliteJournal.close_attempt",
             "after",

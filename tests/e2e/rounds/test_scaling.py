@@ -103,7 +103,7 @@ def test_vectors_by_position_stay_with_their_positions_through_kills_and_hosts(t
         (
             "killed",
             [CLIENTS[::2], CLIENTS[1::2]],
-            ("coordinator.uploads.verification:Intake.answer", "after", "4"),
+            ("coordinator.uploads.verification:UploadVerification.answer", "after", "4"),
         ),
         ("closed", [CLIENTS], ("coordinator.store.journal.sqlite:SqliteJournal.close_attempt", "after", "3")),
     ):

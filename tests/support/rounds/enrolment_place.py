@@ -15,7 +15,7 @@ from typing import Any
 
 import grpc
 
-from coordinator.identity.enrolment import CertificateDesk, Issuer
+from coordinator.identity.enrolment import CertificateIssuer, Issuer
 from coordinator.ports.trust import Holder, TokenRecord
 from coordinator.rpc.enrolment import EnrolmentServer
 from coordinator.runtime.clock import SystemClock
@@ -99,7 +99,7 @@ class EnrolmentPlace:
     async def _start(self) -> tuple[EnrolmentServer, int]:
         clock = SystemClock()
         issuer = Issuer(authority=self.authority, days=1.0)
-        desk = CertificateDesk(issuer, self.trust, self._bind, clock, self.metrics)
+        desk = CertificateIssuer(issuer, self.trust, self._bind, clock, self.metrics)
         server = EnrolmentServer(desk, clock, self.metrics)
         return server, await server.start(ListenAddress(host="127.0.0.1"), self._credentials)
 

@@ -70,7 +70,7 @@ class FuzzSite(Site):
         super().__init__(
             root,
             insecure=False,
-            fault=["swap:coordinator.rpc.enrolment:Admission=wire.fuzz_firing:everybody"],
+            fault=["swap:coordinator.rpc.enrolment:AdmissionLimit=wire.fuzz_firing:everybody"],
             **{
                 "limits.uploads_per_worker": 64,
                 "enrolment.listen": f"127.0.0.1:{self.enrolment_port}",

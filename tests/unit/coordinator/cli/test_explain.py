@@ -15,7 +15,7 @@ from coordinator.core import effects, events
 from coordinator.ports.records import AttemptRecord, RunRecord, VersionRecord
 from coordinator.store.journal.reading import RoundRecords, read_round
 from coordinator.store.journal.sqlite import SqliteJournal
-from coordinator.telemetry.client_history import MOST_NOTES, Chronicle, Note
+from coordinator.telemetry.client_history import MOST_NOTES, ClientHistory, Note
 from ssd_wire.messages import BlobRef
 
 COHORT = ("a", "b", "c")
@@ -37,20 +37,20 @@ def failed(worker: str, *clients: str, attempt: int = 1) -> events.ClientFailed:
     )
 
 
-def play(chronicle: Chronicle, event: events.Event, todo: list[effects.Effect], now: float) -> None:
+def play(chronicle: ClientHistory, event: events.Event, todo: list[effects.Effect], now: float) -> None:
     """As the driver does."""
     chronicle.heard(event, now)
     for effect in todo:
         chronicle.done(effect, now)
 
 
-def begun() -> Chronicle:
-    chronicle = Chronicle()
+def begun() -> ClientHistory:
+    chronicle = ClientHistory()
     play(chronicle, events.Tick(now=0.0), [opened(), sent("w1", "a", "b"), sent("w2", "c")], 100.0)
     return chronicle
 
 
-def told(chronicle: Chronicle, attempt: int = 1) -> dict[str, list[Any]]:
+def told(chronicle: ClientHistory, attempt: int = 1) -> dict[str, list[Any]]:
     return {client: each["notes"] for client, each in chronicle.unwritten()[1, attempt].items()}
 
 
@@ -114,7 +114,7 @@ class TestChronicle:
         assert found["b"]["dropped"] == 1001 - MOST_NOTES
 
     def test_an_event_before_any_attempt_is_nothing(self) -> None:
-        chronicle = Chronicle()
+        chronicle = ClientHistory()
         for event in (
             events.WorkerDetached(now=0.0, worker="w"),
             events.ClientRevoked(now=0.0, client="a"),

@@ -16,7 +16,7 @@ from rich.console import Console
 
 from coordinator.cli.watch.poller import Watcher
 from coordinator.cli.watch.text import Letters, seconds
-from coordinator.cli.watch.view import Scene, frame, shares
+from coordinator.cli.watch.view import Snapshot, frame, shares
 from coordinator.errors import OperatorFault
 from coordinator.parts import Coordinator
 from coordinator.rpc.operator.details import MOST, details_message
@@ -111,11 +111,11 @@ STATUS: dict[str, Any] = {
         },
     },
 }  # fmt: skip
-SCENE = Scene(address="fed.example.org:7443", status=STATUS, rounds=rounds(12))
+SCENE = Snapshot(address="fed.example.org:7443", status=STATUS, rounds=rounds(12))
 
 
 def drawn(
-    scene: Scene, width: int, height: int | None = None, *, ascii_only: bool = False, colour: bool = False
+    scene: Snapshot, width: int, height: int | None = None, *, ascii_only: bool = False, colour: bool = False
 ) -> str:
     into = io.StringIO()
     console = Console(
@@ -134,11 +134,11 @@ def golden() -> str:
         "60 columns, 24 lines": drawn(SCENE, 60, 24),
         "nothing but ASCII": drawn(SCENE, 100, 16, ascii_only=True),
         "a coordinator that went away": drawn(
-            Scene(address="a:1", status=STATUS, rounds=(), trouble=trouble, silent_seconds=12.0), 80, 14
+            Snapshot(address="a:1", status=STATUS, rounds=(), trouble=trouble, silent_seconds=12.0), 80, 14
         ),
-        "a coordinator nobody has heard of": drawn(Scene(address="a:1", trouble=trouble), 80, 14),
+        "a coordinator nobody has heard of": drawn(Snapshot(address="a:1", trouble=trouble), 80, 14),
         "a coordinator that tells no details": drawn(
-            Scene(address="a:1", status={k: v for k, v in STATUS.items() if k != "details"}), 80
+            Snapshot(address="a:1", status={k: v for k, v in STATUS.items() if k != "details"}), 80
         ),
     }
     lines = []
@@ -160,7 +160,7 @@ class TestFrame:
 
     def test_a_thousand_workers_are_counted_and_a_screenful_is_shown(self) -> None:
         many = [{**STATUS["workers"][0], "worker": f"w-{index:04d}"} for index in range(1000)]
-        text = drawn(Scene(address="a:1", status={**STATUS, "workers": many}), 100, 40)
+        text = drawn(Snapshot(address="a:1", status={**STATUS, "workers": many}), 100, 40)
         assert "of 1001)" in text
         assert len(text.splitlines()) <= 40
 
@@ -178,7 +178,7 @@ class TestFrame:
                     return value
 
         status = {**poisoned(STATUS), "round": 13}
-        scene = Scene(
+        scene = Snapshot(
             address=HOSTILE, status=status, rounds=[poisoned(each) for each in rounds(3)], trouble=HOSTILE * 9
         )
         text = drawn(scene, 100, 60, ascii_only=ascii_only)
@@ -192,7 +192,7 @@ class TestFrame:
         assert "\x1b" not in drawn(SCENE, 100)
 
     def test_values_that_are_none_or_not_finite_are_dashes_and_gaps(self) -> None:
-        scene = Scene(
+        scene = Snapshot(
             address="a:1",
             status=STATUS,
             rounds=[{**each, "statistics": {"loss": None}} for each in rounds(3)],

@@ -12,7 +12,7 @@ import pytest
 from coordinator.config.sections import CoordinatorConfig, load
 from coordinator.errors import AuthorityRefused, ConfigInvalid
 from coordinator.identity.authority import initialise
-from coordinator.identity.enrolment import CertificateDesk, open_desk
+from coordinator.identity.enrolment import CertificateIssuer, open_issuer
 from coordinator.runtime.clock import SystemClock
 from coordinator.store.trust import SqliteTrust
 from coordinator.telemetry.metrics import CoordinatorMetrics
@@ -33,7 +33,7 @@ def config_file(tmp_path: Path) -> Path:
     return path
 
 
-Desk = Callable[[CoordinatorConfig], CertificateDesk | None]
+Desk = Callable[[CoordinatorConfig], CertificateIssuer | None]
 
 
 async def bind(worker: str, clients: Sequence[str]) -> None:
@@ -43,7 +43,7 @@ async def bind(worker: str, clients: Sequence[str]) -> None:
 @pytest.fixture
 def desk(tmp_path: Path) -> Desk:
     """Makes the desk of a configuration."""
-    return lambda config: open_desk(
+    return lambda config: open_issuer(
         config.transport, config.enrolment, SqliteTrust(tmp_path), bind, SystemClock(), CoordinatorMetrics()
     )
 

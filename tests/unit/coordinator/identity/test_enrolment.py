@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from coordinator.errors import ClientFault, Reason
-from coordinator.identity.enrolment import CertificateDesk, Issuer, Outcome
+from coordinator.identity.enrolment import CertificateIssuer, Issuer, Outcome
 from coordinator.ports.trust import Holder, TokenRecord
 from coordinator.store.trust import SqliteTrust
 from coordinator.telemetry.metrics import CoordinatorMetrics
@@ -47,7 +47,7 @@ class Desk:
         self.metrics = CoordinatorMetrics()
         self.bound: list[tuple[str, tuple[str, ...]]] = []
         self.taken: set[str] = set()
-        self.desk = CertificateDesk(
+        self.desk = CertificateIssuer(
             Issuer(authority=AUTHORITY, days=days), self.trust, self._bind, self.clock, self.metrics
         )
         self.secret = self.token()

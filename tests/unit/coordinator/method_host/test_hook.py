@@ -20,7 +20,7 @@ from coordinator.method_host.hook import TRIES, Hooked, HookRunner
 from coordinator.ports.blobs import Blobs
 from coordinator.ports.records import RunRecord, VersionRecord
 from coordinator.runtime.clock import SystemClock
-from coordinator.runtime.durable_writes import Durability
+from coordinator.runtime.durable_writes import DurableWrites
 from coordinator.store.files.blobs import FileBlobs
 from coordinator.telemetry.metrics import CoordinatorMetrics
 from rounds.in_process_host import InProcessHost
@@ -61,7 +61,7 @@ class Scene:
         self.state_dir = state_dir
         self.blobs = FileBlobs(state_dir)
         self.host = InProcessHost(before)
-        self.durability = Durability(SystemClock(), CoordinatorMetrics())
+        self.durability = DurableWrites(SystemClock(), CoordinatorMetrics())
         run = RunRecord(
             run_id="run",
             created_at=0.0,

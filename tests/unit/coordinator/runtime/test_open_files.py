@@ -9,11 +9,11 @@ import sys
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coordinator.runtime.rate_limit import Pace
+from coordinator.runtime.rate_limit import PaceLimit
 
 
 def test_a_burst_passes_and_then_the_rate_holds() -> None:
-    pace = Pace(rate=10, burst_seconds=2)
+    pace = PaceLimit(rate=10, burst_seconds=2)
     assert max(pace.seconds_to_wait(1, 0.0) for _ in range(20)) < 1e-9
     waits = [round(pace.seconds_to_wait(1, 0.0), 6) for _ in range(3)]
     assert waits == [0.1, 0.2, 0.3]
@@ -29,7 +29,7 @@ def test_a_burst_passes_and_then_the_rate_holds() -> None:
 def test_who_waits_as_told_never_exceeds_the_rate(
     rate: float, burst: float, steps: list[tuple[float, int]]
 ) -> None:
-    pace = Pace(rate=rate, burst_seconds=burst)
+    pace = PaceLimit(rate=rate, burst_seconds=burst)
     now, taken = 0.0, 0.0
     for pause, units in steps:
         # What was let through before this one fits the rate, the burst and the one that was owed.

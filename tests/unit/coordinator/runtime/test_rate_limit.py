@@ -6,21 +6,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coordinator.runtime.rate_limit import REMEMBERED_HOSTS, Admission, Allowance, network_of
+from coordinator.runtime.rate_limit import REMEMBERED_HOSTS, AdmissionLimit, Allowance, network_of
 
 FEW = Allowance(burst=3, per_second=1.0)
 MANY = Allowance(burst=1000, per_second=1000.0)
 
 
 def test_a_burst_goes_through_then_the_rate_holds() -> None:
-    admission = Admission(FEW, MANY)
+    admission = AdmissionLimit(FEW, MANY)
     assert [admission.admit("a", 10.0) for _ in range(5)] == [True, True, True, False, False]
     assert [admission.admit("a", 11.0) for _ in range(2)] == [True, False]
     assert [admission.admit("a", 1000.0) for _ in range(4)] == [True, True, True, False]
 
 
 def test_hosts_do_not_take_from_one_another_but_all_together_have_an_end() -> None:
-    admission = Admission(FEW, Allowance(burst=5, per_second=1.0))
+    admission = AdmissionLimit(FEW, Allowance(burst=5, per_second=1.0))
     assert [admission.admit("a", 0.0) for _ in range(4)] == [True, True, True, False]
     assert [admission.admit("b", 0.0) for _ in range(3)] == [True, True, False]
     # What was refused for the sake of all was not taken from b.
@@ -29,7 +29,7 @@ def test_hosts_do_not_take_from_one_another_but_all_together_have_an_end() -> No
 
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.floats(0, 5)), max_size=300))
 def test_never_more_than_burst_and_rate_allow(calls: list[tuple[str, float]]) -> None:
-    admission = Admission(FEW, Allowance(burst=6, per_second=2.0))
+    admission = AdmissionLimit(FEW, Allowance(burst=6, per_second=2.0))
     now, let = 0.0, {"a": 0, "b": 0, "c": 0}
     for host, wait in calls:
         now += wait
@@ -39,12 +39,12 @@ def test_never_more_than_burst_and_rate_allow(calls: list[tuple[str, float]]) ->
 
 
 def test_a_clock_that_steps_back_gives_nothing_away() -> None:
-    admission = Admission(FEW, MANY)
+    admission = AdmissionLimit(FEW, MANY)
     assert [admission.admit("a", now) for now in (10.0, 5.0, 1.0, 0.0)] == [True, True, True, False]
 
 
 def test_what_is_remembered_of_hosts_is_bounded_and_the_busy_stay_known() -> None:
-    admission = Admission(FEW, Allowance(burst=10**6, per_second=1.0))
+    admission = AdmissionLimit(FEW, Allowance(burst=10**6, per_second=1.0))
     assert all(admission.admit("busy", 0.0) for _ in range(3))
     for number in range(3 * REMEMBERED_HOSTS):
         admission.admit(f"host-{number}", 0.0)

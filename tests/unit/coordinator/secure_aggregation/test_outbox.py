@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from coordinator.errors import BlobCorrupt, BlobMissing, StorageFailed
-from coordinator.secure_aggregation.outbox import MAX_INLINE_BYTES, SecureDelivery
+from coordinator.secure_aggregation.outbox import MAX_INLINE_BYTES, MaskedOutbox
 from coordinator.secure_aggregation.transcripts import Transcripts
 from coordinator.store.files.spool import MaskedSpool
 from coordinator.workers.sessions import Session, SessionTable
@@ -53,7 +53,7 @@ def test_large_messages_are_blobs_for_their_worker_and_each_goes_once_a_session(
     first, second = session("w1", "a"), session("w2", "b")
     sessions.add(first)
     sessions.add(second)
-    delivery = SecureDelivery(ROUND, sessions)
+    delivery = MaskedOutbox(ROUND, sessions)
     for _ in range(2):
         delivery.deliver(TwoDue())  # type: ignore[arg-type]
     small, large = sent(first)
