@@ -391,10 +391,9 @@ class MaskedRoundSum:
             return
         now = self._clock.monotonic()
         machine = SecureAttempt.restored(self._settings.rules, aggregator, participants, now)
-        round_id = aggregator.offer.round_id
-        self._present = present = self._attempt(round_number, number, round_id, machine)
+        self._present = present = self._attempt(round_number, number, aggregator.offer.round_id, machine)
         present.accepted, present.honest = tuple(accepted), honest
-        self._spool.drop_all_but(round_id)
+        self._spool.drop_all_but(present.round_id)
         where = {"round": round_number, "attempt": number}
         log_event(log, logging.INFO, "secure_sum_resumed", **where, survivors=len(machine.survivors))
         try:
