@@ -251,7 +251,8 @@ def client_trained(session: Session, event: events.ClientTrained, out: list[Effe
     ours = session.job is not None and session.job.key == key
     session = _job_done(session, key)
     fresh = key.client in session.clients and session.clients[key.client] < key.round
-    if not ours or not fresh or key in session.held or (key.round - 1, key.base_digest) != session.newest:
+    fresh = fresh and (key.round - 1, key.base_digest) == session.newest
+    if not ours or not fresh or key in session.held or _is_superseded(session, key):
         out.append(effects.ForgetFiles(finished=finished))
         return session
     session = replace(session, held={**session.held, key: finished})
@@ -263,6 +264,17 @@ def client_trained(session: Session, event: events.ClientTrained, out: list[Effe
     if current is not None and session.link is Link.ATTENDING and current.train.key(key.client) == key:
         out.append(effects.Send(message=_finished_progress(current.train, finished)))
     return session
+
+
+def _is_superseded(session: Session, key: UpdateKey) -> bool:
+    """Whether another task for the same client and round has taken the place of the one that this update answers.
+
+    Its training was told to stop and may finish all the same: of two updates of one round at most one is kept.
+    """
+    current = session.work
+    if current is None or current.train.round != key.round or key.client not in current.clients:
+        return False
+    return current.train.key(key.client) != key
 
 
 def client_failed(session: Session, event: events.ClientFailed, out: list[Effect]) -> Session:

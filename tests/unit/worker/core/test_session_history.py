@@ -36,6 +36,8 @@ class History(RuleBasedStateMachine):
         self.kept: set[messages.UpdateKey] = set()
         self.uploading: effects.StartUpload | None = None
         self.last_task: Train | None = None
+        self.tasks: dict[tuple[int, int, int], str] = {}
+        """(session, round, attempt) -> its task: only a coordinator that was started anew may ask for another one."""
         self.done: list[Finished] = []
 
     def tell(self, event: events.Event) -> None:
@@ -111,6 +113,7 @@ class History(RuleBasedStateMachine):
     )
     def ask(self, clients: set[str], fresh: bool, task: str) -> None:
         self.attempt += 1 if fresh or self.attempt == 0 else 0
+        task = self.tasks.setdefault((self.sessions, self.number, self.attempt), task)
         self.last_task = train("".join(sorted(clients)), self.number, self.attempt, task)
         self.tell(self.last_task)
 

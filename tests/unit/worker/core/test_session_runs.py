@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rounds.session_machine import Machine, at_upload, on_clients, train, version, welcome
+from rounds.session_machine import Machine, at_upload, finished, on_clients, train, version, welcome
 from ssd_wire import messages
 from worker.core import effects, events
 from worker.core.state import Link
@@ -151,3 +151,21 @@ def test_stop_lets_go_of_everything_and_starts_nothing() -> None:
     assert len(machine.session.held) == 2
     assert machine.tell(events.DialDue()) == []
     assert task.key("a") in machine.session.held
+
+
+def test_a_training_that_finishes_although_another_task_took_its_place_is_forgotten() -> None:
+    machine = Machine("a")
+    machine.attend()
+    first = train("a", task="u")
+    machine.tell(first, events.Prepared(key=first.key(""), number=0))
+    # The coordinator was started anew with other settings: the same round, another task.
+    machine.tell(events.LinkLost(reason="unavailable"))
+    machine.attend()
+    second = train("a", task="t")
+    out = machine.tell(second, events.ClientTrained(finished=finished(first, "a")))
+    assert [each.finished.key for each in out if isinstance(each, effects.ForgetFiles)] == [first.key("a")]
+    assert not [each for each in out if isinstance(each, effects.KeepUpdate)]
+    machine.tell(events.TrainingStopped(), events.Prepared(key=second.key(""), number=0))
+    out = machine.tell(events.ClientTrained(finished=finished(second, "a")))
+    assert [each.finished.key for each in out if isinstance(each, effects.KeepUpdate)] == [second.key("a")]
+    assert list(machine.session.held) == [second.key("a")]
