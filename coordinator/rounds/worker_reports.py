@@ -114,65 +114,66 @@ class WorkerReports:
                 f" {protocol[0]} to {protocol[1]}; upgrade the older one",
             )
 
-        async def admit() -> Session:
-            if subject is not None and self._revocations.is_revoked(subject):
-                raise NotPermitted(Reason.REVOKED, f"{subject.uri} was revoked by the operator")
-            _check_role(subject, hello.clients)
-            registry.check_hello(self._run.state, hello)
-            _check_labels(self._terms, hello.worker, hello.clients, hello.capabilities)
-            self._sessions.check_name(hello.worker, hello.instance)
-            session = Session(
-                token=secrets.token_hex(16),
-                worker=hello.worker,
-                instance=hello.instance,
-                clients=frozenset(hello.clients),
-                capabilities=hello.capabilities,
-                last_seen=self._clock.monotonic(),
-                subject=subject,
-            )
-            greeting = welcome(
-                self._terms,
-                hello,
-                token=session.token,
-                protocol=max(common),
-                accepted_sets=self._inclusions.accepted_sets,
-                catalogue=self._catalogue,
-                committed_rounds=self._inclusions.last_rounds,
-                metrics=self._metrics,
-            )
-            # What an older stream of the worker was asked to measure, nobody will answer.
-            self._evaluations.lost(hello.worker)
-            self._sessions.add(session)
-            try:
-                session.send(greeting)
-                # Before it gets its next task: clients are measured in the state that belongs to the version.
-                self._evaluations.offer_clients()
-                log_event(
-                    log, logging.INFO, "worker_attached", worker=hello.worker, clients=len(hello.clients)
-                )
-                await self._run.apply(
-                    events.WorkerAttached(
-                        now=self._clock.monotonic(), worker=hello.worker, clients=tuple(sorted(hello.clients))
-                    )
-                )
-                if self._run.state.phase is Phase.FINISHED:
-                    session.send(RunChanged(reason="all rounds are committed", finished=True))
-            except BaseException:
-                session.close()
-                self._sessions.remove(session)
-                raise
-            # The loop may have stood still meanwhile; that was not the worker's silence.
-            self.heard(session)
-            self._observations.attached(hello.worker)
-            return session
-
-        admitting = asyncio.ensure_future(self._mailbox.call(admit))
+        admitting = asyncio.ensure_future(
+            self._mailbox.call(lambda: self._admit(hello, subject, max(common)))
+        )
         try:
             return await asyncio.shield(admitting)
         except asyncio.CancelledError:
             # The worker went away while it was let in: nobody else would ever see its session out.
             admitting.add_done_callback(self._see_out)
             raise
+
+    async def _admit(self, hello: Hello, subject: Subject | None, protocol: int) -> Session:
+        """Let a worker in, between two commands of the mailbox; raises ClientFault."""
+        if subject is not None and self._revocations.is_revoked(subject):
+            raise NotPermitted(Reason.REVOKED, f"{subject.uri} was revoked by the operator")
+        _check_role(subject, hello.clients)
+        registry.check_hello(self._run.state, hello)
+        _check_labels(self._terms, hello.worker, hello.clients, hello.capabilities)
+        self._sessions.check_name(hello.worker, hello.instance)
+        session = Session(
+            token=secrets.token_hex(16),
+            worker=hello.worker,
+            instance=hello.instance,
+            clients=frozenset(hello.clients),
+            capabilities=hello.capabilities,
+            last_seen=self._clock.monotonic(),
+            subject=subject,
+        )
+        greeting = welcome(
+            self._terms,
+            hello,
+            token=session.token,
+            protocol=protocol,
+            accepted_sets=self._inclusions.accepted_sets,
+            catalogue=self._catalogue,
+            committed_rounds=self._inclusions.last_rounds,
+            metrics=self._metrics,
+        )
+        # What an older stream of the worker was asked to measure, nobody will answer.
+        self._evaluations.lost(hello.worker)
+        self._sessions.add(session)
+        try:
+            session.send(greeting)
+            # Before it gets its next task: clients are measured in the state that belongs to the version.
+            self._evaluations.offer_clients()
+            log_event(log, logging.INFO, "worker_attached", worker=hello.worker, clients=len(hello.clients))
+            await self._run.apply(
+                events.WorkerAttached(
+                    now=self._clock.monotonic(), worker=hello.worker, clients=tuple(sorted(hello.clients))
+                )
+            )
+            if self._run.state.phase is Phase.FINISHED:
+                session.send(RunChanged(reason="all rounds are committed", finished=True))
+        except BaseException:
+            session.close()
+            self._sessions.remove(session)
+            raise
+        # The loop may have stood still meanwhile; that was not the worker's silence.
+        self.heard(session)
+        self._observations.attached(hello.worker)
+        return session
 
     def _see_out(self, admitting: asyncio.Future[Session]) -> None:
         if not admitting.cancelled() and admitting.exception() is None:

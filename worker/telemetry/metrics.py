@@ -82,7 +82,11 @@ class Metrics:
             "Share of the last interval the training process was busy",
             registry=registry,
         )
+        self._add_secure_aggregation(prefix)
 
+    def _add_secure_aggregation(self, prefix: str) -> None:
+        """What a participant of secure aggregation counts."""
+        registry = self.registry
         self.secure_rounds = Counter(
             f"{prefix}secure_aggregation_rounds_total",
             "Tries at opening a sum that ended, by how",
