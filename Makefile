@@ -48,6 +48,7 @@ test-daemons: $(READY)
 
 test-long: $(READY) mutation
 	$(BIN)/python tests/hostile/wire/fuzz.py --inputs 1000000
+	SSD_SIMULATION_EXAMPLES=2000 $(BIN)/python -m pytest -q tests/simulation/federation/test_random_lists.py
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -81,7 +81,8 @@ def test_one_that_starts_again_in_training_costs_no_attempt_when_keys_are_late(
             # Its keys are gone with its process, before anything was uploaded.
             await place.until(place.tasks[1].done)
         else:
-            await place.until(lambda: slow.train is not None)
+            # It has told of the one client that it trains at once, and is not in the middle of telling.
+            await place.until(lambda: place.now().reports.recent.steps("c") is not None)
             await place.stop_worker(slow)
         slow.trains_slowly = set()
         place.begin(slow)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+import asyncio
 from typing import Any
 
 from coordinator.core.registry import MAX_CLIENTS_PER_WORKER
@@ -36,7 +36,7 @@ class HelloReader:
         self._unfinished += 1
         mine = 0
         try:
-            deadline = time.monotonic() + patience
+            deadline = asyncio.get_running_loop().time() + patience
             hello = pb.Hello()
             more = True
             while more:
@@ -70,7 +70,7 @@ def _check(hello: pb.Hello, size: int) -> None:
 
 
 async def _next(context: Context, deadline: float, patience: float) -> Any:
-    came, message = await read(context, timeout=max(0.0, deadline - time.monotonic()))
+    came, message = await read(context, timeout=max(0.0, deadline - asyncio.get_running_loop().time()))
     if not came:
         raise ClientFault(Reason.SILENT, f"no hello came within {patience:g} s")
     if message is None or message.WhichOneof("kind") != "hello":

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
@@ -163,7 +162,7 @@ class FederationServicer:
                 self._attendance.heard(session)
                 await self._dispatch(session, message)
                 units = 1 + message.ByteSize() // UNIT_BYTES
-                wait = pace.seconds_to_wait(units, time.monotonic())
+                wait = pace.seconds_to_wait(units, asyncio.get_running_loop().time())
                 if wait > 0:
                     self._metrics.throttled()
                     await asyncio.sleep(wait)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, TypeVar
@@ -89,19 +88,19 @@ class Stall:
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
         self._moved = 0
-        self._until = time.monotonic() + seconds
+        self._until = asyncio.get_running_loop().time() + seconds
 
     def moved(self, nbytes: int) -> None:
         """Some bytes arrived, or were taken by the peer."""
         self._moved += nbytes
         if self._moved >= LEAST_PROGRESS_BYTES:
             self._moved = 0
-            self._until = time.monotonic() + self._seconds
+            self._until = asyncio.get_running_loop().time() + self._seconds
 
     @property
     def remaining(self) -> float:
         """Seconds left to move on in."""
-        return max(0.0, self._until - time.monotonic())
+        return max(0.0, self._until - asyncio.get_running_loop().time())
 
     def fault(self) -> ClientFault:
         """What to end the call with."""
