@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,10 @@ from simulation.transcript import ROUNDS, transcript
 FOLDER = Path(__file__).resolve().parents[2] / "golden" / "rounds"
 
 
+@pytest.mark.skipif(
+    sys.version_info[:2] != (3, 11),
+    reason="what happens at one instant is put in order by asyncio: the transcripts are those of Python 3.11",
+)
 @pytest.mark.parametrize("name", ROUNDS)
 def test_a_canonical_round_goes_as_it_always_went(name: str) -> None:
     assert transcript(ROUNDS[name]) == (FOLDER / f"{name}.txt").read_text(), (
