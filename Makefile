@@ -15,7 +15,7 @@ COMPUTING := $(BIN)/python -m pytest -n auto --dist loadfile
 help:
 	@echo "make demo    a whole federation on this machine: coordinator, workers, ten clients, real images (about 2 minutes)"
 	@echo "make test    lint, then every test (what CI runs)"
-	@echo "make test-unit  tests without daemons: unit, contract, simulation (about a minute)"
+	@echo "make test-unit  tests without daemons: unit, contract, simulation (two to three minutes on two cores)"
 	@echo "make test-daemons  tests with real processes: end-to-end, hostile, GPU (skipped without one)"
 	@echo "make test-long  what takes long by nature: a fuzzer's hour, every check taken out once"
 	@echo "make lint    ruff, mypy --strict, import rules, generated code is current"
