@@ -133,7 +133,7 @@ class RoundSection(Section):
     deadline_quantile: Annotated[float, Field(gt=0, le=1)] | None = None
     """Close at this quantile of recent report times instead, never later than the deadline. Elastic only."""
     wait_for_clients_seconds: NotNegative = 0.0
-    """How long to wait for enough clients before the run halts; 0: for ever. May change."""
+    """How long to wait for enough clients before the run halts; 0: without limit. May change."""
     retry_seconds: NotNegative = 5.0
     """Pause before an abandoned round is tried again. May change."""
     max_client_failures: Annotated[int, Field(ge=1)] = 3
