@@ -90,14 +90,14 @@ async def _serve(config: CoordinatorConfig) -> int:
     async with contextlib.AsyncExitStack() as stack:
         if exporter is not None:
             stack.push_async_callback(asyncio.to_thread, exporter.close)
-        store = SqliteJournal(state_dir)
-        stack.callback(store.close)
+        journal = SqliteJournal(state_dir)
+        stack.callback(journal.close)
         trust = SqliteTrust(state_dir)
         stack.callback(trust.close)
         host = SubprocessMethodHost()
         stack.push_async_callback(host.close)
         revocations = NobodyRevoked() if config.transport.insecure else Revocations(trust)
-        given = await _given(config, store, host, transport, revocations, metrics, exporter, clock)
+        given = await _given(config, journal, host, transport, revocations, metrics, exporter, clock)
         parts = compose(given)
         staging = given.staging
         if not staging.fits(parts.max_upload_bytes):
@@ -120,7 +120,7 @@ async def _serve(config: CoordinatorConfig) -> int:
 
 async def _given(
     config: CoordinatorConfig,
-    store: SqliteJournal,
+    journal: SqliteJournal,
     host: SubprocessMethodHost,
     transport: Transport,
     revocations: RevocationList,
@@ -131,7 +131,7 @@ async def _given(
     """The run, taken up or created, and everything it is built of."""
     state_dir, limits = config.coordinator.state_dir, config.limits
     blobs = FileBlobs(state_dir)
-    record = await _current_run(config, store, blobs, host, clock)
+    record = await _current_run(config, journal, blobs, host, clock)
     # Nothing needs it any more until a round commits, and then only if the method has a server hook.
     await host.close()
     declaration = Declaration.from_json(record.declaration)
@@ -158,9 +158,9 @@ async def _given(
         declaration=declaration,
         plan=plan,
         maker=VersionMaker(declaration, strategy, Encoding(config.wire.delta_encoding), blobs),
-        state=restore(policy_of(config, declaration), store, clock, proven=proven),
+        state=restore(policy_of(config, declaration), journal, clock, proven=proven),
         settings=settings,
-        store=store,
+        journal=journal,
         blobs=blobs,
         staging=staging,
         host=host,
@@ -185,12 +185,12 @@ async def _listen(
     """Open the ports: gRPC, enrolment if it is configured, HTTP."""
     given = parts.given
     clock, metrics = given.clock, given.metrics
-    desk = open_issuer(config.transport, config.enrolment, trust, parts.ownership.bind, clock, metrics)
-    server = _rpc_server(config, parts, desk, transport)
+    issuer = open_issuer(config.transport, config.enrolment, trust, parts.ownership.bind, clock, metrics)
+    server = _rpc_server(config, parts, issuer, transport)
     port = await server.start(str(config.listen), transport.credentials())
     stack.push_async_callback(server.stop, STOP_GRACE_SECONDS)
-    if config.enrolment_listen is not None and desk is not None:
-        enrolment = EnrolmentServer(desk, clock, metrics)
+    if config.enrolment_listen is not None and issuer is not None:
+        enrolment = EnrolmentServer(issuer, clock, metrics)
         await enrolment.start(config.enrolment_listen, transport.enrolment_credentials())
         stack.push_async_callback(enrolment.stop, STOP_GRACE_SECONDS)
     http_address = ""
@@ -233,7 +233,7 @@ def _check_versions(parts: Coordinator) -> None:
 
 
 def _rpc_server(
-    config: CoordinatorConfig, parts: Coordinator, desk: CertificateIssuer | None, transport: Transport
+    config: CoordinatorConfig, parts: Coordinator, issuer: CertificateIssuer | None, transport: Transport
 ) -> RpcServer:
     limits, identity = config.limits, transport.identity
     clock, metrics = parts.given.clock, parts.given.metrics
@@ -257,7 +257,7 @@ def _rpc_server(
         clock=clock,
         stall_seconds=limits.stall_seconds,
     )
-    renewal = RenewalServicer(desk, identity, clock, metrics)
+    renewal = RenewalServicer(issuer, identity, clock, metrics)
     services = (federation.handler(), renewal.handler(), operator.handler())
     return RpcServer(services, identity, parts.given.revocations, limits, metrics)
 
@@ -284,21 +284,21 @@ def open_tracing(config: CoordinatorConfig) -> Exporter | None:
 
 async def _current_run(
     config: CoordinatorConfig,
-    store: SqliteJournal,
+    journal: SqliteJournal,
     blobs: FileBlobs,
     host: SubprocessMethodHost,
     clock: SystemClock,
 ) -> RunRecord:
-    current = store.current_run()
+    current = journal.current_run()
     if current is None:
-        return await create_run(new_run_of(config), store, blobs, host, clock)
-    chain.verify(store)
+        return await create_run(new_run_of(config), journal, blobs, host, clock)
+    chain.verify(journal)
     refuse_changes(current.config, config)
     if config.run.clients:
         # A crash while the run was created may have come before them.
-        store.register_clients(config.run.clients, clock.wall())
-    if store.run_finished() and store.versions()[-1].number < config.run.rounds:
-        store.reopen_run()
+        journal.register_clients(config.run.clients, clock.wall())
+    if journal.run_finished() and journal.versions()[-1].number < config.run.rounds:
+        journal.reopen_run()
     return current
 
 

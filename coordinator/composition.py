@@ -63,15 +63,15 @@ class _Composition:
 
     def __init__(self, given: Given) -> None:
         self._given = given
-        settings, store, clock = given.settings, given.store, given.clock
+        settings, journal, clock = given.settings, given.journal, given.clock
         self._mailbox = Mailbox()
         self._history = ClientHistory()
         self._recent = RecentStatus()
         self._sessions = SessionTable()
         self._durability = DurableWrites(clock, given.metrics)
         self._cost = RoundCost(given.metrics, clock.monotonic())
-        self._inclusions = Inclusions(store)
-        self._catalogue = Catalogue(given.record, store, given.blobs)
+        self._inclusions = Inclusions(journal)
+        self._catalogue = Catalogue(given.record, journal, given.blobs)
         self._machine = RoundMachine(
             given.state, self._mailbox, clock, given.metrics, given.tracing, self._history
         )
@@ -81,21 +81,21 @@ class _Composition:
             settings.evaluation.every,
             lambda: stored_frequencies(given.record.artefacts, given.blobs),
         )
-        self._quality.newest = newest(store.versions())
+        self._quality.newest = newest(journal.versions())
         self._tasks = Tasks(
             run=given.record,
             declaration=given.declaration,
             seed=settings.run.seed,
             threads=settings.run.threads,
             expected_clients=settings.expected_clients,
-            scaling={record.client: record.scaling for record in store.clients()},
+            scaling={record.client: record.scaling for record in journal.clients()},
             quality=self._quality,
         )
         self._sum = self._round_sum()
         privacy = NoPrivacy() if given.privacy is None else given.privacy
         self._account = PrivacyAccount(privacy, self._machine, self._catalogue, self._sum)
-        self._desk = UploadsInFlight(given.staging, settings.limits.staging_bytes_per_worker)
-        self._records = EvaluationRecords(store, self._durability, clock, given.metrics)
+        self._in_flight = UploadsInFlight(given.staging, settings.limits.staging_bytes_per_worker)
+        self._records = EvaluationRecords(journal, self._durability, clock, given.metrics)
         self._evaluations = Evaluations(
             self._records,
             self._catalogue,
@@ -109,7 +109,7 @@ class _Composition:
         """Take up the attempt that the journal has open, if there is one."""
         attempt = self._given.state.attempt
         if attempt is not None:
-            found = self._given.store.attempts(1)[0]
+            found = self._given.journal.attempts(1)[0]
             self._tasks.opened(attempt.round, found.cohort)
             self._history.begin(attempt.round, attempt.number, found.cohort)
             self._given.tracing.resumed(self._given.state, found.opened_at)
@@ -127,7 +127,7 @@ class _Composition:
             run=self._machine,
             settings=settings.secure,
             registry=given.participants,
-            store=given.store,
+            journal=given.journal,
             durability=self._durability,
             transcripts=Transcripts(given.state_dir / "transcripts") if kept else None,
             clock=given.clock,
@@ -191,7 +191,7 @@ class _Composition:
     def _commit(self) -> Commit:
         given = self._given
         writer = VersionWriter(
-            store=given.store,
+            journal=given.journal,
             catalogue=self._catalogue,
             maker=given.maker,
             durability=self._durability,
@@ -203,7 +203,7 @@ class _Composition:
             clock=given.clock,
         )
         after = AfterCommit(
-            store=given.store,
+            journal=given.journal,
             durability=self._durability,
             catalogue=self._catalogue,
             sessions=self._sessions,
@@ -221,7 +221,7 @@ class _Composition:
             round_sum=self._sum,
             hook=self._hook(),
             quality=self._quality,
-            desk=self._desk,
+            in_flight=self._in_flight,
             cost=self._cost,
             clock=given.clock,
         )
@@ -252,7 +252,7 @@ class _Composition:
             clock=given.clock,
             metrics=given.metrics,
             revocations=given.revocations,
-            observations=self._recent,
+            recent=self._recent,
         )
 
     def _ownership(self) -> ClientOwnership:
@@ -261,7 +261,7 @@ class _Composition:
             run=self._machine,
             sessions=self._sessions,
             mailbox=self._mailbox,
-            store=given.store,
+            journal=given.journal,
             durability=self._durability,
             clock=given.clock,
             revocations=given.revocations,
@@ -280,7 +280,7 @@ class _Composition:
         )
         return Uploads(
             checks=checks,
-            desk=self._desk,
+            in_flight=self._in_flight,
             verification=verification,
             mailbox=self._mailbox,
             cost=self._cost,
@@ -292,7 +292,7 @@ class _Composition:
         given = self._given
         run_effects = RunEffects(
             run=self._machine,
-            store=given.store,
+            journal=given.journal,
             durability=self._durability,
             mailbox=self._mailbox,
             sessions=self._sessions,
@@ -301,7 +301,7 @@ class _Composition:
         )
         opening = OpenAttempts(
             run=self._machine,
-            store=given.store,
+            journal=given.journal,
             blobs=given.blobs,
             min_free_bytes=given.settings.limits.min_free_bytes,
             durability=self._durability,
@@ -310,15 +310,15 @@ class _Composition:
             tasks=self._tasks,
             catalogue=self._catalogue,
             sessions=self._sessions,
-            observations=self._recent,
+            recent=self._recent,
             clock=given.clock,
         )
         attempt = AttemptEffects(
             uploads=verification,
-            desk=self._desk,
+            in_flight=self._in_flight,
             commit=commit,
             round_sum=self._sum,
-            store=given.store,
+            journal=given.journal,
             durability=self._durability,
             sessions=self._sessions,
             history=self._history,
@@ -340,7 +340,7 @@ class _Composition:
             run=self._machine,
             facts=facts,
             catalogue=self._catalogue,
-            journal=given.store,
+            journal=given.journal,
             sessions=self._sessions,
             recent=self._recent,
             inclusions=self._inclusions,
@@ -356,7 +356,7 @@ class _Composition:
         given = self._given
         ownership = self._ownership()
         verification = UploadVerification(
-            desk=self._desk,
+            in_flight=self._in_flight,
             plan=self._quality.plan,
             mailbox=self._mailbox,
             run=self._machine,
@@ -364,7 +364,7 @@ class _Composition:
             history=self._history,
             clock=given.clock,
             metrics=given.metrics,
-            observations=self._recent,
+            recent=self._recent,
         )
         self._perform(verification, self._commit())
         max_upload_bytes = self._sum.max_upload_nbytes(self._quality.largest)
@@ -394,7 +394,7 @@ class _Composition:
             attendance=attendance,
             ownership=ownership,
             uploads=self._uploads(verification),
-            desk=self._desk,
+            in_flight=self._in_flight,
             verification=verification,
             downloads=Downloads(self._catalogue, self._sum, self._cost),
             evaluations=self._evaluations,

@@ -51,7 +51,7 @@ class Given:
     maker: VersionMaker
     state: RunState
     settings: Settings
-    store: Journal
+    journal: Journal
     blobs: Blobs
     staging: Staging
     host: MethodHost
@@ -78,7 +78,7 @@ class Coordinator:
     attendance: WorkerReports
     ownership: ClientOwnership
     uploads: Uploads
-    desk: UploadsInFlight
+    in_flight: UploadsInFlight
     verification: UploadVerification
     downloads: Downloads
     evaluations: Evaluations

@@ -22,13 +22,13 @@ class EvaluationRecords:
     """The records in memory and in the journal."""
 
     def __init__(
-        self, store: Journal, durability: DurableWrites, clock: Clock, metrics: CoordinatorMetrics
+        self, journal: Journal, durability: DurableWrites, clock: Clock, metrics: CoordinatorMetrics
     ) -> None:
-        self._store = store
+        self._journal = journal
         self._durability = durability
         self._clock = clock
         self._metrics = metrics
-        self._values: dict[int, Mapping[str, float]] = dict(store.evaluations())
+        self._values: dict[int, Mapping[str, float]] = dict(journal.evaluations())
 
     @property
     def newest(self) -> tuple[int, Mapping[str, float]]:
@@ -48,7 +48,7 @@ class EvaluationRecords:
         """Write values down beside those the version has, then tell."""
         merged = {**self._values.get(version, {}), **values}
         now = self._clock.wall()
-        await self._durability.write(lambda: self._store.record_evaluation(version, merged, now))
+        await self._durability.write(lambda: self._journal.record_evaluation(version, merged, now))
         self._values[version] = merged
         if version == self.newest[0]:
             self._metrics.evaluation(version, merged)

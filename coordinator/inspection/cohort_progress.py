@@ -24,7 +24,7 @@ class Part(StrEnum):
     FAILED = "failed"
 
 
-def part(state: RunState, observations: RecentStatus, attempt: Attempt, client: str) -> Part:
+def part(state: RunState, recent: RecentStatus, attempt: Attempt, client: str) -> Part:
     """How far a client of the present attempt has come."""
     if client in attempt.accepted:
         return Part.UPLOADED
@@ -32,13 +32,13 @@ def part(state: RunState, observations: RecentStatus, attempt: Attempt, client: 
         return Part.FAILED
     if client not in state.hosts:
         return Part.AWAY
-    steps = observations.steps(client)
+    steps = recent.steps(client)
     if steps is None:
         return Part.INVITED
     return Part.TRAINED if steps[0] == steps[1] else Part.TRAINING
 
 
-def cohort_counts(state: RunState, observations: RecentStatus) -> dict[str, int]:
+def cohort_counts(state: RunState, recent: RecentStatus) -> dict[str, int]:
     """How many clients of the present attempt are where; zeros outside an attempt. Names nobody.
 
     What counting `part` would give. Every open page asks every two seconds, and a cohort may have ten thousand
@@ -51,9 +51,9 @@ def cohort_counts(state: RunState, observations: RecentStatus) -> dict[str, int]
     open_ones = cohort - attempt.accepted
     failed = {client for client in open_ones & attempt.failures.keys() if attempt.failures[client]}
     hosted = (open_ones - failed) & state.hosts.keys()
-    told = observations.progress
-    begun = hosted & told.keys()
-    trained = sum(1 for client in begun if told[client][0] == told[client][1])
+    progress = recent.progress
+    begun = hosted & progress.keys()
+    trained = sum(1 for client in begun if progress[client][0] == progress[client][1])
     return {
         Part.AWAY.value: len(open_ones) - len(failed) - len(hosted),
         Part.INVITED.value: len(hosted) - len(begun),

@@ -32,7 +32,7 @@ class Provenance:
 
 
 def provenance(
-    store: Journal,
+    journal: Journal,
     number: int,
     *,
     mode: str,
@@ -42,14 +42,14 @@ def provenance(
     privacy: str,
 ) -> Provenance:
     """The journal's account of version `number`, which must exist; the rest is taken over as it is."""
-    versions = {version.number: version for version in store.versions() if version.number <= number}
+    versions = {version.number: version for version in journal.versions() if version.number <= number}
     included = {
         client
-        for attempt in store.attempts()
+        for attempt in journal.attempts()
         if attempt.outcome == "committed" and attempt.round <= number
         for client in attempt.accepted
     }
-    measured = dict(store.evaluations()).get(number, {})
+    measured = dict(journal.evaluations()).get(number, {})
     before = versions.get(number - 1)
     return Provenance(
         parent_digest="" if before is None else before.model_digest,

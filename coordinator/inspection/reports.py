@@ -133,7 +133,7 @@ class Reports:
             evaluated_version=version,
             statistics={**self._quality.newest, **account.beside(self.catalogue.newest.statistics)},
             uptime_seconds=now - self.facts.started,
-            privacy=account.said,
+            privacy=account.statement,
         )
 
     async def provenance(self, number: int) -> Provenance:

@@ -114,14 +114,14 @@ class Journal(Protocol):
         """The newest `limit` of `attempts`, newest first, counted where they are stored."""
         ...
 
-    def keep_chronicle(self, round_number: int, attempt: int, chronicle: Json) -> None:
+    def keep_client_history(self, round_number: int, attempt: int, client_history: Json) -> None:
         """Behaviour: keeps what happened to an attempt's clients, in place of what was kept of it before. Refuses an
         attempt that was never opened. Of the oldest attempts nothing is kept once there are `KEPT_CHRONICLES` newer.
         """
         ...
 
-    def chronicle(self, round_number: int, attempt: int) -> Json:
-        """What `keep_chronicle` last kept of an attempt of the current run; empty if nothing."""
+    def client_history(self, round_number: int, attempt: int) -> Json:
+        """What `keep_client_history` last kept of an attempt of the current run; empty if nothing."""
         ...
 
     def versions(self) -> tuple[VersionRecord, ...]:

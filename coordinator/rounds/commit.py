@@ -51,7 +51,7 @@ class VersionWriter:
     def __init__(
         self,
         *,
-        store: Journal,
+        journal: Journal,
         catalogue: Catalogue,
         maker: VersionMaker,
         durability: DurableWrites,
@@ -62,7 +62,7 @@ class VersionWriter:
         tracing: Tracing,
         clock: Clock,
     ) -> None:
-        self._store = store
+        self._journal = journal
         self._catalogue = catalogue
         self._tracing = tracing
         self._maker = maker
@@ -76,7 +76,7 @@ class VersionWriter:
     async def journal(self, closing: effects.CloseAndCommit) -> None:
         """Make the accepted set durable; from here on the round commits with it or not at all."""
         await self._durability.write(
-            lambda: self._store.close_attempt(closing.round, closing.attempt, closing.accepted)
+            lambda: self._journal.close_attempt(closing.round, closing.attempt, closing.accepted)
         )
 
     async def write(
@@ -130,7 +130,7 @@ class VersionWriter:
             statistics=statistics,
         )
         await self._sum.committing(version.model_digest)
-        await self._durability.write(lambda: self._store.commit(version, version.committed_at))
+        await self._durability.write(lambda: self._journal.commit(version, version.committed_at))
         self._catalogue.add(version)
         return version
 
@@ -139,7 +139,7 @@ class AfterCommit:
     """What follows from a durable version: workers are told, measuring begins, old versions retire.
 
     Args:
-        store: the journal.
+        journal: the journal.
         durability: for its writes.
         catalogue: the versions.
         sessions: the attached workers.
@@ -154,7 +154,7 @@ class AfterCommit:
     def __init__(
         self,
         *,
-        store: Journal,
+        journal: Journal,
         durability: DurableWrites,
         catalogue: Catalogue,
         sessions: SessionTable,
@@ -165,7 +165,7 @@ class AfterCommit:
         metrics: CoordinatorMetrics,
         retention: tuple[int, int],
     ) -> None:
-        self._store = store
+        self._journal = journal
         self._durability = durability
         self._catalogue = catalogue
         self._sessions = sessions
@@ -213,7 +213,7 @@ class AfterCommit:
     async def retire(self) -> None:
         """Remove what retention no longer keeps, and write down what became of the attempt's clients."""
         await self._durability.write(self._retire)
-        await write_history(self._history, self._store, self._durability)
+        await write_history(self._history, self._journal, self._durability)
 
     def _retire(self) -> None:
         full_versions, deltas = self._retention
@@ -230,7 +230,7 @@ class Commit:
         round_sum: of the attempt.
         hook: the step of the method's server hook.
         quality: the layout of updates.
-        desk: uploads in flight, which come too late from here on.
+        in_flight: uploads in flight, which come too late from here on.
         cost: of the attempt.
         clock: for durations.
     """
@@ -244,7 +244,7 @@ class Commit:
         round_sum: RoundSum,
         hook: HookStep,
         quality: QualityRounds,
-        desk: UploadsInFlight,
+        in_flight: UploadsInFlight,
         cost: RoundCost,
         clock: Clock,
     ) -> None:
@@ -254,7 +254,7 @@ class Commit:
         self._sum = round_sum
         self._hook = hook
         self._quality = quality
-        self._desk = desk
+        self._in_flight = in_flight
         self._cost = cost
         self._clock = clock
         self._unhooked: OpenedFold | None = None
@@ -268,7 +268,7 @@ class Commit:
         """An attempt opens: what the one before left is forgotten."""
         self._unhooked = None
         await self._hook.reset()
-        self._desk.forget()
+        self._in_flight.forget()
         self._cost.begin(self._clock.monotonic())
 
     async def collect(self, envelope: Envelope, body: NDArray[np.uint8]) -> None:
@@ -280,7 +280,7 @@ class Commit:
     async def _commit(self, closing: effects.CloseAndCommit) -> None:
         closed = self._clock.monotonic()
         await self._writer.journal(closing)
-        self._desk.forget()
+        self._in_flight.forget()
         opened = self._unhooked or await self._sum.open()
         self._unhooked = opened
         hooked = await self._hook.run(opened)
@@ -301,7 +301,7 @@ class Commit:
         await self._run.apply(events.VersionCommitted(now=self._clock.monotonic(), version=version.number))
 
 
-async def write_history(history: ClientHistory, store: Journal, durability: DurableWrites) -> None:
+async def write_history(history: ClientHistory, journal: Journal, durability: DurableWrites) -> None:
     """Write down what became of the attempt's clients; nothing depends on it, so it comes after the outcome."""
     for (round_number, attempt), notes in history.unwritten().items():
-        await durability.write(partial(store.keep_chronicle, round_number, attempt, notes))
+        await durability.write(partial(journal.keep_client_history, round_number, attempt, notes))

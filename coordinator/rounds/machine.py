@@ -95,7 +95,7 @@ class RoundMachine:
         before = self._state
         self._state, todo = step(before, event)
         self._tracing.stepped(before, event, self._state, todo)
-        self._history.heard(event, self._clock.wall())
+        self._history.record_event(event, self._clock.wall())
         self._metrics.phase(self._state.phase)
         for effect in todo:
             await self._performers[type(effect)](effect)

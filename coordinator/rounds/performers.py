@@ -38,7 +38,7 @@ class RunEffects:
         self,
         *,
         run: Run,
-        store: Journal,
+        journal: Journal,
         durability: DurableWrites,
         mailbox: Mailbox,
         sessions: SessionTable,
@@ -46,7 +46,7 @@ class RunEffects:
         clock: Clock,
     ) -> None:
         self._run = run
-        self._store = store
+        self._journal = journal
         self._durability = durability
         self._mailbox = mailbox
         self._sessions = sessions
@@ -67,22 +67,22 @@ class RunEffects:
 
     async def _register(self, effect: effects.RegisterClients) -> None:
         now = self._clock.wall()
-        await self._durability.write(lambda: self._store.register_clients(effect.clients, now))
+        await self._durability.write(lambda: self._journal.register_clients(effect.clients, now))
 
     async def _bind(self, effect: effects.BindClients) -> None:
         now = self._clock.wall()
-        await self._durability.write(lambda: self._store.bind_clients(effect.worker, effect.clients, now))
+        await self._durability.write(lambda: self._journal.bind_clients(effect.worker, effect.clients, now))
 
     async def _assign(self, effect: effects.AssignIndexes) -> None:
         given = self._tasks.vectors(effect.indexes)
-        await self._durability.write(lambda: self._store.assign(given))
+        await self._durability.write(lambda: self._journal.assign(given))
         self._tasks.assigned(given)
 
     async def _persist_paused(self, effect: effects.PersistPaused) -> None:
-        await self._durability.write(lambda: self._store.set_flag("paused", effect.paused))
+        await self._durability.write(lambda: self._journal.set_flag("paused", effect.paused))
 
     async def _finish(self, effect: effects.RunFinished) -> None:
-        await self._durability.write(self._store.finish_run)
+        await self._durability.write(self._journal.finish_run)
         for session in self._sessions:
             session.send(RunChanged(reason="all rounds are committed", finished=True))
         log_event(log, logging.INFO, "run_finished", version=self._run.state.version)
@@ -100,7 +100,7 @@ class OpenAttempts:
 
     Args:
         run: for the number of rounds.
-        store: the journal.
+        journal: the journal.
         blobs: for the room that is left.
         min_free_bytes: no round opens below it.
         durability: for the journal's writes.
@@ -109,7 +109,7 @@ class OpenAttempts:
         tasks: makes the messages.
         catalogue: the base version.
         sessions: whom the tasks go to.
-        observations: what people see of the attempt.
+        recent: what people see of the attempt.
         clock: for the record's time.
     """
 
@@ -117,7 +117,7 @@ class OpenAttempts:
         self,
         *,
         run: Run,
-        store: Journal,
+        journal: Journal,
         blobs: Blobs,
         min_free_bytes: int,
         durability: DurableWrites,
@@ -126,11 +126,11 @@ class OpenAttempts:
         tasks: Tasks,
         catalogue: Catalogue,
         sessions: SessionTable,
-        observations: RecentStatus,
+        recent: RecentStatus,
         clock: Clock,
     ) -> None:
         self._run = run
-        self._store = store
+        self._journal = journal
         self._blobs = blobs
         self._min_free_bytes = min_free_bytes
         self._durability = durability
@@ -139,7 +139,7 @@ class OpenAttempts:
         self._tasks = tasks
         self._catalogue = catalogue
         self._sessions = sessions
-        self._observations = observations
+        self._recent = recent
         self._clock = clock
 
     def table(self) -> Performers:
@@ -157,9 +157,9 @@ class OpenAttempts:
             opened_at=self._clock.wall(),
         )
         await self._durability.write(self._check_room)
-        await self._durability.write(lambda: self._store.open_attempt(record))
+        await self._durability.write(lambda: self._journal.open_attempt(record))
         self._tasks.opened(effect.round, effect.cohort)
-        self._observations.opened(effect.round, effect.attempt)
+        self._recent.opened(effect.round, effect.attempt)
         await self._commit.begin()
         rounds = self._run.state.policy.rounds
         digest = self._tasks.digest(effect.round, newest.model_digest, newest.artefacts, rounds)
@@ -193,10 +193,10 @@ class AttemptEffects:
 
     Args:
         uploads: those under verification, which wait for a verdict.
-        desk: those in flight.
+        in_flight: those in flight.
         commit: collects for the server hook.
         round_sum: takes verified updates.
-        store: the journal.
+        journal: the journal.
         durability: for its writes.
         sessions: who is told that an attempt is cancelled.
         history: of the attempt's clients.
@@ -209,10 +209,10 @@ class AttemptEffects:
         self,
         *,
         uploads: UploadVerification,
-        desk: UploadsInFlight,
+        in_flight: UploadsInFlight,
         commit: Commit,
         round_sum: RoundSum,
-        store: Journal,
+        journal: Journal,
         durability: DurableWrites,
         sessions: SessionTable,
         history: ClientHistory,
@@ -221,10 +221,10 @@ class AttemptEffects:
         metrics: CoordinatorMetrics,
     ) -> None:
         self._uploads = uploads
-        self._desk = desk
+        self._in_flight = in_flight
         self._commit = commit
         self._sum = round_sum
-        self._store = store
+        self._journal = journal
         self._durability = durability
         self._sessions = sessions
         self._history = history
@@ -258,10 +258,10 @@ class AttemptEffects:
     async def _abandon(self, effect: effects.AbandonAttempt) -> None:
         now = self._clock.wall()
         await self._durability.write(
-            lambda: self._store.abandon_attempt(effect.round, effect.attempt, effect.reason, now)
+            lambda: self._journal.abandon_attempt(effect.round, effect.attempt, effect.reason, now)
         )
-        await write_history(self._history, self._store, self._durability)
-        self._desk.forget()
+        await write_history(self._history, self._journal, self._durability)
+        self._in_flight.forget()
         await self._sum.abandoned(effect.reason)
         self._metrics.round_abandoned(self._clock.monotonic() - self._cost.opened)
         for worker in effect.workers:

@@ -12,29 +12,29 @@ from coordinator.ports.journal import Journal
 from coordinator.ports.records import AttemptRecord
 
 
-def restore(policy: RoundPolicy, store: Journal, clock: Clock, *, proven: bool) -> RunState:
+def restore(policy: RoundPolicy, journal: Journal, clock: Clock, *, proven: bool) -> RunState:
     """The state the journal amounts to. An attempt under way goes on; its updates come from the workers again.
 
     Args:
         policy: of the run's rounds.
-        store: the journal.
+        journal: the journal.
         clock: for the times of the attempt that goes on.
         proven: whether workers prove their names, so that clients belong to them.
     """
-    version = store.versions()[-1].number
-    records = store.clients()
+    version = journal.versions()[-1].number
+    records = journal.clients()
     state = RunState(
         policy=policy,
         version=version,
         clients=frozenset(record.client for record in records if not record.revoked),
         revoked=frozenset(record.client for record in records if record.revoked),
         indexes={record.client: record.index for record in records if record.index is not None},
-        bindings=store.bindings() if proven else None,
-        granted_workers=store.granted_workers(),
-        paused=store.flag("paused"),
+        bindings=journal.bindings() if proven else None,
+        granted_workers=journal.granted_workers(),
+        paused=journal.flag("paused"),
         waiting_since=clock.monotonic(),
     )
-    attempts = [attempt for attempt in store.attempts() if attempt.round == version + 1]
+    attempts = [attempt for attempt in journal.attempts() if attempt.round == version + 1]
     if not attempts:
         return state
     newest = attempts[0]

@@ -57,7 +57,9 @@ async def checked_declaration(new: NewRun, host: MethodHost) -> Declaration:
     return declaration
 
 
-async def create_run(new: NewRun, store: Journal, blobs: Blobs, host: MethodHost, clock: Clock) -> RunRecord:
+async def create_run(
+    new: NewRun, journal: Journal, blobs: Blobs, host: MethodHost, clock: Clock
+) -> RunRecord:
     """Make version 0 and journal the run.
 
     Raises:
@@ -98,8 +100,8 @@ async def create_run(new: NewRun, store: Journal, blobs: Blobs, host: MethodHost
     )
     # First the clients: a crash in between leaves a registry that the next start completes.
     if new.run.clients:
-        store.register_clients(new.run.clients, clock.wall())
-    store.create_run(run, zero)
+        journal.register_clients(new.run.clients, clock.wall())
+    journal.create_run(run, zero)
     return run
 
 

@@ -48,7 +48,7 @@ class WorkerReports:
         clock: for silence and the times of events.
         metrics: counts failures.
         revocations: who may not attend.
-        observations: what people want to see.
+        recent: what people want to see.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class WorkerReports:
         clock: Clock,
         metrics: CoordinatorMetrics,
         revocations: RevocationList,
-        observations: RecentStatus,
+        recent: RecentStatus,
     ) -> None:
         self._run = run
         self._terms = terms
@@ -78,7 +78,7 @@ class WorkerReports:
         self._clock = clock
         self._metrics = metrics
         self._revocations = revocations
-        self._observations = observations
+        self._recent = recent
 
     @property
     def silence_seconds(self) -> float:
@@ -171,8 +171,8 @@ class WorkerReports:
             self._sessions.remove(session)
             raise
         # The loop may have stood still meanwhile; that was not the worker's silence.
-        self.heard(session)
-        self._observations.attached(hello.worker)
+        self.note_contact(session)
+        self._recent.attached(hello.worker)
         return session
 
     def _see_out(self, admitting: asyncio.Future[Session]) -> None:
@@ -185,7 +185,7 @@ class WorkerReports:
         if self._sessions.remove(session):
             log_event(log, logging.INFO, "worker_detached", worker=session.worker)
             self._evaluations.lost(session.worker)
-            self._observations.detached(
+            self._recent.detached(
                 session.worker,
                 session.clients,
                 "" if session.closing is None else session.closing.code,
@@ -201,7 +201,7 @@ class WorkerReports:
 
             self._mailbox.put(gone)
 
-    def heard(self, session: Session) -> None:
+    def note_contact(self, session: Session) -> None:
         """Something arrived from the worker."""
         session.last_seen = self._clock.monotonic()
 
@@ -230,7 +230,7 @@ class WorkerReports:
                     now=self._clock.monotonic(), worker=session.worker, clients=tuple(sorted(clients))
                 )
             )
-            self.heard(session)
+            self.note_contact(session)
 
         await self._mailbox.call(change)
 
@@ -245,7 +245,7 @@ class WorkerReports:
             return
         self._metrics.client_failed(reason)
         failed = (client,) if client else self._unfinished(session)
-        self._observations.failed(failed, round_number, attempt, reason, self._clock.wall())
+        self._recent.failed(failed, round_number, attempt, reason, self._clock.wall())
 
         async def count() -> None:
             await self._run.apply(
@@ -258,7 +258,7 @@ class WorkerReports:
                     reason=reason,
                 )
             )
-            self.heard(session)
+            self.note_contact(session)
 
         await self._mailbox.call(count)
 
@@ -273,7 +273,7 @@ class WorkerReports:
     ) -> None:
         """A worker says how far a client's training is. Returns when it was looked at, as with messages of the kind."""
         if client in session.clients:
-            self._observations.progressed(round_number, attempt, client, step, steps)
+            self._recent.progressed(round_number, attempt, client, step, steps)
         if not self._sum.awaits_training:
             return
 
@@ -293,7 +293,7 @@ class WorkerReports:
         async def hear() -> None:
             if session.open:
                 await self._sum.receive(session, round_id, content)
-            self.heard(session)
+            self.note_contact(session)
 
         await self._mailbox.call(hear)
 
@@ -303,7 +303,7 @@ class WorkerReports:
         async def record() -> None:
             await self._evaluations.done(session.worker, answer)
             self._evaluations.offer(self._run.state.policy.seed)
-            self.heard(session)
+            self.note_contact(session)
 
         await self._mailbox.call(record)
 

@@ -72,8 +72,8 @@ Reply = TypeVar("Reply")
 class EnrolmentServer:
     """Offers `Enroll` alone, to callers without a certificate."""
 
-    def __init__(self, desk: CertificateIssuer, clock: Clock, metrics: CoordinatorMetrics) -> None:
-        self._desk = desk
+    def __init__(self, issuer: CertificateIssuer, clock: Clock, metrics: CoordinatorMetrics) -> None:
+        self._issuer = issuer
         self._clock = clock
         self._metrics = metrics
         self._admission = AdmissionLimit(PER_HOST, OVERALL)
@@ -146,8 +146,8 @@ class EnrolmentServer:
             if list(context.auth_context().get("ssl_tls_version", ())) != [TLS_VERSION]:
                 raise NotPermitted(Reason.TLS_VERSION, "this port speaks TLS 1.3 only")
             asked = well_formed(request)
-            bought = await self._desk.enroll(asked.secret, asked.subject, asked.request)
-            return pb.EnrollReply(certificate=bought.certificate.encode(), authority=self._desk.authority)
+            bought = await self._issuer.enroll(asked.secret, asked.subject, asked.request)
+            return pb.EnrollReply(certificate=bought.certificate.encode(), authority=self._issuer.authority)
 
         return await _answered(self._metrics, context, "enroll", answer)
 
@@ -156,16 +156,16 @@ class RenewalServicer:
     """`Renew`, for who came with a certificate; the gate has looked at its role.
 
     Args:
-        desk: who issues; None: this coordinator does not (`[enrolment]` is off).
+        issuer: who issues; None: this coordinator does not (`[enrolment]` is off).
         identity: who is calling.
         clock: time.
         metrics: counts.
     """
 
     def __init__(
-        self, desk: CertificateIssuer | None, identity: Identity, clock: Clock, metrics: CoordinatorMetrics
+        self, issuer: CertificateIssuer | None, identity: Identity, clock: Clock, metrics: CoordinatorMetrics
     ) -> None:
-        self._desk = desk
+        self._issuer = issuer
         self._identity = identity
         self._clock = clock
         self._metrics = metrics
@@ -183,7 +183,7 @@ class RenewalServicer:
             caller = self._identity.subject(context.auth_context())
             if caller is None:
                 raise NotPermitted(Reason.NO_IDENTITY, "without TLS there is no certificate to renew")
-            if self._desk is None:
+            if self._issuer is None:
                 raise ClientFault(
                     Reason.ENROLMENT_REFUSED,
                     "this coordinator issues no certificates ([enrolment] listen is not set): ask its operator for one",
@@ -191,7 +191,7 @@ class RenewalServicer:
             if not self._admission.admit(caller.uri, self._clock.monotonic()):
                 raise ClientFault(Reason.TOO_OFTEN, "this holder asks too often; come again later")
             asked = well_formed(request)
-            made = await self._desk.renew(caller, asked.request)
+            made = await self._issuer.renew(caller, asked.request)
             return pb.RenewReply(certificate=made.certificate.encode())
 
         return await _answered(self._metrics, context, "renew", answer)

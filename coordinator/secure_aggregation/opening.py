@@ -48,7 +48,7 @@ class SumOpening:
         run: to let events happen.
         settings: of secure aggregation.
         registry: reads the participants' registry anew for every attempt; None in level passive.
-        store: the journal.
+        journal: the journal.
         durability: for its writes.
         transcripts: where they are kept; None: they are not.
         clock: for durations.
@@ -61,7 +61,7 @@ class SumOpening:
         run: Run,
         settings: SecureSettings,
         registry: Callable[[], Registry | None],
-        store: Journal,
+        journal: Journal,
         durability: DurableWrites,
         transcripts: Transcripts | None,
         clock: Clock,
@@ -70,7 +70,7 @@ class SumOpening:
         self._run = run
         self._settings = settings
         self.registry = registry
-        self._store = store
+        self._journal = journal
         self._durability = durability
         self._transcripts = transcripts
         self._clock = clock
@@ -82,8 +82,8 @@ class SumOpening:
         """Finish with transcripts, before anything else after a start, what a crash left unfinished."""
         transcripts = self._transcripts
         if transcripts is not None:
-            models = {version.round: version.model_digest for version in self._store.versions()}
-            in_flight = [each.round for each in self._store.attempts(1) if each.outcome in IN_FLIGHT]
+            models = {version.round: version.model_digest for version in self._journal.versions()}
+            in_flight = [each.round for each in self._journal.attempts(1) if each.outcome in IN_FLIGHT]
             due = in_flight[0] if in_flight else None
             await self._durability.write(lambda: transcripts.recover(models, due))
 
@@ -98,7 +98,7 @@ class SumOpening:
             }
         )
         await self._durability.write(
-            lambda: self._store.close_attempt(present.round, present.number, present.accepted, kept)
+            lambda: self._journal.close_attempt(present.round, present.number, present.accepted, kept)
         )
         self._journaled = (present.round, present.number, present.honest)
 
@@ -110,7 +110,7 @@ class SumOpening:
         Raises:
             RegistryRefused, OSError, SecureAggregationStopped: it does not fit the registry or settings of now.
         """
-        kept = json.loads(self._store.secure_sum(round_number, number))
+        kept = json.loads(self._journal.secure_sum(round_number, number))
         self._journaled = (round_number, number, kept.get("opened"))
         state = bytes.fromhex(kept["aggregator"])
         aggregator = Aggregator.restore(state, self._settings.policy, self.registry())
@@ -174,7 +174,7 @@ class SumOpening:
             return None
         if self._journaled is None or self._journaled[:2] != (attempt.round, attempt.number):
             # The whole state of an opening is read for one number of it, and status displays ask at every turn.
-            kept = self._store.secure_sum(attempt.round, attempt.number)
+            kept = self._journal.secure_sum(attempt.round, attempt.number)
             honest = json.loads(kept).get("opened") if kept else None
             self._journaled = (attempt.round, attempt.number, honest)
         return self._journaled[2]

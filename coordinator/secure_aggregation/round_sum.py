@@ -243,7 +243,7 @@ class MaskedRoundSum:
             self._metrics.rejected(AbortReason.UNEXPECTED_MESSAGE)
             return
         try:
-            outcomes = present.machine.heard(session.worker, content, self._clock.monotonic())
+            outcomes = present.machine.receive(session.worker, content, self._clock.monotonic())
         except Rejected as error:
             self._metrics.rejected(error.reason)
             repeatable(

@@ -47,5 +47,5 @@ class PrivacyAccount:
     def describe(self, number: int, statistics: Mapping[str, float]) -> str:
         """One paragraph for people about the rounds up to version `number`; empty without differential privacy."""
         if number == self._catalogue.newest.number:
-            return self.now().said
+            return self.now().statement
         return self._privacy.describe(number, self._run.state.policy.rounds, statistics)

@@ -68,7 +68,7 @@ class ClientHistory:
         self._attempts = {**dict(newest), (round_number, attempt): {client: _Client() for client in cohort}}
         self._unwritten &= self._attempts.keys()
 
-    def heard(self, event: Event, now: float) -> None:
+    def record_event(self, event: Event, now: float) -> None:
         """Notes what an event meant, before its effects.
 
         Args:

@@ -47,7 +47,7 @@ class Uploads:
 
     Args:
         checks: of envelopes.
-        desk: the uploads in flight.
+        in_flight: the uploads in flight.
         verification: of complete bodies.
         mailbox: says whether the daemon stops.
         cost: counts the bytes.
@@ -58,14 +58,14 @@ class Uploads:
         self,
         *,
         checks: EnvelopeChecks,
-        desk: UploadsInFlight,
+        in_flight: UploadsInFlight,
         verification: UploadVerification,
         mailbox: Mailbox,
         cost: RoundCost,
         clock: Clock,
     ) -> None:
         self._checks = checks
-        self._desk = desk
+        self._in_flight = in_flight
         self._verification = verification
         self._mailbox = mailbox
         self._cost = cost
@@ -98,18 +98,18 @@ class Uploads:
 
     async def _room(self, session: Session, envelope: Envelope, sender: Sender) -> Upload:
         """Wait until the body has room; the sender holds meanwhile."""
-        seen = self._desk.changes
-        upload = self._desk.claim(session.worker, envelope)
+        seen = self._in_flight.changes
+        upload = self._in_flight.claim(session.worker, envelope)
         if upload is not None:
             return upload
         await sender.hold()
         while upload is None:
-            await self._desk.room_changed(seen, session.closed, LOOK_AGAIN_SECONDS)
+            await self._in_flight.room_changed(seen, session.closed, LOOK_AGAIN_SECONDS)
             if not session.open:
                 raise ClientFault(Reason.NO_SESSION, "the session ended while the upload was held")
             self.let_in(session, envelope)
-            seen = self._desk.changes
-            upload = self._desk.claim(session.worker, envelope)
+            seen = self._in_flight.changes
+            upload = self._in_flight.claim(session.worker, envelope)
         return upload
 
     async def _take_in(self, session: Session, upload: Upload, sender: Sender) -> Verdict:
@@ -140,4 +140,4 @@ class Uploads:
             raise
         finally:
             if not whole:
-                self._desk.release(upload)
+                self._in_flight.release(upload)

@@ -33,7 +33,7 @@ class UploadVerification:
     """Every upload that comes in whole leaves with exactly one verdict and one count.
 
     Args:
-        desk: the uploads in flight; a judged one gives its room back.
+        in_flight: the uploads in flight; a judged one gives its room back.
         plan: the fold plan of a round.
         mailbox: says when the daemon stops.
         run: gets the events.
@@ -41,13 +41,13 @@ class UploadVerification:
         history: the clients' history of the attempt.
         clock: for the times of events and notes.
         metrics: counts every verdict.
-        observations: what people see of refusals.
+        recent: what people see of refusals.
     """
 
     def __init__(
         self,
         *,
-        desk: UploadsInFlight,
+        in_flight: UploadsInFlight,
         plan: Callable[[int], FoldPlan],
         mailbox: Mailbox,
         run: Run,
@@ -55,9 +55,9 @@ class UploadVerification:
         history: ClientHistory,
         clock: Clock,
         metrics: CoordinatorMetrics,
-        observations: RecentStatus,
+        recent: RecentStatus,
     ) -> None:
-        self._desk = desk
+        self._in_flight = in_flight
         self._plan = plan
         self._mailbox = mailbox
         self._run = run
@@ -65,7 +65,7 @@ class UploadVerification:
         self._history = history
         self._clock = clock
         self._metrics = metrics
-        self._observations = observations
+        self._recent = recent
         self._offered: dict[int, tuple[Upload, asyncio.Future[Verdict]]] = {}
         self._numbers = 0
         self._judging: set[asyncio.Task[Verdict]] = set()
@@ -91,7 +91,7 @@ class UploadVerification:
                 return self.reject(session, upload.envelope, fault)
             verdict = await self._offer(session, upload)
         finally:
-            self._desk.finish(upload)
+            self._in_flight.finish(upload)
         self._metrics.upload(verdict.fate, verdict.reason)
         if verdict.fate is not UploadFate.ACCEPTED:
             self._note(session, upload.envelope, verdict)
@@ -145,7 +145,7 @@ class UploadVerification:
 
     def dismiss(self) -> None:
         """The daemon stops: nobody waits for a verdict or for room any longer."""
-        self._desk.wake()
+        self._in_flight.wake()
         for _, verdict in self._offered.values():
             if not verdict.done():
                 verdict.set_result(verdict_of(_stopping()))
@@ -170,9 +170,7 @@ class UploadVerification:
         )
         if fault.reason in CONTENT:
             own = tuple(sorted(client for client in envelope.names if client in session.clients))
-            self._observations.failed(
-                own, envelope.round, envelope.attempt, verdict.reason, self._clock.wall()
-            )
+            self._recent.failed(own, envelope.round, envelope.attempt, verdict.reason, self._clock.wall())
             self._run.post(
                 events.ClientFailed(
                     now=self._clock.monotonic(),
@@ -190,7 +188,7 @@ class UploadVerification:
         self._history.upload(envelope.round, envelope.attempt, envelope.names, note)
 
     def _note(self, session: Session, envelope: Envelope, verdict: Verdict) -> None:
-        self._observations.refused(
+        self._recent.refused(
             session.worker, envelope.round, envelope.attempt, verdict.reason, self._clock.wall()
         )
 

@@ -14,10 +14,10 @@ from ssd_wire.messages import Delta, ModelVersion
 class Catalogue:
     """The run's versions in memory, kept in step with the store by the driver."""
 
-    def __init__(self, run: RunRecord, store: Journal, blobs: Blobs) -> None:
-        self._store = store
+    def __init__(self, run: RunRecord, journal: Journal, blobs: Blobs) -> None:
+        self._journal = journal
         self._blobs = blobs
-        self._versions = {version.number: version for version in store.versions()}
+        self._versions = {version.number: version for version in journal.versions()}
         self._fixed = {run.declaration_blob.digest, *(artefact.blob.digest for artefact in run.artefacts)}
         self.newest = self._versions[max(self._versions)]
 
@@ -146,8 +146,8 @@ class Catalogue:
             if not {version.full.digest, version.delta.digest if version.delta else ""} & keep:
                 forgotten.append(version.number)
         if forgotten:
-            self._store.forget_version_blobs(forgotten)
-            for version in self._store.versions():
+            self._journal.forget_version_blobs(forgotten)
+            for version in self._journal.versions():
                 self._versions[version.number] = version
 
 

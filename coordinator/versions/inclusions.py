@@ -10,11 +10,11 @@ from coordinator.ports.journal import Journal
 class Inclusions:
     """Who is in which committed round of the run."""
 
-    def __init__(self, store: Journal) -> None:
-        self.last_rounds = {record.client: record.last_committed_round for record in store.clients()}
+    def __init__(self, journal: Journal) -> None:
+        self.last_rounds = {record.client: record.last_committed_round for record in journal.clients()}
         """Client -> the last committed round that included it; 0 before any."""
         self.accepted_sets = {
-            each.round: frozenset(each.accepted) for each in store.attempts() if each.outcome == "committed"
+            each.round: frozenset(each.accepted) for each in journal.attempts() if each.outcome == "committed"
         }
         """Committed round -> the clients it included."""
 

@@ -32,7 +32,7 @@ class Account:
 
     statistics: Mapping[str, float] = field(default_factory=dict)
     """As versions have them; empty if there is nothing beside what the newest version says."""
-    said: str = ""
+    statement: str = ""
     """For people."""
 
     def beside(self, statistics: Mapping[str, float]) -> dict[str, float]:
@@ -108,10 +108,12 @@ class Privacy:
             beside: honest participants of a sum that was opened and is in no version; None: there is none.
         """
         if beside is None:
-            return Account(said=self.describe(rounds, planned, statistics))
+            return Account(statement=self.describe(rounds, planned, statistics))
         told = self.spent(rounds + 1, beside, statistics)
-        said = self.describe(rounds + 1, max(planned, rounds + 1), told)
-        return Account(statistics=told, said=f"{said}; the sum of round {rounds + 1} counts: it was opened")
+        statement = self.describe(rounds + 1, max(planned, rounds + 1), told)
+        return Account(
+            statistics=told, statement=f"{statement}; the sum of round {rounds + 1} counts: it was opened"
+        )
 
     def describe(self, rounds: int, planned: int, statistics: Mapping[str, float]) -> str:
         """One paragraph for people.

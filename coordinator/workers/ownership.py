@@ -29,7 +29,7 @@ class ClientOwnership:
         run: the run's present state and its events.
         sessions: the attached workers; those of a revoked holder end.
         mailbox: where changes wait their turn.
-        store: the journal.
+        journal: the journal.
         durability: for its writes.
         clock: for the times of events and records.
         revocations: who was revoked.
@@ -41,7 +41,7 @@ class ClientOwnership:
         run: Run,
         sessions: SessionTable,
         mailbox: Mailbox,
-        store: Journal,
+        journal: Journal,
         durability: DurableWrites,
         clock: Clock,
         revocations: RevocationList,
@@ -49,7 +49,7 @@ class ClientOwnership:
         self._run = run
         self._sessions = sessions
         self._mailbox = mailbox
-        self._store = store
+        self._journal = journal
         self._durability = durability
         self._clock = clock
         self._revocations = revocations
@@ -63,9 +63,9 @@ class ClientOwnership:
         """
 
         async def apply() -> None:
-            if client not in {record.client for record in self._store.clients()}:
+            if client not in {record.client for record in self._journal.clients()}:
                 raise ClientFault(Reason.NOT_FOUND, f"no client is called {client}")
-            await self._durability.write(lambda: self._store.revoke_client(client))
+            await self._durability.write(lambda: self._journal.revoke_client(client))
             await self._run.apply(events.ClientRevoked(now=self._clock.monotonic(), client=client))
 
         await self._mailbox.call(apply)
@@ -113,14 +113,16 @@ class ClientOwnership:
         """
 
         async def apply() -> None:
-            bindings = self._store.bindings()
+            bindings = self._journal.bindings()
             for client in clients:
                 if bindings.get(client, worker) != worker:
                     raise ClientFault(
                         Reason.CLIENT_BOUND, f"client {client} belongs to worker {bindings[client]}"
                     )
             now = self._clock.wall()
-            await self._durability.write(lambda: self._store.bind_clients(worker, clients, now, granted=True))
+            await self._durability.write(
+                lambda: self._journal.bind_clients(worker, clients, now, granted=True)
+            )
             await self._give(worker, clients, granted=True)
 
         await self._mailbox.call(apply)
@@ -160,7 +162,7 @@ class ClientOwnership:
                     " configuration, or stop or revoke the worker, then move it",
                 )
             now = self._clock.wall()
-            await self._durability.write(lambda: self._store.move_client(client, worker, now))
+            await self._durability.write(lambda: self._journal.move_client(client, worker, now))
             await self._give(worker, (client,))
             return state.bindings.get(client, "")
 

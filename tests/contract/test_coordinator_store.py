@@ -99,7 +99,7 @@ def everything(store: Journal) -> str:
         "bindings": dict(store.bindings()),
         "chain": store.chain(),
         "granted": sorted(store.granted_workers()),
-        "chronicles": [store.chronicle(each.round, each.attempt) for each in store.attempts()],
+        "chronicles": [store.client_history(each.round, each.attempt) for each in store.attempts()],
     }
     return json.dumps(answers, sort_keys=True)
 
@@ -184,25 +184,27 @@ class TestStore:
         assert not store.run_finished()
         refused(store, lambda: store.create_run(a_run("run-1"), a_version(0)))
 
-    def test_an_attempts_chronicle_is_kept_and_replaced(self, store: Journal) -> None:
+    def test_an_attempts_client_history_is_kept_and_replaced(self, store: Journal) -> None:
         started(store)
-        refused(store, lambda: store.keep_chronicle(1, 1, {}))
+        refused(store, lambda: store.keep_client_history(1, 1, {}))
         commit_round(store, 1)
-        assert store.chronicle(1, 1) == {}
-        repeatable(store, lambda: store.keep_chronicle(1, 1, {"a": {"notes": [[1.5, "asked", "", "w"]]}}))
-        store.keep_chronicle(1, 1, {"b": {"notes": []}})
-        assert store.chronicle(1, 1) == {"b": {"notes": []}}
-        refused(store, lambda: store.keep_chronicle(1, 2, {}))
+        assert store.client_history(1, 1) == {}
+        repeatable(
+            store, lambda: store.keep_client_history(1, 1, {"a": {"notes": [[1.5, "asked", "", "w"]]}})
+        )
+        store.keep_client_history(1, 1, {"b": {"notes": []}})
+        assert store.client_history(1, 1) == {"b": {"notes": []}}
+        refused(store, lambda: store.keep_client_history(1, 2, {}))
 
-    def test_chronicles_of_the_oldest_attempts_go(
+    def test_client_histories_of_the_oldest_attempts_go(
         self, store: Journal, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(sqlite_store, "KEPT_CHRONICLES", 2)
         started(store)
         for number in (1, 2, 3):
             commit_round(store, number)
-            store.keep_chronicle(number, 1, {"a": number})
-        assert [store.chronicle(number, 1) for number in (1, 2, 3)] == [{}, {"a": 2}, {"a": 3}]
+            store.keep_client_history(number, 1, {"a": number})
+        assert [store.client_history(number, 1) for number in (1, 2, 3)] == [{}, {"a": 2}, {"a": 3}]
 
     def test_a_run_with_an_attempt_under_way_cannot_finish(self, store: Journal) -> None:
         started(store)

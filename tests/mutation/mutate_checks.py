@@ -35,7 +35,7 @@ SOURCES = (
 CHECKS = frozenset(
     {
         "refuse_unless", "reject_unless", "_abort_unless", "_hold", "check_sender", "_check_survival", "_expect",
-        "_check_identity", "check_terms", "check_advert", "check_told", "check_roster", "check_delivery", "check_survivors",
+        "_check_identity", "check_terms", "check_advert", "check_run_terms", "check_roster", "check_delivery", "check_survivors",
         "check_proof", "_check_signatures", "_check_roster", "_check_sets", "_check_enough", "remember_round", "remember_opened",
         "_forget_own", "close", "abort", "_require", "_check_secure", "_check_private",
     }

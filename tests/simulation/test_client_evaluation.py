@@ -99,7 +99,7 @@ def driver(tmp_path: Path, clock: ManualClock, **changes: Any) -> Coordinator:
             maker=VersionMaker(declaration, strategy, Encoding.FLOAT16, blobs),
             state=restore(policy_of(config, declaration), store, clock, proven=False),
             settings=settings_of(config),
-            store=store,
+            journal=store,
             blobs=blobs,
             staging=BudgetedStaging(tmp_path / "staging", 1 << 20, 1 << 20),
             host=SubprocessMethodHost(),

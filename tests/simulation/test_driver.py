@@ -88,7 +88,7 @@ def test_a_defect_in_a_command_ends_the_loop_and_frees_its_session(tmp_path: Pat
         def broken(*_: object) -> None:
             raise RuntimeError("a defect")
 
-        subject.given.store.open_attempt = broken  # type: ignore[method-assign]
+        subject.given.journal.open_attempt = broken  # type: ignore[method-assign]
         with pytest.raises(RuntimeError, match="a defect"):
             await subject.attendance.attach(HELLO)
         with pytest.raises(RuntimeError, match="a defect"):

@@ -286,7 +286,7 @@ class BreaksOff(MaskedWorker):
         taken = await self.part(envelope, body)
         assert taken.complete
         # (A part lets go of what it claimed, as a call that breaks off does.)
-        claimed = self.driver.desk.claim(self.session.worker, envelope)
+        claimed = self.driver.in_flight.claim(self.session.worker, envelope)
         assert claimed is taken
         self.verdicts.append(await self.driver.verification.judge(self.session, taken))
         assert self.participant is not None
@@ -296,13 +296,13 @@ class BreaksOff(MaskedWorker):
         """One call, up to the end of these bytes."""
         assert self.session is not None
         self.driver.uploads.let_in(self.session, envelope)
-        taken = self.driver.desk.claim(self.session.worker, envelope)
+        taken = self.driver.in_flight.claim(self.session.worker, envelope)
         assert taken is not None
         self.resumed_at = taken.body.received
         while taken.body.received < len(body):
             start = taken.body.received
             taken.take(start, body[start : start - start % CHUNK + CHUNK])
-        self.driver.desk.release(taken)
+        self.driver.in_flight.release(taken)
         return taken
 
 

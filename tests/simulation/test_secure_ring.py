@@ -119,7 +119,7 @@ class Ring:
             case _:
                 raise AssertionError(said)
         try:
-            self.outcomes += self.attempt.heard(name, encode(answer), now)
+            self.outcomes += self.attempt.receive(name, encode(answer), now)
             work = self.attempt.rebuilding()
             if work is not None:
                 while work.step():

@@ -94,7 +94,7 @@ class World:
                 maker=VersionMaker(declaration, strategy, Encoding.FLOAT16, self.blobs),
                 state=restore(policy_of(self.config, declaration), self.store, clock, proven=False),
                 settings=settings_of(self.config),
-                store=self.store,
+                journal=self.store,
                 blobs=self.blobs,
                 staging=BudgetedStaging(self.root / "staging", 1 << 20, 1 << 20),
                 host=host,
@@ -186,7 +186,7 @@ async def deliver(subject: Coordinator, session: Session, train: Train, order: l
         assert len(body) <= CHUNK_BYTES
         sent = envelope(subject, train, body, {client: weight}, fold=False)
         subject.uploads.let_in(session, sent)
-        upload = subject.desk.claim(session.worker, sent)
+        upload = subject.in_flight.claim(session.worker, sent)
         assert upload is not None
         upload.take(0, body)
         fates.append((await subject.verification.judge(session, upload)).fate.value)

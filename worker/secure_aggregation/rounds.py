@@ -227,7 +227,7 @@ class SecureRounds:
             signer=signer,
             entropy=self._settings.entropy,
             memory=self._store.secure,
-            told=_told(current),
+            run_terms=_run_terms(current),
         )
         return _take_offer(current, offer)
 
@@ -382,7 +382,7 @@ def _take_offer(current: _Round, offer: Offer) -> Advert:
     )
 
 
-def _told(current: _Round) -> RunTerms:
+def _run_terms(current: _Round) -> RunTerms:
     """What the welcome says of every offer."""
     plan = current.plan
     return RunTerms(

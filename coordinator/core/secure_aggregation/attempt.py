@@ -171,7 +171,7 @@ class SecureAttempt:
         self._since = now
         return []
 
-    def heard(self, worker: str, content: bytes, now: float) -> list[Outcome]:
+    def receive(self, worker: str, content: bytes, now: float) -> list[Outcome]:
         """A message of a participant.
 
         Raises:

@@ -159,7 +159,7 @@ class FederationServicer:
         pace = PaceLimit(self._limits.messages_per_second, BURST_SECONDS)
         try:
             while (message := well_formed(await context.read())) is not None:
-                self._attendance.heard(session)
+                self._attendance.note_contact(session)
                 await self._dispatch(session, message)
                 units = 1 + message.ByteSize() // UNIT_BYTES
                 wait = pace.seconds_to_wait(units, asyncio.get_running_loop().time())
@@ -198,9 +198,9 @@ class FederationServicer:
                 await attendance.change_clients(session, clients)
             case messages.SecureMessage(round_id=round_id, content=content):
                 await attendance.secure_message(session, round_id, content)
-            case messages.Progress() as said:
+            case messages.Progress() as progress:
                 await attendance.progressed(
-                    session, said.round, said.attempt, said.client, said.step, said.steps
+                    session, progress.round, progress.attempt, progress.client, progress.step, progress.steps
                 )
             case messages.Heartbeat() | messages.VersionHeld():
                 pass  # These only show that the worker lives.

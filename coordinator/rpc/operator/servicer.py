@@ -181,11 +181,11 @@ class OperatorServicer:
                 reader.close()
 
     async def _rounds(self, request: pb.RoundsRequest) -> pb.RoundsReply:
-        store, limit = self._reports.journal, request.limit or 100
+        journal, limit = self._reports.journal, request.limit or 100
         if request.counts_only:
-            counted = await asyncio.to_thread(store.attempt_counts, limit)
+            counted = await asyncio.to_thread(journal.attempt_counts, limit)
             return pb.RoundsReply(rounds=[self._round(each, each.invited, each.accepted) for each in counted])
-        attempts = await asyncio.to_thread(store.attempts, limit)
+        attempts = await asyncio.to_thread(journal.attempts, limit)
         records = [self._round(each, len(each.cohort), len(each.accepted)) for each in attempts]
         for record, attempt in zip(records, attempts, strict=True):
             record.accepted_clients.extend(attempt.accepted)

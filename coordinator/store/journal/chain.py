@@ -42,17 +42,19 @@ def link(previous: str, version: VersionRecord, accepted: Sequence[str]) -> str:
     return _digest(previous, version_text(version), names_text(tuple(accepted)))
 
 
-def verify(store: Journal) -> None:
+def verify(journal: Journal) -> None:
     """Follow the current run's chain from its beginning; cheap beside reading one model.
 
     Raises:
         JournalTampered: names the first version that is not what was committed.
     """
-    run, versions, values = store.current_run(), store.versions(), store.chain()
+    run, versions, values = journal.current_run(), journal.versions(), journal.chain()
     if run is None:
         return
     accepted = {
-        (each.round, each.attempt): each.accepted for each in store.attempts() if each.outcome == "committed"
+        (each.round, each.attempt): each.accepted
+        for each in journal.attempts()
+        if each.outcome == "committed"
     }
     if not versions or len(values) != len(versions):
         raise JournalTampered(f"the journal of run {run.run_id} has lost its versions. {ADVICE}")

@@ -30,7 +30,7 @@ class RoundRecords:
     newest_round: int
     """The highest of which an attempt was opened; 0: none."""
     attempts: tuple[tuple[AttemptRecord, Mapping[str, Json]], ...] = ()
-    """Each with its chronicle, oldest first."""
+    """Each with its clients' history, oldest first."""
     bindings: Mapping[str, str] = field(default_factory=dict)
     """Client -> the worker it belongs to now."""
     model_digest: str = ""

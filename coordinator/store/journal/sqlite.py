@@ -310,23 +310,23 @@ class SqliteJournal(SqliteBindings):
             for round_number, attempt, opened_at, outcome, reason, invited, accepted, closed_at in rows
         )
 
-    def keep_chronicle(self, round_number: int, attempt: int, chronicle: Json) -> None:
+    def keep_client_history(self, round_number: int, attempt: int, client_history: Json) -> None:
         """See `coordinator.ports.journal.Journal`."""
-        with self._transaction("keeping an attempt's chronicle") as db:
+        with self._transaction("keeping an attempt's client history") as db:
             run_id = self._run_id()
             if self._attempt(run_id, round_number, attempt) is None:
                 raise JournalConflict(f"round {round_number} has no attempt {attempt}")
             db.execute(
                 "INSERT INTO chronicles (run_id, round, attempt, record) VALUES (?, ?, ?, ?)"
                 " ON CONFLICT (run_id, round, attempt) DO UPDATE SET record = excluded.record",
-                (run_id, round_number, attempt, records.text(chronicle)),
+                (run_id, round_number, attempt, records.text(client_history)),
             )
             db.execute(
                 "DELETE FROM chronicles WHERE position <= (SELECT max(position) FROM chronicles) - ?",
                 (KEPT_CHRONICLES,),
             )
 
-    def chronicle(self, round_number: int, attempt: int) -> Json:
+    def client_history(self, round_number: int, attempt: int) -> Json:
         """See `coordinator.ports.journal.Journal`."""
         rows = self._rows(
             "SELECT record FROM chronicles WHERE run_id = ? AND round = ? AND attempt = ?",

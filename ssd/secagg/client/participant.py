@@ -28,9 +28,9 @@ from ssd.secagg.protocol.checks import (
     check_delivery,
     check_proof,
     check_roster,
+    check_run_terms,
     check_survivors,
     check_terms,
-    check_told,
     refuse_unless,
 )
 from ssd.secagg.protocol.errors import AbortReason, MalformedMessage, Refused
@@ -111,7 +111,7 @@ class Participant:
         signer: the worker's own signing key; None only in level `passive`.
         entropy: n secret uniform bytes.
         memory: what outlives this object.
-        told: what the worker was told when it joined the run; None: nothing that an offer could contradict.
+        run_terms: what the worker was told when it joined the run; None: nothing that an offer could contradict.
 
     Raises (all methods):
         Refused: the round is over here, and closed.
@@ -126,7 +126,7 @@ class Participant:
         signer: Ed25519PrivateKey | None,
         entropy: Entropy,
         memory: RoundMemory,
-        told: RunTerms | None = None,
+        run_terms: RunTerms | None = None,
     ) -> None:
         self._name = name
         self._policy = policy
@@ -134,7 +134,7 @@ class Participant:
         self._signer = signer
         self._entropy = entropy
         self._memory = memory
-        self._told = told
+        self._run_terms = run_terms
         self.sharers_digest = b""
         """32 bytes after `delivery`: what the masked upload and the survivor set refer to. Not secret."""
         self._state = _State.NEW
@@ -173,8 +173,8 @@ class Participant:
 
         def work() -> Advert:
             check_terms(self._policy, offer)
-            if self._told is not None:
-                check_told(self._told, offer)
+            if self._run_terms is not None:
+                check_run_terms(self._run_terms, offer)
             refuse_unless(
                 offer.model_digest == model_digest, AbortReason.MODEL_DIFFERS, "another model is here"
             )

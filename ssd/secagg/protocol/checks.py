@@ -75,27 +75,27 @@ def check_terms(policy: ParticipantPolicy, offer: Offer) -> None:
     )
 
 
-def check_told(told: RunTerms, offer: Offer) -> None:
-    """Whether the offer is what the participant was told when it joined the run."""
+def check_run_terms(joined: RunTerms, offer: Offer) -> None:
+    """Whether the offer is what the participant was joined when it joined the run."""
     refuse_unless(
-        offer.level is told.level,
+        offer.level is joined.level,
         AbortReason.TERMS_CHANGED,
-        f"the run's level is {told.level}, not {offer.level}",
+        f"the run's level is {joined.level}, not {offer.level}",
     )
     refuse_unless(
-        offer.ring_bits == told.ring_bits,
+        offer.ring_bits == joined.ring_bits,
         AbortReason.TERMS_CHANGED,
-        f"the run's ring has {told.ring_bits} bits, not {offer.ring_bits}",
+        f"the run's ring has {joined.ring_bits} bits, not {offer.ring_bits}",
     )
     refuse_unless(
-        offer.max_total_weight == told.max_total_weight,
+        offer.max_total_weight == joined.max_total_weight,
         AbortReason.TERMS_CHANGED,
-        f"the run's rounds weigh {told.max_total_weight} at most, not {offer.max_total_weight}",
+        f"the run's rounds weigh {joined.max_total_weight} at most, not {offer.max_total_weight}",
     )
     refuse_unless(
-        offer.participants <= told.max_participants,
+        offer.participants <= joined.max_participants,
         AbortReason.TERMS_CHANGED,
-        f"the run's rounds have {told.max_participants} clients at most, no {offer.participants} participants",
+        f"the run's rounds have {joined.max_participants} clients at most, no {offer.participants} participants",
     )
 
 

@@ -116,14 +116,14 @@ class Aggregator:
 
     def may_close(self) -> bool:
         """Whether the present phase has enough to be closed (REVEALING, READY: to be opened)."""
-        heard = self._members.heard
+        answered = self._members.answered
         match self.phase:
             case Phase.OFFERED:
-                return self._feasible(heard)
+                return self._feasible(answered)
             case Phase.ROSTERED | Phase.UPLOADING:
-                return len(heard) >= self.least and not self._layout.short_of_holders(heard)
+                return len(answered) >= self.least and not self._layout.short_of_holders(answered)
             case Phase.SIGNING:
-                return len(heard) >= self._layout.quorum
+                return len(answered) >= self._layout.quorum
             case Phase.REVEALING:
                 return not self._opening.unknown()
             case Phase.READY:
@@ -133,7 +133,7 @@ class Aggregator:
 
     def lost(self, sender: str) -> None:
         """Wait for nothing from a participant that went away. If it comes back in time it is heard again."""
-        self._members.lose(sender)
+        self._members.stop_waiting_for(sender)
 
     def abort(self, reason: AbortReason) -> None:
         """Give the attempt up and drop every secret."""
@@ -149,7 +149,7 @@ class Aggregator:
             return
         check_advert(self._members, self.offer, advert, self._adverts.values(), self._keys)
         self._adverts[sender] = advert
-        self._members.hear(sender)
+        self._members.note_answer(sender)
 
     def close_adverts(self) -> Roster:
         """The roster of all that advertised."""
@@ -188,7 +188,7 @@ class Aggregator:
             sender,
         )
         self._bundles[sender] = bundle
-        self._members.hear(sender)
+        self._members.note_answer(sender)
 
     def close_shares(self) -> dict[str, ShareDelivery]:
         """Who shared, and what each of them is to get."""
@@ -222,13 +222,13 @@ class Aggregator:
     def uploaded(self, sender: str) -> None:
         """A participant's masked vector was verified and kept."""
         self._members.check_sender(Phase.UPLOADING, sender)
-        self._members.find(sender)
-        self._members.hear(sender)
+        self._members.wait_again_for(sender)
+        self._members.note_answer(sender)
 
     def close_uploads(self) -> Survivors:
         """Whose vectors are in the sum. Keep `state` before telling anybody."""
         self._expect(Phase.UPLOADING)
-        names = sorted(self._members.heard)
+        names = sorted(self._members.answered)
         self._check_survival(names, AbortReason.TOO_FEW_SURVIVORS)
         self.survivors = Survivors(sharers_digest=self.sharers_digest, names=tuple(names))
         self._revealed = Opening(self._layout, self._sharers, names)
@@ -250,7 +250,7 @@ class Aggregator:
             sender,
         )
         self._signatures[sender] = signature
-        self._members.hear(sender)
+        self._members.note_answer(sender)
 
     def close_signatures(self) -> SetProof:
         """The signatures everybody is to see."""
@@ -283,7 +283,7 @@ class Aggregator:
             sender,
         )
         self._opening.add(reveal)
-        self._members.hear(sender)
+        self._members.note_answer(sender)
 
     def rebuilding(self) -> Rebuilding | None:
         """The search for secrets that is due; None before enough is revealed, when nothing new was, or while one runs.

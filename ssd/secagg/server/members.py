@@ -44,12 +44,12 @@ class Members:
         self.phase = Phase.OFFERED
         self.expelled: set[str] = set()
         self._entitled = frozenset(invited)
-        self._heard: set[str] = set()
+        self._answered: set[str] = set()
         self._away: set[str] = set()
 
     def enter(self, phase: Phase, entitled: Iterable[str]) -> None:
         """Begin a phase in which `entitled` have a part; nobody was heard in it yet."""
-        self.phase, self._entitled, self._heard = phase, frozenset(entitled), set()
+        self.phase, self._entitled, self._answered = phase, frozenset(entitled), set()
 
     @property
     def present(self) -> frozenset[str]:
@@ -57,25 +57,25 @@ class Members:
         return self._entitled - self.expelled
 
     @property
-    def heard(self) -> frozenset[str]:
+    def answered(self) -> frozenset[str]:
         """Whose message of this phase was taken and who was not expelled since."""
-        return frozenset(self._heard) - self.expelled
+        return frozenset(self._answered) - self.expelled
 
     def missing(self) -> frozenset[str]:
         """Who this phase still waits for: neither heard nor away."""
         if self.phase in _WAITS_FOR_NOBODY:
             return frozenset()
-        return self.present - self._heard - self._away
+        return self.present - self._answered - self._away
 
-    def hear(self, sender: str) -> None:
+    def note_answer(self, sender: str) -> None:
         """Note that a message of this phase was taken."""
-        self._heard.add(sender)
+        self._answered.add(sender)
 
-    def lose(self, sender: str) -> None:
+    def stop_waiting_for(self, sender: str) -> None:
         """Do not wait for a participant that went away."""
         self._away.add(sender)
 
-    def find(self, sender: str) -> None:
+    def wait_again_for(self, sender: str) -> None:
         """Wait again for a participant that is back."""
         self._away.discard(sender)
 
@@ -112,7 +112,7 @@ class Members:
             "it said something else before",
             sender,
         )
-        self.find(sender)
+        self.wait_again_for(sender)
         return before is not None
 
     def reject_unless(

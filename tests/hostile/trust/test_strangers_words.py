@@ -117,7 +117,7 @@ def test_nor_does_what_a_journal_keeps_of_them(tmp_path: Path, form: str) -> Non
     )
     store.open_attempt(attempt)
     notes = [[1.5, "asked", "", EVIL], [2.0, "failed", EVIL, EVIL]]
-    store.keep_chronicle(1, 1, {"a": {"notes": notes, "dropped": 0}})
+    store.keep_client_history(1, 1, {"a": {"notes": notes, "dropped": 0}})
     store.abandon_attempt(1, 1, EVIL, 3.0)
     store.close()
     command = [

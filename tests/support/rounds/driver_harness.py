@@ -121,7 +121,7 @@ def driver(
         state=state,
         revocations=Revocations(trust or SqliteTrust(tmp_path)) if proven else NobodyRevoked(),
         settings=settings,
-        store=store,
+        journal=store,
         blobs=blobs,
         staging=BudgetedStaging(tmp_path / "staging", 1 << 20, 1 << 20),
         host=SubprocessMethodHost(),

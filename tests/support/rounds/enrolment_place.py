@@ -98,9 +98,9 @@ class EnrolmentPlace:
 
     async def _start(self) -> tuple[EnrolmentServer, int]:
         clock = SystemClock()
-        issuer = Issuer(authority=self.authority, days=1.0)
-        desk = CertificateIssuer(issuer, self.trust, self._bind, clock, self.metrics)
-        server = EnrolmentServer(desk, clock, self.metrics)
+        signer = Issuer(authority=self.authority, days=1.0)
+        issuer = CertificateIssuer(signer, self.trust, self._bind, clock, self.metrics)
+        server = EnrolmentServer(issuer, clock, self.metrics)
         return server, await server.start(ListenAddress(host="127.0.0.1"), self._credentials)
 
     async def _bind(self, worker: str, clients: Sequence[str]) -> None:

@@ -288,14 +288,14 @@ class MaskedWorker:
         taken = None
         try:
             self.driver.uploads.let_in(self.session, envelope)
-            taken = self.driver.desk.claim(self.session.worker, envelope)
+            taken = self.driver.in_flight.claim(self.session.worker, envelope)
             assert taken is not None, "there is room for every upload of these tests"
             for start in range(0, len(body), CHUNK_BYTES):
                 taken.take(start, body[start : start + CHUNK_BYTES])
         except ClientFault as fault:
             self.refusals.append(fault)
             if taken is not None:
-                self.driver.desk.release(taken)
+                self.driver.in_flight.release(taken)
             self.driver.uploads.reject(self.session, envelope, fault)
             return
         self.verdicts.append(await self.driver.verification.judge(self.session, taken))

@@ -122,7 +122,7 @@ class Federation:
     aggregator_class: type[Aggregator] = Aggregator
     memories: dict[str, Remembered] = field(default_factory=dict)
     registry: Registry | None = None
-    told: RunTerms | None = None
+    run_terms: RunTerms | None = None
 
     def __post_init__(self) -> None:
         if self.registry is None and self.offer.level is Level.ACTIVE:
@@ -141,7 +141,7 @@ class Federation:
             "signer": signing_key(name) if active else None,
             "entropy": Drawn(f"{name}/{self.offer.round_id.hex()}"),
             "memory": memory,
-            "told": self.told,
+            "run_terms": self.run_terms,
         }
         return Participant(**(arguments | changes))
 

@@ -170,7 +170,7 @@ class Coordinator:
                 maker=VersionMaker(declaration, strategy, Encoding(config.wire.delta_encoding), blobs),
                 state=restore(policy_of(config, declaration), journal, clock, proven=True),
                 settings=settings,
-                store=journal,
+                journal=journal,
                 blobs=blobs,
                 staging=staging,
                 host=host,

@@ -22,7 +22,7 @@ JOURNAL_WRITES = frozenset(
         "close_attempt",
         "abandon_attempt",
         "commit",
-        "keep_chronicle",
+        "keep_client_history",
         "forget_version_blobs",
         "record_evaluation",
         "set_flag",

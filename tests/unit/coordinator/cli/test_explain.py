@@ -37,21 +37,21 @@ def failed(worker: str, *clients: str, attempt: int = 1) -> events.ClientFailed:
     )
 
 
-def play(chronicle: ClientHistory, event: events.Event, todo: list[effects.Effect], now: float) -> None:
+def play(history: ClientHistory, event: events.Event, todo: list[effects.Effect], now: float) -> None:
     """As the driver does."""
-    chronicle.heard(event, now)
+    history.record_event(event, now)
     for effect in todo:
-        chronicle.done(effect, now)
+        history.done(effect, now)
 
 
 def begun() -> ClientHistory:
-    chronicle = ClientHistory()
-    play(chronicle, events.Tick(now=0.0), [opened(), sent("w1", "a", "b"), sent("w2", "c")], 100.0)
-    return chronicle
+    history = ClientHistory()
+    play(history, events.Tick(now=0.0), [opened(), sent("w1", "a", "b"), sent("w2", "c")], 100.0)
+    return history
 
 
-def told(chronicle: ClientHistory, attempt: int = 1) -> dict[str, list[Any]]:
-    return {client: each["notes"] for client, each in chronicle.unwritten()[1, attempt].items()}
+def told(history: ClientHistory, attempt: int = 1) -> dict[str, list[Any]]:
+    return {client: each["notes"] for client, each in history.unwritten()[1, attempt].items()}
 
 
 class TestChronicle:
@@ -63,65 +63,65 @@ class TestChronicle:
         }
 
     def test_a_failure_of_nobody_in_particular_is_of_all_that_the_worker_still_owes(self) -> None:
-        chronicle = begun()
-        chronicle.upload(1, 1, ("a",), Note(101.0, "accepted", "", "w1"))
-        play(chronicle, failed("w1"), [], 102.0)
-        notes = told(chronicle)
+        history = begun()
+        history.upload(1, 1, ("a",), Note(101.0, "accepted", "", "w1"))
+        play(history, failed("w1"), [], 102.0)
+        notes = told(history)
         assert [note[1] for note in notes["a"]] == ["asked", "accepted"]
         assert notes["b"][-1] == [102.0, "failed", "oom", "w1"]
         assert len(notes["c"]) == 1
 
     def test_revoked_clients_and_workers_that_went_away(self) -> None:
-        chronicle = begun()
-        chronicle.upload(1, 1, ("a",), Note(101.0, "accepted", "", "w1"))
-        play(chronicle, events.WorkerDetached(now=0.0, worker="w1"), [], 102.0)
-        play(chronicle, events.ClientRevoked(now=0.0, client="c"), [], 103.0)
-        play(chronicle, events.ClientRevoked(now=0.0, client="stranger"), [], 103.0)
-        assert {client: notes[-1][1] for client, notes in told(chronicle).items()} == {
+        history = begun()
+        history.upload(1, 1, ("a",), Note(101.0, "accepted", "", "w1"))
+        play(history, events.WorkerDetached(now=0.0, worker="w1"), [], 102.0)
+        play(history, events.ClientRevoked(now=0.0, client="c"), [], 103.0)
+        play(history, events.ClientRevoked(now=0.0, client="stranger"), [], 103.0)
+        assert {client: notes[-1][1] for client, notes in told(history).items()} == {
             "a": "accepted", "b": "away", "c": "revoked",
         }  # fmt: skip
 
     def test_what_comes_late_belongs_to_its_own_attempt(self) -> None:
-        chronicle = begun()
-        assert set(chronicle.unwritten()) == {(1, 1)}
-        assert chronicle.unwritten() == {}
-        play(chronicle, events.Tick(now=0.0), [opened(1, 2), sent("w1", "a", attempt=2)], 200.0)
-        chronicle.upload(1, 1, ("b",), Note(201.0, "discarded", "stale_attempt", "w1"))
-        found = chronicle.unwritten()
+        history = begun()
+        assert set(history.unwritten()) == {(1, 1)}
+        assert history.unwritten() == {}
+        play(history, events.Tick(now=0.0), [opened(1, 2), sent("w1", "a", attempt=2)], 200.0)
+        history.upload(1, 1, ("b",), Note(201.0, "discarded", "stale_attempt", "w1"))
+        found = history.unwritten()
         assert [note[1] for note in found[1, 1]["b"]["notes"]] == ["asked", "discarded"]
         assert set(found[1, 2]) == {"a"}
-        play(chronicle, failed("w1", "a"), [], 202.0)
-        play(chronicle, events.Tick(now=0.0), [opened(2, 1), opened(3, 1)], 300.0)
-        chronicle.upload(1, 1, ("b",), Note(301.0, "discarded", "too_late", "w1"))
-        assert chronicle.unwritten() == {}
+        play(history, failed("w1", "a"), [], 202.0)
+        play(history, events.Tick(now=0.0), [opened(2, 1), opened(3, 1)], 300.0)
+        history.upload(1, 1, ("b",), Note(301.0, "discarded", "too_late", "w1"))
+        assert history.unwritten() == {}
 
     def test_nobody_writes_into_the_record_of_anothers_client(self) -> None:
-        chronicle = begun()
-        chronicle.upload(1, 1, ("a", "c"), Note(101.0, "rejected", "client_not_hosted", "w2"))
-        play(chronicle, failed("w2", "a", "c"), [], 102.0)
-        assert {client: [note[1] for note in each] for client, each in told(chronicle).items()} == {
+        history = begun()
+        history.upload(1, 1, ("a", "c"), Note(101.0, "rejected", "client_not_hosted", "w2"))
+        play(history, failed("w2", "a", "c"), [], 102.0)
+        assert {client: [note[1] for note in each] for client, each in told(history).items()} == {
             "a": ["asked"], "b": ["asked"], "c": ["asked", "rejected", "failed"],
         }  # fmt: skip
 
     def test_strangers_and_floods_cost_nothing(self) -> None:
-        chronicle = begun()
+        history = begun()
         for _ in range(1000):
-            chronicle.upload(1, 1, ("b", "stranger"), Note(101.0, "rejected", "not_finite", "w1"))
-            chronicle.upload(9, 9, ("b",), Note(101.0, "rejected", "not_finite", "w1"))
-        (found,) = chronicle.unwritten().values()
+            history.upload(1, 1, ("b", "stranger"), Note(101.0, "rejected", "not_finite", "w1"))
+            history.upload(9, 9, ("b",), Note(101.0, "rejected", "not_finite", "w1"))
+        (found,) = history.unwritten().values()
         assert "stranger" not in found
         assert len(found["b"]["notes"]) == MOST_NOTES
         assert found["b"]["dropped"] == 1001 - MOST_NOTES
 
     def test_an_event_before_any_attempt_is_nothing(self) -> None:
-        chronicle = ClientHistory()
+        history = ClientHistory()
         for event in (
             events.WorkerDetached(now=0.0, worker="w"),
             events.ClientRevoked(now=0.0, client="a"),
             failed("w"),
         ):
-            play(chronicle, event, [], 1.0)
-        assert chronicle.unwritten() == {}
+            play(history, event, [], 1.0)
+        assert history.unwritten() == {}
 
 
 def attempt_of(
@@ -222,7 +222,7 @@ class TestCommand:
     ) -> None:
         store = a_run(tmp_path)
         store.open_attempt(attempt_of("open"))
-        store.keep_chronicle(1, 1, notes(a=[ASKED]))
+        store.keep_client_history(1, 1, notes(a=[ASKED]))
         store.abandon_attempt(1, 1, "deadline", 110.0)
         assert self.run("explain", "1", "--state-dir", str(tmp_path), "--format", "json") == 0
         told = json.loads(capfd.readouterr().out)

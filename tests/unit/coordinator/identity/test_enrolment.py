@@ -38,8 +38,8 @@ class HandClock:
         return self.now
 
 
-class Desk:
-    """A desk with a store of its own below `folder`, and one token for w1, good for an hour."""
+class IssuerPlace:
+    """A issuer with a store of its own below `folder`, and one token for w1, good for an hour."""
 
     def __init__(self, folder: Path, days: float = 30.0) -> None:
         self.clock = HandClock()
@@ -47,7 +47,7 @@ class Desk:
         self.metrics = CoordinatorMetrics()
         self.bound: list[tuple[str, tuple[str, ...]]] = []
         self.taken: set[str] = set()
-        self.desk = CertificateIssuer(
+        self.issuer = CertificateIssuer(
             Issuer(authority=AUTHORITY, days=days), self.trust, self._bind, self.clock, self.metrics
         )
         self.secret = self.token()
@@ -75,7 +75,7 @@ class Desk:
     def enroll(
         self, secret: bytes | None = None, subject: str = WORKER.uri, request: bytes | None = None
     ) -> bytes:
-        call = self.desk.enroll(
+        call = self.issuer.enroll(
             self.secret if secret is None else secret,
             subject,
             make_request(KEY) if request is None else request,
@@ -100,36 +100,36 @@ def run(call: Coroutine[Any, Any, Any]) -> Any:
 
 
 def test_a_token_buys_one_certificate_that_names_the_tokens_holder_over_the_asked_key(tmp_path: Path) -> None:
-    desk = Desk(tmp_path)
-    certificate = desk.enroll()
+    issuer = IssuerPlace(tmp_path)
+    certificate = issuer.enroll()
     check_issued(certificate, AUTHORITY.certificate, WORKER, KEY.public_key())
-    (record,) = desk.trust.certificates()
+    (record,) = issuer.trust.certificates()
     assert record.certificate.encode() == certificate
-    assert desk.trust.tokens()[0].serial == record.serial
-    assert desk.bound == [("w1", ("a", "b"))]
+    assert issuer.trust.tokens()[0].serial == record.serial
+    assert issuer.bound == [("w1", ("a", "b"))]
     ends = validity(certificate)[1]
     assert ends == dt.datetime.fromtimestamp(START, dt.UTC) + dt.timedelta(days=30)
-    assert desk.count(Outcome.ISSUED) == 1
+    assert issuer.count(Outcome.ISSUED) == 1
 
 
 def test_an_evaluator_gets_an_evaluators_certificate_and_no_clients(tmp_path: Path) -> None:
-    desk = Desk(tmp_path)
+    issuer = IssuerPlace(tmp_path)
     subject = Subject("f", Role.EVALUATOR, "e")
-    certificate = desk.enroll(desk.token("e", Role.EVALUATOR, ()), subject.uri)
+    certificate = issuer.enroll(issuer.token("e", Role.EVALUATOR, ()), subject.uri)
     assert subject_of_certificate(certificate) == subject
-    assert desk.bound == []
+    assert issuer.bound == []
 
 
 def test_a_lost_answer_comes_again_for_the_same_key_while_the_token_would_live(tmp_path: Path) -> None:
-    desk = Desk(tmp_path)
-    certificate = desk.enroll()
-    desk.clock.now += 3599
-    assert desk.enroll() == certificate
-    assert len(desk.trust.certificates()) == 1
-    assert desk.count(Outcome.REPEATED) == 1
-    desk.clock.now += 1
-    assert desk.refused().reason is Reason.ENROLMENT_REFUSED
-    assert desk.count(Outcome.EXPIRED) == 1
+    issuer = IssuerPlace(tmp_path)
+    certificate = issuer.enroll()
+    issuer.clock.now += 3599
+    assert issuer.enroll() == certificate
+    assert len(issuer.trust.certificates()) == 1
+    assert issuer.count(Outcome.REPEATED) == 1
+    issuer.clock.now += 1
+    assert issuer.refused().reason is Reason.ENROLMENT_REFUSED
+    assert issuer.count(Outcome.EXPIRED) == 1
 
 
 def test_whatever_is_wrong_with_token_or_name_the_answer_is_the_same_and_the_metric_knows(
@@ -137,26 +137,26 @@ def test_whatever_is_wrong_with_token_or_name_the_answer_is_the_same_and_the_met
 ) -> None:
     answers = {}
 
-    def note(outcome: Outcome, desk: Desk, **wrong: Any) -> None:
-        fault = desk.refused(**wrong)
+    def note(outcome: Outcome, issuer: IssuerPlace, **wrong: Any) -> None:
+        fault = issuer.refused(**wrong)
         answers[outcome] = (fault.reason, fault.detail)
-        assert desk.count(outcome) == 1, outcome
+        assert issuer.count(outcome) == 1, outcome
 
-    note(Outcome.UNKNOWN, Desk(tmp_path), secret=new_secret())
-    note(Outcome.UNKNOWN, Desk(tmp_path), secret=b"")
-    used = Desk(tmp_path)
+    note(Outcome.UNKNOWN, IssuerPlace(tmp_path), secret=new_secret())
+    note(Outcome.UNKNOWN, IssuerPlace(tmp_path), secret=b"")
+    used = IssuerPlace(tmp_path)
     used.enroll()
     note(Outcome.USED, used, request=make_request(new_key()))
-    expired = Desk(tmp_path)
+    expired = IssuerPlace(tmp_path)
     expired.clock.now += 3600
     note(Outcome.EXPIRED, expired)
-    withdrawn = Desk(tmp_path)
+    withdrawn = IssuerPlace(tmp_path)
     withdrawn.trust.withdraw_token(secret_digest(withdrawn.secret), START)
     note(Outcome.WITHDRAWN, withdrawn)
-    revoked = Desk(tmp_path)
+    revoked = IssuerPlace(tmp_path)
     revoked.trust.revoke(Holder(Role.WORKER, "w1"), START)
     note(Outcome.REVOKED, revoked)
-    taken = Desk(tmp_path)
+    taken = IssuerPlace(tmp_path)
     taken.taken = {"b"}
     note(Outcome.CLIENTS_TAKEN, taken)
     for name in (
@@ -167,69 +167,69 @@ def test_whatever_is_wrong_with_token_or_name_the_answer_is_the_same_and_the_met
         "",
         "ssd://f/worker/w1/x",
     ):
-        note(Outcome.WRONG_NAME, Desk(tmp_path), subject=name)
+        note(Outcome.WRONG_NAME, IssuerPlace(tmp_path), subject=name)
     assert len(set(answers.values())) == 1
     assert len(answers) == 7
 
 
 def test_a_bad_request_gets_the_same_answer_whatever_the_token_is_and_burns_nothing(tmp_path: Path) -> None:
-    desk = Desk(tmp_path)
+    issuer = IssuerPlace(tmp_path)
     good = make_request(KEY)
     for request in (b"", b"junk", good[:-1], good[:50], good + bytes(5000)):
         answers = set()
-        for secret in (desk.secret, new_secret()):
-            fault = desk.refused(secret=secret, request=request)
+        for secret in (issuer.secret, new_secret()):
+            fault = issuer.refused(secret=secret, request=request)
             answers.add((fault.reason, fault.detail))
         assert len(answers) == 1
         assert answers.pop()[0] is Reason.BAD_CERTIFICATE_REQUEST
-    assert desk.count(Outcome.BAD_REQUEST) == 10
-    desk.enroll()
+    assert issuer.count(Outcome.BAD_REQUEST) == 10
+    issuer.enroll()
 
 
 def test_of_two_keys_at_once_one_wins(tmp_path: Path) -> None:
-    desk = Desk(tmp_path)
+    issuer = IssuerPlace(tmp_path)
 
     async def both() -> list[Any]:
-        calls = [desk.desk.enroll(desk.secret, WORKER.uri, make_request(new_key())) for _ in range(4)]
+        calls = [issuer.issuer.enroll(issuer.secret, WORKER.uri, make_request(new_key())) for _ in range(4)]
         return await asyncio.gather(*calls, return_exceptions=True)
 
     results = run(both())
     refused = [each for each in results if isinstance(each, ClientFault)]
     assert len(refused) == 3
     assert {fault.reason for fault in refused} == {Reason.ENROLMENT_REFUSED}
-    assert len(desk.trust.certificates()) == 1
+    assert len(issuer.trust.certificates()) == 1
 
 
 def test_renewing_gives_the_same_name_over_the_new_key_and_records_it(tmp_path: Path) -> None:
-    desk = Desk(tmp_path)
-    desk.enroll()
+    issuer = IssuerPlace(tmp_path)
+    issuer.enroll()
     key = new_key()
-    desk.clock.now += 20 * 86400
-    made = run(desk.desk.renew(WORKER, make_request(key)))
+    issuer.clock.now += 20 * 86400
+    made = run(issuer.issuer.renew(WORKER, make_request(key)))
     check_issued(made.certificate.encode(), AUTHORITY.certificate, WORKER, key.public_key())
-    assert [record.serial for record in desk.trust.certificates()][-1] == made.serial
-    assert made.expires_at == desk.clock.now + 30 * 86400
-    assert desk.count(Outcome.ISSUED, "renew") == 1
+    assert [record.serial for record in issuer.trust.certificates()][-1] == made.serial
+    assert made.expires_at == issuer.clock.now + 30 * 86400
+    assert issuer.count(Outcome.ISSUED, "renew") == 1
 
 
 def test_a_revoked_holder_renews_nothing(tmp_path: Path) -> None:
-    desk = Desk(tmp_path)
-    desk.enroll()
-    desk.trust.revoke(Holder(Role.WORKER, "w1"), START)
+    issuer = IssuerPlace(tmp_path)
+    issuer.enroll()
+    issuer.trust.revoke(Holder(Role.WORKER, "w1"), START)
     with pytest.raises(ClientFault) as refused:
-        run(desk.desk.renew(WORKER, make_request(new_key())))
+        run(issuer.issuer.renew(WORKER, make_request(new_key())))
     assert refused.value.reason is Reason.REVOKED
-    assert len(desk.trust.certificates()) == 1
-    assert desk.count(Outcome.REVOKED, "renew") == 1
+    assert len(issuer.trust.certificates()) == 1
+    assert issuer.count(Outcome.REVOKED, "renew") == 1
 
 
 def test_an_authority_that_has_expired_signs_nothing_and_burns_nothing(tmp_path: Path) -> None:
-    desk = Desk(tmp_path)
-    desk.clock.now += 1001 * 86400
-    secret = desk.token()
-    assert desk.refused(secret=secret).reason is Reason.INTERNAL
+    issuer = IssuerPlace(tmp_path)
+    issuer.clock.now += 1001 * 86400
+    secret = issuer.token()
+    assert issuer.refused(secret=secret).reason is Reason.INTERNAL
 
 
 def test_nothing_outlives_the_authority(tmp_path: Path) -> None:
-    desk = Desk(tmp_path, days=3000)
-    assert validity(desk.enroll())[1] == validity(AUTHORITY.certificate)[1]
+    issuer = IssuerPlace(tmp_path, days=3000)
+    assert validity(issuer.enroll())[1] == validity(AUTHORITY.certificate)[1]

@@ -61,7 +61,7 @@ def test_an_epsilon_that_a_sum_in_no_version_has_cost_is_not_shown_as_if_it_held
     assert lost.beside(newest) == {"loss": 1.5, "privacy_honest": 4.0}
     counted = account().account(1, 10, newest, 9)
     assert counted.beside(newest) == {"loss": 1.5, **account().spent(2, 9, newest)}
-    assert Account(said="as the version says").beside(newest) == newest
+    assert Account(statement="as the version says").beside(newest) == newest
 
 
 def test_people_are_told_the_present_the_end_and_the_assumptions() -> None:

@@ -63,7 +63,7 @@ def test_an_offer_nobody_agreed_to(changes: dict[str, Any], reason: AbortReason)
     everybody_says(attacked(Liar, offer=offer_for(10, **changes)), reason)
 
 
-TOLD = RunTerms(level=Level.ACTIVE, ring_bits=32, max_total_weight=1000, max_participants=10)
+RUN_TERMS = RunTerms(level=Level.ACTIVE, ring_bits=32, max_total_weight=1000, max_participants=10)
 WITHIN_THE_POLICY: dict[str, dict[str, Any]] = {
     "a weaker level": {"level": Level.PASSIVE},
     "a narrower ring": {"ring_bits": 24},
@@ -77,9 +77,10 @@ def test_an_offer_that_is_not_what_they_were_told_when_they_joined(changes: dict
     """Everybody's policy would allow it: what counts is the welcome."""
     policy = replace(POLICY, level=Level.PASSIVE)
     assert all(
-        isinstance(each, Reveal) for each in outcomes(attacked(Liar, policy=policy, told=TOLD)).values()
+        isinstance(each, Reveal)
+        for each in outcomes(attacked(Liar, policy=policy, run_terms=RUN_TERMS)).values()
     )
-    f = attacked(Liar, policy=policy, told=TOLD, offer=offer_for(10, **changes))
+    f = attacked(Liar, policy=policy, run_terms=RUN_TERMS, offer=offer_for(10, **changes))
     everybody_says(f, R.TERMS_CHANGED)
     assert not any(memory.rounds for memory in f.memories.values()), "no keys were made"
 

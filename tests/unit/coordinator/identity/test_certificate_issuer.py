@@ -33,7 +33,7 @@ def config_file(tmp_path: Path) -> Path:
     return path
 
 
-Desk = Callable[[CoordinatorConfig], CertificateIssuer | None]
+IssuerPlace = Callable[[CoordinatorConfig], CertificateIssuer | None]
 
 
 async def bind(worker: str, clients: Sequence[str]) -> None:
@@ -41,8 +41,8 @@ async def bind(worker: str, clients: Sequence[str]) -> None:
 
 
 @pytest.fixture
-def desk(tmp_path: Path) -> Desk:
-    """Makes the desk of a configuration."""
+def issuer(tmp_path: Path) -> IssuerPlace:
+    """Makes the issuer of a configuration."""
     return lambda config: open_issuer(
         config.transport, config.enrolment, SqliteTrust(tmp_path), bind, SystemClock(), CoordinatorMetrics()
     )
@@ -54,32 +54,32 @@ def configured(path: Path, **changes: Any) -> CoordinatorConfig:
 
 def test_the_key_is_looked_for_beside_the_configuration_and_renewing_needs_no_open_port(
     config_file: Path,
-    desk: Desk,
+    issuer: IssuerPlace,
 ) -> None:
-    found = desk(configured(config_file))
+    found = issuer(configured(config_file))
     assert found is not None
     assert found.authority == (config_file.parent / "pki" / "ca.pem").read_bytes()
 
 
 def test_without_the_key_nothing_is_issued_and_that_is_no_error_unless_hosts_are_to_enrol(
     config_file: Path,
-    desk: Desk,
+    issuer: IssuerPlace,
 ) -> None:
     (config_file.parent / "pki" / "ca.key").unlink()
-    assert desk(configured(config_file)) is None
+    assert issuer(configured(config_file)) is None
     with pytest.raises(AuthorityRefused, match=r"ca\.key does not exist.*ca init"):
-        desk(configured(config_file, enrolment__listen="127.0.0.1:0"))
+        issuer(configured(config_file, enrolment__listen="127.0.0.1:0"))
 
 
-def test_a_key_that_is_not_the_authoritys_is_refused(config_file: Path, desk: Desk) -> None:
+def test_a_key_that_is_not_the_authoritys_is_refused(config_file: Path, issuer: IssuerPlace) -> None:
     pki = config_file.parent / "pki"
     (pki / "ca.key").write_bytes((pki / "operator.key").read_bytes())
     with pytest.raises(AuthorityRefused, match="not the key of"):
-        desk(configured(config_file))
+        issuer(configured(config_file))
 
 
-def test_without_tls_nobody_enrols(config_file: Path, desk: Desk) -> None:
-    assert desk(configured(config_file, transport__insecure=True)) is None
+def test_without_tls_nobody_enrols(config_file: Path, issuer: IssuerPlace) -> None:
+    assert issuer(configured(config_file, transport__insecure=True)) is None
     with pytest.raises(ConfigInvalid, match=r"\[enrolment\] listen: without TLS"):
         configured(config_file, transport__insecure=True, enrolment__listen="127.0.0.1:7444")
 
