@@ -2,7 +2,11 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
 READY := $(VENV)/.ready
+
+# LOCKED=1 installs exactly what deploy/requirements/dev.txt lists, by hash.
+PIP := $(BIN)/python -m pip install
 
 # Most end-to-end tests wait for daemons, so a few processes of them share two cores well. A file stays in one process,
 # for its fixtures, and the long files come first. The other tests wait for nothing: one process for each core.
@@ -28,14 +32,27 @@ help:
 	@echo "make deployment  image, composition and system services in clean Debian roots (root on Debian; ten minutes)"
 	@echo "make clean   remove .venv, caches and runs/"
 
-$(READY): pyproject.toml
+# What a demo needs. pip shows what it downloads: PyTorch is large, and silence would look like a fault.
+$(INSTALLED): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; say which one with: make PYTHON=python3.12 ..." >&2; exit 2; }
 	@$(PYTHON) -m venv $(VENV) || { echo "the venv module is missing; on Debian or Ubuntu: apt-get install python3-venv" >&2; exit 2; }
-	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
-	$(BIN)/python -m pip install --quiet --editable . --group dev
+	$(PIP) --quiet --upgrade 'pip>=25.1'
+ifdef LOCKED
+	$(PIP) --quiet --require-hashes --requirement deploy/requirements/dev.txt
+	$(PIP) --quiet --no-deps --no-build-isolation --editable .
+else
+	$(PIP) --editable '.[report]'
+endif
 	@touch $@
 
-demo: $(READY)
+# What the tests and linters need beside.
+$(READY): $(INSTALLED)
+ifndef LOCKED
+	$(PIP) --quiet --editable '.[all]' --group dev
+endif
+	@touch $@
+
+demo: $(INSTALLED)
 	$(BIN)/ssd demo
 
 test: lint test-unit test-daemons

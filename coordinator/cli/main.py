@@ -29,6 +29,7 @@ from coordinator.config.sections import CoordinatorConfig, load
 from coordinator.errors import EXIT_CODES, CoordinatorError, OperatorFault
 from ssd.daemon.cli.completion import completion_command
 from ssd.daemon.cli.exit_codes import EXIT_DEFECT
+from ssd.daemon.cli.extras import require
 from ssd.daemon.cli.guard import colour, run_guarded
 from ssd.daemon.cli.help_text import add_examples, codes_sentence
 from ssd.daemon.cli.options import FORM, SET, settings_of
@@ -115,6 +116,7 @@ def _load(
 def run(**options: Any) -> int:
     """Run the coordinator until it is stopped, drained or done."""
     config = _load(**options)
+    require("worker")  # for the method host, which makes the first model
     # gRPC's own chatter does not look like a log line of ours; it reads this when it is imported.
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     from coordinator.app import run as run_app

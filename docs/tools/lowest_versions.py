@@ -21,7 +21,8 @@ def lowest() -> str:
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text())
     project = settings["project"]
     wanted = [*project["dependencies"], *settings["dependency-groups"]["dev"]]
-    wanted += [each for extra in project["optional-dependencies"].values() for each in extra]
+    extras = project["optional-dependencies"].values()
+    wanted += [each for extra in extras for each in extra if not each.startswith(f"{project['name']}[")]
     pins = {}
     for requirement in wanted:
         found = _BOUND.match(requirement)

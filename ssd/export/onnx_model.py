@@ -82,8 +82,7 @@ def onnx_bytes(source: Source, facts: Mapping[str, str]) -> tuple[bytes, float]:
             importlib.import_module(name)
         except ImportError as error:
             raise OnnxPackagesMissing(
-                f"ONNX needs the package {name}: pip install 'ssd-federated[onnx]', or choose another --format "
-                f"({error})"
+                f"ONNX needs the package {name}: pip install '.[onnx]', or choose another --format ({error})"
             ) from error
     made = _exported(source, facts)
     return made, _largest_difference(source, made)

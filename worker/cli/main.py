@@ -18,6 +18,7 @@ import click
 
 from ssd.daemon.cli.completion import completion_command
 from ssd.daemon.cli.exit_codes import EXIT_DEFECT
+from ssd.daemon.cli.extras import require
 from ssd.daemon.cli.guard import run_guarded
 from ssd.daemon.cli.help_text import add_examples, codes_sentence
 from ssd.daemon.cli.options import FORM, SET, settings_of
@@ -120,6 +121,7 @@ def _client_ids(text: str) -> list[str]:
 def run(devices: str | None, **options: Any) -> int:
     """Attend the coordinator and train what it asks for, until stopped."""
     config = _load(**options)
+    require("worker")
     if devices is not None:
         from worker.cli import supervisor
 

@@ -72,13 +72,13 @@ def track_command(connect: Connect, verb: Callable[[Command], Command]) -> click
         """Write losses, representation quality, evaluations and costs of a run as TensorBoard's scalars.
 
         Call it again at any time: what is there already is not written twice. Needs the package tensorboard
-        (pip install 'ssd-federated[tensorboard]').
+        (pip install '.[tensorboard]').
         """
         try:
             from coordinator.cli.track.tensorboard import EventFile
         except ImportError as error:
             raise TensorBoardMissing(
-                f"this needs the package {error.name}: pip install 'ssd-federated[tensorboard]'"
+                f"this needs the package {error.name}: pip install '.[tensorboard]'"
             ) from error
 
         @contextmanager

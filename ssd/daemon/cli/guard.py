@@ -9,7 +9,8 @@ from collections.abc import Callable, Sequence
 
 import click
 
-from ssd.daemon.cli.exit_codes import EXIT_DEFECT, EXIT_INTERRUPTED, EXIT_OK
+from ssd.daemon.cli.exit_codes import EXIT_DEFECT, EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE
+from ssd.daemon.cli.extras import what_is_missing
 from ssd.daemon.printable import printable_lines
 
 
@@ -45,6 +46,10 @@ def run_guarded(
         raise
     except Exception as error:
         found = exit_code_of(error)
+        missing = what_is_missing(error) if found in (None, EXIT_DEFECT) else None
+        if missing is not None:
+            complain(missing)
+            return EXIT_USAGE
         if found is None:
             raise
         report = " (a defect; please report it with the log)" if found == EXIT_DEFECT else ""

@@ -34,9 +34,9 @@ def examine_software(patience: float, device: str) -> Iterator[Finding]:
 
 
 def installed() -> tuple[list[str], dict[str, str]]:
-    """What this software needs ("grpcio>=1.85"), and the version of each that is there."""
+    """What a daemon needs ("grpcio>=1.85"), and the version of each that is there."""
     try:
-        needs = [need for need in metadata.requires(DISTRIBUTION) or [] if ";" not in need]
+        needs = needs_of_a_daemon(metadata.requires(DISTRIBUTION) or [])
     except metadata.PackageNotFoundError:
         return [], {}
     found = {}
@@ -46,6 +46,22 @@ def installed() -> tuple[list[str], dict[str, str]]:
         except metadata.PackageNotFoundError:
             continue
     return needs, found
+
+
+def needs_of_a_daemon(requires: list[str]) -> list[str]:
+    """The base installation's requirements and those of the extra `worker`, without their markers.
+
+    The coordinator's method host makes the first model with PyTorch, so it needs that extra, too.
+
+    Args:
+        requires: as package metadata has them: `numpy>=1.26`, or `torch>=2.6; extra == "worker"`.
+    """
+    found = []
+    for each in requires:
+        need, _, marker = (part.strip() for part in each.partition(";"))
+        if not marker or marker.replace("'", '"') == 'extra == "worker"':
+            found.append(need)
+    return found
 
 
 def judge_versions(needs: list[str], found: Mapping[str, str], protocol: int) -> Iterator[Finding]:

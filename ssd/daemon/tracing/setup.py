@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from ssd.daemon.tracing.spans import Span
 
-INSTALL = "pip install 'ssd-federated[tracing]'"
+INSTALL = "pip install '.[tracing]'"
 
 
 class Exporter(Protocol):

@@ -575,4 +575,4 @@ class TestCollector:
         assert (found.level, "none.pem: No such file" in found.text) == (Level.FAULT, True)
         monkeypatch.setattr(collector, "PACKAGES", ("no_such_package_of_anybody.trace",))
         found = only(judge_collector(gather_collector("http://127.0.0.1:1", None, 1.0)), "tracing")
-        assert (found.level, "ssd-federated[tracing]" in found.advice) == (Level.FAULT, True)
+        assert (found.level, ".[tracing]" in found.advice) == (Level.FAULT, True)

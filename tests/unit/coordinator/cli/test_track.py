@@ -348,4 +348,4 @@ def test_without_the_package_the_sentence_names_the_extra(
     monkeypatch.setitem(sys.modules, "tensorboard", None)
     done = track(Coordinator(1, 1), "--tensorboard", str(tmp_path))
     assert isinstance(done.exception, TensorBoardMissing)
-    assert "pip install 'ssd-federated[tensorboard]'" in str(done.exception)
+    assert "pip install '.[tensorboard]'" in str(done.exception)

@@ -142,7 +142,7 @@ def test_without_the_optional_packages_the_sentence_names_the_extra(monkeypatch:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.delitem(sys.modules, "ssd.daemon.tracing.exporter", raising=False)
     monkeypatch.setitem(sys.modules, "opentelemetry", None)
-    with pytest.raises(TracingUnavailable, match=r"pip install 'ssd-federated\[tracing\]'"):
+    with pytest.raises(TracingUnavailable, match=r"pip install '\.\[tracing\]'"):
         open_exporter("http://127.0.0.1:4317", None, {})
 
 

@@ -12,7 +12,7 @@ from worker.app import open_tracing
 from worker.config.sections import WorkerConfig
 from worker.errors import ConfigInvalid
 
-INSTALL = "pip install 'ssd-federated[tracing]'"
+INSTALL = "pip install '.[tracing]'"
 
 
 def test_the_coordinator_creates_no_run(tmp_path: Path) -> None:

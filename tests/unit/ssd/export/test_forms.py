@@ -202,7 +202,7 @@ class TestOnnx:
     def test_missing_packages_are_named(self, run: Run, encoder: Path, no_onnx: None) -> None:
         code, _, err = run(str(encoder), "--format", "onnx", "--out", str(encoder.parent / "e.onnx"))
         assert code == 2
-        assert "onnxruntime: pip install 'ssd-federated[onnx]'" in err
+        assert "onnxruntime: pip install '.[onnx]'" in err
 
     def test_images_that_no_memory_holds_are_not_made(self, tmp_path: Path) -> None:
         image = ImageFormat(size=10**7, channels=3)
