@@ -13,7 +13,7 @@ PIP := $(BIN)/python -m pip install
 WAITING := $(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder
 COMPUTING := $(BIN)/python -m pytest -n auto --dist loadfile
 
-.PHONY: help demo test test-unit test-daemons test-long lint format proto docs bench mutation validate deployment clean
+.PHONY: help demo test test-unit test-daemons test-long lint format proto docs bench mutation validate deployment locks sbom audit clean
 .DEFAULT_GOAL := help
 
 help:
@@ -30,6 +30,9 @@ help:
 	@echo "make mutation  take the checks of secure aggregation out one by one; every time a test has to fail (an hour)"
 	@echo "make validate  deploy/ through the linters and parsers of the tools that read it (fetches them; a minute)"
 	@echo "make deployment  image, composition and system services in clean Debian roots (root on Debian; ten minutes)"
+	@echo "make locks   lock what this .venv has, by hash, into deploy/requirements (after the tests passed in it)"
+	@echo "make sbom    bill of materials of this .venv, CycloneDX, into build/sbom.json"
+	@echo "make audit   look for published vulnerabilities of what is locked (needs an index that has advisories)"
 	@echo "make clean   remove .venv, caches and runs/"
 
 # What a demo needs. pip shows what it downloads: PyTorch is large, and silence would look like a fault.
@@ -103,6 +106,22 @@ validate: $(READY)
 deployment: $(READY)
 	$(BIN)/python tests/deployment/image_in_clean_root.py
 	$(BIN)/python tests/deployment/services_in_clean_root.py
+
+SUPPLY := build/supply/bin
+
+$(SUPPLY)/python: deploy/requirements/supply.txt
+	$(PYTHON) -m venv build/supply
+	$(SUPPLY)/python -m pip install --quiet --require-hashes --requirement deploy/requirements/supply.txt
+	@touch $@
+
+locks: $(READY) $(SUPPLY)/python
+	PATH=$(abspath $(SUPPLY)):$$PATH $(BIN)/python docs/tools/locked_versions.py
+
+sbom: $(READY) $(SUPPLY)/python
+	$(SUPPLY)/cyclonedx-py environment --pyproject pyproject.toml --output-file build/sbom.json $(BIN)/python
+
+audit: $(SUPPLY)/python
+	$(SUPPLY)/pip-audit --strict --disable-pip --require-hashes --requirement deploy/requirements/dev.txt
 
 clean:
 	rm -rf $(VENV) runs build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

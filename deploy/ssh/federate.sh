@@ -81,7 +81,7 @@ up() {
   there 'mkdir -p -m 700 ~/ssd-worker && { [ -x ~/ssd-worker/venv/bin/pip ] || python3 -m venv ~/ssd-worker/venv; }' < /dev/null || return
   step scp -q -o BatchMode=yes -- "$wheel" "$host:ssd-worker/$wheel_name" < /dev/null || return
   step scp -q -o BatchMode=yes -- "$worker_config" "$host:ssd-worker/worker.toml" < /dev/null || return
-  there "$program/pip install --quiet --upgrade ~/ssd-worker/$wheel_name" < /dev/null || return
+  there "$program/pip install --quiet --upgrade \"\$HOME/ssd-worker/${wheel_name}[worker]\"" < /dev/null || return
   # 1 is the answer no. Anything else, as ssh's own 255, is none, and a token that nobody takes should not be made.
   there 'test -e ~/ssd-worker/state/identity/worker.pem' < /dev/null || missing=$?
   [ "$missing" -le 1 ] || return "$missing"

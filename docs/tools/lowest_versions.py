@@ -20,7 +20,11 @@ def lowest() -> str:
     """
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text())
     project = settings["project"]
-    wanted = [*project["dependencies"], *settings["dependency-groups"]["dev"]]
+    groups = settings["dependency-groups"].values()
+    wanted = [
+        *project["dependencies"],
+        *(each for group in groups for each in group if isinstance(each, str)),
+    ]
     extras = project["optional-dependencies"].values()
     wanted += [each for extra in extras for each in extra if not each.startswith(f"{project['name']}[")]
     pins = {}

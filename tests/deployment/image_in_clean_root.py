@@ -65,7 +65,7 @@ def main() -> None:
 
 def before_the_sources(stage: Stage) -> Stage:
     """What is installed by name; installing the project itself builds it, which a dry run cannot."""
-    first = next(index for index, each in enumerate(stage.instructions) if each.name == "COPY")
+    first = next(index for index, each in enumerate(stage.instructions) if "pyproject.toml" in each.words)
     return replace(stage, instructions=stage.instructions[:first])
 
 

@@ -187,9 +187,14 @@ def ignored(patterns: str) -> Callable[[PurePosixPath], bool]:
 def context(root: Path, patterns: str) -> list[PurePosixPath]:
     """Files below `root` that a build is sent, sorted; folders that are left out whole are not walked."""
     leaves_out = ignored(patterns)
+    taken_back = [PurePosixPath(line[1:]) for line in patterns.splitlines() if line.startswith("!")]
     found: list[PurePosixPath] = []
     for folder, folders, files in os.walk(root):
         here = PurePosixPath(folder).relative_to(root)
-        folders[:] = [each for each in folders if not leaves_out(here / each)]
+        folders[:] = [
+            each
+            for each in folders
+            if not leaves_out(here / each) or any(here / each in path.parents for path in taken_back)
+        ]
         found += [here / each for each in files if not leaves_out(here / each)]
     return sorted(found)

@@ -44,12 +44,32 @@ def test_what_is_taken_from_outside_is_pinned() -> None:
     assert minor is not None
     lowest = PROJECT["project"]["requires-python"].removeprefix(">=")
     assert tuple(map(int, minor[1].split("."))) >= tuple(map(int, lowest.split(".")))
-    given = dict(
-        word.split("=", 1) for each in STAGES[0].instructions if each.name == "ARG" for word in each.words
-    )
-    for name in ("TORCH", "TORCHVISION"):
-        assert re.fullmatch(r"\d+\.\d+\.\d+", given[name])
-        assert f'"{name.lower()}==${name}"' in TEXT
+
+
+def test_whatever_pip_installs_is_hashed_but_a_build_of_pytorch_that_somebody_asks_for() -> None:
+    lines = [
+        line for each in STAGES[0].instructions if each.name == "RUN" for line in commands(each.words[-1])
+    ]
+    installs = [line for line in lines if "pip install" in line]
+    named = [line for line in installs if "--require-hashes" not in line]
+    assert len(installs) > len(named)
+    assert [re.sub(r"\s+", " ", line) for line in named] == [
+        'pip install "torch${TORCH:+==$TORCH}" "torchvision${TORCHVISION:+==$TORCHVISION}" ${TORCH_INDEX:+--index-url "$TORCH_INDEX"}',
+        "pip install --no-deps --no-build-isolation .",
+    ]
+    for line in installs:
+        for name in re.findall(r"-r (\S+)", line):
+            assert (ROOT / name).exists(), name
+
+
+def commands(shell: str) -> list[str]:
+    return [part.strip() for part in re.split(r"&&|;|\bthen\b|\belse\b|\bfi\b", shell) if part.strip()]
+
+
+def test_the_image_has_a_bill_of_materials() -> None:
+    last = [each.words[-1] for each in STAGES[0].instructions if each.name == "RUN"][-1]
+    assert "cyclonedx-py environment" in last
+    assert "--output-file /opt/ssd/share/sbom.json /opt/ssd/bin/python" in last
 
 
 def test_it_runs_as_a_user_that_it_makes_and_that_is_not_root() -> None:
