@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import click
 
+from ssd.api.command import embed
 from ssd.daemon.cli.completion import completion_command
 from ssd.daemon.cli.exit_codes import EXIT_STORAGE, EXIT_USAGE
 from ssd.daemon.cli.guard import run_guarded
@@ -31,6 +32,7 @@ Examples:
   ssd partition show digits.json
   ssd evaluate runs/demo/ssd/encoder.safetensors --data digits
   ssd evaluate encoder.safetensors --data folder --probe photographs/probe --format json
+  ssd embed encoder.safetensors photographs --out features.npz
   ssd export runs/demo/ssd/encoder.safetensors --out home
 
 """
@@ -56,6 +58,7 @@ def cli() -> None:
 cli.add_command(demo_command)
 cli.add_command(partition)
 cli.add_command(evaluate)
+cli.add_command(embed)
 cli.add_command(export)
 cli.add_command(experiment)
 cli.add_command(report)

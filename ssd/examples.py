@@ -10,6 +10,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "evaluate encoder.safetensors --data digits",
         "evaluate encoder.safetensors --data folder --probe photographs/probe --format json",
     ),
+    "embed": (
+        "embed encoder.safetensors photographs --out features.npz",
+        "embed encoder.safetensors photographs --out features.csv --min-side 32",
+    ),
     "export": (
         "export runs/demo/ssd/encoder.safetensors --out home",
         "export encoder.safetensors --out home --licence cc-by-4.0",

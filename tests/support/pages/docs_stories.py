@@ -17,7 +17,11 @@ STORIES: Mapping[str, tuple[str, ...]] = {
         "docs/quickstart.md#A federation of digits",
         "docs/evaluation.md#What an encoder is worth: `ssd evaluate`",
     ),
-    "photographs": ("README.md#Your own images", "docs/quickstart.md#Your own images"),
+    "photographs": (
+        "README.md#Your own images",
+        "docs/quickstart.md#Your own images",
+        "docs/python.md#Features of images",
+    ),
     "hospital": (
         "docs/configuration.md#Configuration",
         "docs/secure-aggregation.md#Setting up level `active`/1",
