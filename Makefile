@@ -13,7 +13,7 @@ PIP := $(BIN)/python -m pip install
 WAITING := $(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder
 COMPUTING := $(BIN)/python -m pytest -n auto --dist loadfile
 
-.PHONY: help demo test test-unit test-daemons test-long lint format proto docs bench mutation validate deployment locks sbom audit clean
+.PHONY: help demo test test-unit test-daemons test-long lint format proto docs bench bench-compare mutation validate deployment locks sbom audit clean
 .DEFAULT_GOAL := help
 
 help:
@@ -27,6 +27,7 @@ help:
 	@echo "make proto   regenerate the protobuf modules"
 	@echo "make docs    write docs/metrics.md, configuration.md, exit-codes.md and the lowest versions from the code"
 	@echo "make bench   round engine benchmarks against the wire floor of this machine"
+	@echo "make bench-compare REV=...  this tree against another revision, in turn: ratios of seconds and processor seconds"
 	@echo "make mutation  take the checks of secure aggregation out one by one; every time a test has to fail (an hour)"
 	@echo "make validate  deploy/ through the linters and parsers of the tools that read it (fetches them; a minute)"
 	@echo "make deployment  image, composition and system services in clean Debian roots (root on Debian; ten minutes)"
@@ -96,6 +97,10 @@ docs: $(READY)
 
 bench: $(READY)
 	$(BIN)/python tests/benchmarks/bench_rounds.py
+
+# REV=<revision> REPEAT=5 WORK=training
+bench-compare: $(READY)
+	$(BIN)/python tests/benchmarks/compare.py $(REV) $(if $(REPEAT),--repeat $(REPEAT)) $(if $(WORK),--work $(WORK))
 
 mutation: $(READY)
 	PYTHONPATH=.:proto:tests/support $(BIN)/python tests/mutation/mutate_checks.py

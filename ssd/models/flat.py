@@ -138,6 +138,7 @@ class FlatModel:
         self._vector = self._flat[self._private.numel() :][: self.spec.size]
         self._behind = self._flat[self._private.numel() + self.spec.size :]
         self._fresh = [(slot.size, 1.0 if slot.kind is Kind.VARIANCE else 0.0) for slot in behind]
+        self._gradient: Tensor | None = None
         self._parameters: list[nn.Parameter] = []
         self._travelling: list[nn.Parameter] = []
         self._where: dict[str, slice] = {}
@@ -175,12 +176,17 @@ class FlatModel:
         return list(self._travelling)
 
     def gradient(self) -> Tensor:
-        """[p] the gradients of all parameters after a backward pass; zero where none flowed."""
+        """[p] the gradients of all parameters after a backward pass; zero where none flowed.
+
+        The next call writes into the same memory: fresh pages in every step cost more than the copy itself.
+        """
         gradients = [
             torch.zeros_like(p).reshape(-1) if p.grad is None else p.grad.reshape(-1)
             for p in self._parameters
         ]
-        return torch.cat(gradients)
+        if self._gradient is None:
+            self._gradient = torch.empty_like(self.trainable)
+        return torch.cat(gradients, out=self._gradient)
 
     def clear_gradient(self) -> None:
         """Forget all gradients."""

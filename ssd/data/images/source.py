@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -35,7 +36,8 @@ class ImageSource(Protocol):
     """A finite, indexable set of images.
 
     Behaviour: `batch` may be called with any indices in 0 .. len - 1, in any order, repeatedly, and always gives
-    the same bits for the same index. `labels` is None if there are none.
+    the same bits for the same index. `labels` is None if there are none. Training calls `batch` from a thread that
+    reads ahead: large torch operations in it take cores from the training (`run.threads` above 1), numpy's do not.
     """
 
     @property
@@ -93,7 +95,9 @@ class TensorImages:
 
     def batch(self, indices: Sequence[int]) -> Tensor:
         """[B, C, S, S] uint8 on the CPU, in the order of `indices`."""
-        return self._images[torch.as_tensor(indices, dtype=torch.int64)]
+        # numpy copies the rows, not torch: torch would start one OpenMP team more for the thread that reads ahead,
+        # whose members wait busily on the cores that the training needs.
+        return torch.from_numpy(self._images.numpy()[np.asarray(indices, dtype=np.int64)])
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -24,7 +24,7 @@ def greyscale(images: Tensor) -> Tensor:
 def blend(images: Tensor, others: Tensor | float, factors: Tensor) -> Tensor:
     """Factor · image + (1 − factor) · other, clamped to [0, 1]; a factor of 1 changes nothing."""
     weight = factors[:, None, None, None]
-    return (weight * images + (1.0 - weight) * others).clamp(0.0, 1.0)
+    return (weight * images).add_((1.0 - weight) * others).clamp_(0.0, 1.0)
 
 
 def adjust_brightness(images: Tensor, factors: Tensor) -> Tensor:

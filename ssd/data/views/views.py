@@ -124,7 +124,10 @@ class Views:
 
 
 def _jitter(images: Tensor, chosen: Tensor, options: ViewOptions, generator: torch.Generator) -> Tensor:
-    """Brightness, contrast, saturation and hue in an order of its own for every `chosen` image ([B] bool)."""
+    """Brightness, contrast, saturation and hue in an order of its own for every `chosen` image ([B] bool).
+
+    Changes `images` in place and returns them.
+    """
     count, channels = images.shape[:2]
     draws = torch.rand(count, 8, generator=generator)
     strengths = torch.tensor([options.brightness, options.contrast, options.saturation])
@@ -143,7 +146,7 @@ def _jitter(images: Tensor, chosen: Tensor, options: ViewOptions, generator: tor
             members = groups[operation]
             if members.numel():
                 changed = adjust(images[members], factors[members, operation])
-                images = images.index_copy(0, members, changed)
+                images.index_copy_(0, members, changed)
     return images
 
 
