@@ -27,8 +27,18 @@ _FORMS = (".npz", ".csv")
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:N.")
 @click.option("--min-side", type=click.IntRange(min=1),
               help="Leave out images with a shorter side.  [default: the encoder's size]")  # fmt: skip
+@click.option("--window", type=float, nargs=2, metavar="BLACK WHITE",
+              help="For files of more than 8 bits: the values of black and white, as in training.")  # fmt: skip
 @click.option("--force", is_flag=True, help="Replace an existing file.")
-def embed(encoder: Path, images: Path, out: Path, device: str, min_side: int | None, force: bool) -> int:
+def embed(
+    encoder: Path,
+    images: Path,
+    out: Path,
+    device: str,
+    min_side: int | None,
+    window: tuple[float, float] | None,
+    force: bool,
+) -> int:
     """Write the encoder's features of every image in a folder and its sub-folders, or of one image.
 
     Images are scaled and cropped to the encoder's square as in training. What is left out, and why, is said.
@@ -37,6 +47,8 @@ def embed(encoder: Path, images: Path, out: Path, device: str, min_side: int | N
         raise click.UsageError(f"--out ends with {' or '.join(_FORMS)}, not {out.name!r}")
     if out.exists() and not force:
         raise click.UsageError(f"{out} is there already; choose another --out, or --force")
+    if window is not None and not window[0] < window[1]:
+        raise click.UsageError("--window goes from black to a larger white")
     from ssd.api.encoder import embed as features_of
     from ssd.api.encoder import load_encoder
     from ssd.data.images.errors import DataError
@@ -50,7 +62,7 @@ def embed(encoder: Path, images: Path, out: Path, device: str, min_side: int | N
         return EXIT_STORAGE
     try:
         with progress_bar(Console(stderr=True)) as track:
-            found = features_of(loaded, images, device=device, min_side=min_side, track=track)
+            found = features_of(loaded, images, device=device, min_side=min_side, window=window, track=track)
     except (ValueError, RuntimeError, AssertionError) as error:  # torch without CUDA raises AssertionError
         raise DataError(str(error).splitlines()[0]) from error
     content = _npz(found.features, found.names) if out.suffix == ".npz" else _csv(found.features, found.names)

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from ssd.api.rows import facts_html
 from ssd.data.images.decode import Decoding, RefusedImageError, decode
+from ssd.data.images.deep import Window
 from ssd.data.images.errors import DataError
 from ssd.data.images.folder import FolderImages, FolderOptions
 from ssd.data.images.source import ImageFormat, ImageSource, TensorImages
@@ -106,6 +107,7 @@ def embed(
     device: str = "cpu",
     batch: int = 256,
     min_side: int | None = None,
+    window: tuple[float, float] | None = None,
     track: Track = untracked,
 ) -> Embeddings:
     """Features of images.
@@ -117,6 +119,7 @@ def embed(
         device: where to compute: `cpu`, `cuda`, `cuda:N`.
         batch: images at a time; it bounds the memory.
         min_side: images of a folder with a shorter side are left out; None: the encoder's size.
+        window: for files of more than 8 bits: the values of black and white, as in training (`[data] window`).
         track: is told how far it is: ("features", done, of).
 
     Raises:
@@ -124,7 +127,7 @@ def embed(
         ValueError: the features are not finite.
     """
     if isinstance(images, (str, Path)):
-        source, names, left_out = _opened(Path(images), encoder.image, min_side)
+        source, names, left_out = _opened(Path(images), encoder.image, min_side, window)
     else:
         # A read-only array, as Pillow's are, is copied: torch takes none.
         own = images if isinstance(images, Tensor) or images.flags.writeable else images.copy()
@@ -141,17 +144,19 @@ def _encode(encoder: Encoder, device: str) -> Encode:
     return module_encoder(encoder.module.to(device), device)
 
 
-def _opened(path: Path, image: ImageFormat, min_side: int | None) -> tuple[ImageSource, tuple[str, ...], str]:
+def _opened(
+    path: Path, image: ImageFormat, min_side: int | None, window: Window | None
+) -> tuple[ImageSource, tuple[str, ...], str]:
     if not path.exists():
         raise DataError(f"{path}: no such file or folder (looked in {Path.cwd()})")
     if path.is_dir():
         # No margin: training crops out of a larger square, an encoder sees the whole centre at its own size.
-        folder = FolderImages(path, image, FolderOptions(margin=1.0, min_side=min_side))
+        folder = FolderImages(path, image, FolderOptions(margin=1.0, min_side=min_side, window=window))
         report = folder.report
-        left = report.refused or report.other_files or report.unreadable_folders
+        left = report.refused or report.others or report.litter or report.unreadable_folders or report.narrow
         return folder, tuple(file.relative for file in folder.files), str(report) if left else ""
     try:
-        square = decode(path, Decoding(side=image.size, channels=image.channels))
+        square = decode(path, Decoding(side=image.size, channels=image.channels, window=window))
     except RefusedImageError as error:
         raise DataError(f"{path} cannot be used: {error}") from error
     return TensorImages(torch.tensor(square[None]), None), (path.name,), ""

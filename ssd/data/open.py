@@ -10,11 +10,13 @@ from pathlib import Path
 
 from ssd.data.images.builtin import KINDS, BuiltinSet, load_builtin
 from ssd.data.images.decode import MAX_PIXELS
+from ssd.data.images.deep import Window
 from ssd.data.images.errors import DataError, unknown_client
 from ssd.data.images.folder import FolderImages, FolderOptions, folder_probe
 from ssd.data.images.identity import DatasetIdentity
 from ssd.data.images.source import ImageFormat, ImageSource, ProbeData
 from ssd.data.images.subset import SubsetImages
+from ssd.data.images.walk import worth_a_warning
 from ssd.data.partition.partition import Partition, load
 
 _log = logging.getLogger(__name__)
@@ -48,6 +50,8 @@ class DataConfig:
     """For `folder`: see `FolderOptions.margin`."""
     min_side: int | None = None
     max_pixels: int = MAX_PIXELS
+    window: Window | None = None
+    """For `folder`: the values of more than 8 bits that become black and white."""
 
     def __post_init__(self) -> None:
         if self.kind not in (*KINDS, "folder"):
@@ -76,8 +80,9 @@ def open_client(config: DataConfig, client_id: str, image: ImageFormat) -> Image
             index_dir=config.index_dir,
             class_names=config.classes or None,
         )
-        if source.report.refused or source.report.unreadable_folders:
-            _log.warning("client %s: %s", client_id, source.report)
+        report = source.report
+        if report.refused or report.unreadable_folders or report.narrow or worth_a_warning(report.others):
+            _log.warning("client %s: %s", client_id, report)
         return source
     if config.partition is None:
         raise DataError(
@@ -167,4 +172,5 @@ def _folder_options(config: DataConfig) -> FolderOptions:
         labels=config.labels == "folders",
         min_side=config.min_side,
         max_pixels=config.max_pixels,
+        window=config.window,
     )

@@ -215,7 +215,7 @@ def load(path: Path) -> Experiment:
         OSError: it cannot be read.
     """
     try:
-        value = tomllib.loads(path.read_text(encoding="utf-8"))
+        value = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SettingsError([f"{path}: {error}"]) from error
     return parse(value, path.parent)

@@ -156,7 +156,8 @@ def _images(source: Source) -> Iterator[str]:
     side = source.image.size
     yield (
         f"{side} × {side} pixels, {grey}, float32 in [0, 1] (bytes divided by 255), laid out {_shape(source)}. Images of "
-        "another size are resized (bilinear, with antialiasing); none is cropped or augmented at use."
+        "another size or shape are cropped to the centred square and resized (bilinear, with antialiasing), as folders of "
+        "images are in training and by `ssd evaluate` and `ssd embed`; nothing is augmented at use."
     )
     if source.normalises:
         yield (

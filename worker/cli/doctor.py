@@ -106,7 +106,9 @@ def _data(config: WorkerConfig, patience: float) -> Iterator[Finding]:
         folders[f"{client} (test)"] = path
     for client, path in folders.items():
         limit = {} if data.max_pixels is None else {"max_pixels": data.max_pixels}
-        yield from judge_folder(gather_folder(client, path, patience / len(folders), **limit))
+        yield from judge_folder(
+            gather_folder(client, path, patience / len(folders), window=data.window, **limit)
+        )
 
 
 def _methods(config: WorkerConfig) -> Iterator[Finding]:

@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ssd.daemon.doctor.findings import Finding, fault, ok, warning
-from ssd.data.images.decode import EXTENSIONS, MAX_PIXELS, RefusedImageError, measure
+from ssd.data.images.decode import MAX_PIXELS, RefusedImageError, extensions, measure
+from ssd.data.images.deep import Extremes, Window, narrowness
+from ssd.data.images.walk import left_alone, walk, worth_a_warning
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -27,9 +29,17 @@ class FolderFacts:
     """Of them, how many were decoded."""
     broken: tuple[str, ...] = ()
     """The first ones that cannot be used, each with its reason."""
+    left_alone: str = ""
+    """Other files and litter, by kind and number."""
+    may_be_pictures: bool = False
+    """Whether such a file may be a picture all the same."""
+    narrow: str = ""
+    """A sentence if those of more than 8 bits use little of their range."""
 
 
-def gather_folder(client: str, folder: Path, patience: float, max_pixels: int = MAX_PIXELS) -> FolderFacts:
+def gather_folder(
+    client: str, folder: Path, patience: float, max_pixels: int = MAX_PIXELS, window: Window | None = None
+) -> FolderFacts:
     """Counts the images and decodes as many as fit into the time.
 
     Args:
@@ -37,6 +47,7 @@ def gather_folder(client: str, folder: Path, patience: float, max_pixels: int = 
         folder: where.
         patience: seconds; half of it for counting.
         max_pixels: larger images count as broken.
+        window: `[data] window`.
     """
     try:
         with os.scandir(folder):
@@ -44,35 +55,29 @@ def gather_folder(client: str, folder: Path, patience: float, max_pixels: int = 
     except OSError as error:
         return FolderFacts(client=client, folder=folder, problem=error.strerror or str(error))
     started = time.monotonic()
-    names: list[str] = []
-    complete = True
-    for place, folders, files in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        names += [
-            os.path.join(place, name)  # a Path for each of a million files takes minutes
-            for name in sorted(files)
-            if not name.startswith(".") and os.path.splitext(name)[1].lower() in EXTENSIONS
-        ]
-        if time.monotonic() - started > patience / 2:
-            complete = False
-            break
+    found = walk(folder, lambda: time.monotonic() - started > patience / 2)
     broken: list[str] = []
     checked = 0
-    for name in names:
+    deep: Extremes | None = None
+    for relative, _, _ in found.files:
         if time.monotonic() - started > patience or len(broken) == 3:
             break
         checked += 1
         try:
-            measure(Path(name), max_pixels)
+            seen = measure(folder / relative, max_pixels, window).extremes
+            deep = deep if seen is None else seen.joined(deep)
         except RefusedImageError as error:
-            broken.append(f"{os.path.relpath(name, folder)}: {error.refusal.value}")
+            broken.append(f"{relative}: {error}")
     return FolderFacts(
         client=client,
         folder=folder,
-        images=len(names),
-        counted_all=complete,
+        images=len(found.files),
+        counted_all=found.complete,
         checked=checked,
         broken=tuple(broken),
+        left_alone=left_alone(found.others, found.litter),
+        may_be_pictures=worth_a_warning(found.others),
+        narrow=narrowness(deep, window),
     )
 
 
@@ -85,12 +90,17 @@ def judge_folder(facts: FolderFacts) -> Iterator[Finding]:
             f"correct [data.folders] {facts.client}, or let this user read the folder",
         )  # fmt: skip
         return
+    beside = f"; {facts.left_alone}" if facts.left_alone else ""
     if facts.images == 0:
         yield fault(
-            "data", f"{where}: no image in it", f"put images there; {', '.join(sorted(EXTENSIONS))} are known"
+            "data",
+            f"{where}: no image in it{beside}",
+            f"put images there; {', '.join(sorted(extensions()))} are known",
         )
         return
-    many = f"{facts.images}{'' if facts.counted_all else ' or more'} images, {facts.checked} looked at"
+    many = (
+        f"{facts.images}{'' if facts.counted_all else ' or more'} images, {facts.checked} looked at{beside}"
+    )
     if facts.broken:
         if len(facts.broken) == facts.checked == facts.images:
             yield fault("data", f"{where}: {many}, none can be used; {facts.broken[0]}", "replace them")
@@ -98,6 +108,15 @@ def judge_folder(facts: FolderFacts) -> Iterator[Finding]:
         yield warning(
             "data", f"{where}: {many}; {'; '.join(facts.broken)}",
             "what cannot be used is left out in training; remove or replace it to be rid of this",
+        )  # fmt: skip
+    elif facts.narrow:
+        yield warning(
+            "data", f"{where}: {many}; {facts.narrow}", "set [data] window to the values of black and white"
+        )
+    elif facts.may_be_pictures:
+        yield warning(
+            "data", f"{where}: {many}; some of the other files may be pictures",
+            "convert them, or give them their ending; what is not known is left out",
         )  # fmt: skip
     else:
         yield ok("data", f"{where}: {many}, all good")

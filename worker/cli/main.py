@@ -110,7 +110,7 @@ def _client_ids(text: str) -> list[str]:
     if not text.startswith("@"):
         return [client for client in text.split(",") if client]
     try:
-        return Path(text[1:]).read_text(encoding="utf-8").split()
+        return Path(text[1:]).read_text(encoding="utf-8-sig").split()
     except OSError as error:
         raise click.UsageError(f"--clients {text}: cannot be read: {error.strerror}") from error
 

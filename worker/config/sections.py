@@ -34,6 +34,15 @@ _WORKER = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
 
 
+Window = tuple[Annotated[float, Field(allow_inf_nan=False)], Annotated[float, Field(allow_inf_nan=False)]]
+
+
+def _rising(value: Window) -> Window:
+    if value[0] >= value[1]:
+        raise ValueError(f"a window goes from black to a larger white, not from {value[0]:g} to {value[1]:g}")
+    return value
+
+
 def _worker_name(value: str) -> str:
     if _WORKER.fullmatch(value) is None:
         raise ValueError(f"{value!r} is no worker name: use 1 to 64 of A-Z a-z 0-9 . _ -")
@@ -132,6 +141,10 @@ class DataSection(Section):
     """For `folder`: images with a shorter side are left out."""
     max_pixels: Annotated[int, Field(ge=1)] | None = None
     """For `folder`: images with more pixels are left out."""
+    window: Annotated[Window, BeforeValidator(as_tuple), AfterValidator(_rising)] | None = None
+    """For `folder`: which values of pixels of more than 8 bits become black and white, as `[0, 4095]` for 12 bits in
+    16-bit files. By default 0 and 65535 for integers, 0 and 1 for floating point; other values are refused. 8-bit
+    images are not touched."""
 
 
 class SecureAggregationSection(Section):

@@ -106,6 +106,7 @@ class ClientData:
         for name in ("folders", "test_folders"):
             values[name] = {client: Path(folder) for client, folder in values[name].items()}
         values["classes"] = tuple(values["classes"])
+        values["window"] = None if values["window"] is None else tuple(values["window"])
         return DataConfig(**values)
 
 

@@ -19,6 +19,7 @@ EXTRA_OF: Mapping[str, str] = MappingProxyType(
         "sklearn": "worker",
         "threadpoolctl": "evaluate",
         "matplotlib": "report",
+        "pillow_heif": "heic",
         "scipy": "report",
         "dp_accounting": "dp",
         "onnx": "onnx",

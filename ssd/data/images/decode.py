@@ -2,7 +2,7 @@
 
 Rules: only common raster formats are tried (some of Pillow's others start external programs); the first frame
 counts; EXIF rotation is applied; transparency is composited on white; palettes, CMYK and other colour spaces become RGB
-or grey; 16-bit values keep their high byte (no per-image stretching, so equal values stay equal between images).
+or grey; deeper pixels are brought to 8 bits as `ssd.data.images.deep` says (no stretching of single images).
 The header is checked against a pixel limit before anything is decoded, and big JPEGs are decoded at a fraction
 of their size. What the decoder accepts is an image: a flipped bit inside a JPEG is not noticed.
 """
@@ -13,11 +13,17 @@ import os
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
+from PIL.TiffImagePlugin import ImageFileDirectory_v2
+
+from ssd.data.images.deep import Extremes, OutsideError, Window, extremes, is_deep, to_bytes
+from ssd.data.images.png_text import without_texts
 
 EXTENSIONS = frozenset(
     ".jpg .jpeg .jpe .jfif .png .webp .bmp .gif .tif .tiff .ppm .pgm .pbm .pnm".split()  # noqa: SIM905 - easier to read
@@ -26,6 +32,8 @@ FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 MAX_PIXELS = 89_478_485
 """Pillow's own threshold for a suspected decompression bomb; a decode needs up to 8 bytes per pixel."""
 _ORIENTATION = 0x0112
+_BANDS, _BITS, _SAMPLE_FORMAT = 277, 258, 339  # TIFF 6.0, tags
+_SAMPLES = {1: "unsigned", 2: "signed", 3: "floating-point", 5: "complex", 6: "complex"}
 _ROTATIONS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -43,6 +51,8 @@ class Refusal(StrEnum):
     EMPTY = "empty file"
     NOT_AN_IMAGE = "not an image"
     CORRUPT = "corrupt or truncated"
+    PIXELS = "pixels of a kind that is not read"
+    RANGE = "values outside of the declared range"
     TOO_MANY_PIXELS = "too many pixels"
     TOO_SMALL = "too small"
     UNREADABLE = "unreadable"
@@ -65,6 +75,34 @@ class Decoding:
     side: int
     channels: int
     max_pixels: int = MAX_PIXELS
+    window: Window | None = None
+    """For more than 8 bits: see `ssd.data.images.deep`."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Measured:
+    """What a whole decode says of a file."""
+
+    width: int
+    """Before rotation."""
+    height: int
+    extremes: Extremes | None
+    """Of pixels of more than 8 bits; None: 8 bits or fewer."""
+
+
+def extensions() -> frozenset[str]:
+    """Endings of files that are opened, in lower case: `EXTENSIONS`, and HEIC where the extra `heic` is installed."""
+    return EXTENSIONS | {".heic", ".heif"} if _heic() else EXTENSIONS
+
+
+@cache
+def _heic() -> bool:
+    if find_spec("pillow_heif") is None:
+        return False
+    from pillow_heif import register_heif_opener
+
+    register_heif_opener(thumbnails=False)
+    return True
 
 
 def decode(path: Path, how: Decoding) -> NDArray[np.uint8]:
@@ -76,37 +114,69 @@ def decode(path: Path, how: Decoding) -> NDArray[np.uint8]:
     return _decode(path, how)[1]
 
 
-def measure(path: Path, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
-    """Decode the whole file as training would, and return its (width, height) before rotation.
+def measure(path: Path, max_pixels: int = MAX_PIXELS, window: Window | None = None) -> Measured:
+    """Decode the whole file as training would, and say what it is.
 
     Raises:
         RefusedImageError: as `decode`.
     """
-    return _decode(path, Decoding(side=32, channels=3, max_pixels=max_pixels))[0]
+    return _decode(path, Decoding(side=32, channels=3, max_pixels=max_pixels, window=window))[0]
 
 
-def _decode(path: Path, how: Decoding) -> tuple[tuple[int, int], NDArray[np.uint8]]:
-    formats = _formats()
+def _decode(path: Path, how: Decoding) -> tuple[Measured, NDArray[np.uint8]]:
     try:
-        with Image.open(path, formats=formats) as image:
-            size = image.size
-            _check_size(size, how.max_pixels)
-            # At twice the needed size or more, so that the antialiased resize below decides how it looks.
-            image.draft(None, (2 * how.side, 2 * how.side))
-            image.load()
-            return size, _square(image, how)
+        with open(path, "rb") as file:
+            try:
+                return _opened(file, how)
+            except ValueError as error:
+                # Pillow's limits on what stands beside the pixels of a PNG, which are whole.
+                bare = without_texts(file) if "MAX_TEXT" in str(error) or "too large" in str(error) else None
+                if bare is None:
+                    raise
+                return _opened(bare, how)
     except RefusedImageError:
         raise
+    except OutsideError as error:
+        raise RefusedImageError(Refusal.RANGE, str(error)) from error
     except Exception as error:
         # Hostile bytes make Pillow's decoders raise nearly anything.
+        kind = _tiff_pixels(path) if isinstance(error, UnidentifiedImageError) else ""
+        if kind:
+            raise RefusedImageError(Refusal.PIXELS, f"a TIFF of {kind}") from error
         raise RefusedImageError(_refusal_of(error, path), str(error)) from error
+
+
+def _opened(file: BinaryIO, how: Decoding) -> tuple[Measured, NDArray[np.uint8]]:
+    with Image.open(file, formats=_formats()) as image:
+        width, height = image.size
+        _check_size(image.size, how.max_pixels)
+        # At twice the needed size or more, so that the antialiased resize below decides how it looks.
+        image.draft(None, (2 * how.side, 2 * how.side))
+        image.load()
+        found = extremes(np.asarray(image)) if is_deep(image) else None
+        return Measured(width=width, height=height, extremes=found), _square(image, how)
 
 
 @cache
 def _formats() -> tuple[str, ...]:
     """Returns those of `FORMATS` that this build of Pillow has; any other would make every file fail."""
     Image.init()
-    return tuple(name for name in FORMATS if name in Image.OPEN)
+    wanted = (*FORMATS, "HEIF") if _heic() else FORMATS
+    return tuple(name for name in wanted if name in Image.OPEN)
+
+
+def _tiff_pixels(path: Path) -> str:
+    """What the pixels of a TIFF are that Pillow does not know; empty if that cannot be said, or it is no TIFF."""
+    try:
+        with open(path, "rb") as file:
+            directory = ImageFileDirectory_v2(file.read(8))
+            file.seek(directory.next)
+            directory.load(file)
+            bands, bits = directory.get(_BANDS, 1), directory.get(_BITS, (1,))
+            sample = directory.get(_SAMPLE_FORMAT, (1,))[0]
+            return f"{int(bands)} bands of {int(bits[0])}-bit {_SAMPLES.get(int(sample), 'unknown')} values"
+    except Exception:  # noqa: BLE001 - hostile bytes; then the first error stands
+        return ""
 
 
 def _check_size(size: tuple[int, int], max_pixels: int) -> None:
@@ -118,7 +188,7 @@ def _check_size(size: tuple[int, int], max_pixels: int) -> None:
 
 
 def _square(image: Image.Image, how: Decoding) -> NDArray[np.uint8]:
-    plain = _plain_mode(image)
+    plain = _plain_mode(image, how.window)
     width, height = plain.size
     edge = min(width, height)
     box = ((width - edge) / 2, (height - edge) / 2, (width + edge) / 2, (height + edge) / 2)
@@ -134,17 +204,10 @@ def _square(image: Image.Image, how: Decoding) -> NDArray[np.uint8]:
     return pixels[None] if how.channels == 1 else pixels.transpose(2, 0, 1)
 
 
-def _plain_mode(image: Image.Image) -> Image.Image:
+def _plain_mode(image: Image.Image, window: Window | None) -> Image.Image:
     """The image as 8-bit L, RGB or RGBA."""
-    if image.mode.startswith("I;16"):
-        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-    if image.mode == "I":
-        # What older versions of Pillow make of a 16-bit grey PNG.
-        return Image.fromarray((np.asarray(image).clip(0, 65535) >> 8).astype(np.uint8))
-    if image.mode == "F":
-        values = np.nan_to_num(np.asarray(image), nan=0.0, posinf=0.0, neginf=0.0)
-        scale = 255.0 if values.max(initial=0.0) <= 1.0 else 1.0
-        return Image.fromarray((values * scale).round().clip(0, 255).astype(np.uint8))
+    if is_deep(image):
+        return Image.fromarray(to_bytes(np.asarray(image), window))
     if image.has_transparency_data:
         return image if image.mode == "RGBA" else image.convert("RGBA")
     if image.mode in ("L", "RGB"):

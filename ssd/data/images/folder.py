@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -21,10 +21,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ssd.data.images.decode import MAX_PIXELS, Decoding, RefusedImageError, decode
+from ssd.data.images.deep import Window
 from ssd.data.images.errors import DataError
-from ssd.data.images.scan import ImageFile, printable, scan
+from ssd.data.images.scan import ImageFile, scan
 from ssd.data.images.source import ImageFormat, ProbeData
 from ssd.data.images.subset import SubsetImages
+from ssd.data.images.walk import is_litter, printable
 from ssd.random_stream import RandomStream
 
 
@@ -39,6 +41,8 @@ class FolderOptions:
     min_side: int | None = None
     """Shorter images are left out; None: the run's image size."""
     max_pixels: int = MAX_PIXELS
+    window: Window | None = None
+    """For pixels of more than 8 bits: the values that become black and white; None: see `ssd.data.images.deep`."""
     threads: int = 2
     """Files decoded at the same time; the result does not depend on it."""
 
@@ -80,7 +84,9 @@ class FolderImages:
         self.root = root
         side = round(image.size * options.margin)
         self._format = ImageFormat(size=side, channels=image.channels)
-        self._how = Decoding(side=side, channels=image.channels, max_pixels=options.max_pixels)
+        self._how = Decoding(
+            side=side, channels=image.channels, max_pixels=options.max_pixels, window=options.window
+        )
         self._threads = options.threads
         wanted = _folder_names(root) if class_names is None else tuple(class_names)
         min_side = image.size if options.min_side is None else options.min_side
@@ -89,6 +95,7 @@ class FolderImages:
             index_dir=index_dir,
             min_side=min_side,
             max_pixels=options.max_pixels,
+            window=options.window,
             classes=wanted if options.labels else None,
             threads=options.threads,
         )
@@ -174,9 +181,7 @@ def folder_probe(
         DataError: fewer than two classes, no usable images, or a test class that has no training images.
     """
     given = options or FolderOptions()
-    exact = FolderOptions(
-        margin=1.0, labels=True, min_side=given.min_side, max_pixels=given.max_pixels, threads=given.threads
-    )
+    exact = replace(given, margin=1.0, labels=True)
     train_root, test_root = root / "train", root / "test"
     if train_root.is_dir() and test_root.is_dir():
         train = FolderImages(train_root, image, exact, index_dir=index_dir)
@@ -214,7 +219,11 @@ def _folder_names(root: Path) -> tuple[str, ...]:
     try:
         with os.scandir(root) as listing:
             return tuple(
-                sorted(entry.name for entry in listing if entry.name[0] != "." and _is_folder(entry))
+                sorted(
+                    entry.name
+                    for entry in listing
+                    if entry.name[0] != "." and not is_litter(entry.name) and _is_folder(entry)
+                )
             )
     except OSError:
         return ()

@@ -4,8 +4,7 @@ Every file is decoded completely the first time it is seen; the outcome is kept 
 path, size and modification time, so later scans only look at the file system. Training therefore never meets a
 broken image by surprise, and the set and order of images is the same in every round.
 
-The scan follows symbolic links but enters no folder twice (a link to a parent ends there), opens nothing that is not
-a regular file, skips hidden names, and sorts by relative path, code point by code point, whatever the locale.
+`ssd.data.images.walk` says what is looked at at all, and in which order; nothing is opened that is not a regular file.
 """
 
 from __future__ import annotations
@@ -14,7 +13,6 @@ import json
 import logging
 import operator
 import os
-import stat
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -24,17 +22,19 @@ from typing import Any
 
 from PIL import __version__ as pillow_version
 
-from ssd.data.images.decode import EXTENSIONS, MAX_PIXELS, Refusal, RefusedImageError, measure
-from ssd.data.images.errors import DataError
+from ssd.data.images.decode import MAX_PIXELS, Refusal, RefusedImageError, measure
+from ssd.data.images.deep import Extremes, Window, narrowness, outside
+from ssd.data.images.walk import Walk, left_alone, printable, walk
 from ssd.digest import digest_bytes
 from ssd.files import write_atomically
 
 INDEX_FORMAT = "ssd-image-index"
-INDEX_VERSION = 1
+INDEX_VERSION = 2
+"""2: with the smallest and largest value of pixels of more than 8 bits."""
 _SAVE_EVERY = 2000
 _EXAMPLES = 5
-# Permissions and the pixel limit can change without a trace in a file's size or time.
-_NOT_REMEMBERED = (Refusal.UNREADABLE, Refusal.TOO_MANY_PIXELS)
+# Permissions, the limit of pixels and the window can change without a trace in a file's size or time.
+_NOT_REMEMBERED = (Refusal.UNREADABLE, Refusal.TOO_MANY_PIXELS, Refusal.RANGE)
 _log = logging.getLogger(__name__)
 
 
@@ -59,8 +59,12 @@ class ScanReport:
     refused: Mapping[Refusal, int]
     examples: Mapping[Refusal, tuple[str, ...]]
     """The first names of each kind, printable."""
-    other_files: int
-    """Files whose name does not end like an image's."""
+    others: Mapping[str, int]
+    """Files whose name does not end like an image's, by ending."""
+    litter: Mapping[str, int]
+    """What drives and desktops leave behind (`ssd.data.images.walk.LITTER`), by name."""
+    narrow: str
+    """A sentence if images of more than 8 bits use little of their range; empty: they do not."""
     unreadable_folders: tuple[str, ...]
     decoded: int
     """Files decoded in this scan; the rest was known from the index."""
@@ -74,18 +78,13 @@ class ScanReport:
                 f"{len(self.unreadable_folders)} folders could not be read "
                 f"(first: {', '.join(self.unreadable_folders[:_EXAMPLES])})"
             )
-        if self.other_files:
-            parts.append(f"{self.other_files} other files")
-        return "; ".join(parts)
+        alone = left_alone(self.others, self.litter)
+        return "; ".join([*parts, *(each for each in (alone, self.narrow) if each)])
 
-
-@dataclass(slots=True)
-class _Walk:
-    files: list[tuple[str, int, int]]
-    """(relative, size, mtime_ns) of regular files named like images."""
-    refused: dict[str, Refusal]
-    unreadable: list[str]
-    other: int = 0
+    @property
+    def other_files(self) -> int:
+        """How many `others` there are."""
+        return sum(self.others.values())
 
 
 def scan(
@@ -94,6 +93,7 @@ def scan(
     index_dir: Path | None = None,
     min_side: int = 1,
     max_pixels: int = MAX_PIXELS,
+    window: Window | None = None,
     classes: Sequence[str] | None = None,
     threads: int = 2,
 ) -> tuple[tuple[ImageFile, ...], ScanReport]:
@@ -104,54 +104,54 @@ def scan(
         index_dir: where the outcome is kept between scans; None checks every file again.
         min_side: images with a shorter side than this are left out.
         max_pixels: images with more pixels than this are left out, undecoded.
+        window: for pixels of more than 8 bits, see `ssd.data.images.deep`.
         classes: if given, only images below a top-level folder of one of these names are used.
         threads: files decoded at the same time.
 
     Raises:
         DataError: `root` is not a folder that can be read.
     """
-    walk = _walk(root)
+    walked = walk(root)
     index_path = None if index_dir is None else _index_path(root, index_dir)
     known = {} if index_path is None else _read_index(index_path)
     entries = {
         relative: known[relative]
-        for relative, size, mtime_ns in walk.files
+        for relative, size, mtime_ns in walked.files
         if relative in known and known[relative][:2] == [size, mtime_ns]
     }
-    todo = [file for file in walk.files if file[0] not in entries]
-    refused = dict(walk.refused)
+    todo = [file for file in walked.files if file[0] not in entries]
+    refused = dict(walked.refused)
     for start in range(0, len(todo), _SAVE_EVERY):
         part = todo[start : start + _SAVE_EVERY]
         with ThreadPoolExecutor(threads) as pool:
-            outcomes = list(pool.map(lambda file: _check(root / file[0], file[1], max_pixels), part))
-        for (relative, size, mtime_ns), (outcome, width, height) in zip(part, outcomes, strict=True):
+            outcomes = list(pool.map(lambda file: _check(root / file[0], file[1], max_pixels, window), part))
+        for (relative, size, mtime_ns), (outcome, *facts) in zip(part, outcomes, strict=True):
             if outcome in _NOT_REMEMBERED:
                 refused[relative] = outcome
             else:
-                entries[relative] = [size, mtime_ns, outcome.name if outcome else None, width, height]
+                entries[relative] = [size, mtime_ns, outcome.name if outcome else None, *facts]
         if index_path is not None:
             _write_index(index_path, root, entries)
         _log.info("checked %d of %d new images under %s", start + len(part), len(todo), printable(str(root)))
 
     files = []
-    for relative, size, mtime_ns in walk.files:
+    deep: Extremes | None = None
+    for relative, size, mtime_ns in walked.files:
         if relative in refused:
             continue
-        _, _, name, width, height = entries[relative]
+        _, _, name, width, height, numbers = entries[relative]
+        seen = None if numbers is None else Extremes(*numbers)
         outcome = Refusal[name] if name else _judge(relative, width, height, min_side, max_pixels, classes)
+        if outcome is None and window is None and seen is not None and outside(seen):
+            outcome = Refusal.RANGE  # it was looked at when there was a window
         if outcome is None:
+            deep = deep if seen is None else seen.joined(deep)
             files.append(
                 ImageFile(relative=relative, size=size, mtime_ns=mtime_ns, width=width, height=height)
             )
         else:
             refused[relative] = outcome
-    return tuple(files), _report(root, walk, len(files), refused, len(todo))
-
-
-def printable(name: str) -> str:
-    """A file name that any terminal or log can take: bytes that are no text become escapes."""
-    text = name.encode("utf-8", "backslashreplace").decode("utf-8")
-    return "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)
+    return tuple(files), _report(root, walked, len(files), refused, len(todo), narrowness(deep, window))
 
 
 def _judge(
@@ -167,63 +167,22 @@ def _judge(
     return None
 
 
-def _walk(root: Path) -> _Walk:
-    walk = _Walk(files=[], refused={}, unreadable=[])
-    try:
-        top = os.stat(root)
-        with os.scandir(root):
-            pass
-    except OSError as error:
-        raise DataError(f"cannot read the image folder {root}: {error.strerror or error}") from error
-    entered = {(top.st_dev, top.st_ino)}
-    folders = [""]
-    while folders:
-        folder = folders.pop()
-        try:
-            with os.scandir(root / folder) as listing:
-                names = sorted(entry.name for entry in listing if not entry.name.startswith("."))
-        except OSError:
-            walk.unreadable.append(folder)
-            continue
-        inside = []
-        for name in names:
-            relative = f"{folder}/{name}" if folder else name
-            image = os.path.splitext(name)[1].lower() in EXTENSIONS
-            try:
-                status = os.stat(root / relative)
-            except OSError:
-                # A broken link, a link to itself, a name that vanished or may not be looked at.
-                walk.other += not image
-                if image:
-                    walk.refused[relative] = Refusal.UNREADABLE
-                continue
-            if stat.S_ISDIR(status.st_mode):
-                if (status.st_dev, status.st_ino) not in entered:
-                    entered.add((status.st_dev, status.st_ino))
-                    inside.append(relative)
-            elif not image:
-                walk.other += 1
-            elif not stat.S_ISREG(status.st_mode):
-                walk.refused[relative] = Refusal.NOT_A_FILE
-            else:
-                walk.files.append((relative, status.st_size, status.st_mtime_ns))
-        folders += reversed(inside)
-    walk.files.sort()
-    return walk
-
-
-def _check(path: Path, size: int, max_pixels: int) -> tuple[Refusal | None, int, int]:
+def _check(
+    path: Path, size: int, max_pixels: int, window: Window | None
+) -> tuple[Refusal | None, int, int, list[Any] | None]:
+    """Why a file cannot be used, or None; its width and height; extremes of deep pixels, as the index keeps them."""
     if size == 0:
-        return Refusal.EMPTY, 0, 0
+        return Refusal.EMPTY, 0, 0, None
     try:
-        width, height = measure(path, max_pixels)
+        found = measure(path, max_pixels, window)
     except RefusedImageError as error:
-        return error.refusal, 0, 0
-    return None, width, height
+        return error.refusal, 0, 0, None
+    deep = found.extremes
+    return None, found.width, found.height, None if deep is None else [deep.low, deep.high, deep.floating]
 
 
 def _report(
-    root: Path, walk: _Walk, accepted: int, refused: Mapping[str, Refusal], decoded: int
+    root: Path, walked: Walk, accepted: int, refused: Mapping[str, Refusal], decoded: int, narrow: str
 ) -> ScanReport:
     counts = Counter(refused.values())
     examples: dict[Refusal, list[str]] = {}
@@ -236,8 +195,10 @@ def _report(
         accepted=accepted,
         refused={refusal: counts[refusal] for refusal in Refusal if counts[refusal]},
         examples={refusal: tuple(names) for refusal, names in examples.items()},
-        other_files=walk.other,
-        unreadable_folders=tuple(printable(folder) for folder in sorted(walk.unreadable)),
+        others=dict(walked.others),
+        litter=dict(walked.litter),
+        narrow=narrow,
+        unreadable_folders=tuple(printable(folder) for folder in sorted(walked.unreadable)),
         decoded=decoded,
     )
 
@@ -259,12 +220,15 @@ def _read_index(path: Path) -> dict[str, list[Any]]:
         ):
             return {}
         files: dict[str, list[Any]] = value["files"]
-        for size, mtime_ns, name, width, height in files.values():
+        for size, mtime_ns, name, width, height, deep in files.values():
             # Each raises for anything but a whole number or a known name.
             for number in (size, mtime_ns, width, height):
                 operator.index(number)
             if name is not None:
                 Refusal[name]
+            if deep is not None:
+                low, high, floating = deep
+                Extremes(float(low), float(high), bool(floating))
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:

@@ -205,7 +205,7 @@ def load(
             clients), or made for another data set.
     """
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise DataError(f"there is no partition file at {path}; make one with `ssd partition make`") from None
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:

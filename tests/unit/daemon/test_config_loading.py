@@ -277,6 +277,19 @@ hall = 3
         (found,) = mistakes(tmp_path, "[house]\nfloors = 0\npeople = ['a', 'b', 'c']\n")
         assert "greater than" in found
 
+    @pytest.mark.parametrize("line_end", ["\n", "\r\n"])
+    def test_a_byte_order_mark_and_an_editors_line_ends_change_nothing(
+        self, tmp_path: Path, line_end: str
+    ) -> None:
+        plain, marked = tmp_path / "plain.toml", tmp_path / "marked.toml"
+        text = "[house]\nfloors = 2\npeople = ['a']\n"
+        plain.write_text(text)
+        marked.write_bytes(b"\xef\xbb\xbf" + text.replace("\n", line_end).encode())
+        assert made(marked) == made(plain)
+        marked.write_bytes(b"\xef\xbb\xbf" + text.replace("2", "'two'").encode())
+        with pytest.raises(ConfigError, match=r"marked\.toml:2: \[house\] floors"):
+            made(marked)
+
     def test_a_missing_file_and_bad_toml(self, tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match="no such file"):
             made(tmp_path / "absent.toml")
@@ -284,7 +297,7 @@ hall = 3
         with pytest.raises(ConfigError, match=r"bad\.toml: not valid TOML.*line 1"):
             made(tmp_path / "bad.toml")
         (tmp_path / "bytes.toml").write_bytes(b"\xff\xfe")
-        with pytest.raises(ConfigError, match=r"bytes\.toml: not valid TOML"):
+        with pytest.raises(ConfigError, match=r"bytes\.toml: not UTF-8 \(byte 1\): save it as UTF-8"):
             made(tmp_path / "bytes.toml")
         with pytest.raises(ConfigError, match="cannot be read"):
             made(tmp_path)

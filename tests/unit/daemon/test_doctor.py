@@ -479,7 +479,9 @@ class TestImages:
         (tmp_path / ".thumbnails").mkdir()
         (tmp_path / ".thumbnails" / "a.png").write_bytes(b"x")
         (tmp_path / "notes.txt").write_text("x")
-        assert only(judge_folder(gather_folder("c", tmp_path, 5.0)), "data").text.endswith("no image in it")
+        assert only(judge_folder(gather_folder("c", tmp_path, 5.0)), "data").text.endswith(
+            "no image in it; 1 other file (1 .txt)"
+        )
 
 
 class TestSoftware:

@@ -13,12 +13,13 @@ import pytest
 import torch
 from PIL import Image
 
-from ssd.data.images import scan as scanning
+from ssd.data.images import walk as walking
 from ssd.data.images.decode import Refusal
 from ssd.data.images.errors import DataError
 from ssd.data.images.folder import FolderImages, FolderOptions, folder_probe
-from ssd.data.images.scan import printable, scan
+from ssd.data.images.scan import scan
 from ssd.data.images.source import ImageFormat
+from ssd.data.images.walk import printable
 
 FORMAT = ImageFormat(size=16, channels=3)
 
@@ -148,7 +149,7 @@ def test_a_folder_that_cannot_be_read_is_reported_and_the_rest_is_used(
             raise PermissionError(13, "Permission denied")
         return real(path)
 
-    monkeypatch.setattr(scanning.os, "scandir", guarded)
+    monkeypatch.setattr(walking.os, "scandir", guarded)
     source = FolderImages(tmp_path, FORMAT)
     assert names(source) == ["open/a.png"]
     assert source.report.unreadable_folders == ("closed",)
