@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from coordinator.evaluation.on_clients import ClientEvaluations
+from coordinator.evaluation.on_probe import ProbeEvaluation
 from coordinator.evaluation.records import EvaluationRecords
 from coordinator.evaluation.schedule import Evaluations
 from coordinator.inspection.gauges import Gauges
@@ -97,11 +98,7 @@ class _Composition:
         self._in_flight = UploadsInFlight(given.staging, settings.limits.staging_bytes_per_worker)
         self._records = EvaluationRecords(journal, self._durability, clock, given.metrics)
         self._evaluations = Evaluations(
-            self._records,
-            self._catalogue,
-            self._sessions,
-            settings.evaluation.every,
-            self._client_evaluations(),
+            self._records, settings.evaluation, self._probe_evaluation(), self._client_evaluations()
         )
         self._resume()
 
@@ -146,6 +143,18 @@ class _Composition:
             spool=MaskedSpool(given.state_dir / "masked"),
             tracing=given.tracing,
             entropy=given.entropy,
+        )
+
+    def _probe_evaluation(self) -> ProbeEvaluation:
+        given = self._given
+        return ProbeEvaluation(
+            records=self._records,
+            catalogue=self._catalogue,
+            sessions=self._sessions,
+            settings=given.settings.evaluation,
+            seed=given.settings.run.seed,
+            metrics=given.metrics,
+            now=given.clock.monotonic,
         )
 
     def _client_evaluations(self) -> ClientEvaluations | None:

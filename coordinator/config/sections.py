@@ -212,6 +212,16 @@ class EvaluationSection(Section):
     every: Annotated[int, Field(ge=0)] = 5
     """Evaluate every so many versions, and the last one, on a worker that holds probe data, and, if the method can be
     measured on clients' own test images, on the workers that host them; 0: never."""
+    workers: ClientNames = ()
+    """Workers whose offer to measure on probe data is taken, beside whoever has a certificate of the role evaluator. What
+    they say a version is worth is believed."""
+    evaluators: Annotated[int, Field(ge=1, le=16)] = 1
+    """How many of them measure each version, if so many are connected. Of several the middle value is kept."""
+    tolerance: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.05
+    """How far apart the values of several may lie before the log and a metric say that they disagree: so much for measures
+    up to 1, and so large a share of larger ones."""
+    answer_seconds: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1800.0
+    """How long one may take to measure a version. Then the next one is asked."""
     wait_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 60.0
     """How long clients whose worker is away are waited for before a version's measures are written without them."""
 

@@ -18,7 +18,7 @@ from coordinator.ports.run import Run
 from coordinator.versions.inclusions import Inclusions
 from coordinator.workers.sessions import Session, SessionTable
 from ssd.daemon.logs import event as log_event
-from ssd.evaluation.client_measures import BadMeasures, add, check, describe
+from ssd.evaluation.client_measures import BadMeasures, add, check, describe, known
 from ssd_wire.messages import Evaluate
 
 log = logging.getLogger(__name__)
@@ -143,7 +143,7 @@ class ClientEvaluations:
             log_event(log, logging.WARNING, "client_evaluation_failed", **fields)
         else:
             if named:
-                each.sums = add(each.sums, values)
+                each.sums = add(each.sums, known(each.sums, values))
             each.settled |= asked
         self.offer()
 

@@ -16,6 +16,8 @@ from ssd.evaluation.client_measures import is_client_measure
 log = logging.getLogger(__name__)
 
 _MOST_LOGGED = 64
+MOST_NAMES = 256
+"""Different measures of a run, over all its versions; a further one is not kept."""
 
 
 class EvaluationRecords:
@@ -29,6 +31,7 @@ class EvaluationRecords:
         self._clock = clock
         self._metrics = metrics
         self._values: dict[int, Mapping[str, float]] = dict(journal.evaluations())
+        self._names = {name for values in self._values.values() for name in values}
 
     @property
     def newest(self) -> tuple[int, Mapping[str, float]]:
@@ -45,14 +48,24 @@ class EvaluationRecords:
         return any(is_client_measure(name) == of_clients for name in self._values.get(version, {}))
 
     async def add(self, version: int, values: Mapping[str, float]) -> None:
-        """Write values down beside those the version has, then tell."""
-        merged = {**self._values.get(version, {}), **values}
+        """Write values down beside those the version has, then tell; names beyond `MOST_NAMES` are left out."""
+        kept = self._known(values)
+        merged = {**self._values.get(version, {}), **kept}
         now = self._clock.wall()
         await self._durability.write(lambda: self._journal.record_evaluation(version, merged, now))
         self._values[version] = merged
         if version == self.newest[0]:
             self._metrics.evaluation(version, merged)
-        log_event(log, logging.INFO, "evaluated", version=version, **_rounded(values))
+        log_event(log, logging.INFO, "evaluated", version=version, **_rounded(kept))
+
+    def _known(self, values: Mapping[str, float]) -> dict[str, float]:
+        fresh = sorted(values.keys() - self._names)
+        room = max(0, MOST_NAMES - len(self._names))
+        self._names.update(fresh[:room])
+        if fresh[room:]:
+            fields = {"left_out": len(fresh) - room, "detail": f"a run has at most {MOST_NAMES} measures"}
+            log_event(log, logging.WARNING, "too_many_measures", **fields)
+        return {name: value for name, value in values.items() if name in self._names}
 
 
 def _rounded(values: Mapping[str, float]) -> dict[str, Any]:

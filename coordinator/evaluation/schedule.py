@@ -1,18 +1,17 @@
-"""Which versions are measured, and by whom: workers that offer labelled probe data, and the clients' own workers."""
+"""Which versions are measured, and by whom: evaluators that have labelled probe data, and the clients' own workers."""
 
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Mapping
 
+from coordinator.config.sections import EvaluationSection
 from coordinator.evaluation.on_clients import ClientEvaluations
+from coordinator.evaluation.on_probe import ProbeEvaluation
 from coordinator.evaluation.records import EvaluationRecords
-from coordinator.versions.catalogue import Catalogue
-from coordinator.workers.sessions import SessionTable
 from ssd.daemon.logs import event as log_event
-from ssd.evaluation.client_measures import is_client_measure
-from ssd_wire.messages import Evaluate, EvaluationDone
+from ssd.trust.names import Role, Subject
+from ssd_wire.messages import EvaluationDone
 
 log = logging.getLogger(__name__)
 
@@ -20,29 +19,24 @@ _PROBE, _CLIENTS = "probe", "clients"
 
 
 class Evaluations:
-    """At most one evaluation on probe data is under way, always of the newest version that is due.
+    """Which versions are due, and when all measuring of one is over.
 
-    Evaluation on the clients' own images (`clients`; None if the method has none) follows the same rule of which
-    versions are due. When both are over for a version, whatever came of them, the log says that it is `measured`.
-    Owned by the driver's loop.
+    Evaluation on probe data (`probe`) and on the clients' own images (`clients`; None if the method has none) follow
+    the same rule of which versions are due. When both are over for a version, whatever came of them, the log says that
+    it is `measured`. Owned by the driver's loop.
     """
 
     def __init__(
         self,
         records: EvaluationRecords,
-        catalogue: Catalogue,
-        sessions: SessionTable,
-        every: int,
+        settings: EvaluationSection,
+        probe: ProbeEvaluation,
         clients: ClientEvaluations | None,
     ) -> None:
         self._records = records
-        self._catalogue = catalogue
-        self._sessions = sessions
-        self._every = every
+        self._settings = settings
+        self._probe = probe
         self._clients = clients
-        self._due: int | None = None
-        self._asked: tuple[str, int] | None = None
-        """(worker, version) under way."""
         self._open: dict[int, set[str]] = {}
         """Version -> which of its measurements are not over."""
 
@@ -59,17 +53,20 @@ class Evaluations:
     @property
     def outstanding(self) -> bool:
         """Whether a due evaluation can still be answered by somebody attached, or soon."""
-        on_clients = self._clients is not None and self._clients.outstanding
-        return (
-            self._asked is not None or (self._due is not None and self._evaluator() is not None) or on_clients
-        )
+        return self._probe.outstanding or (self._clients is not None and self._clients.outstanding)
 
     @property
     def wanted(self) -> frozenset[int]:
         """Versions that must stay whole until they are measured."""
-        asked = None if self._asked is None else self._asked[1]
-        probe = frozenset(version for version in (self._due, asked) if version is not None)
+        probe = self._probe.wanted
         return probe if self._clients is None else probe | self._clients.wanted
+
+    def may_measure(self, worker: str, subject: Subject | None) -> bool:
+        """Whether somebody's offer to measure on probe data is taken: evaluators', and of workers whom the operator named.
+
+        Where nobody proves a name (subject None), every offer is.
+        """
+        return subject is None or subject.role is Role.EVALUATOR or worker in self._settings.workers
 
     def begin(self, version: int, *, last: bool) -> None:
         """The daemon started at `version`."""
@@ -86,16 +83,19 @@ class Evaluations:
 
     def _begin(self, version: int, *, probe: bool, clients: bool) -> None:
         self._open[version] = {_PROBE, _CLIENTS}
-        if not probe:
-            self._over(version, _PROBE)
+        if probe:
+            self._probe.due(version)
+            self._collect_probe()
         else:
-            if self._due is not None:
-                self._over(self._due, _PROBE)
-            self._due = version
+            self._over(version, _PROBE)
         if clients and self._clients is not None:
             self._clients.due(version)
         else:
             self._over(version, _CLIENTS)
+
+    def _collect_probe(self) -> None:
+        for version in self._probe.collect():
+            self._over(version, _PROBE)
 
     def _over(self, version: int, kind: str) -> None:
         """One of a version's measurements has ended, if only because nobody will do it."""
@@ -107,21 +107,13 @@ class Evaluations:
                 log_event(log, logging.INFO, "measured", version=version)
 
     def _is_due(self, version: int, *, last: bool) -> bool:
-        return self._every > 0 and (last or version % self._every == 0)
+        every = self._settings.every
+        return every > 0 and (last or version % every == 0)
 
-    def offer(self, seed: int) -> None:
-        """Ask an attached evaluator if something is due and nobody is at it, and the clients' workers."""
+    def offer(self) -> None:
+        """Ask attached evaluators if something is due and nobody is at it, and the clients' workers."""
         self.offer_clients()
-        if self._due is None or self._asked is not None:
-            return
-        worker = self._evaluator()
-        if worker is None:
-            return
-        session = self._sessions.worker(worker)
-        assert session is not None
-        self._asked = (worker, self._due)
-        session.send(Evaluate(version=self._catalogue.offer(self._due), run_seed=seed))
-        self._due = None
+        self._probe.offer()
 
     def offer_clients(self) -> None:
         """Ask the clients' workers, if something is due."""
@@ -129,28 +121,18 @@ class Evaluations:
             self._clients.offer()
 
     async def done(self, worker: str, answer: EvaluationDone) -> None:
-        """A worker's answer; what is not wanted or says nothing is dropped."""
-        if answer.clients is not None:
-            if self._clients is not None:
-                self._clients.answered(worker, answer.version, answer.clients, answer.values, answer.error)
-                await self.settle()
-            return
-        if self._asked != (worker, answer.version):
-            return
-        self._asked = None
-        finite = {
-            name: value
-            for name, value in answer.values.items()
-            if math.isfinite(value) and not is_client_measure(name)
-        }
-        if finite and not answer.error:
-            await self._records.add(answer.version, finite)
-        elif answer.error:
-            log_event(log, logging.WARNING, "evaluation_failed", version=answer.version, detail=answer.error)
-        self._over(answer.version, _PROBE)
+        """A worker's answer; what was not asked for is dropped."""
+        if answer.clients is None:
+            await self._probe.answered(worker, answer.version, answer.values, answer.error)
+            self._collect_probe()
+        elif self._clients is not None:
+            self._clients.answered(worker, answer.version, answer.clients, answer.values, answer.error)
+            await self.settle()
 
     async def settle(self) -> None:
-        """Record the versions whose measuring is over."""
+        """Give up who took too long, and record the versions whose measuring is over."""
+        await self._probe.settle()
+        self._collect_probe()
         if self._clients is not None:
             for version, values in self._clients.collect():
                 if values:
@@ -161,13 +143,4 @@ class Evaluations:
         """A worker went away: what it was asked is due again."""
         if self._clients is not None:
             self._clients.lost(worker)
-        if self._asked is not None and self._asked[0] == worker:
-            if self._due is None:
-                self._due = self._asked[1]
-            else:
-                self._over(self._asked[1], _PROBE)
-            self._asked = None
-
-    def _evaluator(self) -> str | None:
-        able = sorted(session.worker for session in self._sessions if session.capabilities.evaluates)
-        return able[0] if able else None
+        self._probe.lost(worker)

@@ -120,7 +120,7 @@ class Driver:
 
     def conclude(self) -> None:
         """See `AfterEvent`."""
-        self._evaluations.offer(self._machine.state.policy.seed)
+        self._evaluations.offer()
         self._stop_if_finished()
 
     async def operate(self, make: Callable[[float], events.Event]) -> None:

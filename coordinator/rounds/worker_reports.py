@@ -6,6 +6,7 @@ import asyncio
 import logging
 import secrets
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 
 from coordinator.core import events, registry
 from coordinator.core.state import Phase
@@ -20,9 +21,10 @@ from coordinator.telemetry.metrics import CoordinatorMetrics
 from coordinator.telemetry.recent import RecentStatus
 from coordinator.versions.catalogue import Catalogue
 from coordinator.versions.inclusions import Inclusions
-from coordinator.workers.sessions import Session, SessionTable
+from coordinator.workers.sessions import Session, SessionTable, session_name
 from coordinator.workers.welcome import RunTerms, welcome
 from ssd.daemon.logs import event as log_event
+from ssd.daemon.logs import repeatable
 from ssd.trust.names import Role, Subject
 from ssd_wire.messages import Capabilities, EvaluationDone, Hello, RunChanged
 
@@ -131,13 +133,14 @@ class WorkerReports:
         _check_role(subject, hello.clients)
         registry.check_hello(self._run.state, hello)
         _check_labels(self._terms, hello.worker, hello.clients, hello.capabilities)
-        self._sessions.check_name(hello.worker, hello.instance)
+        name = session_name(hello.worker, subject)
+        self._sessions.check_name(name, hello.instance)
         session = Session(
             token=secrets.token_hex(16),
-            worker=hello.worker,
+            worker=name,
             instance=hello.instance,
             clients=frozenset(hello.clients),
-            capabilities=hello.capabilities,
+            capabilities=self._capabilities(hello, subject),
             last_seen=self._clock.monotonic(),
             subject=subject,
         )
@@ -152,16 +155,16 @@ class WorkerReports:
             metrics=self._metrics,
         )
         # What an older stream of the worker was asked to measure, nobody will answer.
-        self._evaluations.lost(hello.worker)
+        self._evaluations.lost(name)
         self._sessions.add(session)
         try:
             session.send(greeting)
             # Before it gets its next task: clients are measured in the state that belongs to the version.
             self._evaluations.offer_clients()
-            log_event(log, logging.INFO, "worker_attached", worker=hello.worker, clients=len(hello.clients))
+            log_event(log, logging.INFO, "worker_attached", worker=name, clients=len(hello.clients))
             await self._run.apply(
                 events.WorkerAttached(
-                    now=self._clock.monotonic(), worker=hello.worker, clients=tuple(sorted(hello.clients))
+                    now=self._clock.monotonic(), worker=name, clients=tuple(sorted(hello.clients))
                 )
             )
             if self._run.state.phase is Phase.FINISHED:
@@ -172,8 +175,19 @@ class WorkerReports:
             raise
         # The loop may have stood still meanwhile; that was not the worker's silence.
         self.note_contact(session)
-        self._recent.attached(hello.worker)
+        self._recent.attached(name)
         return session
+
+    def _capabilities(self, hello: Hello, subject: Subject | None) -> Capabilities:
+        """What a worker offers, without an offer to measure that is not taken."""
+        offered = hello.capabilities
+        if not offered.evaluates or self._evaluations.may_measure(hello.worker, subject):
+            return offered
+        detail = (
+            "to take it, name the worker in `evaluation.workers`, or use a certificate of the role evaluator"
+        )
+        repeatable(log, logging.INFO, "evaluator_not_named", ("worker",), worker=hello.worker, detail=detail)
+        return replace(offered, evaluates=False)
 
     def _see_out(self, admitting: asyncio.Future[Session]) -> None:
         if not admitting.cancelled() and admitting.exception() is None:
@@ -215,7 +229,7 @@ class WorkerReports:
         async def change() -> None:
             if not session.open:
                 return
-            hello = Hello(worker=session.worker, instance=session.instance, clients=clients)
+            hello = Hello(worker=session.own_name, instance=session.instance, clients=clients)
             registry.check_hello(self._run.state, hello)
             _check_role(session.subject, clients)
             _check_labels(self._terms, session.worker, clients, session.capabilities)
@@ -302,7 +316,7 @@ class WorkerReports:
 
         async def record() -> None:
             await self._evaluations.done(session.worker, answer)
-            self._evaluations.offer(self._run.state.policy.seed)
+            self._evaluations.offer()
             self.note_contact(session)
 
         await self._mailbox.call(record)

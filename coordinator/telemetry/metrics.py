@@ -154,6 +154,9 @@ class CoordinatorMetrics:
             "messages_throttled",
             "Times a worker's control stream was left unread for a while because it was too fast.",
         )
+        self._disagreements = self._counter(
+            "evaluator_disagreements", "Versions whose evaluators measured different things."
+        )
         self._doors = self._counter(
             "connections_cut", "Connections that made room for newer ones: too many at once.", ("port",)
         )
@@ -281,6 +284,10 @@ class CoordinatorMetrics:
             self._evaluation.labels(label).set(value)
             if any(part in name for part in _REPRESENTATION):
                 self._representation.labels(label).set(value)
+
+    def evaluators_disagreed(self) -> None:
+        """The evaluators of a version do not agree on what it is worth."""
+        self._disagreements.inc()
 
     def phase(self, phase: Phase) -> None:
         """The round machine is in `phase`; may be called as often as one likes."""

@@ -84,10 +84,11 @@ class ClientOwnership:
         return session is not None
 
     def _session(self, holder: Holder) -> Session | None:
-        session = self._sessions.worker(holder.name)
-        if session is None or not session.open or session.subject is None:
-            return None
-        return session if session.subject.role is holder.role else None
+        for session in self._sessions:
+            subject = session.subject
+            if session.open and subject is not None and Holder(subject.role, subject.name) == holder:
+                return session
+        return None
 
     def _cut_off(self, holders: frozenset[Holder]) -> None:
         for holder in holders:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from coordinator.errors import ClientFault, Reason
-from ssd.trust.names import Subject
+from ssd.trust.names import Role, Subject
 from ssd_wire.messages import Capabilities, Down
 
 OUTBOX_LIMIT = 4096
@@ -20,6 +20,7 @@ class Session:
 
     token: str
     worker: str
+    """The name that tells it from every other session: see `session_name`."""
     instance: str
     clients: frozenset[str]
     capabilities: Capabilities
@@ -34,6 +35,11 @@ class Session:
     """Upload calls under way."""
     closing: ClientFault | None = None
     """Why the coordinator closed it; None: it is open, or the worker went away by itself."""
+
+    @property
+    def own_name(self) -> str:
+        """What its holder calls itself, and its certificate."""
+        return self.worker.rpartition("/")[2]
 
     @property
     def open(self) -> bool:
@@ -57,6 +63,16 @@ class Session:
             for fetch in self.fetches:
                 fetch.cancel()
             self.outbox.put_nowait(None)
+
+
+def session_name(worker: str, subject: Subject | None) -> str:
+    """The name of a session: a worker's own, and for an evaluator one that no worker can have.
+
+    Names are unique per role, and both roles attend: an evaluator that is called like a worker is somebody else.
+    """
+    if subject is None or subject.role is Role.WORKER:
+        return worker
+    return f"{subject.role.value}/{worker}"
 
 
 class SessionTable:

@@ -86,6 +86,17 @@ def check(sums: Mapping[str, float], clients: int) -> None:
             raise BadMeasures(f"{total} is {sums[total]:g}, at most {limit:g} is possible")
 
 
+def known(sums: Mapping[str, float], more: Mapping[str, float]) -> dict[str, float]:
+    """The part of `more` that fits beside `sums`: what every method has, and other names while there are few.
+
+    Each worker's sums are limited by `check`; the sums of many, each with names of its own, would not be.
+    """
+    ours = RESERVED | {CORRECT, IMAGES}
+    room = max(0, MOST_NAMES - len(set(sums) - ours))
+    fresh = set(sorted(set(more) - ours - set(sums))[:room])
+    return {name: value for name, value in more.items() if name in ours or name in sums or name in fresh}
+
+
 def describe(sums: Mapping[str, float]) -> dict[str, float]:
     """The measures of a version.
 

@@ -164,6 +164,7 @@ def _train(task: CellTask, folder: Path, children: Children, say: Saying) -> dic
         rounds=config["rounds"],
         seed=config["seed"],
         evaluate_every=config["evaluate_every"],
+        evaluators=("worker-1",),
         threads=config["threads"],
         overrides=config["coordinator"],
         exports=tuple(task.exports),

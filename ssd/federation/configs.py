@@ -41,7 +41,7 @@ def coordinator_tables(plan: FederationPlan) -> dict[str, Json]:
         "round": {"cohort_size": plan.cohort_size, "retry_seconds": 1.0},
         "limits": {"heartbeat_seconds": 2.0},
         "retention": {"full_versions": plan.full_versions},
-        "evaluation": {"every": plan.evaluate_every},
+        "evaluation": {"every": plan.evaluate_every, "workers": list(plan.evaluators)},
         "method": {"name": plan.method, "config": dict(plan.config)},
         "log": {"level": "info", "format": "json"},
     }

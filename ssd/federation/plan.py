@@ -29,6 +29,8 @@ class FederationPlan:
     seed: int
     evaluate_every: int = 0
     """Rounds between two evaluations by a worker that evaluates; 0: none at all."""
+    evaluators: tuple[str, ...] = ()
+    """Workers with clients that measure versions as well; one without clients needs no mention."""
     full_versions: int = 3
     """Whole models the coordinator keeps."""
     threads: int = 1

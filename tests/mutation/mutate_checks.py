@@ -106,6 +106,7 @@ BRANCHES: dict[str, tuple[str, str, tuple[str, ...]]] = {
         ("unit/wire/test_from_proto_down.py", "unit/wire/test_from_proto_up.py"),
     ),
     "ssd/method/registry.py": ("built_in_name", "", ("unit/ssd/method/test_registry.py",)),
+    "coordinator/evaluation/answers.py": ("checked", "", ("unit/coordinator/evaluation/test_answers.py",)),
     "ssd/updates/declaration.py": (
         "_check_method_name from_bytes",
         "",

@@ -16,6 +16,7 @@ SETTINGS = {
     "run.rounds": 4,
     "round.cohort_size": 3,
     "evaluation.every": 1,
+    "evaluation.workers": ["evaluator"],
     # With the hook, every version has a round artefact that measuring needs too.
     "method.config": {
         "parameters": 3000,

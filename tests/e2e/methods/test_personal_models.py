@@ -37,6 +37,7 @@ SETTINGS = {
     "method.name": "backbone_distillation",
     "method.config": METHOD,
     "evaluation.every": 3,
+    "evaluation.workers": ["worker-0"],
 }
 
 

@@ -46,6 +46,7 @@ def run(root: Path, partition: Path, workers: int, quality: dict[str, Any] | Non
         "method.name": "ssd",
         "method.config": {**METHOD, "quality": quality} if quality else METHOD,
         "evaluation.every": 2,
+        "evaluation.workers": ["worker-0"],
         "retention.full_versions": 10,
     }
     with Federation(root, **settings) as federation:

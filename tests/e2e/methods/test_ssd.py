@@ -35,6 +35,7 @@ def run(root: Path, partition: Path, workers: int, *, kills: int = 0) -> tuple[l
         "method.name": "ssd",
         "method.config": METHOD,
         "evaluation.every": 2,
+        "evaluation.workers": ["worker-0"],
     }
     with Federation(root, **settings) as federation:
         federation.start_coordinator()

@@ -28,7 +28,9 @@ NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
 
 def test_a_live_run_is_measured(tmp_path: Path) -> None:
-    with Federation(tmp_path, **{**SETTINGS, "run.rounds": 6, "evaluation.every": 2}) as federation:
+    with Federation(
+        tmp_path, **{**SETTINGS, "run.rounds": 6, "evaluation.every": 2, "evaluation.workers": ["w"]}
+    ) as federation:
         federation.start_coordinator()
         worker = federation.start_worker("w", CLIENTS, config={"worker.http_listen": "127.0.0.1:0"})
         federation.until(lambda: federation.status().phase == "finished", "six rounds")

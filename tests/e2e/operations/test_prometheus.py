@@ -33,6 +33,7 @@ SETTINGS = {
     "round.min_updates": 3,
     "round.deadline_seconds": 2.0,
     "evaluation.every": 2,
+    "evaluation.workers": ["w0"],
     "method.config": {"parameters": 2000, "train_seconds": 0.05},
 }
 SCRAPED_LATER = (
@@ -234,6 +235,7 @@ def test_a_representation_that_collapses_rings(tmp_path: Path) -> None:
         "run.when_done": "serve",
         "round.cohort_size": 2,
         "evaluation.every": 2,
+        "evaluation.workers": ["w"],
         "method.name": "fed_align_uniform",
         "method.config": {
             "image": {"size": 8, "channels": 1},

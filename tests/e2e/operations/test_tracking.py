@@ -57,7 +57,7 @@ def scalars(file: str) -> dict[str, dict[int, tuple[float, float]]]:
 def test_a_run_while_it_goes_on_and_when_its_coordinator_is_gone(tmp_path: Path) -> None:
     changes = {
         "run.clients": ["a", "b"], "run.rounds": ROUNDS, "run.when_done": "serve", "round.cohort_size": 2,
-        "method.config": {"parameters": 64}, "evaluation.every": 2,
+        "method.config": {"parameters": 64}, "evaluation.every": 2, "evaluation.workers": ["w"],
     }  # fmt: skip
     with Federation(tmp_path, **changes) as federation:
         federation.start_coordinator()

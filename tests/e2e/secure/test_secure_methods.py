@@ -66,7 +66,12 @@ def statistics(root: Path, partition: Path, settings: Mapping[str, Any]) -> list
 
 
 def test_representation_quality_needs_no_more_than_masked_sums(tmp_path: Path, partition: Path) -> None:
-    ssd = {"method.name": "ssd", "method.config": SSD, "evaluation.every": 1}
+    ssd = {
+        "method.name": "ssd",
+        "method.config": SSD,
+        "evaluation.every": 1,
+        "evaluation.workers": ["worker-0"],
+    }
     plain = statistics(tmp_path / "plain", partition, ssd)
     masked = statistics(tmp_path / "masked", partition, {**ssd, **MASKED})
     # Both measure version 0 in round 1: the same model, the same images.

@@ -36,6 +36,36 @@ from ssd.updates.declaration import Declaration
 from ssd.updates.spec import model_digest
 
 
+class ManualClock(SystemClock):
+    """Time that passes when the test says so."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+def _tables(
+    tmp_path: Path,
+    clients: tuple[str, ...],
+    evaluation: Mapping[str, Any],
+    changes: Mapping[str, Mapping[str, Any]],
+) -> dict[str, Any]:
+    tables: dict[str, Any] = {
+        "coordinator": {"state_dir": tmp_path},
+        "transport": {"insecure": True},
+        "run": {"mode": "reproducible", "rounds": 2, "clients": clients},
+        "round": {"cohort_size": len(clients)},
+        "limits": {"min_free_bytes": 0},
+        "evaluation": evaluation or {"every": 0},
+        "method": {"name": "synthetic", "config": {"parameters": 64}},
+    }
+    for table, values in changes.items():
+        tables[table] = {**tables.get(table, {}), **values}
+    return tables
+
+
 def driver(
     tmp_path: Path,
     store: SqliteJournal | None = None,
@@ -47,7 +77,8 @@ def driver(
     blobs: FileBlobs | None = None,
     participants: Callable[[], Registry | None] = lambda: None,
     tracing: Tracing | None = None,
-    **evaluation: int,
+    clock: SystemClock | None = None,
+    **evaluation: Any,
 ) -> Coordinator:
     """A coordinator of two clients; `proven`: as under TLS, where workers prove their names.
 
@@ -61,21 +92,11 @@ def driver(
         blobs: of an earlier driver, to go on with.
         participants: reads the registry of participants, if the level is active.
         tracing: who is told of what happens.
+        clock: another one than the system's.
         evaluation: the table of that name.
     """
-    tables: dict[str, Any] = {
-        "coordinator": {"state_dir": tmp_path},
-        "transport": {"insecure": True},
-        "run": {"mode": "reproducible", "rounds": 2, "clients": clients},
-        "round": {"cohort_size": len(clients)},
-        "limits": {"min_free_bytes": 0},
-        "evaluation": evaluation or {"every": 0},
-        "method": {"name": "synthetic", "config": {"parameters": 64}},
-    }
-    for table, values in (changes or {}).items():
-        tables[table] = {**tables.get(table, {}), **values}
-    config = CoordinatorConfig.model_validate(tables)
-    blobs, clock = blobs or FileBlobs(tmp_path), SystemClock()
+    config = CoordinatorConfig.model_validate(_tables(tmp_path, clients, evaluation, changes or {}))
+    blobs, clock = blobs or FileBlobs(tmp_path), clock or SystemClock()
     method = load(config.method.name, config.method.config)
     declaration = method.declare()
     vector = method.initial(0, None)

@@ -37,12 +37,13 @@ class RawWorker:
         *,
         instance: str = "0" * 32,
         pki: Pki | None = None,
+        role: Role = Role.WORKER,
     ) -> None:
         self.name = name
         self.clients = list(clients)
         self.instance = instance
         options = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
-        self.channel = open_channel(address, pki, Role.WORKER, name, options)
+        self.channel = open_channel(address, pki, role, name, options)
         self.up: queue.Queue[Any] = queue.Queue()
         self.down: queue.Queue[Any] = queue.Queue()
         self.session = ""

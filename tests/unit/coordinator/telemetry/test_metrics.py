@@ -91,6 +91,7 @@ PROMISED = {
     "messages_refused": ("counter", {"call", "reason"}),
     "messages_throttled": ("counter", set()),
     "connections_cut": ("counter", {"port"}),
+    "evaluator_disagreements": ("counter", set()),
     "certificate_requests": ("counter", {"call", "outcome"}),
     "transfer_bytes": ("counter", {"direction"}),
     "fold_duration_seconds": ("histogram", set()),

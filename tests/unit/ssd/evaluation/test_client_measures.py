@@ -5,7 +5,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ssd.evaluation.client_measures import BadMeasures, add, add_client, check, describe, is_client_measure
+from ssd.evaluation.client_measures import (
+    MOST_NAMES,
+    RESERVED,
+    BadMeasures,
+    add,
+    add_client,
+    check,
+    describe,
+    is_client_measure,
+    known,
+)
 
 CLIENTS = st.lists(
     st.integers(1, 500).flatmap(lambda images: st.tuples(st.integers(0, images), st.just(images))),
@@ -120,3 +130,16 @@ def test_sums_no_worker_can_have_are_refused(change: dict[str, float]) -> None:
 def test_incomplete_sums_are_refused(missing: str) -> None:
     with pytest.raises(BadMeasures):
         check({name: value for name, value in GOOD.items() if name != missing}, 2)
+
+
+def test_the_sums_of_many_workers_have_no_more_names_than_those_of_one() -> None:
+    """Each of them invents as many as `check` lets it; what every method has still finds room."""
+    sums: dict[str, float] = {}
+    for worker in range(20):
+        more = add_client({}, {"correct": 1.0, "images": 2.0}) | {f"w{worker}_{n}": 1.0 for n in range(50)}
+        check(more, 1)
+        sums = add(sums, known(sums, more))
+    assert len(sums) <= MOST_NAMES + len(RESERVED) + 2
+    assert sums["clients"] == sums["images"] / 2 == 20
+    assert sums["w0_0"] == 1.0
+    assert known(sums, {"w0_0": 3.0, "new": 1.0, "clients": 1.0}) == {"w0_0": 3.0, "clients": 1.0}

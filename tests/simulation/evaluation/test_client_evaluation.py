@@ -20,7 +20,6 @@ from coordinator.method_host.client import SubprocessMethodHost
 from coordinator.parts import Coordinator, Given
 from coordinator.ports.records import RunRecord, VersionRecord
 from coordinator.rounds.restore import restore
-from coordinator.runtime.clock import SystemClock
 from coordinator.store.files.blobs import FileBlobs
 from coordinator.store.files.staging import BudgetedStaging
 from coordinator.store.journal.sqlite import SqliteJournal
@@ -28,6 +27,7 @@ from coordinator.telemetry.metrics import CoordinatorMetrics
 from coordinator.telemetry.tracing import NoTracing
 from coordinator.versions.next_version import VersionMaker
 from coordinator.workers.sessions import Session
+from rounds.driver_harness import ManualClock
 from ssd.digest import canonical_json
 from ssd.method.registry import load
 from ssd.updates.codec import Encoding
@@ -41,16 +41,6 @@ TESTED = Capabilities(client_tests=True, labels=True)
 def hello(worker: str, clients: str, capabilities: Capabilities) -> Hello:
     return Hello(worker=worker, instance=worker[0] * 32 if worker[0] in "abcdef" else "0" * 32,
                  clients=dict.fromkeys(clients, 0), capabilities=capabilities)  # fmt: skip
-
-
-class ManualClock(SystemClock):
-    """Time that passes when the test says so."""
-
-    def __init__(self) -> None:
-        self.now = 100.0
-
-    def monotonic(self) -> float:
-        return self.now
 
 
 def driver(tmp_path: Path, clock: ManualClock, **changes: Any) -> Coordinator:
