@@ -122,11 +122,17 @@ class Place:
         self.tasks = []
 
     def begin(self, *workers: MaskedWorker) -> None:
-        self.tasks += [asyncio.ensure_future(worker.live()) for worker in workers]
+        for worker in workers:
+            worker.process = asyncio.ensure_future(worker.live())
+            self.tasks.append(worker.process)
 
     async def stop_worker(self, worker: MaskedWorker) -> None:
-        """End one worker's process: its stream is gone, and its keys are."""
+        """End one worker's process, whatever it was at: its stream is gone, and its keys are."""
         assert worker.session is not None
+        assert worker.process is not None
+        # Not another step of it: the next process works with the same object.
+        worker.process.cancel()
+        await asyncio.wait((worker.process,))
         self.now().attendance.detach(worker.session)
         worker.session.close()
         worker._forget()

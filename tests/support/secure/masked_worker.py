@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import hashlib
 import os
@@ -115,6 +116,8 @@ class MaskedWorker:
         self.trains_slowly: set[str] = set()
         """Clients that are not trained at once."""
         self.session: Session | None = None
+        self.process: asyncio.Future[None] | None = None
+        """Where it lives, once begun."""
         self.heard: list[object] = []
         self.heard_raw: list[bytes] = []
         self.verdicts: list[Verdict] = []
