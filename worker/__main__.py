@@ -2,7 +2,10 @@
 
 import sys
 
-from worker.cli.main import main
+from ssd.daemon.child_process import one_blas_thread
 
 if __name__ == "__main__":
+    one_blas_thread()  # before anything imports numpy
+    from worker.cli.main import main
+
     sys.exit(main())

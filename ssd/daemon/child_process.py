@@ -12,7 +12,23 @@ from collections.abc import Mapping
 from pathlib import Path
 
 LAUNCHER = Path(__file__).with_name("isolated.py")
+_BLAS = "OPENBLAS_NUM_THREADS"
 _HARMLESS = frozenset({"PYTHONUNBUFFERED", "PYTHONDONTWRITEBYTECODE", "PYTHONHASHSEED", "PYTHONFAULTHANDLER"})
+
+_chosen: set[str] = set()
+"""Variables that this process set for itself alone."""
+
+
+def one_blas_thread() -> None:
+    """Have numpy compute with one thread in this process, unless the operator says another number.
+
+    OpenBLAS otherwise starts a thread for each core, and after every product of two vectors they wait busily: a quarter
+    of a coordinator's processor time. A daemon's numpy work is additions and roundings, which have no use for them.
+    It has to be called before numpy is imported. Children do not inherit it.
+    """
+    if _BLAS not in os.environ:
+        os.environ[_BLAS] = "1"
+        _chosen.add(_BLAS)
 
 
 def python(*arguments: str) -> list[str]:
@@ -41,6 +57,6 @@ def environment(
     kept = {
         name: value
         for name, value in (os.environ if inherited is None else inherited).items()
-        if not name.startswith("PYTHON") or name in _HARMLESS
+        if name not in _chosen and (not name.startswith("PYTHON") or name in _HARMLESS)
     }
     return {**kept, "PYTHONSAFEPATH": "1", "PYTHONNOUSERSITE": "1", **(own or {})}

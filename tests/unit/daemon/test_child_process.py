@@ -65,3 +65,29 @@ def test_what_chooses_code_is_taken_out_of_the_environment(monkeypatch: pytest.M
     assert kept.pop("PYTHONHASHSEED") == "7"
     assert set(kept) <= {"PYTHONUNBUFFERED", "PYTHONDONTWRITEBYTECODE", "PYTHONFAULTHANDLER"}
     assert (made["OWN"], made["LD_LIBRARY_PATH"], made["PATH"]) == ("1", "/lib", os.environ["PATH"])
+
+
+_THREADS_OF_A_DAEMON = """
+import contextlib, io, os, runpy, sys
+with contextlib.suppress(SystemExit), contextlib.redirect_stdout(io.StringIO()):
+    sys.argv = ["program", "--help"]
+    runpy.run_module("PROGRAM", run_name="__main__")
+import numpy as np
+np.dot(np.ones(1 << 20), np.ones(1 << 20))
+from ssd.daemon.child_process import environment
+print(len(os.listdir("/proc/self/task")), environment().get("OPENBLAS_NUM_THREADS", "not set"))
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="counts threads where Linux lists them")
+@pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="OpenBLAS starts threads for further cores")
+@pytest.mark.parametrize("program", ["coordinator", "worker"])
+def test_a_daemons_numpy_has_one_thread_and_its_childrens_is_theirs(program: str, tmp_path: Path) -> None:
+    """Others wait busily after every product of vectors."""
+    script = _THREADS_OF_A_DAEMON.replace("PROGRAM", program)
+    inherited = {name: value for name, value in os.environ.items() if "_NUM_THREADS" not in name}
+    for own, expected in ({}, "1 not set"), ({"OPENBLAS_NUM_THREADS": "2"}, "2 2"):
+        done = subprocess.run(
+            python("-c", script), env={**inherited, **own}, cwd=tmp_path, capture_output=True, text=True, check=True
+        )  # fmt: skip
+        assert done.stdout.strip() == expected
