@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from coordinator.core.policy import Mode
 from ssd.privacy import settings as privacy_settings
+from ssd.secagg.admission.declaration_checks import steerable_settings
 from ssd.updates.declaration import Declaration
 
 
@@ -37,4 +38,9 @@ def obstacles(
         yield (
             f"method {declaration.method} looks at single clients' values ({', '.join(names)}), which secure"
             " aggregation never shows: set secure_aggregation.level = off, or choose another method"
+        )
+    for found in steerable_settings(declaration):
+        yield (
+            f"method {declaration.method}: {found}, so a coordinator could make everybody but one client count for nothing"
+            " in a masked sum: change that setting, or set secure_aggregation.level = off"
         )

@@ -10,7 +10,7 @@ OTHER = "failed"
 TASK_FAILURES = frozenset(
     {
         OTHER, "bad_measures", "client_not_hosted", "data_missing", "declaration_differs", "declaration_unreadable",
-        "device_fault", "malformed", "method_unavailable", "model_unavailable", "not_finite", "out_of_memory",
+        "device_fault", "malformed", "method_unavailable", "model_unavailable", "not_agreed", "not_finite", "out_of_memory",
         "over_bound", "over_norm", "round_over", "state_unreadable", "statistic_out_of_range", "storage",
         "training_diverged", "training_failed", "training_process_died", "weight_out_of_range", "wrong_length",
     }

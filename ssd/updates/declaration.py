@@ -211,6 +211,10 @@ class Declaration:
     client_evaluation: bool = False
     """The method can be measured on each client's own test images (`EvaluatesClients`)."""
     quality: QualityDeclaration | None = None
+    steerable: tuple[str, ...] = ()
+    """Settings under which how much one client's training weighs in a sum depends on that client's own record: a rate or a
+    model that it kept from its last visit. Whoever decides which visits count can then silence everybody but one, so
+    secure aggregation refuses them."""
     config: Mapping[str, Json] = field(default_factory=dict)
     """The method's own configuration, fully resolved; a worker builds its method from this."""
 
@@ -295,6 +299,8 @@ class Declaration:
             "round_artefacts": [artefact.to_json() for artefact in self.round_artefacts],
             "client_evaluation": self.client_evaluation,
             "quality": self.quality.to_json() if self.quality else None,
+            # Left out where there are none, so that declarations made before it have the digest they had.
+            **({"steerable": list(self.steerable)} if self.steerable else {}),
             "config": dict(self.config),
         }
 
@@ -333,6 +339,7 @@ class Declaration:
             fields["groups"] = tuple(map(GroupDeclaration.from_json, fields["groups"]))
             fields["statistics"] = tuple(map(StatisticDeclaration.from_json, fields["statistics"]))
             fields["artefacts"] = tuple(fields["artefacts"])
+            fields["steerable"] = _names(fields.get("steerable", ()))
             fields["round_artefacts"] = tuple(
                 map(RoundArtefactDeclaration.from_json, fields["round_artefacts"])
             )
@@ -343,6 +350,12 @@ class Declaration:
             return cls(**fields)
         except (KeyError, TypeError, AttributeError) as error:
             raise DeclarationError(f"not a declaration: {error}") from error
+
+
+def _names(value: Json) -> tuple[str, ...]:
+    if not isinstance(value, list | tuple) or not all(isinstance(each, str) for each in value):
+        raise DeclarationError("steerable is a list of names")
+    return tuple(value)
 
 
 def _deeper(value: Json, depth: int) -> bool:

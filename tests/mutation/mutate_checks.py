@@ -30,6 +30,8 @@ SOURCES = (
     "ssd/secagg/server/advert_checks.py",
     "ssd/secagg/server/members.py",
     "ssd/secagg/audit/audit.py",
+    "ssd/secagg/admission/declaration_checks.py",
+    "worker/secure_aggregation/task_checks.py",
     "proto/ssd_wire/from_proto.py",
 )
 CHECKS = frozenset(
@@ -38,6 +40,7 @@ CHECKS = frozenset(
         "_check_identity", "check_terms", "check_advert", "check_run_terms", "check_roster", "check_delivery", "check_survivors",
         "check_proof", "_check_signatures", "_check_roster", "_check_sets", "_check_enough", "remember_round", "remember_opened",
         "_forget_own", "close", "abort", "_require", "_check_secure", "_check_private",
+        "check_declaration", "check_schedules", "check_task",
     }
 )  # fmt: skip
 """Functions whose call, alone in a statement, is a check; or what must be remembered or forgotten."""
@@ -52,6 +55,7 @@ SUITE = (
     "unit/ssd/secagg/audit/test_transcript.py",
     "unit/ssd/secagg/client/test_secrets.py",
     "unit/ssd/secagg/test_rounds.py",
+    "unit/worker/secure_aggregation/test_task_checks.py",
 )
 """Of SOURCES, under tests."""
 FIRST = {
@@ -60,6 +64,8 @@ FIRST = {
     "ssd/secagg/server/members.py": "unit/ssd/secagg/server/test_aggregator.py",
     "ssd/secagg/server/aggregator.py": "unit/ssd/secagg/server/test_aggregator.py",
     "ssd/secagg/client/participant.py": "unit/ssd/secagg/client/test_secrets.py",
+    "ssd/secagg/admission/declaration_checks.py": "unit/worker/secure_aggregation/test_task_checks.py",
+    "worker/secure_aggregation/task_checks.py": "unit/worker/secure_aggregation/test_task_checks.py",
 }
 """Which of them most likely fails for a source: it goes first."""
 MASKED_NUMBERS = tuple(

@@ -24,6 +24,7 @@ SENTENCES: Mapping[str, str] = {
     "malformed": "the update is not well formed",
     "method_unavailable": "the method cannot be built here; a method that is not built in has to be named in [methods]",
     "model_unavailable": "the model version cannot be had or does not fit",
+    "not_agreed": "this worker does not agree to the run's method, settings or task under secure aggregation",
     "not_finite": "the update has values that are not finite",
     "out_of_memory": "there is not enough memory",
     "over_bound": "the update has values over their bound",

@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
+from ssd.secagg.protocol.errors import Refused
 from ssd_wire import messages
 from ssd_wire.messages import UpdateKey
 from worker.connection.background import NamedTasks
 from worker.core import effects, events
+from worker.core.secagg_client import OFF
 from worker.core.state import Session
 from worker.downloads.prepare import Preparation
 from worker.errors import SessionEnded, StorageFailed, TaskFault
-from worker.ports import Access, Clock, Performers, Post, PreparedTask, Trainer
+from worker.ports import Access, Clock, DataAccess, Performers, Post, PreparedTask, Trainer
+from worker.secure_aggregation.task_checks import check_task
 from worker.telemetry.metrics import Metrics
 from worker.telemetry.tracing import Tracing
 
@@ -75,6 +78,8 @@ class TaskEffects:
         try:
             welcome, access = self._access()
             access = replace(access, parent=self._tracing.preparing)
+            if welcome.level != OFF:
+                await self._check(task, welcome, access)
             prepared = await self._preparation.prepare(
                 welcome, access, task.base, task.artefacts, self._session().versions
             )
@@ -88,6 +93,19 @@ class TaskEffects:
             self._task = prepared
             self._metrics.prepare_seconds.observe(self._clock.monotonic() - started)
             self._post(events.Prepared(key=key, number=task.base.number))
+
+    async def _check(self, task: messages.Train, welcome: messages.Welcome, access: DataAccess) -> None:
+        """Look at the task before anything is trained for a masked sum.
+
+        Raises:
+            SessionEnded: the declaration has to be fetched, in a new session.
+            TaskFault: this worker does not agree to it, or the declaration cannot be had.
+        """
+        declaration = await self._preparation.declaration(welcome, access)
+        try:
+            check_task(declaration, task)
+        except Refused as refused:
+            raise TaskFault("not_agreed", str(refused), whole_task=True) from refused
 
     async def _train_client(self, effect: effects.TrainClient) -> None:
         assert self._task is not None  # the session trains what was prepared

@@ -127,6 +127,7 @@ class AlignUniform:
             persists_client_state=self._config.buffers == "local" or self._config.start == "own",
             server_hook=self.collects_parameters,
             quality=quality_declaration(self._config),
+            steerable=("start",) if self._config.start == "own" else (),
             config=to_json(self._config),
         )
 

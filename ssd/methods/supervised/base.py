@@ -142,6 +142,9 @@ class Supervised(Generic[Config]):
             or config.lr_lag
             or self.resumes,
             client_evaluation=True,
+            steerable=tuple(
+                name for name, on in (("lr_lag", config.lr_lag), ("resumes", self.resumes)) if on
+            ),
             config=to_json(config),
         )
 

@@ -44,6 +44,10 @@ class AbortReason(StrEnum):
     """The participant holds another configuration than the offer names."""
     TERMS_CHANGED = "terms_changed"
     """The offer contradicts what the participant was told when it joined the run."""
+    STEERABLE_SETTING = "steerable_setting"
+    """A setting of the method lets the coordinator decide whose training counts for how much in a sum."""
+    SCHEDULE_DIFFERS = "schedule_differs"
+    """A scheduled value of the task is another than the declaration gives for the round."""
 
     OWN_ADVERT = "own_advert"
     """The roster does not hold the participant's own advert as it sent it."""

@@ -56,6 +56,35 @@ def test_secure_aggregation_takes_what_only_needs_sums(level: str) -> None:
     assert list(obstacles(declaration(hook=True), Mode.REPRODUCIBLE, level)) == []
 
 
+STEERABLE: dict[str, tuple[str, dict[str, Any]]] = {
+    "rates of the last visit": ("fedavg", {"lr_lag": True}),
+    "rates of the last visit, in a method of the family": ("fedgen", {"lr_lag": True}),
+    "models that clients keep": ("local_only", {}),
+    "backbones that clients keep": ("backbone_distillation", {"restart": "R2"}),
+    "self-supervised models that clients keep": ("local_only_ssl", {}),
+    "the same, asked of another method": ("fed_align_uniform", {"start": "own"}),
+    "dimensions by position in the sample": ("ssd", {"assignment": "position"}),
+}
+
+
+@pytest.mark.parametrize("level", ["passive", "active"])
+@pytest.mark.parametrize(("name", "config"), STEERABLE.values(), ids=STEERABLE)
+def test_secure_aggregation_refuses_what_lets_a_coordinator_single_a_client_out(
+    name: str, config: dict[str, Any], level: str
+) -> None:
+    """With such a setting all but one client can be made to train at a rate of 0, or from where they were before: then
+    the sum is that one's update."""
+    declared = load(name, config).declare()
+    assert list(obstacles(declared, Mode.REPRODUCIBLE, "off")) == []
+    (found,) = obstacles(declared, Mode.REPRODUCIBLE, level)
+    assert "count for nothing in a masked sum" in found
+
+
+def test_secure_aggregation_takes_the_same_methods_without_those_settings() -> None:
+    for name in ("fedavg", "backbone_distillation", "fed_align_uniform", "ssd"):
+        assert list(obstacles(load(name, {}).declare(), Mode.REPRODUCIBLE, "active")) == []
+
+
 def test_differential_privacy_wants_nothing_beside_the_noise() -> None:
     for level in ("off", "passive"):
         (found,) = obstacles(declaration(), Mode.ELASTIC, level, private=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -28,6 +29,13 @@ def nested(depth: int) -> Any:
 def test_our_own_comes_back() -> None:
     assert Declaration.from_bytes(sent()) == OURS
     assert Declaration.from_bytes(sent()).digest == OURS.digest
+
+
+def test_steerable_settings_are_declared_and_their_absence_leaves_digests_as_they_were() -> None:
+    steered = replace(OURS, steerable=("lr_lag",))
+    assert Declaration.from_bytes(canonical_json(steered.to_json())) == steered
+    assert steered.digest != OURS.digest
+    assert "steerable" not in OURS.to_json()
 
 
 @pytest.mark.parametrize("opening", ["[", '{"x":', '[{"x":'])
@@ -57,7 +65,7 @@ def test_one_byte_too_many_is_not_even_parsed() -> None:
     [
         b"", b"null", b"[]", b"7", b'"text"', b"\xff\xfe", b"{}", b'{"a": 1', b"9" * 5000, sent(groups=7), sent(spec=[]),
         sent(groups=[{"name": "x"}]), sent(statistics={"a": 1}), sent(scaling=[1]), sent(quality="x"), sent(stranger=1),
-        sent(groups=[{**OURS.groups[0].to_json(), "reducer": "evil"}]), sent(method=None), sent(artefacts=7),
+        sent(groups=[{**OURS.groups[0].to_json(), "reducer": "evil"}]), sent(method=None), sent(artefacts=7), sent(steerable="lr"), sent(steerable=[[1]]),
         json.dumps({**OURS.to_json(), "spec": {}}).encode(),
     ],
 )  # fmt: skip

@@ -1,0 +1,63 @@
+"""What this worker checks of a run and a task itself before anything is trained for a masked sum.
+
+Each check is one call; `tests/mutation/` takes them out one by one, and every time a test fails.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+from ssd.method.schedule import ScheduleError, resolve
+from ssd.secagg.admission.declaration_checks import check_declaration
+from ssd.secagg.protocol.checks import refuse_unless
+from ssd.secagg.protocol.errors import AbortReason, Refused
+from ssd.updates.declaration import Declaration
+from ssd_wire.messages import Train
+
+SAME = 1e-9
+"""How far a coordinator's value of a schedule may lie from this host's, relative to it: two libraries may round a cosine
+differently, and the coordinator's is used so that all hosts train at the very same."""
+
+
+def check_task(declaration: Declaration, train: Train) -> None:
+    """Whether this worker trains a task whose updates go into a masked sum.
+
+    Args:
+        declaration: of the run, as received; the training process compares it with its own method's.
+        train: the task.
+
+    Raises:
+        Refused: it does not; nothing may be trained.
+    """
+    check_declaration(declaration)
+    check_schedules(declaration, train.round, train.rounds, train.values)
+
+
+def check_schedules(declaration: Declaration, number: int, rounds: int, values: Mapping[str, float]) -> None:
+    """Whether a task's scheduled values are those that the declaration gives for its round.
+
+    Args:
+        declaration: of the run.
+        number: of the round, 1-based.
+        rounds: how many the run plans in all.
+        values: as the task carries them.
+
+    Raises:
+        Refused: another value, one too many or one too few, or a schedule that gives none.
+    """
+    try:
+        own = resolve(declaration.schedules, number, rounds)
+    except ScheduleError as error:
+        raise Refused(AbortReason.SCHEDULE_DIFFERS, str(error)) from None
+    refuse_unless(
+        values.keys() == own.keys(),
+        AbortReason.SCHEDULE_DIFFERS,
+        f"the task has values for {sorted(values)}, the declaration schedules {sorted(own)}",
+    )
+    for name, value in own.items():
+        refuse_unless(
+            math.isclose(values[name], value, rel_tol=SAME, abs_tol=1e-15),
+            AbortReason.SCHEDULE_DIFFERS,
+            f"{name} is {values[name]!r} in the task, {value!r} in round {number} of {rounds} as declared",
+        )
