@@ -139,7 +139,7 @@ async def _given(
     settings = settings_of(config)
     privacy = privacy_of(noise_plan_of(plan, config), os.urandom)
     if privacy is not None:
-        planned = privacy.describe(0, config.run.rounds, {})
+        planned = privacy.describe(0, config.run.rounds, None)
         log_event(log, logging.INFO, "privacy", detail=planned, not_reported=left_out(declaration))
     tracing: Tracing = NoTracing()
     if exporter is not None:
@@ -228,7 +228,7 @@ def _check_versions(parts: Coordinator) -> None:
         # (What a journaled but uncommitted set was being made into is not in the journal yet.)
         parts.catalogue.remove_orphans()
     newest, metrics = parts.catalogue.newest, parts.given.metrics
-    metrics.model(newest.number, newest.statistics)
+    metrics.model(newest.number, newest.figures)
     metrics.quality(parts.quality.newest)
 
 

@@ -4,30 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from enum import Enum
 from typing import Any
 
+from coordinator.ports.figures import MEASURED_VERSION, Kind, kind_of
 from coordinator.ports.records import VersionRecord
-from coordinator.versions.privacy import PREFIX as PRIVACY_PREFIX
-from coordinator.versions.quality import VERSION as MEASURED_VERSION
-from ssd.updates.quality_sums import PREFIX as QUALITY_PREFIX
 
 Json = Any
 Point = tuple[int, float]
 MOST_POINTS = 400
 MOST_SERIES = 64
 """Names of evaluations come from workers: there is an end to them."""
-_BOOKKEEPING = frozenset({"clients", "weight", "step_norm", "seconds", "bytes_up", "bytes_down"})
 _COUNTS = ("_images", "_clients")
-
-
-class Kind(Enum):
-    """What a statistic tells of."""
-
-    TRAINING = "training"
-    REPRESENTATION = "representation"
-    BOOKKEEPING = "bookkeeping"
-    """Nothing that a curve is drawn of."""
 
 
 def curves(versions: Iterable[VersionRecord], measured: Mapping[int, Mapping[str, float]]) -> dict[str, Json]:
@@ -43,14 +30,12 @@ def curves(versions: Iterable[VersionRecord], measured: Mapping[int, Mapping[str
     training: dict[str, list[Point]] = {}
     representation: dict[str, list[Point]] = {}
     for version in versions:
-        # Its round measured the version it started from.
-        of = int(version.statistics.get(MEASURED_VERSION, 0))
-        for name, value in version.statistics.items():
-            match kind(name):
-                case Kind.REPRESENTATION:
-                    _add(representation, name.removeprefix(QUALITY_PREFIX), of, value)
-                case Kind.TRAINING:
-                    _add(training, name, version.number, value)
+        for name, value in version.figures.losses.items():
+            _add(training, name, version.number, value)
+        if quality := version.figures.quality:
+            for name, value in quality.measures.items():
+                if not name.endswith(_COUNTS):
+                    _add(representation, name, quality.version, value)
     evaluation: dict[str, list[Point]] = {}
     for number in sorted(measured):
         for name, value in measured[number].items():
@@ -66,13 +51,11 @@ def curves(versions: Iterable[VersionRecord], measured: Mapping[int, Mapping[str
     }
 
 
-def kind(name: str) -> Kind:
-    """What the statistic of a committed round tells of."""
-    if name.startswith(QUALITY_PREFIX):
-        counts = name == MEASURED_VERSION or name.endswith(_COUNTS)
-        return Kind.BOOKKEEPING if counts else Kind.REPRESENTATION
-    bookkeeping = name in _BOOKKEEPING or name.startswith(PRIVACY_PREFIX)
-    return Kind.BOOKKEEPING if bookkeeping else Kind.TRAINING
+def drawn(name: str) -> bool:
+    """Whether a curve is drawn of the figure of this name: of losses, and of representation measures."""
+    kind = kind_of(name)
+    counts = name == MEASURED_VERSION or name.endswith(_COUNTS)
+    return kind is Kind.LOSS or (kind is Kind.QUALITY and not counts)
 
 
 def _add(series: dict[str, list[Point]], name: str, at: int, value: float) -> None:

@@ -38,6 +38,6 @@ class Gauges:
             accepted=len(attempt.accepted) if attempt else 0,
             failed=len(attempt.failures) if attempt else 0,
         )
-        self._metrics.privacy(self._account.now().statistics)
+        self._metrics.privacy(self._account.now().beside)
         self._changed.set()
         self._changed = asyncio.Event()

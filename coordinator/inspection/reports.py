@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from coordinator.core.state import RunState
 from coordinator.evaluation.records import EvaluationRecords
@@ -115,6 +115,9 @@ class Reports:
             }
         version, values = self._evaluations.newest
         account = self._account.now()
+        told = self.catalogue.newest.figures
+        # An epsilon that the account has lost must not look as if it held: all that the version says of it goes.
+        told = replace(told, quality=self._quality.newest, privacy=account.beside or told.privacy)
         return StatusView(
             run_id=self.facts.record.run_id,
             method=self.facts.declaration.method,
@@ -131,7 +134,7 @@ class Reports:
             connected_clients=len(state.connected()),
             evaluation=values,
             evaluated_version=version,
-            statistics={**self._quality.newest, **account.beside(self.catalogue.newest.statistics)},
+            figures=told,
             uptime_seconds=now - self.facts.started,
             privacy=account.statement,
         )
@@ -149,5 +152,5 @@ class Reports:
             rounds=state.policy.rounds,
             registered_clients=len(state.clients),
             secure_aggregation=self._sum.level,
-            privacy=self._account.describe(number, record.statistics),
+            privacy=self._account.describe(number, record.figures.privacy),
         )

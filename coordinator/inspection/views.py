@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from coordinator.ports.figures import Figures
 from coordinator.workers.sessions import WorkerView
 from ssd_wire.messages import ModelVersion
 
@@ -28,7 +29,8 @@ class StatusView:
     connected_clients: int
     evaluation: Mapping[str, float] = field(default_factory=dict)
     evaluated_version: int = 0
-    statistics: Mapping[str, float] = field(default_factory=dict)
+    figures: Figures = field(default_factory=Figures)
+    """Of the newest version, with the quality that was measured last and what privacy has cost by now."""
     uptime_seconds: float = 0.0
     privacy: str = ""
     """What differential privacy costs so far and under which assumptions, or why nothing can be said; empty: off."""

@@ -24,19 +24,18 @@ from numpy.typing import NDArray
 from coordinator.errors import HookFailed, MethodHostFailed
 from coordinator.method_host.collected_updates import Spool
 from coordinator.ports.blobs import Blobs
+from coordinator.ports.figures import Kind, kind_of
 from coordinator.ports.method_host import MethodHost
 from coordinator.ports.method_host_files import RawArray, ReductionFiles, ResultFiles
 from coordinator.ports.records import RunRecord, VersionRecord
 from coordinator.runtime.durable_writes import DurableWrites
 from coordinator.store.failures import storage_failed
-from coordinator.versions.next_version import COUNTED
 from coordinator.versions.quality import without_frequencies
 from ssd.daemon.logs import event as log_event
 from ssd.digest import byte_view
 from ssd.method_host.npy import npy_header, read_npy
 from ssd.updates.declaration import Declaration
 from ssd.updates.fold import FoldPlan, OpenedFold
-from ssd.updates.quality_sums import PREFIX
 from ssd_wire.messages import Artefact, BlobRef
 
 log = logging.getLogger(__name__)
@@ -212,9 +211,8 @@ class HookRunner:
             for name, (path, shape) in sorted(made.artefacts.items())
         )
         state = {STATE_PREFIX + name: self._store(path, None) for name, path in sorted(made.state.items())}
-        counted = {*COUNTED, *(each.name.removesuffix("_sum") for each in self._plan.statistics)}
-        counted |= {name for name in made.metrics if name.startswith(PREFIX)}
-        if clash := sorted(counted & set(made.metrics)):
+        means = {each.name.removesuffix("_sum") for each in self._plan.statistics}
+        if clash := sorted(name for name in made.metrics if name in means or kind_of(name) is not Kind.LOSS):
             raise HookFailed(f"the server hook's metrics {clash} have the names of figures every version has")
         return Hooked(delta=delta, state=state, artefacts=artefacts, metrics=made.metrics)
 

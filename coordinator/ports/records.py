@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from coordinator.ports.figures import Figures
 from ssd.scaling import ScalingVector
 from ssd_wire.messages import Artefact, BlobRef
 
@@ -50,8 +51,8 @@ class VersionRecord:
     round: int = 0
     attempt: int = 0
     committed_at: float = 0.0
-    statistics: Mapping[str, float] = field(default_factory=dict)
-    """Per-round scalars: mean losses, bytes, seconds."""
+    figures: Figures = field(default_factory=Figures)
+    """What its round cost and what was told of it."""
     retained: bool = True
     """False once retention has removed the blobs."""
 

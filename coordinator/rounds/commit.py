@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 
@@ -19,6 +18,7 @@ from coordinator.core import effects, events
 from coordinator.evaluation.schedule import Evaluations
 from coordinator.method_host.hook import Hooked
 from coordinator.ports.clock import Clock
+from coordinator.ports.figures import Cost, Figures, PrivacyCost
 from coordinator.ports.journal import Journal
 from coordinator.ports.records import VersionRecord
 from coordinator.ports.run import Run
@@ -35,7 +35,7 @@ from coordinator.uploads.in_flight import UploadsInFlight
 from coordinator.versions.catalogue import Catalogue
 from coordinator.versions.inclusions import Inclusions
 from coordinator.versions.next_version import VersionMaker, mean_statistics
-from coordinator.versions.quality import QualityRounds, measured
+from coordinator.versions.quality import QualityRounds
 from coordinator.workers.sessions import SessionTable
 from ssd.daemon.logs import event as log_event
 from ssd.updates.fold import OpenedFold
@@ -98,25 +98,27 @@ class VersionWriter:
         closing: effects.CloseAndCommit,
         opened: OpenedFold,
         hooked: Hooked,
-        spent: Mapping[str, float],
+        spent: PrivacyCost | None,
     ) -> VersionRecord:
         newest = self._catalogue.newest
         clients, weight = opened.clients, opened.weight
         made = await asyncio.to_thread(
             self._maker.make, opened, newest.full, newest.server_state, self._durability.insister()
         )
-        statistics = mean_statistics(self._quality.without(made.statistics), clients)
-        statistics |= await asyncio.to_thread(self._quality.values, made.statistics, closing.round - 1)
-        statistics |= {
-            "clients": float(clients),
-            "weight": float(weight),
-            "step_norm": made.step_norm,
-            "seconds": self._clock.monotonic() - self._cost.opened,
-            "bytes_up": float(self._cost.bytes_up),
-            "bytes_down": float(self._cost.bytes_down),
-        }
-        statistics |= hooked.metrics
-        statistics |= spent
+        losses = mean_statistics(self._quality.without(made.statistics), clients)
+        figures = Figures(
+            losses=losses | dict(hooked.metrics),
+            quality=await asyncio.to_thread(self._quality.values, made.statistics, closing.round - 1),
+            cost=Cost(
+                clients=clients,
+                weight=weight,
+                step_norm=made.step_norm,
+                seconds=self._clock.monotonic() - self._cost.opened,
+                bytes_up=self._cost.bytes_up,
+                bytes_down=self._cost.bytes_down,
+            ),
+            privacy=spent,
+        )
         version = VersionRecord(
             number=closing.round,
             model_digest=made.model_digest,
@@ -127,7 +129,7 @@ class VersionWriter:
             round=closing.round,
             attempt=closing.attempt,
             committed_at=self._clock.wall(),
-            statistics=statistics,
+            figures=figures,
         )
         await self._sum.committing(version.model_digest)
         await self._durability.write(lambda: self._journal.commit(version, version.committed_at))
@@ -187,17 +189,18 @@ class AfterCommit:
     def measure(self, version: VersionRecord, *, last: bool) -> None:
         """Begin to measure the version, if it is due, and remember what its round measured."""
         self._evaluations.committed(version.number, last=last)
-        self._quality.newest = measured(version.statistics) or self._quality.newest
+        self._quality.newest = version.figures.quality or self._quality.newest
 
     def report(self, version: VersionRecord, cost: RoundCost, commit_seconds: float) -> None:
         """Metrics and a log line of the round."""
-        seconds = version.statistics["seconds"]
+        spent = version.figures.cost
+        assert spent is not None  # a round made the version
         self._metrics.round_committed(
             version=version.number,
-            seconds=seconds,
+            seconds=spent.seconds,
             commit_seconds=commit_seconds,
-            overhead_seconds=max(0.0, seconds - cost.slowest),
-            statistics=version.statistics,
+            overhead_seconds=max(0.0, spent.seconds - cost.slowest),
+            figures=version.figures,
         )
         log_event(
             log,
@@ -205,8 +208,8 @@ class AfterCommit:
             "round_committed",
             round=version.round,
             attempt=version.attempt,
-            clients=int(version.statistics["clients"]),
-            seconds=round(seconds, 3),
+            clients=spent.clients,
+            seconds=round(spent.seconds, 3),
             digest=version.model_digest[:16],
         )
 

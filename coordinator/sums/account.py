@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
+from coordinator.ports.figures import PrivacyCost
 from coordinator.ports.run import Run
 from coordinator.sums.round_sum import RoundSum
 from coordinator.versions.catalogue import Catalogue
@@ -36,16 +35,16 @@ class PrivacyAccount:
         beside = self._sum.honest_opened(self._run.state)
         key = (newest.number, rounds, beside)
         if self._shown is None or self._shown[0] != key:
-            self._shown = (key, self._privacy.account(newest.number, rounds, newest.statistics, beside))
+            self._shown = (key, self._privacy.account(newest.number, rounds, newest.figures.privacy, beside))
         return self._shown[1]
 
-    def cost_of(self, round_number: int) -> dict[str, float]:
+    def cost_of(self, round_number: int) -> PrivacyCost | None:
         """What the version that this round is about to make says of privacy. Slow: not for the event loop."""
         honest = 1 if self._sum.level == "off" else (self._sum.honest_opened(self._run.state) or 0)
-        return self._privacy.spent(round_number, honest, self._catalogue.newest.statistics)
+        return self._privacy.spent(round_number, honest, self._catalogue.newest.figures.privacy)
 
-    def describe(self, number: int, statistics: Mapping[str, float]) -> str:
+    def describe(self, number: int, cost: PrivacyCost | None) -> str:
         """One paragraph for people about the rounds up to version `number`; empty without differential privacy."""
         if number == self._catalogue.newest.number:
             return self.now().statement
-        return self._privacy.describe(number, self._run.state.policy.rounds, statistics)
+        return self._privacy.describe(number, self._run.state.policy.rounds, cost)

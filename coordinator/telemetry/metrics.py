@@ -29,6 +29,7 @@ from prometheus_client import (
 
 from coordinator.core.state import Phase
 from coordinator.errors import CoordinatorError, Reason
+from coordinator.ports.figures import Figures, PrivacyCost, Quality
 from coordinator.telemetry.secure_metrics import SecureMetrics
 from ssd_wire.uploads import UploadFate
 
@@ -39,15 +40,8 @@ _VOCABULARY_LIMIT = 64
 _WORD = re.compile(r"[a-z][a-z0-9_@.]{0,63}")
 _ROUND_BUCKETS = (0.1, 0.5, 1, 2, 5, 10, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200)
 _FAST_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
-_HOUSEKEEPING = frozenset(
-    {"clients", "weight", "seconds", "bytes_up", "bytes_down", "step_norm", "batches", "images"}
-)
-"""Statistics of a version that are no loss term."""
-_QUALITY = "quality_"
-"""What the names of the statistics begin with that tell of representation quality in training rounds."""
-_PRIVACY = "privacy_"
-"""What the names of the statistics begin with that account for differential privacy."""
-_HONEST = f"{_PRIVACY}honest"
+_COUNTS = frozenset({"batches", "images"})
+"""What methods count that is no loss term."""
 _REPRESENTATION = ("alignment", "uniformity", "effective_rank")
 """What the names of representation measures begin with, after the split they were taken on."""
 
@@ -228,51 +222,48 @@ class CoordinatorMetrics:
         seconds: float,
         commit_seconds: float,
         overhead_seconds: float,
-        statistics: Mapping[str, float],
+        figures: Figures,
     ) -> None:
-        """A round made `version`; durations in seconds, statistics as stored with the version."""
+        """A round made `version`; durations in seconds, figures as recorded with the version."""
         self._rounds.labels("committed").inc()
         self._round_seconds.observe(seconds)
         self._commit_seconds.observe(commit_seconds)
         self._overhead.observe(overhead_seconds)
         self._committed_at.set_to_current_time()
-        self.model(version, statistics)
+        self.model(version, figures)
 
     def round_abandoned(self, seconds: float) -> None:
         """An attempt came to nothing after `seconds`."""
         del seconds  # the histogram of durations is about rounds that were committed
         self._rounds.labels("abandoned").inc()
 
-    def model(self, version: int, statistics: Mapping[str, float]) -> None:
-        """The newest version and its statistics; also called when the daemon starts on an existing run."""
+    def model(self, version: int, figures: Figures) -> None:
+        """The newest version and its figures; also called when the daemon starts on an existing run."""
         self._version.set(version)
-        self._step_norm.set(statistics.get("step_norm", 0.0))
-        for name, value in statistics.items():
-            if name not in _HOUSEKEEPING and not name.startswith((_QUALITY, _PRIVACY)):
+        self._step_norm.set(0.0 if figures.cost is None else figures.cost.step_norm)
+        for name, value in figures.losses.items():
+            if name not in _COUNTS:
                 self._loss.labels(self._terms.label(name)).set(value)
-        self.privacy(statistics)
-        self.quality(statistics)
+        self.privacy(figures.privacy)
+        self.quality(figures.quality)
 
-    def privacy(self, statistics: Mapping[str, float]) -> None:
-        """What all opened sums cost, if these statistics say so."""
-        if _HONEST in statistics:
+    def privacy(self, cost: PrivacyCost | None) -> None:
+        """What all opened sums cost; None changes nothing."""
+        if cost is not None:
             # Not a number: no epsilon can be given, which must not look like a small one.
-            for scope, name in (("round", f"{_PRIVACY}round_epsilon"), ("total", f"{_PRIVACY}epsilon")):
-                self._epsilon.labels(scope).set(statistics.get(name, math.nan))
+            for scope, epsilon in (("round", cost.round_epsilon), ("total", cost.epsilon)):
+                self._epsilon.labels(scope).set(math.nan if epsilon is None else epsilon)
 
-    def quality(self, statistics: Mapping[str, float]) -> None:
-        """What a round's clients told of the version it started from; nothing if it did not measure."""
-        told = {name: value for name, value in statistics.items() if name.startswith(_QUALITY)}
-        if not told:
+    def quality(self, told: Quality | None) -> None:
+        """What a round's clients told of the version it started from; None, as it did not measure: no change."""
+        if told is None:
             return
+        self._quality_version.set(told.version)
         # A measure that this cohort leaves undefined must not keep an older cohort's value.
         self._quality.clear()
-        for name, value in told.items():
-            features, _, measure = name.removeprefix(_QUALITY).partition("_")
-            if measure:
-                self._quality.labels(self._features.label(features), self._measures.label(measure)).set(value)
-            else:
-                self._quality_version.set(value)
+        for name, value in told.measures.items():
+            features, _, measure = name.partition("_")
+            self._quality.labels(self._features.label(features), self._measures.label(measure)).set(value)
 
     def evaluation(self, version: int, values: Mapping[str, float]) -> None:
         """A version was measured. Values that are not finite are left out."""

@@ -30,10 +30,6 @@ Vector = NDArray[np.float32]
 Insist = Callable[[Callable[[], BlobRef]], BlobRef]
 
 
-COUNTED = ("clients", "weight", "step_norm", "seconds", "bytes_up", "bytes_down")
-"""Figures every version has, beside the means of its statistics."""
-
-
 def group_encodings(declaration: Declaration, encoding: Encoding) -> dict[str, Encoding]:
     """The encoding of each group: the run's for compressed groups, float32 for the others."""
     return {group.name: encoding if group.compress else Encoding.FLOAT32 for group in declaration.groups}

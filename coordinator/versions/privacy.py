@@ -8,42 +8,27 @@ No epsilon is stored or shown once a sum held fewer honest participants than the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from coordinator.ports.figures import PrivacyCost
 from ssd.privacy.account import PrivacySpent, spent
 from ssd.privacy.noise import NoisePlan, add_central_noise
 from ssd.privacy.settings import NoisePlace, PrivacyRefused
 from ssd.updates.fold import Fold
-
-PREFIX = "privacy_"
-"""What the names of these statistics of a version begin with."""
-EPSILON, ROUND_EPSILON, DELTA, HONEST = (
-    f"{PREFIX}{name}" for name in ("epsilon", "round_epsilon", "delta", "honest")
-)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Account:
     """What all opened sums of a run cost."""
 
-    statistics: Mapping[str, float] = field(default_factory=dict)
-    """As versions have them; empty if there is nothing beside what the newest version says."""
+    beside: PrivacyCost | None = None
+    """What replaces all that the newest version says: a sum was opened and is in no version."""
     statement: str = ""
     """For people."""
-
-    def beside(self, statistics: Mapping[str, float]) -> dict[str, float]:
-        """The newest version's statistics, with what this account says of privacy in place of what they say.
-
-        All of theirs go, also those this account does not have: an epsilon that is lost must not look as if it held.
-        """
-        if not self.statistics:
-            return dict(statistics)
-        others = {name: value for name, value in statistics.items() if not name.startswith(PREFIX)}
-        return {**others, **self.statistics}
 
 
 class Privacy:
@@ -79,52 +64,51 @@ class Privacy:
         if self.central:
             fold.add_noise(add)
 
-    def spent(self, rounds: int, honest: int, before: Mapping[str, float]) -> dict[str, float]:
-        """What a version's statistics say: of its round, and of all up to it.
+    def spent(self, rounds: int, honest: int, before: PrivacyCost | None) -> PrivacyCost | None:
+        """What a version says: of its round, and of all up to it.
 
         Args:
             rounds: how many sums were opened, this one included.
             honest: participants of this sum that are not assumed corrupt.
-            before: the statistics of the version before.
+            before: what the version before says.
         """
         if rounds > 1:
-            honest = min(honest, int(before.get(HONEST, 0)))
-        told = {HONEST: float(honest)}
+            honest = min(honest, 0 if before is None else before.honest)
         try:
             total = spent(self._plan, rounds, honest)
         except PrivacyRefused:
-            return told
-        return told | {EPSILON: total.epsilon, ROUND_EPSILON: self._round_epsilon, DELTA: total.delta}
+            return PrivacyCost(honest=honest)
+        return PrivacyCost(
+            honest=honest, epsilon=total.epsilon, round_epsilon=self._round_epsilon, delta=total.delta
+        )
 
-    def account(
-        self, rounds: int, planned: int, statistics: Mapping[str, float], beside: int | None
-    ) -> Account:
+    def account(self, rounds: int, planned: int, newest: PrivacyCost | None, beside: int | None) -> Account:
         """What is told of the run now.
 
         Args:
             rounds: how many were committed.
             planned: how many the run is to have.
-            statistics: of the newest version.
+            newest: what the newest version says.
             beside: honest participants of a sum that was opened and is in no version; None: there is none.
         """
         if beside is None:
-            return Account(statement=self.describe(rounds, planned, statistics))
-        told = self.spent(rounds + 1, beside, statistics)
+            return Account(statement=self.describe(rounds, planned, newest))
+        told = self.spent(rounds + 1, beside, newest)
         statement = self.describe(rounds + 1, max(planned, rounds + 1), told)
         return Account(
-            statistics=told, statement=f"{statement}; the sum of round {rounds + 1} counts: it was opened"
+            beside=told, statement=f"{statement}; the sum of round {rounds + 1} counts: it was opened"
         )
 
-    def describe(self, rounds: int, planned: int, statistics: Mapping[str, float]) -> str:
+    def describe(self, rounds: int, planned: int, newest: PrivacyCost | None) -> str:
         """One paragraph for people.
 
         Args:
             rounds: how many sums were opened.
             planned: how many the run is to have.
-            statistics: of the newest version.
+            newest: what the newest version says.
         """
         try:
-            honest = self._plan.fewest_honest if rounds == 0 else int(statistics.get(HONEST, 0))
+            honest = self._plan.fewest_honest if rounds == 0 else (0 if newest is None else newest.honest)
             now, end = spent(self._plan, rounds, honest), spent(self._plan, planned, honest)
         except PrivacyRefused as error:
             return f"none: {error}"
@@ -136,17 +120,15 @@ class Privacy:
 class NoPrivacy:
     """The account of a run without differential privacy: nothing is added, nothing is shown."""
 
-    def spent(self, rounds: int, honest: int, before: Mapping[str, float]) -> dict[str, float]:
+    def spent(self, rounds: int, honest: int, before: PrivacyCost | None) -> PrivacyCost | None:
         """Nothing, whatever was opened."""
-        return {}
+        return None
 
-    def account(
-        self, rounds: int, planned: int, statistics: Mapping[str, float], beside: int | None
-    ) -> Account:
+    def account(self, rounds: int, planned: int, newest: PrivacyCost | None, beside: int | None) -> Account:
         """The empty account."""
         return Account()
 
-    def describe(self, rounds: int, planned: int, statistics: Mapping[str, float]) -> str:
+    def describe(self, rounds: int, planned: int, newest: PrivacyCost | None) -> str:
         """An empty text."""
         return ""
 

@@ -13,14 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coordinator.ports.blobs import Blobs
+from coordinator.ports.figures import Quality
 from coordinator.ports.records import VersionRecord
 from ssd.updates.codec import Encoding
 from ssd.updates.fold import FoldPlan
 from ssd.updates.quality_sums import PREFIX, read, statistics
 from ssd_wire.messages import Artefact
 
-VERSION = f"{PREFIX}version"
-"""The statistic that says which version the others of this kind belong to."""
 Sums = Mapping[str, NDArray[np.float64]]
 Frequencies = Mapping[str, NDArray[np.float32]]
 
@@ -52,8 +51,8 @@ class QualityRounds:
         self._quality = plan.declaration.quality if every > 0 and plan.clip_norm is None else None
         self._every = every
         self._names: frozenset[str] = frozenset()
-        self.newest: Mapping[str, float] = {}
-        """The quality statistics of the last round that measured; whoever commits keeps it up to date."""
+        self.newest: Quality | None = None
+        """Of the last round that measured; whoever commits keeps it up to date."""
         if self._quality is not None:
             self._measuring = FoldPlan.create(
                 plan.declaration, update_encoding, plan.max_cohort, plan.max_client_weight, quality=True
@@ -77,8 +76,8 @@ class QualityRounds:
         """The sums of the method's own statistics."""
         return {name: value for name, value in sums.items() if name not in self._names}
 
-    def values(self, sums: Sums, version: int) -> dict[str, float]:
-        """Scalars for the record of a round that started from `version`; {} unless it measured.
+    def values(self, sums: Sums, version: int) -> Quality | None:
+        """What is recorded of a round that started from `version`; None unless it measured.
 
         Takes up to half a second: not for the event loop.
 
@@ -86,9 +85,9 @@ class QualityRounds:
             BlobMissing, BlobCorrupt: from the blob store.
         """
         if self._quality is None or not self._names <= sums.keys():
-            return {}
+            return None
         measured = read(self._quality, sums, self._frequencies(), self.plain.max_cohort)
-        return {VERSION: float(version)} | {f"{PREFIX}{name}": value for name, value in measured.items()}
+        return Quality(version=version, measures=measured)
 
 
 def stored_frequencies(artefacts: Iterable[Artefact], blobs: Blobs) -> Frequencies:
@@ -109,15 +108,9 @@ def without_frequencies(artefacts: Iterable[Artefact]) -> tuple[Artefact, ...]:
     return tuple(each for each in artefacts if not each.name.startswith(PREFIX))
 
 
-def measured(values: Mapping[str, float]) -> dict[str, float]:
-    """Those statistics of a version that tell of representation quality."""
-    return {name: value for name, value in values.items() if name.startswith(PREFIX)}
-
-
-def newest(versions: Iterable[VersionRecord]) -> dict[str, float]:
-    """The quality statistics of the last round that measured, of versions in order; {} if none did."""
-    found: dict[str, float] = {}
+def newest(versions: Iterable[VersionRecord]) -> Quality | None:
+    """What the last round that measured tells, of versions in order; None if none did."""
+    found = None
     for version in versions:
-        if VERSION in version.statistics:
-            found = measured(version.statistics)
+        found = version.figures.quality or found
     return found

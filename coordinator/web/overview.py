@@ -13,9 +13,10 @@ from typing import Any
 from coordinator.core.state import Phase
 from coordinator.inspection.cohort_progress import cohort_counts
 from coordinator.inspection.reports import Reports
+from coordinator.inspection.views import StatusView
 from coordinator.ports.clock import Clock
+from coordinator.ports.figures import PRIVACY_PREFIX, Figures
 from coordinator.ports.records import VersionRecord
-from coordinator.versions.privacy import PREFIX as PRIVACY_PREFIX
 
 Json = Any
 
@@ -54,10 +55,10 @@ def status(reports: Reports, clock: Clock, build: str, *, names: bool) -> dict[s
             "committed_at": _seconds(newest.committed_at),
             "bytes": newest.full.size,
         },
-        "statistics": _finite(view.statistics),
+        "statistics": _finite(view.figures.statistics),
         "evaluation": {"version": view.evaluated_version, "values": _finite(view.evaluation)},
         "secure_aggregation": _secure(reports, names=names),
-        "privacy": _privacy(reports, view.statistics, view.privacy),
+        "privacy": _privacy(reports, view),
         "curves": curves_revision(reports),
     }
 
@@ -92,7 +93,7 @@ def _secure(reports: Reports, *, names: bool) -> dict[str, Json]:
     return found | ({"awaited_workers": list(view.awaited[:50])} if names else {})
 
 
-def _privacy(reports: Reports, statistics: Mapping[str, float], described: str) -> dict[str, Json]:
+def _privacy(reports: Reports, view: StatusView) -> dict[str, Json]:
     settings = reports.facts.privacy
     if settings is None:
         return {"mechanism": "off"}
@@ -100,12 +101,8 @@ def _privacy(reports: Reports, statistics: Mapping[str, float], described: str) 
         "mechanism": settings.place.value,
         "clip_norm": settings.clip_norm,
         "noise_multiplier": settings.noise_multiplier,
-        "described": described,
-        **{
-            name.removeprefix(PRIVACY_PREFIX): value
-            for name, value in _finite(statistics).items()
-            if name.startswith(PRIVACY_PREFIX)
-        },
+        "described": view.privacy,
+        **_finite(Figures(privacy=view.figures.privacy).statistics, PRIVACY_PREFIX),
     }
 
 
@@ -125,13 +122,13 @@ def versions(reports: Reports, *, limit: int) -> dict[str, Json]:
 
 
 def _version(reports: Reports, record: VersionRecord) -> dict[str, Json]:
-    statistics = record.statistics
+    cost = record.figures.cost
     return {
         "number": record.number,
         "digest": record.model_digest,
         # Version 0 was made, not committed.
         "committed_at": _seconds(record.committed_at) if record.number else None,
-        "clients": int(statistics.get("clients", 0)),
+        "clients": 0 if cost is None else cost.clients,
         "bytes": record.full.size,
         "delta_bytes": None if record.delta is None else record.delta.size,
         "kept": reports.catalogue.holds(record.number),
@@ -144,7 +141,7 @@ def rounds(reports: Reports, *, limit: int, names: bool) -> dict[str, Json]:
     for record in reports.journal.attempt_counts(limit):
         version = reports.catalogue.record(record.round)
         committed = record.outcome == "committed" and version is not None
-        statistics = version.statistics if committed and version is not None else {}
+        statistics = version.figures.statistics if committed and version is not None else {}
         found.append(
             {
                 "round": record.round,
@@ -163,9 +160,9 @@ def rounds(reports: Reports, *, limit: int, names: bool) -> dict[str, Json]:
 _COSTS = ("seconds", "bytes_up", "bytes_down")
 
 
-def _finite(values: Mapping[str, float]) -> dict[str, float]:
-    """JSON has no NaN."""
-    return {name: float(value) for name, value in values.items() if math.isfinite(value)}
+def _finite(values: Mapping[str, float], prefix: str = "") -> dict[str, float]:
+    """JSON has no NaN. Names lose the prefix."""
+    return {name.removeprefix(prefix): float(value) for name, value in values.items() if math.isfinite(value)}
 
 
 def _seconds(at: float) -> float:

@@ -29,6 +29,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "proto"), str(ROOT / "tests" / "support")]
 from coordinator.core import events
 from coordinator.core.round import step
 from coordinator.parts import Coordinator
+from coordinator.ports.figures import Figures
 from coordinator.ports.records import AttemptRecord
 from coordinator.runtime.clock import SystemClock
 from coordinator.store.journal.sqlite import SqliteJournal
@@ -119,7 +120,11 @@ class Site:
             told = {name: 1.0 / number + at for at, name in enumerate(STATISTICS)} | {
                 "quality_version": number - 1.0
             }
-            subject.catalogue.add(replace(newest, number=number, statistics=told, committed_at=time.time()))
+            subject.catalogue.add(
+                replace(
+                    newest, number=number, figures=Figures.from_statistics(told), committed_at=time.time()
+                )
+            )
         for number in range(1, ATTEMPTS + 1):
             opened = AttemptRecord(
                 round=1,

@@ -19,6 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from coordinator.errors import CoordinatorError, JournalConflict, JournalTampered, StorageFailed
+from coordinator.ports.figures import Figures
 from coordinator.ports.journal import Journal
 from coordinator.ports.records import AttemptRecord, RunRecord, VersionRecord
 from coordinator.store.journal import chain
@@ -55,7 +56,7 @@ def a_version(number: int, attempt: int = 1, **changes: object) -> VersionRecord
         attempt=attempt if number else 0,
         committed_at=float(number),
         artefacts=(Artefact(name="drift", blob=BLOB, shape=(2, 3)),) if number else (),
-        statistics={"loss": 0.5, "broken": math.nan},
+        figures=Figures(losses={"loss": 0.5, "broken": math.nan}),
     )
     return replace(record, **changes)  # type: ignore[arg-type]  # fields of several types
 
@@ -338,8 +339,8 @@ class TestStore:
         assert [version.number for version in store.versions()] == [0, 1, 2]
         newest = store.versions()[-1]
         assert newest.committed_at == 2.0
-        assert newest.statistics["loss"] == 0.5
-        assert math.isnan(newest.statistics["broken"])
+        assert newest.figures.losses["loss"] == 0.5
+        assert math.isnan(newest.figures.losses["broken"])
 
     def test_an_assignment_after_the_first_commit_keeps_the_credit(self, store: Journal) -> None:
         started(store)

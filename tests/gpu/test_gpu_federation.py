@@ -50,7 +50,7 @@ def run(root: Path, partition: Path, device: str) -> tuple[list[str], dict[str, 
         assert federation.coordinator.wait() == 0
         store = federation.store()
         try:
-            statistics = [dict(version.statistics) for version in store.versions()][1:]
+            statistics = [dict(version.figures.statistics) for version in store.versions()][1:]
         finally:
             store.close()
         return federation.digests(), statistics[0]

@@ -10,7 +10,6 @@ import pytest
 from coordinator.core import events
 from coordinator.core.state import Phase
 from coordinator.runtime.clock import SystemClock
-from coordinator.versions.privacy import EPSILON
 from coordinator.web import overview
 from secure.masked_place import ELASTIC, THREE, Crash, Place, committed, die_at, play, registry_of
 from secure.masked_worker import MaskedWorker
@@ -55,10 +54,10 @@ def shown(place: Place) -> tuple[float, str, str]:
     """Epsilon in the status, the sentence beside it, and what Prometheus gets; the page shows the same two."""
     status = place.now().reports.status(0.0)
     page = overview.status(place.now().reports, SystemClock(), "build", names=True)["privacy"]
-    assert (page["epsilon"], page["described"]) == (status.statistics[EPSILON], status.privacy)
+    assert (page["epsilon"], page["described"]) == (status.figures.privacy.epsilon, status.privacy)
     lines = place.now().given.metrics.render().decode().splitlines()
     (gauge,) = [line for line in lines if line.startswith('ssd_coordinator_privacy_epsilon{scope="total"}')]
-    return status.statistics[EPSILON], status.privacy, gauge.split()[-1]
+    return status.figures.privacy.epsilon, status.privacy, gauge.split()[-1]
 
 
 def test_a_sum_that_was_opened_and_is_not_consistent_counts_also_after_a_restart(tmp_path: Path) -> None:
@@ -68,7 +67,7 @@ def test_a_sum_that_was_opened_and_is_not_consistent_counts_also_after_a_restart
         place.begin(*workers.values())
         await place.until(lambda: place.now().machine.state.phase is Phase.HALTED)
         assert "the opened sum is none" in place.now().reports.status(0.0).waiting_for
-        assert place.store.versions()[-1].statistics[EPSILON] == epsilon_of(place, 1)
+        assert place.store.versions()[-1].figures.privacy.epsilon == epsilon_of(place, 1)
         for _ in range(2):
             # (Gauges are brought up to date after the event in hand.)
             await place.now().driver.operate(lambda now: events.Tick(now=now))

@@ -111,7 +111,12 @@ class World:
     def history(self) -> list[tuple[Any, ...]]:
         """All that the commits left behind."""
         return [
-            (each.model_digest, dict(each.server_state), each.artefacts, each.statistics.get("hook_calls"))
+            (
+                each.model_digest,
+                dict(each.server_state),
+                each.artefacts,
+                each.figures.statistics.get("hook_calls"),
+            )
             for each in self.store.versions()
         ]
 

@@ -131,6 +131,6 @@ def _round(attempt: AttemptRecord, version: VersionRecord | None) -> Mapping[str
         "outcome": attempt.outcome,
         "cohort_size": len(attempt.cohort),
         "accepted": len(attempt.accepted),
-        "statistics": dict(version.statistics) if committed and version is not None else {},
+        "statistics": version.figures.statistics if committed and version is not None else {},
         "closed_at": attempt.closed_at or 0.0,
     }

@@ -14,16 +14,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from coordinator.versions.privacy import PREFIX as PRIVACY_PREFIX
-from coordinator.versions.quality import VERSION as MEASURED_VERSION
-from ssd.updates.quality_sums import PREFIX as QUALITY_PREFIX
+from coordinator.ports.figures import MEASURED_VERSION, Kind, kind_of
 
 Json = Any
 MOST_TAGS = 1000
 """Names of evaluations come from workers: there is an end to them."""
 MOST_TAG = 200
 """Characters of one."""
-_OF_ROUND = frozenset({"clients", "weight", "step_norm", "seconds", "bytes_up", "bytes_down"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,18 +61,14 @@ def _of_round(record: Mapping[str, Json]) -> Iterable[Row]:
         "round/accepted": float(record["accepted"]),
     }
     measured: dict[str, float] = {}
-    for name, told in record["statistics"].items():
-        value = _number(told)
-        if name.startswith(QUALITY_PREFIX):
-            measured[f"representation/{name.removeprefix(QUALITY_PREFIX)}"] = value
-        elif name.startswith(PRIVACY_PREFIX):
-            values[f"privacy/{name.removeprefix(PRIVACY_PREFIX)}"] = value
-        else:
-            values[f"{'round' if name in _OF_ROUND else 'training'}/{name}"] = value
+    told = dict(record["statistics"])
+    version = told.pop(MEASURED_VERSION, None)
+    for name, value in told.items():
+        kind = kind_of(name)
+        group = measured if kind is Kind.QUALITY else values
+        group[f"{kind.value}/{kind.short(name)}"] = _number(value)
     yield Row(number, at, values)
-    version = record["statistics"].get(MEASURED_VERSION)
     if version is not None:
-        measured.pop(f"representation/{MEASURED_VERSION.removeprefix(QUALITY_PREFIX)}", None)
         yield Row(int(version), at, measured)
 
 

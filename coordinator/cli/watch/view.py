@@ -15,8 +15,8 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from coordinator.cli.watch.text import Letters, number, seconds
-from coordinator.inspection.curves import Kind, kind
-from ssd.updates.quality_sums import PREFIX as QUALITY_PREFIX
+from coordinator.inspection.curves import drawn
+from coordinator.ports.figures import Kind, kind_of
 
 Json = Any
 ROUNDS = 60
@@ -218,8 +218,7 @@ class _Drawing:
         committed = [each for each in reversed(self._scene.rounds) if each["outcome"] == "committed"]
         names = {name: None for each in committed for name in each["statistics"]}
         wanted = sorted(
-            (name for name in names if kind(name) is not Kind.BOOKKEEPING),
-            key=lambda name: (kind(name) is Kind.REPRESENTATION, name != "loss", name),
+            filter(drawn, names), key=lambda name: (kind_of(name) is Kind.QUALITY, name != "loss", name)
         )
         cells = max(8, min(ROUNDS, self._width - self._name - 40))
         rows = []
@@ -229,7 +228,7 @@ class _Drawing:
             known = [value for value in values if value is not None]
             rows.append(
                 (
-                    self._cell(name.removeprefix(QUALITY_PREFIX)),
+                    self._cell(kind_of(name).short(name)),
                     Text(number(values[-1])),
                     Text(self._letters.sparkline(values, cells), style="cyan"),
                     Text(f"{number(min(known))} to {number(max(known))}" if known else "-", style="dim"),

@@ -212,11 +212,14 @@ class OperatorServicer:
         version = self._reports.catalogue.record(attempt.round)
         if attempt.outcome == "committed" and version is not None:
             record.model_digest = version.model_digest
-            for name, value in version.statistics.items():
+            for name, value in version.figures.statistics.items():
                 record.statistics[name] = value
-            record.seconds = version.statistics.get("seconds", record.seconds)
-            record.bytes_up = int(version.statistics.get("bytes_up", 0))
-            record.bytes_down = int(version.statistics.get("bytes_down", 0))
+            if cost := version.figures.cost:
+                record.seconds, record.bytes_up, record.bytes_down = (
+                    cost.seconds,
+                    cost.bytes_up,
+                    cost.bytes_down,
+                )
         return record
 
     async def _clients(self, _: pb.ClientsRequest) -> pb.ClientsReply:
@@ -346,7 +349,7 @@ def status_message(view: StatusView) -> pb.StatusReply:
         connected_clients=view.connected_clients,
         evaluation=view.evaluation,
         evaluated_version=view.evaluated_version,
-        statistics=view.statistics,
+        statistics=view.figures.statistics,
         build=BUILD,
         uptime_seconds=view.uptime_seconds,
         privacy=view.privacy,

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from coordinator.ports.figures import Figures
 from coordinator.ports.records import AttemptRecord, RunRecord, VersionRecord
 from ssd.scaling import ScalingVector
 from ssd_wire.messages import Artefact, BlobRef
@@ -79,7 +80,7 @@ def version_text(version: VersionRecord) -> str:
             "artefacts": _artefacts(version.artefacts),
             "round": version.round,
             "attempt": version.attempt,
-            "statistics": dict(version.statistics),
+            "statistics": version.figures.statistics,
         }
     )
 
@@ -97,7 +98,7 @@ def to_version(stored: str, committed_at: float, retained: bool) -> VersionRecor
         round=value["round"],
         attempt=value["attempt"],
         committed_at=committed_at,
-        statistics=value["statistics"],
+        figures=Figures.from_statistics(value["statistics"]),
         retained=retained,
     )
 

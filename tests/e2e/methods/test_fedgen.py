@@ -47,7 +47,7 @@ def history(federation: Federation) -> list[tuple[Any, ...]]:
                 each.model_digest,
                 {name: blob.digest for name, blob in each.server_state.items()},
                 {made.name: made.blob.digest for made in each.artefacts},
-                each.statistics.get("generator_teacher_loss"),
+                each.figures.statistics.get("generator_teacher_loss"),
             )
             for each in store.versions()
         ]
@@ -115,7 +115,7 @@ def test_with_head_sharing_only_heads_travel_up_and_no_generator_down_in_round_1
         assert federation.finish() == 0
         store = federation.store()
         try:
-            statistics = [version.statistics for version in store.versions()][1:]
+            statistics = [version.figures.statistics for version in store.versions()][1:]
         finally:
             store.close()
     down = [each["bytes_down"] for each in statistics]

@@ -75,7 +75,7 @@ def test_a_method_from_the_page_runs_where_both_operators_named_it_and_nowhere_e
         finally:
             store.close()
         assert newest.number == 2
-        assert newest.statistics["distance"] > 0
+        assert newest.figures.statistics["distance"] > 0
         own = federation.digests()
 
     root = tmp_path / "built_in"

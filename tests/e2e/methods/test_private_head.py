@@ -88,7 +88,7 @@ def outcome(federation: Federation) -> Outcome:
     last = federation.digests()
     store = federation.store()
     try:
-        bytes_up = [version.statistics["bytes_up"] for version in store.versions()[1:]]
+        bytes_up = [version.figures.statistics["bytes_up"] for version in store.versions()[1:]]
     finally:
         store.close()
     heads = {}

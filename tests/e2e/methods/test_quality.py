@@ -76,7 +76,7 @@ def run(root: Path, partition: Path, workers: int, quality: dict[str, Any] | Non
             store.close()
         blobs = FileBlobs(federation.state_dir)
         found["digests"] = [version.model_digest for version in versions]
-        found["statistics"] = {version.number: dict(version.statistics) for version in versions}
+        found["statistics"] = {version.number: dict(version.figures.statistics) for version in versions}
         found["vectors"] = {
             version.number: np.array(blobs.open(version.full.digest).map().view("<f4"))
             for version in versions

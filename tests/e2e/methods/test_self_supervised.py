@@ -56,7 +56,7 @@ def run(
         assert federation.finish() == 0
         store = federation.store()
         try:
-            statistics = dict(store.versions()[-1].statistics)
+            statistics = dict(store.versions()[-1].figures.statistics)
         finally:
             store.close()
         return federation.digests(), statistics

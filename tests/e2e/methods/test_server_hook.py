@@ -34,7 +34,12 @@ def histories(federation: Federation) -> list[tuple[Any, ...]]:
     store = federation.store()
     try:
         return [
-            (each.model_digest, dict(each.server_state), each.artefacts, each.statistics.get("hook_calls"))
+            (
+                each.model_digest,
+                dict(each.server_state),
+                each.artefacts,
+                each.figures.statistics.get("hook_calls"),
+            )
             for each in store.versions()
         ]
     finally:

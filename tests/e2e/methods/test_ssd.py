@@ -59,7 +59,7 @@ def run(root: Path, partition: Path, workers: int, *, kills: int = 0) -> tuple[l
         finally:
             store.close()
         assert version == 4
-        assert newest.statistics["loss"] != 0
+        assert newest.figures.statistics["loss"] != 0
         return federation.digests(), dict(values)
 
 

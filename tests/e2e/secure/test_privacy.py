@@ -133,7 +133,7 @@ def test_workers_noise_is_in_the_masked_sum(tmp_path: Path) -> None:
         assert plan is not None
         # Three added their parts, and two honest ones were to be enough.
         assert_noise(step_of(federation, 1), deviation(plan) * math.sqrt(3 / 2))
-        statistics = federation.store().versions()[-1].statistics
+        statistics = federation.store().versions()[-1].figures.statistics
         assert statistics["privacy_honest"] == 2
         epsilon = statistics["privacy_epsilon"]
         assert epsilon == statistics["privacy_round_epsilon"] > 0

@@ -133,6 +133,6 @@ def test_an_elastic_round_does_without_a_worker_that_is_gone(tmp_path: Path) -> 
         try:
             (attempt,) = store.attempts()
             assert set(attempt.accepted) == set(CLIENTS[0::3]) | set(CLIENTS[2::3])
-            assert store.versions()[-1].statistics["clients"] == 4
+            assert store.versions()[-1].figures.statistics["clients"] == 4
         finally:
             store.close()

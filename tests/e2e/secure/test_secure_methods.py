@@ -60,7 +60,7 @@ def statistics(root: Path, partition: Path, settings: Mapping[str, Any]) -> list
         assert federation.finish() == 0
         store = federation.store()
         try:
-            return [version.statistics for version in store.versions()]
+            return [version.figures.statistics for version in store.versions()]
         finally:
             store.close()
 

@@ -94,4 +94,4 @@ def test_a_flood_spoils_no_round_and_fills_no_memory(tmp_path: Path, round_id: s
             versions = store.versions()[1:]
         finally:
             store.close()
-        assert [version.statistics["clients"] for version in versions] == [4, 4, 4]
+        assert [version.figures.statistics["clients"] for version in versions] == [4, 4, 4]

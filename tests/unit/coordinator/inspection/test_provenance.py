@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from coordinator.inspection.provenance import Provenance, provenance
+from coordinator.ports.figures import Cost, Figures
 from coordinator.ports.records import AttemptRecord, RunRecord, VersionRecord
 from coordinator.store.journal.sqlite import SqliteJournal
 from ssd_wire.messages import BlobRef
@@ -14,10 +15,14 @@ from ssd_wire.messages import BlobRef
 BLOB = BlobRef(digest="ab" * 32, size=12)
 
 
-def version(number: int, attempt: int, weight: float) -> VersionRecord:
-    statistics = {"weight": weight} if number else {}
+def version(number: int, attempt: int, weight: int) -> VersionRecord:
+    cost = (
+        Cost(clients=2, weight=weight, step_norm=0.5, seconds=1.0, bytes_up=3, bytes_down=4)
+        if number
+        else None
+    )
     return VersionRecord(number=number, model_digest=f"m{number}", full=BLOB, delta=None, round=number, attempt=attempt,
-                         statistics=statistics)  # fmt: skip
+                         figures=Figures(cost=cost))  # fmt: skip
 
 
 @pytest.fixture
@@ -26,7 +31,7 @@ def store(tmp_path: Path) -> SqliteJournal:
     store = SqliteJournal(tmp_path)
     run = RunRecord(run_id="r", created_at=0.0, config={}, declaration={}, declaration_blob=BLOB,
                     declaration_digest="cd" * 32, artefacts=())  # fmt: skip
-    store.create_run(run, version(0, 0, 0.0))
+    store.create_run(run, version(0, 0, 0))
     store.register_clients(["a", "b", "c"], 1.0)
     for number, attempt, cohort, outcome in (
         (1, 1, ("a", "b"), "committed"),
@@ -41,7 +46,7 @@ def store(tmp_path: Path) -> SqliteJournal:
             continue
         store.close_attempt(number, attempt, cohort)
         if outcome == "committed":
-            store.commit(version(number, attempt, 100.0 * len(cohort)), 3.0)
+            store.commit(version(number, attempt, 100 * len(cohort)), 3.0)
     store.record_evaluation(1, {"knn": 0.5}, 4.0)
     return store
 
@@ -66,7 +71,14 @@ def test_the_newest_version_counts_every_committed_round(store: SqliteJournal) -
         registered_clients=3,
         included_clients=2,
         total_weight=300,
-        statistics={"weight": 100.0},
+        statistics={
+            "clients": 2.0,
+            "weight": 100.0,
+            "step_norm": 0.5,
+            "seconds": 1.0,
+            "bytes_up": 3.0,
+            "bytes_down": 4.0,
+        },
         evaluation={},
         secure_aggregation="passive",
         privacy="p",

@@ -284,7 +284,7 @@ def test_a_full_disk_is_waited_for(
 
 
 def test_a_metric_may_not_take_the_name_of_a_figure_every_version_has(tmp_path: Path) -> None:
-    for name in ("seconds", "loss"):
+    for name in ("seconds", "loss", "quality_h_other", "privacy_epsilon"):
         scene = Scene(tmp_path)
         original = scene.host._exchange
 

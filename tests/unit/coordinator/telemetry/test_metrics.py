@@ -11,9 +11,12 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from coordinator.core.state import Phase
 from coordinator.errors import Reason, StorageFailed
+from coordinator.ports.figures import Cost, Figures, PrivacyCost, Quality
 from coordinator.telemetry.metrics import CoordinatorMetrics, Vocabulary, peak_memory_bytes
 from ssd.secagg.protocol.errors import AbortReason
 from ssd_wire.uploads import UploadFate
+
+COST = Cost(clients=2, weight=3, step_norm=2.0, seconds=12.0, bytes_up=5, bytes_down=6)
 
 
 class Clock:
@@ -66,10 +69,10 @@ def exercise(metrics: CoordinatorMetrics) -> None:
         seconds=12.0,
         commit_seconds=0.2,
         overhead_seconds=0.5,
-        statistics={"loss": 1.5, "alignment": 0.25, "step_norm": 2.0, "bytes_up": 5.0, "batches": 7.0},
+        figures=Figures(losses={"loss": 1.5, "alignment": 0.25, "batches": 7.0}, cost=COST),
     )
-    metrics.model(3, {"loss": 1.5, "step_norm": 2.0, "privacy_honest": 2.0, "privacy_epsilon": 3.0})
-    metrics.quality({"quality_version": 2.0, "quality_h_uniformity_inter": 3.5})
+    metrics.model(3, Figures(losses={"loss": 1.5}, cost=COST, privacy=PrivacyCost(honest=2, epsilon=3.0)))
+    metrics.quality(Quality(version=2, measures={"h_uniformity_inter": 3.5}))
     metrics.round_abandoned(4.0)
     metrics.secure.phase("offered", 0.5)
     metrics.secure.stopped(AbortReason.PARTICIPANT_LOST)
@@ -234,7 +237,7 @@ def test_a_peer_cannot_make_the_page_grow_without_end(metrics: CoordinatorMetric
     for number in range(1000):
         metrics.client_failed(f"reason_{number}")
         metrics.evaluation(1, {f"measure_{number}": 1.0})
-        metrics.model(1, {f"term_{number}": 1.0})
+        metrics.model(1, Figures(losses={f"term_{number}": 1.0}))
     text = metrics.render().decode()
     assert len(re.findall(rf'{hostile}="{hostile}_\d+"', text)) <= 64
     assert f'{hostile}="other"' in text
@@ -265,12 +268,14 @@ def test_two_coordinators_in_one_process_do_not_share_numbers() -> None:
 def test_quality_belongs_to_its_version_and_goes_when_it_is_no_longer_defined(
     metrics: CoordinatorMetrics,
 ) -> None:
-    metrics.model(1, {"loss": 2.0, "quality_version": 0.0, "quality_h_uniformity_inter": 3.5})
+    metrics.model(
+        1, Figures(losses={"loss": 2.0}, quality=Quality(version=0, measures={"h_uniformity_inter": 3.5}))
+    )
     assert value(metrics, "quality", features="h", measure="uniformity_inter") == 3.5
     assert value(metrics, "loss", term="quality_h_uniformity_inter") is None
-    metrics.model(2, {"loss": 1.0})
+    metrics.model(2, Figures(losses={"loss": 1.0}))
     assert value(metrics, "quality", features="h", measure="uniformity_inter") == 3.5
     assert value(metrics, "quality_version") == 0
-    metrics.model(3, {"loss": 1.0, "quality_version": 2.0, "quality_h_images": 0.0})
+    metrics.model(3, Figures(losses={"loss": 1.0}, quality=Quality(version=2, measures={"h_images": 0.0})))
     assert value(metrics, "quality", features="h", measure="uniformity_inter") is None
     assert value(metrics, "quality_version") == 2

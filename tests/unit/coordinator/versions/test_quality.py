@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 
+from coordinator.ports.figures import Figures, Quality
 from coordinator.ports.records import VersionRecord
-from coordinator.versions.quality import QualityRounds, measured, newest
+from coordinator.versions.quality import QualityRounds, newest
 from rounds.fold_samples import MAX_COHORT, MAX_WEIGHT, sample_declaration, sample_update
 from ssd.updates.codec import Encoding
 from ssd.updates.declaration import QualityDeclaration
@@ -36,7 +38,7 @@ def test_rounds_that_start_from_an_evaluated_version_measure_it() -> None:
 def test_without_evaluations_or_a_declaration_no_round_measures(never: QualityRounds) -> None:
     assert not any(never.measures(number) for number in range(1, 9))
     assert never.largest == never.plan(1)
-    assert never.values({"loss_sum": np.zeros(())}, 0) == {}
+    assert never.values({"loss_sum": np.zeros(())}, 0) is None
 
 
 def test_an_update_fits_the_plan_of_its_own_kind_of_round_only() -> None:
@@ -60,12 +62,13 @@ def test_the_values_of_a_measuring_round_name_the_version_and_leave_the_method_i
     }.items():
         sums[name_of("h", name)] = np.asarray(value)
     values = two.values(sums, 6)
-    assert values["quality_version"] == 6
-    assert values["quality_h_images"] == 50
-    assert values["quality_z_images"] == 0
-    assert values["quality_h_uniformity_intra"] == pytest.approx(-np.log(100 / 2450))
+    assert values is not None
+    assert values.version == 6
+    assert values.measures["h_images"] == 50
+    assert values.measures["z_images"] == 0
+    assert values.measures["h_uniformity_intra"] == pytest.approx(-np.log(100 / 2450))
     assert set(two.without(sums)) == {"loss_sum", "moments"}
-    assert two.values({"loss_sum": sums["loss_sum"]}, 1) == {}
+    assert two.values({"loss_sum": sums["loss_sum"]}, 1) is None
 
 
 def test_sums_that_are_in_range_but_nonsense_give_finite_values_or_none() -> None:
@@ -76,7 +79,9 @@ def test_sums_that_are_in_range_but_nonsense_give_finite_values_or_none() -> Non
             each.name: generator.uniform(-each.max_abs, each.max_abs, each.shape) * MAX_COHORT
             for each in statistics(QUALITY)
         }
-        assert all(np.isfinite(value) for value in two.values(sums, 0).values())
+        told = two.values(sums, 0)
+        assert told is not None
+        assert all(map(np.isfinite, told.measures.values()))
 
 
 def test_quality_sums_that_could_overflow_are_refused() -> None:
@@ -87,17 +92,17 @@ def test_quality_sums_that_could_overflow_are_refused() -> None:
 def test_the_last_round_that_measured_is_found_again() -> None:
     blob = BlobRef(digest="0" * 64, size=4)
 
-    def version(number: int, **statistics: float) -> VersionRecord:
+    def version(number: int, **figures: Any) -> VersionRecord:
         return VersionRecord(
             number=number,
             model_digest="1" * 64,
             full=blob,
             delta=None,
             committed_at=0.0,
-            statistics=statistics,
+            figures=Figures(**figures),
         )
 
-    told = {"quality_version": 0.0, "quality_h_images": 9.0}
-    versions = [version(0), version(1, loss=1.0, **told), version(2, loss=0.5)]
-    assert newest(versions) == measured(versions[1].statistics) == told
-    assert newest(versions[:1]) == {}
+    told = Quality(version=0, measures={"h_images": 9.0})
+    versions = [version(0), version(1, losses={"loss": 1.0}, quality=told), version(2, losses={"loss": 0.5})]
+    assert newest(versions) == told
+    assert newest(versions[:1]) is None

@@ -22,6 +22,7 @@ from coordinator.errors import TokenUnusable
 from coordinator.inspection.cohort_progress import Part, cohort_counts, part
 from coordinator.inspection.curves import MOST_POINTS, curves, thinned
 from coordinator.parts import Coordinator
+from coordinator.ports.figures import Figures
 from coordinator.runtime.clock import SystemClock
 from coordinator.telemetry.metrics import CoordinatorMetrics
 from coordinator.web import overview, people
@@ -221,7 +222,7 @@ class TestReading:
         async def scene(subject: Coordinator, site: Site) -> None:
             newest = subject.catalogue.newest
             odd = {"loss": float("nan"), "x": float("inf"), HOSTILE: 1.0}
-            subject.catalogue.add(replace(newest, number=1, statistics=odd))
+            subject.catalogue.add(replace(newest, number=1, figures=Figures(losses=odd)))
             assert (await site.json("status"))["statistics"] == {HOSTILE: 1.0}
             assert (await site.json("curves"))["training"] == {HOSTILE: [[1, 1.0]]}
 
@@ -514,7 +515,9 @@ class TestLargeFederations:
         subject.machine._state, _ = step(replace(subject.machine.state, hosts=hosts), events.Tick(now=0.0))
         newest = subject.catalogue.newest
         for number in range(1, 2001):
-            subject.catalogue.add(replace(newest, number=number, statistics={"loss": 1.0 / number}))
+            subject.catalogue.add(
+                replace(newest, number=number, figures=Figures(losses={"loss": 1.0 / number}))
+            )
         now = SystemClock()
         status = overview.status(subject.reports, now, "build", names=True)
         assert status["cohort"]["invited"] == 10_000
