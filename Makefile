@@ -98,7 +98,7 @@ docs: $(READY)
 bench: $(READY)
 	$(BIN)/python tests/benchmarks/bench_rounds.py
 
-# REV=<revision> REPEAT=5 WORK="training rounds"
+# REV=<revision> REPEAT=5 WORK="training startup rounds"
 bench-compare: $(READY)
 	$(BIN)/python tests/benchmarks/compare.py $(REV) $(if $(REPEAT),--repeat $(REPEAT)) $(if $(WORK),--work $(WORK))
 

@@ -35,7 +35,6 @@ from worker.store.sqlite import SqliteStore
 from worker.telemetry.metrics import Metrics
 from worker.telemetry.tracing import NoTracing, TaskTracing, Tracing
 from worker.training.process import ProcessTrainer, TrainerSettings
-from worker.web import serve_http
 
 _log = logging.getLogger(__name__)
 
@@ -110,13 +109,22 @@ async def _run(config: WorkerConfig, clients: tuple[str, ...]) -> None:
         )
         async with (
             _closing(exporter),
-            serve_http(settings.http_listen, metrics, driver),
+            _serving(settings.http_listen, metrics, driver),
             _renewing(config, channels, metrics),
         ):
             await driver.run()
         log_event(_log, logging.INFO, "stopped")
     finally:
         store.close()
+
+
+def _serving(listen: str, metrics: Metrics, driver: Driver) -> contextlib.AbstractAsyncContextManager[None]:
+    """The metrics port; without one, the HTTP server is not even imported."""
+    if not listen:
+        return contextlib.nullcontext()
+    from worker.web import serve_http
+
+    return serve_http(listen, metrics, driver)
 
 
 def open_tracing(config: WorkerConfig) -> Exporter | None:

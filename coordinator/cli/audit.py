@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -11,9 +11,10 @@ from coordinator.cli import tables
 from coordinator.errors import OperatorFault
 from ssd.daemon.cli.options import FORM
 from ssd.daemon.printable import json_text
-from ssd.secagg.audit.audit import Audited, AuditFailed, check_follows
-from ssd.secagg.audit.audit import audit as verify
-from ssd.trust.participants import Registry, RegistryRefused, decode
+
+if TYPE_CHECKING:
+    from ssd.secagg.audit.audit import Audited
+    from ssd.trust.participants import Registry
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
 
@@ -42,6 +43,9 @@ def audit(
     """Verify TRANSCRIPTS of opened rounds: messages, sets, thresholds, signatures; several, in the order of their
     rounds, must follow one another: chained, no round id and no model twice, each on the model the one before made.
     """
+    from ssd.secagg.audit.audit import AuditFailed, check_follows
+    from ssd.secagg.audit.audit import audit as verify
+
     if registry_file is not None and (signer is None or federation is None):
         raise click.UsageError("--registry is only worth something with --signer and --federation")
     registry = None if registry_file is None else _registry(registry_file, signer or "", federation or "")
@@ -73,6 +77,8 @@ def audit(
 
 
 def _registry(path: Path, signer: str, federation: str) -> Registry:
+    from ssd.trust.participants import RegistryRefused, decode
+
     try:
         return decode(path.read_bytes(), signer, federation)
     except (RegistryRefused, OSError) as error:

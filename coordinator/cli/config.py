@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import click
 
-from coordinator.config.sections import CoordinatorConfig, refuse_changes
 from coordinator.errors import ConfigInvalid, MethodRefused, RunConfigChanged
 from ssd.daemon.cli import config_commands
 from ssd.daemon.cli.config_commands import Daemon, Decorator, Options
 
-Load = Callable[..., CoordinatorConfig]
+if TYPE_CHECKING:
+    from coordinator.config.sections import CoordinatorConfig
+
+Load = Callable[..., "CoordinatorConfig"]
 
 _ALWAYS = (
     "coordinator.listen", "coordinator.http_listen", "coordinator.state_dir", "transport.authority",
@@ -71,6 +73,8 @@ def _to_begin_with(config: CoordinatorConfig) -> CoordinatorConfig:
 
 def _problems(load_config: Load, options: Options) -> list[str]:
     """One line for each; storage that fails is not among them, and raises."""
+    import asyncio
+
     own = dict(options)
     with_method = not own.pop("no_method")
     try:
@@ -91,6 +95,7 @@ def _problems(load_config: Load, options: Options) -> list[str]:
 
 
 def _fits_the_run(config: CoordinatorConfig) -> None:
+    from coordinator.config.sections import refuse_changes
     from coordinator.store.journal.reading import read_run
 
     run = read_run(config.coordinator.state_dir)

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import click
 
-from coordinator.config.sections import load
 from coordinator.errors import OperatorFault
 from ssd.daemon.cli.guard import colour
 from ssd.daemon.cli.options import FORM
@@ -35,6 +34,7 @@ def explain(number: int, config_path: Path | None, state_dir: Path | None, form:
     ends.
     """
     from coordinator.cli import explain as explanation
+    from coordinator.config.sections import load
     from coordinator.store.journal.reading import read_round
 
     where = state_dir or load(config_path).coordinator.state_dir

@@ -1,7 +1,8 @@
 """`ssd-coordinator`: run the daemon, ask it, tell it.
 
-Its exit codes are `coordinator.errors.EXIT_CODES`. Nothing here imports torch, and gRPC only when a
-command needs it.
+Its exit codes are `coordinator.errors.EXIT_CODES`. Nothing here imports torch. What reads configurations, keys, numbers
+or the network (pydantic, cryptography, numpy, gRPC) is imported by the command that needs it, when it runs: `--help` and
+completion answer at once.
 """
 
 from __future__ import annotations
@@ -25,7 +26,6 @@ from coordinator.cli.examples import EXAMPLES
 from coordinator.cli.explain_cli import explain
 from coordinator.cli.track.command import track_command
 from coordinator.cli.watch.command import watch_command
-from coordinator.config.sections import CoordinatorConfig, load
 from coordinator.errors import EXIT_CODES, CoordinatorError, OperatorFault
 from ssd.daemon.cli.completion import completion_command
 from ssd.daemon.cli.exit_codes import EXIT_DEFECT
@@ -38,6 +38,7 @@ from ssd.daemon.doctor.findings import Finding
 from ssd.daemon.printable import harmless, json_text, printable, printable_but_styled
 
 if TYPE_CHECKING:
+    from coordinator.config.sections import CoordinatorConfig
     from coordinator.rpc.operator.channel import Caller
     from coordinator.rpc.operator.client import OperatorClient
 
@@ -108,6 +109,8 @@ def _load(
         "coordinator.state_dir": state_dir,
         "run.rounds": rounds,
     }
+    from coordinator.config.sections import load
+
     return load(config_path, settings_of(assignments, named), environ)
 
 
@@ -166,6 +169,7 @@ def _reaching(command: Command) -> Command:
 
 def _caller(config_path: Path | None, address: str | None, pki: Path, insecure: bool) -> Caller:
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+    from coordinator.config.sections import load
     from coordinator.rpc.operator.channel import Caller
 
     said = load(config_path)
@@ -345,6 +349,7 @@ def export(
 ) -> None:
     """Write the encoder of the newest version as safetensors."""
     from coordinator.cli.export import export as export_version
+    from coordinator.config.sections import load
 
     if out.exists() and not force:
         raise click.UsageError(f"{out} exists: choose another name or add --force")

@@ -5,9 +5,9 @@ from __future__ import annotations
 import csv
 import io
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
-import numpy as np
 from rich.console import Console
 
 from ssd.daemon.cli.exit_codes import EXIT_OK, EXIT_STORAGE
@@ -15,6 +15,9 @@ from ssd.daemon.cli.guard import complain
 from ssd.daemon.cli.terminal import CODES
 from ssd.daemon.printable import printable_lines
 from ssd.files import write_atomically
+
+if TYPE_CHECKING:
+    import numpy as np
 
 _FORMS = (".npz", ".csv")
 
@@ -79,12 +82,16 @@ def embed(
 
 def _npz(features: np.ndarray[tuple[int, int], np.dtype[np.float32]], names: tuple[str, ...]) -> bytes:
     """An archive that is read without pickle."""
+    import numpy as np
+
     sink = io.BytesIO()
     np.savez(sink, features=features, names=np.array([_text(name) for name in names]))
     return sink.getvalue()
 
 
 def _csv(features: np.ndarray[tuple[int, int], np.dtype[np.float32]], names: tuple[str, ...]) -> bytes:
+    import numpy as np
+
     sink = io.StringIO()
     rows = csv.writer(sink)
     rows.writerow(["name", *(f"f{index}" for index in range(features.shape[1]))])

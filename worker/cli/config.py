@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from ssd.daemon.cli import config_commands
 from ssd.daemon.cli.config_commands import Daemon, Decorator, Options
-from worker.config.sections import WorkerConfig
 from worker.errors import ConfigInvalid
 
-Load = Callable[..., WorkerConfig]
+if TYPE_CHECKING:
+    from worker.config.sections import WorkerConfig
+
+Load = Callable[..., "WorkerConfig"]
 
 _ALWAYS = (
     "worker.name", "worker.coordinator", "worker.state_dir", "worker.http_listen", "worker.device",

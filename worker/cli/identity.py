@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ssd.digest import canonical_json
 from worker.errors import IdentityUnusable
 
 if TYPE_CHECKING:
@@ -48,6 +47,7 @@ def identity_group(load: Load, settings: Callable[..., Any]) -> click.Group:
 
 
 def _introduce(folder: Path, *, make: bool) -> None:
+    from ssd.digest import canonical_json
     from ssd.trust.participants import introduce
     from ssd.trust.private_files import make_private_folder
     from ssd.trust.registry_pin import SIGNING_KEY_FILE

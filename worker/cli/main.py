@@ -1,6 +1,7 @@
 """`ssd-worker`: run the daemon, look at its configuration, move clients between hosts.
 
-Its exit codes are `worker.errors.EXIT_CODES`. Nothing here imports torch; gRPC only when a command needs it.
+Its exit codes are `worker.errors.EXIT_CODES`. Nothing here imports torch. What reads configurations, keys, numbers or
+the network (pydantic, cryptography, numpy, gRPC) is imported by the command that needs it, when it runs.
 """
 
 from __future__ import annotations
@@ -28,10 +29,10 @@ from ssd.daemon.printable import json_text
 from worker.cli.config import config_group
 from worker.cli.examples import EXAMPLES
 from worker.cli.identity import identity_group
-from worker.config.sections import WorkerConfig, load
 from worker.errors import EXIT_CODES, OperatorFault, WorkerError
 
 if TYPE_CHECKING:
+    from worker.config.sections import WorkerConfig
     from worker.store.sqlite import SqliteStore
 
 Json = Any
@@ -102,6 +103,8 @@ def _load(
         "worker.accept_rollback": accept_rollback,
         "log.level": log_level,
     }
+    from worker.config.sections import load
+
     return load(config_path, settings_of(assignments, named), environ)
 
 
@@ -177,6 +180,7 @@ def enroll(
 ) -> None:
     """Join a federation: make a key here and get a certificate for a join token. Again is no error."""
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+    from worker.config.sections import load
     from worker.connection.enrolment import enrol, for_this_host
     from worker.rpc.enrolment import enroll as ask
 
@@ -245,6 +249,7 @@ def _stored(command: Callable[..., Any]) -> Callable[..., Any]:
 
 @contextmanager
 def _store(path: Path | None, state_dir: Path | None) -> Iterator[SqliteStore]:
+    from worker.config.sections import load
     from worker.store.sqlite import SqliteStore
 
     where = state_dir or load(path).worker.state_dir

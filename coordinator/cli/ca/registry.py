@@ -17,18 +17,6 @@ from coordinator.cli import tables
 from coordinator.errors import AuthorityRefused
 from ssd.daemon.cli.options import FORM
 from ssd.daemon.printable import json_text, printable
-from ssd.digest import canonical_json
-from ssd.trust.participants import (
-    FORMAT,
-    MAX_BYTES,
-    Registry,
-    decode,
-    encode,
-    parse_canonical,
-    registry_of,
-)
-from ssd.trust.private_files import replace_private
-from ssd.trust.signing import SigningRefused, create_key_file, public_hex, read_key_file
 
 Json = Any
 T = TypeVar("T")
@@ -44,6 +32,8 @@ def registry() -> None:
 @click.option("--out", type=_FILE, required=True, help="The new key file, mode 0600.")
 def keygen(out: Path) -> None:
     """Make the key that signs the registry, and print its public part, which workers pin."""
+    from ssd.trust.signing import create_key_file, public_hex
+
     try:
         click.echo(public_hex(create_key_file(out)))
     except OSError as error:
@@ -55,6 +45,10 @@ def keygen(out: Path) -> None:
 @click.option("--federation", required=True, help="Its name, as `ssd-coordinator ca init` was told.")
 def new(draft: Path, federation: str) -> None:
     """Begin the file DRAFT with nobody in it. A coordinator can start with that, signed, before any worker is enrolled."""
+    from ssd.digest import canonical_json
+    from ssd.trust.participants import registry_of
+    from ssd.trust.private_files import replace_private
+
     if draft.exists():
         raise AuthorityRefused(f"{draft} is there already: add to it, or choose another name")
     body = _empty(federation)
@@ -77,6 +71,10 @@ def new(draft: Path, federation: str) -> None:
 )
 def add(draft: Path, introduction: Path, clients: str, max_weight: int) -> None:
     """Enter a worker in the file DRAFT, by what `ssd-worker identity init` printed; a worker of that name is replaced."""
+    from ssd.digest import canonical_json
+    from ssd.trust.participants import parse_canonical, registry_of
+    from ssd.trust.private_files import replace_private
+
     told = _refusing(lambda: parse_canonical(_read(introduction).strip()))
     if not isinstance(told, dict) or set(told) != {"federation", "worker", "key", "proof"}:
         raise AuthorityRefused(f"{introduction} is not what `ssd-worker identity init` prints")
@@ -101,6 +99,10 @@ def add(draft: Path, introduction: Path, clients: str, max_weight: int) -> None:
 @click.option("--out", type=_FILE, required=True, help="The signed file; one that is there is continued.")
 def sign_registry(draft: Path, key_file: Path, out: Path) -> None:
     """Sign DRAFT as the next version of the file OUT."""
+    from ssd.trust.participants import Registry, decode, encode, registry_of
+    from ssd.trust.private_files import replace_private
+    from ssd.trust.signing import public_hex, read_key_file
+
     key = _refusing(lambda: read_key_file(key_file))
     drafted = _refusing(lambda: registry_of(_json(draft)))
     version = 1
@@ -124,6 +126,8 @@ def sign_registry(draft: Path, key_file: Path, out: Path) -> None:
 @click.option("--federation", required=True, help="Whose registry it has to be.")
 def verify(file: Path, signer: str, federation: str) -> None:
     """Check signature and content of a signed FILE."""
+    from ssd.trust.participants import decode
+
     found = _refusing(lambda: decode(_read(file), signer, federation))
     click.echo(f"good: version {found.version}, {len(found.participants)} participants")
 
@@ -133,6 +137,8 @@ def verify(file: Path, signer: str, federation: str) -> None:
 @FORM
 def show(file: Path, form: str) -> None:
     """Print a FILE, signed or a draft. Does not check the signature: that is what `verify` does."""
+    from ssd.trust.participants import registry_of
+
     value = _json(file)
     body = value["registry"] if isinstance(value, dict) and "registry" in value else value
     found = _refusing(lambda: registry_of(body))
@@ -148,10 +154,14 @@ def show(file: Path, form: str) -> None:
 
 
 def _empty(federation: Json) -> dict[str, Json]:
+    from ssd.trust.participants import FORMAT
+
     return {"format": FORMAT, "federation": federation, "version": 1, "issued_at": 1, "participants": []}
 
 
 def _draft(path: Path, federation: Json) -> dict[str, Json]:
+    from ssd.trust.participants import registry_of
+
     body = _json(path)
     found = _refusing(lambda: registry_of(body))
     if found.federation != federation:
@@ -162,10 +172,14 @@ def _draft(path: Path, federation: Json) -> dict[str, Json]:
 
 
 def _json(path: Path) -> Json:
+    from ssd.trust.participants import parse_canonical
+
     return _refusing(lambda: parse_canonical(_read(path)))
 
 
 def _read(path: Path) -> bytes:
+    from ssd.trust.participants import MAX_BYTES
+
     try:
         with path.open("rb") as file:
             return file.read(MAX_BYTES + 1)
@@ -175,6 +189,8 @@ def _read(path: Path) -> bytes:
 
 def _refusing(work: Callable[[], T]) -> T:
     """What `work` gives; what it refuses, as the operator's fault."""
+    from ssd.trust.signing import SigningRefused
+
     try:
         return work()
     except SigningRefused as error:

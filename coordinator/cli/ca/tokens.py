@@ -16,9 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from coordinator.cli import tables
-from coordinator.config.sections import load
 from coordinator.errors import AuthorityRefused
-from coordinator.ports.trust import Holder
 from ssd.daemon.cli.options import FORM
 from ssd.daemon.printable import json_text
 
@@ -58,6 +56,7 @@ _role = click.option(
 
 @contextlib.contextmanager
 def _trust(config_path: Path | None, state_dir: Path | None) -> Iterator[SqliteTrust]:
+    from coordinator.config.sections import load
     from coordinator.store.trust import SqliteTrust
 
     store = SqliteTrust(state_dir or load(config_path).coordinator.state_dir)
@@ -93,7 +92,9 @@ def token(
     state_dir: Path | None,
 ) -> None:
     """Print a join token, good for one certificate. Hand it over like a password."""
+    from coordinator.config.sections import load
     from coordinator.identity.tokens import enrolment_address, make_token
+    from coordinator.ports.trust import Holder
     from coordinator.store.journal.reading import read_run
     from ssd.trust.names import Role
 
@@ -241,6 +242,7 @@ def certificates(config_path: Path | None, state_dir: Path | None, form: str) ->
 @_stored
 def revoke(name: str, role: str, config_path: Path | None, state_dir: Path | None) -> None:
     """Never again accept a certificate of this name, nor issue one. This cannot be undone."""
+    from coordinator.ports.trust import Holder
     from ssd.trust.names import Role
 
     with _trust(config_path, state_dir) as store:

@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from coordinator.cli.track.follow import Copy, follow
-from coordinator.cli.track.history import LiveHistory, RunHistory, StoredHistory
 from coordinator.errors import OperatorFault
 from ssd.daemon.printable import json_text, printable_lines
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from coordinator.cli.track.history import RunHistory
     from coordinator.rpc.operator.client import OperatorClient
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -74,6 +73,9 @@ def track_command(connect: Connect, verb: Callable[[Command], Command]) -> click
         Call it again at any time: what is there already is not written twice. Needs the package tensorboard
         (pip install '.[tensorboard]').
         """
+        from coordinator.cli.track.follow import Copy, follow
+        from coordinator.cli.track.history import LiveHistory, StoredHistory
+
         try:
             from coordinator.cli.track.tensorboard import EventFile
         except ImportError as error:

@@ -5,19 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from ssd.daemon.cli.exit_codes import EXIT_OK, EXIT_STORAGE, EXIT_USAGE
 from ssd.daemon.cli.guard import complain
 from ssd.daemon.cli.options import FORM
-from ssd.daemon.config_loading import Section
 from ssd.daemon.printable import json_text
-from ssd.daemon.secrets_hidden import without_secrets
-from ssd.daemon.setting_text import example_file, tables
-from ssd.daemon.toml_text import document
 from ssd.files import write_atomically
+
+if TYPE_CHECKING:
+    from ssd.daemon.config_loading import Section
 
 Json = Any
 Options = Mapping[str, Any]
@@ -95,6 +94,9 @@ def config_group(daemon: Daemon) -> click.Group:
     @FORM
     def show(form: str, **options: Any) -> None:
         """Print every setting as `run` would have it: file, SSD_* environment and flags laid over the defaults."""
+        from ssd.daemon.secrets_hidden import without_secrets
+        from ssd.daemon.toml_text import document
+
         tree = without_secrets(daemon.load(**options).resolved())
         click.echo(json_text(tree) if form == "json" else document(tree))
 
@@ -117,6 +119,8 @@ def config_group(daemon: Daemon) -> click.Group:
 
 def _example(daemon: Daemon, config: Section) -> str:
     """A commented file that loads as this configuration."""
+    from ssd.daemon.setting_text import example_file, tables
+
     root = type(config)
     values, defaults = config.resolved(), root().resolved()
     found = [table for table in tables(root) if table.settings]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import os
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -13,9 +13,11 @@ from ssd.daemon.cli.config_commands import Decorator
 from ssd.daemon.cli.exit_codes import EXIT_OK, EXIT_REFUSED
 from ssd.daemon.cli.guard import colour
 from ssd.daemon.cli.options import FORM
-from ssd.daemon.config_loading import Section
 from ssd.daemon.doctor.findings import Finding, Level, as_json, as_lines, healthy
 from ssd.daemon.printable import json_text
+
+if TYPE_CHECKING:
+    from ssd.daemon.config_loading import Section
 
 _COLOURS = {Level.OK: "green", Level.WARNING: "yellow", Level.FAULT: "red"}
 

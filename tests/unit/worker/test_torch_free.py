@@ -54,3 +54,14 @@ def test_the_core_knows_no_clock_socket_or_disk(module: str) -> None:
 def test_the_command_line_answers_without_grpc() -> None:
     loaded = modules_after("from worker.cli.main import main\nmain(['config', 'show', '--insecure'])")
     assert not {"torch", "grpc"} & loaded
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["client", "list", "--help"]])
+def test_help_imports_nothing_that_takes_time(arguments: list[str]) -> None:
+    loaded = modules_after(f"from worker.cli.main import main\nmain({arguments})")
+    heavy = {"torch", "grpc", "aiohttp", "asyncio", "numpy", "pydantic", "cryptography", "sqlite3"}
+    assert not heavy & loaded
+
+
+def test_a_worker_without_a_metrics_port_has_no_http_server_imported() -> None:
+    assert "aiohttp" not in modules_after("import worker.app")
