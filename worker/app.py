@@ -239,6 +239,7 @@ def _driver(
         max_versions=settings.max_cached_versions,
         newest=stored.newest,
         level=stored.level,
+        summed=stored.summed,
         accepts_rollback=settings.accept_rollback,
         terms=SecureTerms(
             least=config.secure_aggregation.level,

@@ -33,6 +33,18 @@ class Clock(Protocol):
     async def sleep(self, seconds: float) -> None: ...
 
 
+class SecureRecords(RoundMemory, Protocol):
+    """What a participant must not forget, and what its worker adds. Behaviour: each survives power loss when it returns."""
+
+    def remember_clients(self, round_id: bytes, run_id: str, clients: Iterable[str]) -> None:
+        """Behaviour: whose updates are in the masked vector of a round id."""
+        ...
+
+    def remember_refused(self, round_id: bytes) -> None:
+        """Behaviour: what was uploaded for that round id counts for nothing; an unknown one is no error."""
+        ...
+
+
 class Store(Protocol):
     """The worker's durable memory: finished updates, client states, cached versions and blobs.
 
@@ -134,7 +146,7 @@ class Store(Protocol):
         ...
 
     @property
-    def secure(self) -> RoundMemory:
+    def secure(self) -> SecureRecords:
         """Rounds of secure aggregation: survives power loss."""
         ...
 

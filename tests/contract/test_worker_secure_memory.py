@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import signal
 import sqlite3
@@ -10,10 +11,15 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from ssd.secagg.client.receipts import Receipt
+from ssd.secagg.protocol.graph import Level
+from ssd_wire.messages import UpdateKey
+from worker.core.finished import Finished
 from worker.errors import StorageFailed
 from worker.store import secure_memory
 from worker.store.sqlite import SqliteStore
@@ -147,7 +153,7 @@ def test_a_store_that_cannot_write_says_so_and_remembers_nothing(reopen: Open) -
 def test_a_store_of_an_older_program_gets_the_tables(tmp_path: Path) -> None:
     SqliteStore(tmp_path).close()
     with sqlite3.connect(tmp_path / "store.sqlite3") as db:
-        db.executescript("DROP TABLE secure_rounds; DROP TABLE secure_opened")
+        db.executescript("DROP TABLE secure_rounds; DROP TABLE secure_opened; DROP TABLE secure_receipts")
     store = SqliteStore(tmp_path)
     assert not store.secure.seen(round_id(1))
     store.close()
@@ -191,3 +197,78 @@ def test_the_level_of_each_run_is_remembered(reopen: Open) -> None:
     again = reopen()
     assert again.load_run("run-1").level == "active"
     assert again.load_run("run-2").level == "off"
+
+
+# ---------------------------------------------------------------------------------------------------- receipts
+
+RECEIPT = Receipt(
+    round_id=round_id(1),
+    base_digest=BASE,
+    round=3,
+    attempt=2,
+    level=Level.ACTIVE,
+    roster=("w1", "w2", "w3"),
+    threshold=2,
+    corrupt=1,
+)
+
+
+def key(client: str) -> UpdateKey:
+    return UpdateKey(client=client, round=3, base_digest=BASE.hex(), task_digest="t")
+
+
+def keep(store: SqliteStore, *clients: str) -> None:
+    """Updates with their files, as a worker has them after training."""
+    for client in clients:
+        body = b"body"
+        store.body_path(key(client)).write_bytes(body)
+        digest = hashlib.sha256(body).digest()
+        store.keep(
+            Finished(key=key(client), weight=1, seconds=0.0, body_size=len(body), chunk_digests=digest)
+        )
+
+
+def test_a_receipt_outlives_the_process_and_its_set_stands(reopen: Open) -> None:
+    memory = reopen().secure
+    memory.remember_upload(RECEIPT)
+    memory.remember_upload(replace(RECEIPT, roster=("w1", "w9")))
+    assert memory.receipts() == (RECEIPT,)
+    memory.remember_signed(round_id(1), ("w1", "w2"), b"s" * 32)
+    memory.remember_signed(round_id(1), ("w1", "w3"), b"t" * 32)
+    memory.remember_signed(round_id(2), ("w1",), b"t" * 32)
+    signed = replace(RECEIPT, signed=("w1", "w2"), survivors_digest=b"s" * 32)
+    assert reopen().secure.receipts() == (signed,)
+
+
+def test_what_was_masked_is_known_of_updates_that_are_kept(reopen: Open) -> None:
+    store = reopen()
+    store.enter_run("run-1")
+    keep(store, "a", "b")
+    store.secure.remember_upload(RECEIPT)
+    assert store.load_run("run-1").summed == frozenset()
+    store.secure.remember_clients(round_id(1), "run-1", ["b", "a"])
+    both = {(3, BASE.hex(), "a"), (3, BASE.hex(), "b")}
+    assert reopen().load_run("run-1").summed == both
+    assert reopen().load_run("run-2").summed == frozenset()
+    store = reopen()
+    store.drop([key("a"), key("b")])
+    assert store.load_run("run-1").summed == frozenset()
+
+
+def test_an_attempt_that_was_refused_counts_for_nothing(reopen: Open) -> None:
+    store = reopen()
+    store.enter_run("run-1")
+    keep(store, "a")
+    store.secure.remember_upload(RECEIPT)
+    store.secure.remember_clients(round_id(1), "run-1", ["a"])
+    store.secure.remember_refused(round_id(1))
+    store.secure.remember_refused(round_id(7))
+    assert reopen().load_run("run-1").summed == frozenset()
+
+
+def test_receipts_stay_few(reopen: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(secure_memory, "MAX_RECEIPTS", 3)
+    memory = reopen().secure
+    for number in range(9):
+        memory.remember_upload(replace(RECEIPT, round_id=round_id(number)))
+    assert [each.round_id for each in memory.receipts()] == [round_id(6), round_id(7), round_id(8)]

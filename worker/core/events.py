@@ -39,6 +39,10 @@ class LinkLost:
     """A draw in [0, 1) for the jitter of the next wait."""
 
 
+Summed = tuple[int, str, str]
+"""Round, base digest and client of an update that went into a masked upload."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StoredRun:
     """What the worker's store holds of one run."""
@@ -53,6 +57,8 @@ class StoredRun:
     """Number and model digest of the newest version the worker heard of."""
     level: str = "off"
     """The highest level of secure aggregation the run was ever seen with."""
+    summed: frozenset[Summed] = frozenset()
+    """What went into masked uploads of attempts that this worker did not refuse."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -33,6 +33,7 @@ from ssd.secagg.protocol.messages import (
     encode,
 )
 from ssd_wire import messages
+from ssd_wire.messages import UpdateKey
 from worker.core import effects, events
 from worker.core.effects import Effect
 from worker.core.finished import Finished
@@ -243,6 +244,7 @@ def _ended(session: Session, event: events.SecureHeard, out: list[Effect]) -> Se
     if isinstance(message, AbortNotice):
         fields: dict[str, object] = {"reason": message.reason, "detail": message.detail[:MAX_DETAIL]}
         _note(event.round_id, "secure_round_aborted", "warning", fields, out)
+        session = _withdraw(session)
     else:
         assert isinstance(message, Opened)  # the only other message that gets here
         _note(event.round_id, "secure_round_opened", "info", {"survivors": message.survivors}, out)
@@ -280,7 +282,12 @@ def not_begun(session: Session, event: events.SecureNotBegun, _: list[Effect]) -
 def upload_begun(session: Session, chosen: list[Finished]) -> Session:
     """The masked upload is made of these from now on."""
     assert session.secure is not None  # may_upload said so
-    return replace(session, secure=replace(session.secure, sent=tuple(finished.key for finished in chosen)))
+    keys = tuple(finished.key for finished in chosen)
+    return replace(
+        session,
+        secure=replace(session.secure, sent=keys),
+        summed=session.summed | {summed_of(key) for key in keys},
+    )
 
 
 def upload_judged(session: Session, *, accepted: bool, out: list[Effect]) -> Session:
@@ -302,7 +309,28 @@ def left_out(session: Session, failed: frozenset[str]) -> Session:
     if secure is None or secure.sent is None:
         return session
     kept = tuple(key for key in secure.sent if key.client not in failed)
-    return replace(session, secure=replace(secure, sent=kept))
+    gone = {summed_of(key) for key in secure.sent if key.client in failed}
+    return replace(session, secure=replace(secure, sent=kept), summed=session.summed - gone)
+
+
+def in_a_sum(session: Session, key: UpdateKey) -> bool:
+    """Whether a commit can include this update: always in the clear, else only one that this worker masked itself and
+    did not take back. A coordinator that may say of anybody that a round included him would decide whose state is how old.
+    """
+    return session.level == OFF or summed_of(key) in session.summed
+
+
+def summed_of(key: UpdateKey) -> events.Summed:
+    """What is remembered of an update that goes into a masked upload."""
+    return key.round, key.base_digest, key.client
+
+
+def _withdraw(session: Session) -> Session:
+    """The attempt came to nothing here: what was uploaded for it is in no sum that this worker agreed to."""
+    secure = session.secure
+    if secure is None or secure.sent is None:
+        return session
+    return replace(session, summed=session.summed - {summed_of(key) for key in secure.sent})
 
 
 # --------------------------------------------------------------------------------------------------------- parts
@@ -318,7 +346,7 @@ def _refuse(
         return session
     _note(round_id, "secure_round_refused", "error", {"reason": reason.value, "detail": detail}, out)
     _refusal(session, reason, round_id, out)
-    return _close(session, out)
+    return _close(_withdraw(session), out)
 
 
 def _close(session: Session, out: list[Effect]) -> Session:

@@ -149,7 +149,7 @@ def _welcomed(session: Session, event: events.Welcomed, out: list[Effect]) -> Se
         return replace(_offline(session, out), stopped=True)
     if wrong:
         out.append(effects.Note(event="rollback_accepted", level="warning", fields={"detail": wrong}))
-    level = session.level
+    level, rolls_back = session.level, session.accepts_rollback
     if welcome.run_id != session.run_id:
         level = event.stored.level if event.stored is not None else secagg_client.OFF
     objection = secagg_client.objection(session, welcome, level)
@@ -172,8 +172,9 @@ def _welcomed(session: Session, event: events.Welcomed, out: list[Effect]) -> Se
     if welcome.run_id != session.run_id:
         return _enter_run(session, event, level, out)
     _remember(session, seen, level, out)
-    session, promoted = apply_fates(session, welcome, out)
-    session = _take_over(session, welcome, promoted, out)
+    session, promoted, lost = apply_fates(session, welcome, out)
+    session = _reinitialise(session, lost, "state_lost", out)
+    session = _take_over(session, welcome, promoted, out, backwards=rolls_back)
     return work.rejoin(session, welcome, out)
 
 
@@ -198,6 +199,7 @@ def _enter_run(session: Session, event: events.Welcomed, level: str, out: list[E
         clients={client: stored.rounds.get(client, 0) for client in session.clients},
         held={finished.key: finished for finished in stored.held},
         versions=dict(stored.versions),
+        summed=stored.summed,
         evaluations=(),
         unsent=(),
         # A result of the run before must not be taken for one of this.
@@ -206,17 +208,29 @@ def _enter_run(session: Session, event: events.Welcomed, level: str, out: list[E
     if stored.held or any(session.clients.values()):
         # The hello spoke for another run; say it again so that the coordinator can compare what we hold of this one.
         return _hang_up(session, 0.0, out)
-    return _take_over(session, event.welcome, frozenset(), out)
+    return _take_over(session, event.welcome, frozenset(), out, backwards=False)
 
 
 def _take_over(
-    session: Session, welcome: messages.Welcome, promoted: frozenset[str], out: list[Effect]
+    session: Session,
+    welcome: messages.Welcome,
+    promoted: frozenset[str],
+    out: list[Effect],
+    *,
+    backwards: bool,
 ) -> Session:
     rounds = {
         client: number
         for client, number in welcome.reinitialise.items()
         if client in session.clients and client not in promoted
     }
+    if session.level != secagg_client.OFF and not backwards:
+        # Who may wipe a client's state whenever he likes decides who of a sum is a beginner.
+        kept = sorted(client for client, number in rounds.items() if session.clients[client] >= number)
+        rounds = {client: number for client, number in rounds.items() if client not in kept}
+        if kept:
+            fields: dict[str, object] = {"clients": len(kept), "first": kept[0]}
+            out.append(effects.Note(event="reinitialise_refused", level="warning", fields=fields))
     return _reinitialise(session, rounds, "record_differs", out)
 
 

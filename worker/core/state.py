@@ -9,7 +9,7 @@ from enum import StrEnum
 from ssd.privacy.settings import PrivacySettings
 from ssd_wire.messages import Evaluate, EvaluationDone, Masking, Train, UpdateKey
 from worker.core.backoff import Backoff
-from worker.core.events import SecureHeard
+from worker.core.events import SecureHeard, Summed
 from worker.core.finished import Finished
 
 
@@ -146,6 +146,8 @@ class Session:
     let_go: bytes = b""
     """Round id whose attempt ended last while it was neither refused, aborted nor opened: word of its opening may still
     come, as it is sent after the commit."""
+    summed: frozenset[Summed] = frozenset()
+    """What went into masked uploads of this run: no other state is promoted under secure aggregation."""
     declaration_digest: str = ""
     """Of the current run's method, as the last welcome named it."""
     privacy: PrivacySettings | None = None

@@ -255,6 +255,7 @@ class SecureRounds:
         try:
             answer = await asyncio.get_running_loop().run_in_executor(self._thread, take)
         except Refused as refused:
+            await self._withdraw(current)
             self._refuse(current.round_id, refused.reason, refused.detail)
             return
         except StorageFailed as error:
@@ -269,6 +270,13 @@ class SecureRounds:
         self._post(
             events.SecureAnswered(round_id=current.round_id, answer=said, ready=what == _STEPS[ShareDelivery])
         )
+
+    async def _withdraw(self, current: _Round) -> None:
+        """Keep that what was uploaded counts for nothing. A disk that fails keeps more than is true, no less."""
+        with suppress(StorageFailed):
+            await asyncio.get_running_loop().run_in_executor(
+                self._thread, self._store.secure.remember_refused, current.round_id
+            )
 
     async def _acknowledged(self, round_id: bytes) -> None:
         current = self._round
@@ -345,6 +353,9 @@ class SecureRounds:
             self._settings.mask_threads,
             self._settings.entropy,
         )
+        if current.body is not None:
+            clients = [each.key.client for each in current.body.updates]
+            self._store.secure.remember_clients(current.round_id, run_id, clients)
         return failures
 
 

@@ -3,8 +3,10 @@
 - Every round id it took an offer of: a process started again has no keys of it and must not make new ones for it.
 - Every base it revealed shares for, with the survivor set: two sums opened over one base, of sets that differ by one
   participant, give that one away.
+- Every attempt it uploaded for: who else was in it, which of its own clients, and the survivor set it signed. A client's
+  state is promoted for such an attempt only, and `ssd-worker receipts` shows them.
 
-Both are on disk, through a power cut, before the call returns, because what follows from them is told right after.
+All are on disk, through a power cut, before the call returns, because what follows from them is told right after.
 The oldest are forgotten beyond `MAX_ROUNDS` and `MAX_OPENED`: an attempt on a base that old is not worked at anyway
 (`worker.core.history`), and keys are fresh in every round id.
 
@@ -13,18 +15,23 @@ The secret that rounding is drawn from is a file of its own, made once and reada
 
 from __future__ import annotations
 
+import json
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
+from ssd.secagg.client.receipts import Receipt
+from ssd.secagg.protocol.graph import Level
 from ssd.trust.private_files import replace_private
+from worker.core.events import Summed
 from worker.errors import StorageFailed
 from worker.store.files import storage_faults
 
 MAX_ROUNDS = 100_000
 MAX_OPENED = 100_000
+MAX_RECEIPTS = 100_000
 SECRET_BYTES = 32
 SECRET_FILE = "rounding.secret"  # noqa: S105  # a name
 SCHEMA = """
@@ -34,7 +41,15 @@ CREATE TABLE IF NOT EXISTS secure_rounds (
 CREATE TABLE IF NOT EXISTS secure_opened (
     number INTEGER PRIMARY KEY AUTOINCREMENT, base BLOB NOT NULL UNIQUE, round_id BLOB NOT NULL, survivors BLOB NOT NULL
 ) STRICT;
+CREATE TABLE IF NOT EXISTS secure_receipts (
+    number INTEGER PRIMARY KEY AUTOINCREMENT, round_id BLOB NOT NULL UNIQUE, base BLOB NOT NULL, round INTEGER NOT NULL,
+    attempt INTEGER NOT NULL, level TEXT NOT NULL, roster TEXT NOT NULL, threshold INTEGER NOT NULL,
+    corrupt INTEGER NOT NULL, signed TEXT NOT NULL DEFAULT '[]', survivors BLOB NOT NULL DEFAULT x'',
+    run TEXT NOT NULL DEFAULT '', clients TEXT NOT NULL DEFAULT '[]', refused INTEGER NOT NULL DEFAULT 0
+) STRICT;
+CREATE INDEX IF NOT EXISTS secure_receipts_base ON secure_receipts (base);
 """
+_COLUMNS = "round_id, base, round, attempt, level, roster, threshold, corrupt, signed, survivors"
 
 
 class Write(Protocol):
@@ -97,6 +112,86 @@ class SecureMemory:
                 "DELETE FROM secure_opened WHERE number <= (SELECT max(number) FROM secure_opened) - ?",
                 (MAX_OPENED,),
             )
+
+    def remember_upload(self, receipt: Receipt) -> None:
+        """Keep an attempt that a masked vector is made for; of a round id that is kept, nothing changes."""
+        row = (
+            receipt.round_id,
+            receipt.base_digest,
+            receipt.round,
+            receipt.attempt,
+            receipt.level.value,
+            json.dumps(receipt.roster),
+            receipt.threshold,
+            receipt.corrupt,
+        )
+        with self._write(durable=True) as db:
+            db.execute(
+                "INSERT OR IGNORE INTO secure_receipts"
+                " (round_id, base, round, attempt, level, roster, threshold, corrupt) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                row,
+            )
+            db.execute(
+                "DELETE FROM secure_receipts WHERE number <= (SELECT max(number) FROM secure_receipts) - ?",
+                (MAX_RECEIPTS,),
+            )
+
+    def remember_clients(self, round_id: bytes, run_id: str, clients: Iterable[str]) -> None:
+        """Whose updates are in the masked vector of an attempt that is kept."""
+        with self._write(durable=True) as db:
+            db.execute(
+                "UPDATE secure_receipts SET run = ?, clients = ? WHERE round_id = ?",
+                (run_id, json.dumps(sorted(clients)), round_id),
+            )
+
+    def remember_signed(self, round_id: bytes, names: tuple[str, ...], survivor_hash: bytes) -> None:
+        """Add the survivor set to an attempt that is kept; the first one stands."""
+        with self._write(durable=True) as db:
+            db.execute(
+                "UPDATE secure_receipts SET signed = ?, survivors = ? WHERE round_id = ? AND survivors = x''",
+                (json.dumps(names), survivor_hash, round_id),
+            )
+
+    def remember_refused(self, round_id: bytes) -> None:
+        """Keep that this worker did not go on with an attempt: what it uploaded counts for nothing."""
+        with self._write(durable=True) as db:
+            db.execute("UPDATE secure_receipts SET refused = 1 WHERE round_id = ?", (round_id,))
+
+    def receipts(self) -> tuple[Receipt, ...]:
+        """All that are kept, oldest first."""
+        with self._read() as db:
+            rows = db.execute(f"SELECT {_COLUMNS} FROM secure_receipts ORDER BY number").fetchall()  # noqa: S608  # a constant of ours
+        return tuple(_receipt(row) for row in rows)
+
+
+def summed(db: sqlite3.Connection, run_id: str) -> frozenset[Summed]:
+    """Whose updates went into masked vectors of a run, and over which base; of bases that updates are kept of."""
+    rows = db.execute(
+        "SELECT round, base, clients FROM secure_receipts WHERE run = ? AND refused = 0"
+        " AND lower(hex(base)) IN (SELECT base FROM updates WHERE run = ?)",
+        (run_id, run_id),
+    ).fetchall()
+    return frozenset(
+        (number, bytes(base).hex(), client)
+        for number, base, clients in rows
+        for client in json.loads(clients)
+    )
+
+
+def _receipt(row: Sequence[Any]) -> Receipt:
+    round_id, base, number, attempt, level, roster, threshold, corrupt, signed, survivors = row
+    return Receipt(
+        round_id=bytes(round_id),
+        base_digest=bytes(base),
+        round=number,
+        attempt=attempt,
+        level=Level(level),
+        roster=tuple(json.loads(roster)),
+        threshold=threshold,
+        corrupt=corrupt,
+        signed=tuple(json.loads(signed)),
+        survivors_digest=bytes(survivors),
+    )
 
 
 def rounding_secret(directory: Path, entropy: Callable[[int], bytes]) -> bytes:

@@ -145,6 +145,7 @@ class SqliteStore:
                 versions=versions,
                 newest=newest or (0, ""),
                 level=_fact(db, f"level {run_id}") or "off",
+                summed=secure_memory.summed(db, run_id),
             )
 
     def remember_version(self, number: int, model_digest: str) -> None:

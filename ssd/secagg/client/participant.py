@@ -6,8 +6,8 @@ It trusts nothing it is told. Rules it keeps:
 - A message that is not due is refused; the very same message again gets the very same answer.
 - Of each neighbour it reveals a share of the self-mask secret or of the mask seed, by the survivor set, never both;
   it answers one survivor set, once.
-- What must not be forgotten is remembered before the answer is returned: the round id before the advert, the opened
-  base before the shares. Once it revealed shares over a base it takes part in no other attempt on that base.
+- What must not be forgotten is remembered before the answer is returned: the round id before the advert, the attempt
+  before the masks of its upload, the survivor set before its signature, the opened base before the shares. Once it revealed shares over a base it takes part in no other attempt on that base.
 - Keys are in memory only. A process that starts again has none, so it is a dropout of that round.
 
 The checks of messages are in `ssd.secagg.protocol.checks`.
@@ -21,6 +21,7 @@ from typing import NoReturn, Protocol, TypeVar, cast
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from ssd.secagg.client.receipts import Receipt
 from ssd.secagg.client.round_keys import RoundKeys, Shares
 from ssd.secagg.numbers.masking import MaskKey
 from ssd.secagg.protocol import keys
@@ -69,6 +70,8 @@ class RoundMemory(Protocol):
         remember_round: durable before it returns.
         opened: digest of the survivor set that shares were revealed for over a base; None if none were.
         remember_opened: durable before it returns; the first set of a base stands.
+        remember_upload: durable before it returns; of a round id that it has, nothing changes.
+        remember_signed: durable before it returns; adds the set to the receipt of the round id, where the first one stands.
     All may raise what storage raises; nothing is then told to anybody.
     """
 
@@ -86,6 +89,14 @@ class RoundMemory(Protocol):
 
     def remember_opened(self, base_digest: bytes, round_id: bytes, survivor_hash: bytes) -> None:
         """Remember a base."""
+        ...
+
+    def remember_upload(self, receipt: Receipt) -> None:
+        """Remember an attempt that a masked vector is made for."""
+        ...
+
+    def remember_signed(self, round_id: bytes, names: tuple[str, ...], survivor_hash: bytes) -> None:
+        """Remember the survivor set of such an attempt."""
         ...
 
 
@@ -252,6 +263,7 @@ class Participant:
             check_survivors(self._policy, self._layout, self._name, self._sharers, survivors)
             self._forget_own()
             self._survivors = survivors
+            self._memory.remember_signed(self._offer.round_id, survivors.names, digest(survivors))
             if self._offer.level is Level.PASSIVE:
                 return self._reveal()
             assert self._signer is not None  # `_check_identity` looked
@@ -292,6 +304,7 @@ class Participant:
             "there are no masks in this state",
         )
         if self._state is _State.DELIVERED:
+            self._memory.remember_upload(Receipt.of(self._layout))
             self._masks = self._secrets.masks(self._layout, self.sharers_digest, self._peers)
             self._state = _State.MASKED
         return self._masks

@@ -111,6 +111,7 @@ def start_worker(
         held={finished.key: finished for finished in stored.held},
         versions=dict(stored.versions),
         level=stored.level,
+        summed=stored.summed,
         max_versions=max_versions,
         backoff=Backoff(first=0.1, cap=0.4),
         terms=terms or SecureTerms(),

@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from numpy.typing import NDArray
 
 from ssd.secagg.client.participant import Participant
+from ssd.secagg.client.receipts import Receipt
 from ssd.secagg.numbers.masking import MaskKey, apply_masks, negated
 from ssd.secagg.protocol.errors import AbortReason, Refused
 from ssd.secagg.protocol.graph import Level
@@ -61,6 +62,7 @@ class Remembered:
     def __init__(self) -> None:
         self.rounds: set[bytes] = set()
         self.bases: dict[bytes, bytes] = {}
+        self.receipts: dict[bytes, Receipt] = {}
 
     def seen(self, round_id: bytes) -> bool:
         return round_id in self.rounds
@@ -73,6 +75,14 @@ class Remembered:
 
     def remember_opened(self, base_digest: bytes, round_id: bytes, survivor_hash: bytes) -> None:
         self.bases.setdefault(base_digest, survivor_hash)
+
+    def remember_upload(self, receipt: Receipt) -> None:
+        self.receipts.setdefault(receipt.round_id, receipt)
+
+    def remember_signed(self, round_id: bytes, names: tuple[str, ...], survivor_hash: bytes) -> None:
+        kept = self.receipts[round_id]
+        if not kept.signed:
+            self.receipts[round_id] = replace(kept, signed=names, survivors_digest=survivor_hash)
 
 
 @cache

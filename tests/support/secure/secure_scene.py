@@ -7,11 +7,13 @@ import hashlib
 import secrets
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from processes.instant_trainer import InstantTrainer, update_of
 from rounds.worker_harness import Worker, start_worker
 from ssd.secagg.client.participant import Participant
+from ssd.secagg.client.receipts import Receipt
 from ssd.secagg.numbers.config_digest import config_digest
 from ssd.secagg.numbers.masked_fold import MaskedFold
 from ssd.secagg.numbers.masked_plan import MaskedPlan, MaskedSettings
@@ -40,6 +42,7 @@ class Memory:
     def __init__(self) -> None:
         self.rounds: set[bytes] = set()
         self.bases: dict[bytes, bytes] = {}
+        self.receipts: dict[bytes, Receipt] = {}
 
     def seen(self, round_id: bytes) -> bool:
         return round_id in self.rounds
@@ -52,6 +55,14 @@ class Memory:
 
     def remember_opened(self, base_digest: bytes, _: bytes, survivor_hash: bytes) -> None:
         self.bases.setdefault(base_digest, survivor_hash)
+
+    def remember_upload(self, receipt: Receipt) -> None:
+        self.receipts.setdefault(receipt.round_id, receipt)
+
+    def remember_signed(self, round_id: bytes, names: tuple[str, ...], survivor_hash: bytes) -> None:
+        kept = self.receipts[round_id]
+        if not kept.signed:
+            self.receipts[round_id] = replace(kept, signed=names, survivors_digest=survivor_hash)
 
 
 class Scene:
