@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from coordinator.core.state import RunState
 from coordinator.evaluation.records import EvaluationRecords
 from coordinator.inspection.provenance import Provenance, provenance
+from coordinator.inspection.rounds import RoundView, round_view
 from coordinator.inspection.views import StatusView
 from coordinator.ports.journal import Journal
 from coordinator.ports.records import RunRecord
@@ -138,6 +139,11 @@ class Reports:
             uptime_seconds=now - self.facts.started,
             privacy=account.statement,
         )
+
+    def rounds(self, limit: int, *, names: bool = False) -> list[RoundView]:
+        """The newest attempts, newest first; `names`: of the accepted clients, too. Reads the journal: may be slow."""
+        found = self.journal.attempts(limit) if names else self.journal.attempt_counts(limit)
+        return [round_view(each, self.catalogue.record(each.round)) for each in found]
 
     async def provenance(self, number: int) -> Provenance:
         """How version `number`, which must exist, came to be. Reads the journal in a thread."""

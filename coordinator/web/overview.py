@@ -137,24 +137,21 @@ def _version(reports: Reports, record: VersionRecord) -> dict[str, Json]:
 
 def rounds(reports: Reports, *, limit: int, names: bool) -> dict[str, Json]:
     """The newest round attempts, newest first. Reads the journal: not for the event loop."""
-    found = []
-    for record in reports.journal.attempt_counts(limit):
-        version = reports.catalogue.record(record.round)
-        committed = record.outcome == "committed" and version is not None
-        statistics = version.figures.statistics if committed and version is not None else {}
-        found.append(
+    return {
+        "rounds": [
             {
-                "round": record.round,
-                "attempt": record.attempt,
-                "outcome": record.outcome,
-                "reason": record.reason if names else "",
-                "invited": record.invited,
-                "accepted": record.accepted,
-                "opened_at": _seconds(record.opened_at),
-                **_finite({name: statistics[name] for name in _COSTS if name in statistics}),
+                "round": each.round,
+                "attempt": each.attempt,
+                "outcome": each.outcome,
+                "reason": each.reason if names else "",
+                "invited": each.cohort_size,
+                "accepted": each.accepted,
+                "opened_at": _seconds(each.opened_at),
+                **{name: value for name, value in _finite(each.figures.statistics).items() if name in _COSTS},
             }
-        )
-    return {"rounds": found}
+            for each in reports.rounds(limit)
+        ]
+    }
 
 
 _COSTS = ("seconds", "bytes_up", "bytes_down")

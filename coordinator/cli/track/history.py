@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from coordinator.errors import OperatorFault
-from coordinator.ports.records import AttemptRecord, VersionRecord
+from coordinator.inspection.rounds import RoundView, round_view
 from coordinator.store.journal.reading import History, read_history
 
 if TYPE_CHECKING:
@@ -106,7 +106,9 @@ class StoredHistory:
         history = self._history
         versions = {version.number: version for version in history.versions}
         return [
-            _round(each, versions.get(each.round)) for each in history.attempts if each.round > newer_than
+            _plain(round_view(each, versions.get(each.round)))
+            for each in history.attempts
+            if each.round > newer_than
         ]
 
     def evaluations(self) -> Sequence[Mapping[str, Json]]:
@@ -123,14 +125,13 @@ class StoredHistory:
         return found
 
 
-def _round(attempt: AttemptRecord, version: VersionRecord | None) -> Mapping[str, Json]:
-    committed = attempt.outcome == "committed" and version is not None
+def _plain(view: RoundView) -> Mapping[str, Json]:
     return {
-        "round": attempt.round,
-        "attempt": attempt.attempt,
-        "outcome": attempt.outcome,
-        "cohort_size": len(attempt.cohort),
-        "accepted": len(attempt.accepted),
-        "statistics": version.figures.statistics if committed and version is not None else {},
-        "closed_at": attempt.closed_at or 0.0,
+        "round": view.round,
+        "attempt": view.attempt,
+        "outcome": view.outcome,
+        "cohort_size": view.cohort_size,
+        "accepted": view.accepted,
+        "statistics": view.figures.statistics,
+        "closed_at": view.closed_at or 0.0,
     }

@@ -104,49 +104,17 @@ class OperatorClient:
         """
         request = pb.RoundsRequest(limit=limit, counts_only=counts_only)
         reply = self._ask(lambda: self._stub.Rounds(request, timeout=self._patience))
-        return [
-            {
-                "round": each.round,
-                "attempt": each.attempt,
-                "outcome": each.outcome,
-                "reason": each.reason,
-                "cohort_size": each.cohort_size,
-                "accepted": each.accepted,
-                "seconds": each.seconds,
-                "bytes_up": each.bytes_up,
-                "bytes_down": each.bytes_down,
-                "model_digest": each.model_digest,
-                "statistics": values.numbers(each.statistics),
-                "accepted_clients": list(each.accepted_clients),
-                "closed_at": each.closed_at,
-            }
-            for each in reply.rounds
-        ]
+        return [values.round_record(each) for each in reply.rounds]
 
     def evaluations(self) -> list[dict[str, Json]]:
         """Everything that was measured in this run, by version."""
         reply = self._ask(lambda: self._stub.Evaluations(pb.EvaluationsRequest(), timeout=self._patience))
-        return [
-            {"version": each.version, "values": values.numbers(each.values)} for each in reply.evaluations
-        ]
+        return [values.plain(each) for each in reply.evaluations]
 
     def clients(self) -> list[dict[str, Json]]:
         """Every registered client, by id."""
         reply = self._ask(lambda: self._stub.Clients(pb.ClientsRequest(), timeout=self._patience))
-        return [
-            {
-                "client": each.client,
-                "index": None if each.index < 0 else each.index,
-                "worker": each.worker,
-                "belongs_to": each.belongs_to,
-                "last_committed_round": each.last_committed_round,
-                "rounds_included": each.rounds_included,
-                "revoked": each.revoked,
-                "scaled_dimensions": list(each.scaled_dimensions),
-                "alpha": each.alpha,
-            }
-            for each in reply.clients
-        ]
+        return [values.client_record(each) for each in reply.clients]
 
     def pause(self) -> None:
         """Finish the attempt under way, then start no further one."""
@@ -184,7 +152,7 @@ class OperatorClient:
             blob_digest=reply.version.full.digest,
             blob_bytes=reply.version.full.size,
             declaration=reply.declaration,
-            provenance=values.provenance(reply.provenance) if reply.HasField("provenance") else {},
+            provenance=values.plain(reply.provenance) if reply.HasField("provenance") else {},
         )
 
     def download(self, version: VersionFound, into: IO[bytes]) -> None:

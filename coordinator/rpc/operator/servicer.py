@@ -6,6 +6,8 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Callable
+from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import grpc
@@ -15,12 +17,11 @@ from coordinator.core import events
 from coordinator.core.registry import WORKER_NAME
 from coordinator.errors import BlobCorrupt, BlobMissing, ClientFault, Reason, StorageFailed
 from coordinator.inspection.gauges import Gauges
-from coordinator.inspection.provenance import Provenance
 from coordinator.inspection.reports import Reports
+from coordinator.inspection.rounds import RoundView
 from coordinator.inspection.views import StatusView
 from coordinator.ports.clock import Clock
 from coordinator.ports.identity import Identity
-from coordinator.ports.records import AttemptCounts, AttemptRecord
 from coordinator.ports.trust import Holder
 from coordinator.rounds.driver import Driver
 from coordinator.rpc.interceptors.auth import call_name
@@ -181,46 +182,14 @@ class OperatorServicer:
                 reader.close()
 
     async def _rounds(self, request: pb.RoundsRequest) -> pb.RoundsReply:
-        journal, limit = self._reports.journal, request.limit or 100
-        if request.counts_only:
-            counted = await asyncio.to_thread(journal.attempt_counts, limit)
-            return pb.RoundsReply(rounds=[self._round(each, each.invited, each.accepted) for each in counted])
-        attempts = await asyncio.to_thread(journal.attempts, limit)
-        records = [self._round(each, len(each.cohort), len(each.accepted)) for each in attempts]
-        for record, attempt in zip(records, attempts, strict=True):
-            record.accepted_clients.extend(attempt.accepted)
-        return pb.RoundsReply(rounds=records)
+        find = partial(self._reports.rounds, request.limit or 100, names=not request.counts_only)
+        return pb.RoundsReply(rounds=[round_message(each) for each in await asyncio.to_thread(find)])
 
     async def _evaluations(self, _: pb.EvaluationsRequest) -> pb.EvaluationsReply:
         done = await asyncio.to_thread(self._reports.journal.evaluations)
         return pb.EvaluationsReply(
             evaluations=[pb.EvaluationRecord(version=version, values=values) for version, values in done]
         )
-
-    def _round(self, attempt: AttemptRecord | AttemptCounts, invited: int, accepted: int) -> pb.RoundRecord:
-        record = pb.RoundRecord(
-            round=attempt.round,
-            attempt=attempt.attempt,
-            outcome=attempt.outcome,
-            reason=attempt.reason,
-            cohort_size=invited,
-            accepted=accepted,
-        )
-        if attempt.closed_at is not None:
-            record.seconds = max(0.0, attempt.closed_at - attempt.opened_at)
-            record.closed_at = attempt.closed_at
-        version = self._reports.catalogue.record(attempt.round)
-        if attempt.outcome == "committed" and version is not None:
-            record.model_digest = version.model_digest
-            for name, value in version.figures.statistics.items():
-                record.statistics[name] = value
-            if cost := version.figures.cost:
-                record.seconds, record.bytes_up, record.bytes_down = (
-                    cost.seconds,
-                    cost.bytes_up,
-                    cost.bytes_down,
-                )
-        return record
 
     async def _clients(self, _: pb.ClientsRequest) -> pb.ClientsReply:
         records = await asyncio.to_thread(self._reports.journal.clients)
@@ -278,7 +247,8 @@ class OperatorServicer:
         return pb.VersionReply(
             version=to_proto.model_version(offer),
             declaration=canonical_json(dict(self._reports.facts.record.declaration)),
-            provenance=provenance_message(await self._reports.provenance(offer.number)),
+            # The record has the names of the wire.
+            provenance=pb.Provenance(build=BUILD, **asdict(await self._reports.provenance(offer.number))),
         )
 
 
@@ -305,20 +275,23 @@ def _words(wish: Any) -> dict[str, str]:
     return found
 
 
-def provenance_message(known: Provenance) -> pb.Provenance:
-    """How a version came to be, on the wire."""
-    return pb.Provenance(
-        parent_digest=known.parent_digest,
-        mode=known.mode,
-        rounds=known.rounds,
-        registered_clients=known.registered_clients,
-        included_clients=known.included_clients,
-        total_weight=known.total_weight,
-        statistics=known.statistics,
-        evaluation=known.evaluation,
-        secure_aggregation=known.secure_aggregation,
-        privacy=known.privacy,
-        build=BUILD,
+def round_message(view: RoundView) -> pb.RoundRecord:
+    """A round attempt on the wire."""
+    cost = view.figures.cost
+    return pb.RoundRecord(
+        round=view.round,
+        attempt=view.attempt,
+        outcome=view.outcome,
+        reason=view.reason,
+        cohort_size=view.cohort_size,
+        accepted=view.accepted,
+        accepted_clients=view.accepted_clients,
+        seconds=view.seconds,
+        closed_at=view.closed_at or 0.0,
+        model_digest=view.model_digest,
+        statistics=view.figures.statistics,
+        bytes_up=0 if cost is None else cost.bytes_up,
+        bytes_down=0 if cost is None else cost.bytes_down,
     )
 
 
