@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from coordinator.errors import ClientFault
 from coordinator.parts import Coordinator
 from coordinator.workers.sessions import Session
+from secure.secure_rounds import Remembered
 from ssd.digest import CHUNK_BYTES, chunk_digests
 from ssd.secagg.client.participant import Participant
 from ssd.secagg.numbers.config_digest import config_digest
@@ -39,26 +40,6 @@ from ssd.trust.participants import Registry
 from ssd.updates.fold import FoldPlan, encode_update
 from ssd_wire.messages import Cancel, Committed, Hello, SecureMessage, Train
 from ssd_wire.uploads import Envelope, UploadFate, UploadKind, Verdict, WeightedClient
-
-
-class Memory:
-    """A participant's memory, of one process or of several."""
-
-    def __init__(self) -> None:
-        self.rounds: set[bytes] = set()
-        self.bases: dict[bytes, bytes] = {}
-
-    def seen(self, round_id: bytes) -> bool:
-        return round_id in self.rounds
-
-    def remember_round(self, round_id: bytes) -> None:
-        self.rounds.add(round_id)
-
-    def opened(self, base_digest: bytes) -> bytes | None:
-        return self.bases.get(base_digest)
-
-    def remember_opened(self, base_digest: bytes, round_id: bytes, survivor_hash: bytes) -> None:
-        self.bases[base_digest] = survivor_hash
 
 
 def rounding_key(client: str, round_number: int) -> bytes:
@@ -107,7 +88,7 @@ class MaskedWorker:
         self.name = name
         self.clients = dict.fromkeys(clients, 0)
         self.instance = hashlib.md5(name.encode(), usedforsecurity=False).hexdigest()
-        self.memory = Memory()
+        self.memory = Remembered()
         self.policy = policy or ParticipantPolicy(level=Level.PASSIVE if signer is None else Level.ACTIVE)
         self.registry, self.signer = registry, signer
         self.dies_before = dies_before

@@ -7,13 +7,12 @@ import hashlib
 import secrets
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from pathlib import Path
 
 from processes.instant_trainer import InstantTrainer, update_of
 from rounds.worker_harness import Worker, start_worker
+from secure.secure_rounds import Remembered
 from ssd.secagg.client.participant import Participant
-from ssd.secagg.client.receipts import Receipt
 from ssd.secagg.numbers.config_digest import config_digest
 from ssd.secagg.numbers.masked_fold import MaskedFold
 from ssd.secagg.numbers.masked_plan import MaskedPlan, MaskedSettings
@@ -34,35 +33,6 @@ from worker.secure_aggregation.rounds import SecureSettings
 
 OWN = "w1"
 RING_BITS, CLIP, MAX_WEIGHT = 24, 0.05, 8
-
-
-class Memory:
-    """`RoundMemory` of a participant that never ends."""
-
-    def __init__(self) -> None:
-        self.rounds: set[bytes] = set()
-        self.bases: dict[bytes, bytes] = {}
-        self.receipts: dict[bytes, Receipt] = {}
-
-    def seen(self, round_id: bytes) -> bool:
-        return round_id in self.rounds
-
-    def remember_round(self, round_id: bytes) -> None:
-        self.rounds.add(round_id)
-
-    def opened(self, base_digest: bytes) -> bytes | None:
-        return self.bases.get(base_digest)
-
-    def remember_opened(self, base_digest: bytes, _: bytes, survivor_hash: bytes) -> None:
-        self.bases.setdefault(base_digest, survivor_hash)
-
-    def remember_upload(self, receipt: Receipt) -> None:
-        self.receipts.setdefault(receipt.round_id, receipt)
-
-    def remember_signed(self, round_id: bytes, names: tuple[str, ...], survivor_hash: bytes) -> None:
-        kept = self.receipts[round_id]
-        if not kept.signed:
-            self.receipts[round_id] = replace(kept, signed=names, survivors_digest=survivor_hash)
 
 
 class Scene:
@@ -106,7 +76,7 @@ class Scene:
                 registry=registry,
                 signer=(signers or {}).get(name),  # type: ignore[arg-type]
                 entropy=secrets.token_bytes,
-                memory=Memory(),
+                memory=Remembered(),
             )
             for name in peers
         }

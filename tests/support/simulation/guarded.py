@@ -42,6 +42,10 @@ WORKER_WRITES = frozenset(
         "drop_versions",
         "remember_round",
         "remember_opened",
+        "remember_upload",
+        "remember_clients",
+        "remember_signed",
+        "remember_refused",
     }
 )
 

@@ -184,6 +184,7 @@ class Worker:
             versions=dict(stored.versions),
             newest=stored.newest,
             level=stored.level,
+            summed=stored.summed,
             terms=SecureTerms(),
         )
         tracing = tracing or NoTracing()
