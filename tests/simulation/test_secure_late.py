@@ -27,6 +27,11 @@ def offers(workers: dict[str, MaskedWorker]) -> dict[str, int]:
     return {name: len({offer.round_id for offer in worker.said(Offer)}) for name, worker in workers.items()}
 
 
+def told(place: Place, client: str) -> bool:
+    """Whether the coordinator has heard how far a client's training is."""
+    return place.now().reports.recent.steps(client) is not None
+
+
 async def settled(place: Place) -> None:
     """Everything that was said has been looked at."""
     for _ in range(3):
@@ -81,8 +86,8 @@ def test_one_that_starts_again_in_training_costs_no_attempt_when_keys_are_late(
             # Its keys are gone with its process, before anything was uploaded.
             await place.until(place.tasks[1].done)
         else:
-            # It has told of the one client that it trains at once, and is not in the middle of telling.
-            await place.until(lambda: place.now().reports.recent.steps("c") is not None)
+            # It has told of the one client that it trains at once.
+            await place.until(lambda: told(place, "c"))
             await place.stop_worker(slow)
         slow.trains_slowly = set()
         place.begin(slow)
@@ -94,12 +99,33 @@ def test_one_that_starts_again_in_training_costs_no_attempt_when_keys_are_late(
     play(scene, Place(tmp_path, rounds=1, secure_aggregation={"keys": keys}))
 
 
+def test_a_worker_that_is_stopped_in_the_middle_of_telling_does_nothing_more(tmp_path: Path) -> None:
+    async def scene(place: Place) -> None:
+        workers = place.workers(THREE)
+        slow = workers["w2"]
+        slow.trains_slowly = {"d"}
+        place.begin(*workers.values())
+        # It has the task and tells of its first client: the coordinator has not taken that in.
+        await place.until(lambda: slow.train is not None)
+        first = slow.process
+        assert first is not None
+        await place.stop_worker(slow)
+        assert first.done()
+        slow.trains_slowly = set()
+        place.begin(slow)
+        await place.until(committed(place, 1))
+        assert first.cancelled()
+        assert place.digests()[:2] == model_of(place, {1: "abcdef"})
+
+    play(scene, Place(tmp_path, rounds=1, **LATE))
+
+
 def test_a_client_that_moved_is_awaited_where_it_is_now(tmp_path: Path) -> None:
     async def scene(place: Place) -> None:
         workers = place.workers({"w1": "ab", "w2": "cd", "w3": "ef"})
         workers["w3"].trains_slowly = {"e"}
         place.begin(workers["w1"], workers["w3"])
-        await place.until(lambda: workers["w3"].train is not None and workers["w1"].train is not None)
+        await place.until(lambda: workers["w3"].train is not None and told(place, "a") and told(place, "b"))
         # w1 trained a and b; they belong to w4 from now on.
         await place.stop_worker(workers["w1"])
         moved = place.workers({"w4": "ab"})["w4"]
