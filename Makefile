@@ -98,9 +98,9 @@ docs: $(READY)
 bench: $(READY)
 	$(BIN)/python tests/benchmarks/bench_rounds.py
 
-# REV=<revision> REPEAT=5 WORK="training startup rounds"
+# REV=<revision> REPEAT=5 WORK="training startup events rounds"
 bench-compare: $(READY)
-	$(BIN)/python tests/benchmarks/compare.py $(REV) $(if $(REPEAT),--repeat $(REPEAT)) $(if $(WORK),--work $(WORK))
+	$(BIN)/python tests/benchmarks/revisions/compare.py $(REV) $(if $(REPEAT),--repeat $(REPEAT)) $(if $(WORK),--work $(WORK))
 
 mutation: $(READY)
 	PYTHONPATH=.:proto:tests/support $(BIN)/python tests/mutation/mutate_checks.py

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 
 from coordinator.core.policy import (
     QUANTILE_MARGIN,
@@ -24,16 +25,20 @@ def sample(
     Elastic: the attempt enters too, so a retry does not insist on the clients that just failed it, and
     `cohort_size * over_selection` clients are invited.
     """
-    ordered = sorted(population)
     if policy.mode is Mode.REPRODUCIBLE:
-        stream = RandomStream("cohort", policy.seed, round_number)
-        size = policy.cohort_size
-    else:
-        stream = RandomStream("cohort", policy.seed, round_number, attempt)
-        size = math.ceil(policy.cohort_size * policy.over_selection)
+        return _sample(("cohort", policy.seed, round_number), policy.cohort_size, frozenset(population))
+    size = math.ceil(policy.cohort_size * policy.over_selection)
+    return _sample(("cohort", policy.seed, round_number, attempt), size, frozenset(population))
+
+
+# Asked after every event while a round waits for its clients. A frozenset remembers its hash and is equal to itself at
+# once, so that of a population that did not change the answer costs nothing.
+@lru_cache(maxsize=2)
+def _sample(purpose: tuple[str | int, ...], size: int, population: frozenset[str]) -> tuple[str, ...]:
+    ordered = sorted(population)
     if size >= len(ordered):
         return tuple(ordered)
-    return tuple(sorted(stream.sample(ordered, size)))
+    return tuple(sorted(RandomStream(*purpose).sample(ordered, size)))
 
 
 def deadline_after(policy: RoundPolicy, report_seconds: Sequence[float]) -> float | None:

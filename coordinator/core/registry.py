@@ -49,7 +49,7 @@ def check_hello(state: RunState, hello: Hello) -> None:
                 Reason.CLIENT_CLAIMED,
                 f"client {client} is hosted by the connected worker {host}; stop it there first",
             )
-    unknown = sorted(set(hello.clients) - state.known())
+    unknown = state.strangers(hello.clients)
     if unknown and population_closed(state):
         raise ClientFault(
             Reason.CLIENT_UNKNOWN,

@@ -106,8 +106,7 @@ def next_wakeup(state: RunState) -> float | None:
 
 
 def _attach(state: RunState, event: events.WorkerAttached, out: list[Effect]) -> RunState:
-    unknown = tuple(sorted(set(event.clients) - state.known()))
-    if unknown:
+    if unknown := state.strangers(event.clients):
         out.append(effects.RegisterClients(clients=unknown))
     if state.bindings is not None:
         fresh = tuple(client for client in event.clients if client not in state.bindings)
@@ -116,7 +115,8 @@ def _attach(state: RunState, event: events.WorkerAttached, out: list[Effect]) ->
             state = replace(state, bindings={**state.bindings, **dict.fromkeys(fresh, event.worker)})
     hosts = {client: worker for client, worker in state.hosts.items() if worker != event.worker}
     hosts.update(dict.fromkeys(event.clients, event.worker))
-    state = replace(state, hosts=hosts, clients=state.clients | frozenset(unknown))
+    # Where nobody is new, the set stays the same object, and nothing is computed from a hundred thousand clients again.
+    state = replace(state, hosts=hosts, clients=state.clients.union(unknown) if unknown else state.clients)
     if state.phase is Phase.TRAINING and state.attempt is not None:
         wanted = [client for client in event.clients if _to_train_at_once(state, state.attempt, client)]
         _send_train(state, state.attempt, wanted, event.now, out)

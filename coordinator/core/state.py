@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -108,8 +108,13 @@ class RunState:
         return owner == worker or (owner is None and worker not in self.granted_workers)
 
     def known(self) -> frozenset[str]:
-        """Every client that was ever registered."""
+        """Every client that was ever registered: as much work as there are. `strangers` asks of a few."""
         return self.clients | self.revoked | self.indexes.keys()
+
+    def strangers(self, clients: Iterable[str]) -> tuple[str, ...]:
+        """Those of some clients that were never registered, sorted. The work does not grow with the registry."""
+        registry = (self.clients, self.revoked, self.indexes)
+        return tuple(sorted(client for client in clients if not any(client in part for part in registry)))
 
     def connected(self) -> frozenset[str]:
         """Registered, unrevoked clients whose worker is attached."""

@@ -21,13 +21,18 @@ class Gauges:
         self._account = account
         self._metrics = metrics
         self._changed = asyncio.Event()
+        metrics.before_scrape(self._measure)
 
     async def changed(self) -> None:
         """Wait until something changed since the call."""
         await self._changed.wait()
 
     def publish(self) -> None:
-        """Bring the gauges up to date and wake the watchers."""
+        """Wake the watchers: something changed. The gauges are computed when they are read, not at every event."""
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    def _measure(self) -> None:
         state = self._run.state
         attempt = state.attempt
         self._metrics.population(
@@ -39,5 +44,3 @@ class Gauges:
             failed=len(attempt.failures) if attempt else 0,
         )
         self._metrics.privacy(self._account.now().beside)
-        self._changed.set()
-        self._changed = asyncio.Event()

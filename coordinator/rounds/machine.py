@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
+import operator
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol
 
 from coordinator.core.effects import Effect
 from coordinator.core.events import Event
 from coordinator.core.round import step
-from coordinator.core.state import RunState
+from coordinator.core.state import Phase, RunState
 from coordinator.ports.clock import Clock
 from coordinator.runtime.mailbox import Mailbox
 from coordinator.telemetry.client_history import ClientHistory
@@ -18,6 +19,8 @@ from coordinator.telemetry.tracing import Tracing
 from ssd.daemon.logs import event as log_event
 
 log = logging.getLogger(__name__)
+
+_NOBODY: tuple[object, ...] = (None, None, None)
 
 Performer = Callable[[Any], Awaitable[None]]
 """Does what an effect says; returns when it is done."""
@@ -66,6 +69,7 @@ class RoundMachine:
         self._performers: dict[type[Effect], Performer] = {}
         self._after: AfterEvent | None = None
         self._said_waiting = ""
+        self._all_there: tuple[object, ...] = _NOBODY
 
     @property
     def state(self) -> RunState:
@@ -107,7 +111,13 @@ class RoundMachine:
         self._after.conclude()
 
     def _say_waiting(self) -> None:
-        count, sentence = self._state.waiting_for()
+        state = self._state
+        awaited = (state.phase, state.hosts, state.attempt.cohort if state.attempt else None)
+        if state.phase is Phase.TRAINING and all(map(operator.is_, awaited, self._all_there)):
+            # Nobody was missing, and nobody came or went since: not asked of a whole cohort after every upload.
+            return
+        count, sentence = state.waiting_for()
+        self._all_there = awaited if state.phase is Phase.TRAINING and not count else _NOBODY
         self._metrics.waiting(count)
         if sentence and sentence != self._said_waiting:
             log_event(log, logging.WARNING, "waiting", clients=count, detail=sentence)

@@ -74,6 +74,7 @@ class CoordinatorMetrics:
         disable_created_metrics()  # type: ignore[no-untyped-call]  # the library has no annotation there
         self.registry = CollectorRegistry(auto_describe=True)
         self._clock = clock
+        self._measure: Callable[[], None] = lambda: None
         self._phase: str | None = None
         self._phase_since = clock()
         self._reasons = Vocabulary((reason.value for reason in Reason), limit=0)
@@ -374,8 +375,13 @@ class CoordinatorMetrics:
         self._staging.labels("disk").set_function(lambda: _read(disk_used))
         self._free.set_function(lambda: _read(free_bytes))
 
+    def before_scrape(self, measure: Callable[[], None]) -> None:
+        """What brings the gauges up to date that follow from a run's state; called before every scrape."""
+        self._measure = measure
+
     def render(self) -> bytes:
         """The exposition text, of type `CONTENT_TYPE`."""
+        self._measure()
         return generate_latest(self.registry)
 
 

@@ -149,7 +149,7 @@ class ClientOwnership:
                     Reason.CONFLICT,
                     "without TLS no client belongs to anybody: whoever claims it first hosts it",
                 )
-            if client not in state.known() | state.bindings.keys():
+            if client not in state.bindings and state.strangers([client]):
                 raise ClientFault(Reason.NOT_FOUND, f"no client is called {client}")
             if not WORKER_NAME.fullmatch(worker):
                 raise ClientFault(Reason.BAD_NAME, f"{worker!r} is no name of a worker")

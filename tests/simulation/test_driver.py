@@ -195,3 +195,23 @@ async def _restored(
     scene: Callable[[Coordinator], Awaitable[None]], tmp_path: Path, store: SqliteJournal
 ) -> None:
     await scene(driver(tmp_path, store))
+
+
+def test_who_is_missing_is_said_whenever_somebody_goes_and_comes(tmp_path: Path) -> None:
+    """Where nobody was missing and nobody came or went, it is not computed again; gauges are read at a scrape."""
+
+    async def scene(subject: Coordinator) -> None:
+        def gauge(name: str) -> float | None:
+            subject.given.metrics.render()
+            return subject.given.metrics.registry.get_sample_value(f"ssd_coordinator_{name}")
+
+        for _ in range(2):
+            session = await subject.attendance.attach(HELLO)
+            await settle()
+            assert subject.machine.state.phase is Phase.TRAINING
+            assert (gauge("waiting_for_clients"), gauge("connected_clients")) == (0, 2)
+            subject.attendance.detach(session)
+            await settle()
+            assert (gauge("waiting_for_clients"), gauge("connected_clients")) == (2, 0)
+
+    simulate(scene, lambda: driver(tmp_path))

@@ -1,6 +1,6 @@
 """Seconds and processor seconds until programs answer: their help, and daemons that serve.
 
-    python tests/benchmarks/bench_startup.py [--repeat 5] [--json]
+    python tests/benchmarks/revisions/bench_startup.py [--repeat 5] [--json]
 
 `listening` is a coordinator on a state directory that has a run already, from its start to its log line; `connected` a
 worker without a metrics port, from its start to the session. Of each the best of several, as the machine has other work.
@@ -20,7 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 HERE = Path(__file__).resolve()
-TREE = Path(os.environ.get("SSD_BENCH_TREE") or HERE.parents[2])
+TREE = Path(os.environ.get("SSD_BENCH_TREE") or HERE.parents[3])
 sys.path[:0] = [str(TREE / "tests" / "support"), str(TREE), str(TREE / "proto")]
 
 from processes.federation import Daemon, Federation

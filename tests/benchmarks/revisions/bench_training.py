@@ -1,6 +1,6 @@
 """Images per second of SSD's local training, through the method itself, and the processor time an image takes.
 
-    python tests/benchmarks/bench_training.py [--model resnet8] [--threads 1 2] [--steps 12] [--json]
+    python tests/benchmarks/revisions/bench_training.py [--model resnet8] [--threads 1 2] [--steps 12] [--json]
 
 One client, random 32 x 32 images in memory, batches of 128, the official views: one `train` call of `steps` steps
 after one of two steps. The result is a function of the task, so the digest of the update is printed, too: two
@@ -16,7 +16,7 @@ import sys
 import time
 from pathlib import Path
 
-ROOT = Path(os.environ.get("SSD_BENCH_TREE") or Path(__file__).resolve().parents[2])
+ROOT = Path(os.environ.get("SSD_BENCH_TREE") or Path(__file__).resolve().parents[3])
 sys.path[:0] = [str(ROOT), str(ROOT / "proto")]
 
 import torch

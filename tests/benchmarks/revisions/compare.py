@@ -1,6 +1,6 @@
 """Runs one benchmark on two revisions in turn, and prints what the second takes as a share of the first.
 
-    python tests/benchmarks/compare.py REVISION [--repeat 5] [--work training startup rounds ...]
+    python tests/benchmarks/revisions/compare.py REVISION [--repeat 5] [--work training startup events rounds ...]
 
 `REVISION` is checked out into a temporary git worktree; the other side is this working tree. Both run the benchmark
 scripts of *this* tree, each against its own product code (`SSD_BENCH_TREE`), one after the other and in alternating
@@ -21,12 +21,13 @@ from collections import defaultdict
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-ROOT = HERE.parents[1]
+ROOT = HERE.parents[2]
 WORKS = {
     "training": ["bench_training.py", "--json", "--steps", "8"],
     "startup": ["bench_startup.py", "--json"],
-    "rounds": ["bench_rounds.py", "--json", "--rounds", "20", "--parameters", "1100000"],
-    "rounds-large": ["bench_rounds.py", "--json", "--rounds", "4", "--parameters", "11200000"],
+    "events": ["bench_events.py", "--json"],
+    "rounds": ["../bench_rounds.py", "--json", "--rounds", "20", "--parameters", "1100000"],
+    "rounds-large": ["../bench_rounds.py", "--json", "--rounds", "4", "--parameters", "11200000"],
 }
 
 Figures = dict[str, dict[str, float | str]]
@@ -72,7 +73,9 @@ def main() -> None:
     )
     parser.add_argument("revision", help="what to compare this working tree with")
     parser.add_argument("--repeat", type=int, default=5)
-    parser.add_argument("--work", nargs="+", choices=WORKS, default=["training", "startup", "rounds"])
+    parser.add_argument(
+        "--work", nargs="+", choices=WORKS, default=["training", "startup", "events", "rounds"]
+    )
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         other = Path(scratch) / "tree"
