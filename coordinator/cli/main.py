@@ -7,11 +7,10 @@ completion answer at once.
 
 from __future__ import annotations
 
-import contextlib
 import datetime as dt
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -24,23 +23,22 @@ from coordinator.cli.ca.registry import registry
 from coordinator.cli.config import config_group
 from coordinator.cli.examples import EXAMPLES
 from coordinator.cli.explain_cli import explain
+from coordinator.cli.reaching import CONFIG, Reach, verb
 from coordinator.cli.track.command import track_command
 from coordinator.cli.watch.command import watch_command
 from coordinator.errors import EXIT_CODES, CoordinatorError, OperatorFault
 from ssd.daemon.cli.completion import completion_command
 from ssd.daemon.cli.exit_codes import EXIT_DEFECT
 from ssd.daemon.cli.extras import require
-from ssd.daemon.cli.guard import colour, run_guarded
+from ssd.daemon.cli.guard import run_guarded
 from ssd.daemon.cli.help_text import add_examples, codes_sentence
-from ssd.daemon.cli.options import FORM, SET, settings_of
+from ssd.daemon.cli.options import SET, settings_of
 from ssd.daemon.doctor.command import doctor_command
 from ssd.daemon.doctor.findings import Finding
-from ssd.daemon.printable import harmless, json_text, printable, printable_but_styled
+from ssd.daemon.printable import printable
 
 if TYPE_CHECKING:
     from coordinator.config.sections import CoordinatorConfig
-    from coordinator.rpc.operator.channel import Caller
-    from coordinator.rpc.operator.client import OperatorClient
 
 Json = Any
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -59,14 +57,6 @@ def _exit_code(error: Exception) -> int | None:
     return EXIT_DEFECT if isinstance(error, CoordinatorError) else None
 
 
-def _say(text: str) -> None:
-    click.echo("\n".join(map(printable_but_styled, text.split("\n"))), color=colour())
-
-
-def _show(value: Json, form: str, human: Callable[[Json], str]) -> None:
-    _say(json_text(value) if form == "json" else human(harmless(value)))
-
-
 @click.group(epilog=_CODES, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="ssd-federated", message="%(prog)s %(version)s")
 def cli() -> None:
@@ -78,10 +68,6 @@ cli.add_command(registry)
 cli.add_command(audit)
 cli.add_command(explain)
 
-_config_option = click.option(
-    "--config", "config_path", type=click.Path(path_type=Path), help="TOML file; see deploy/config."
-)
-
 
 def _settings(command: Command) -> Command:
     """The options that change single settings."""
@@ -91,7 +77,7 @@ def _settings(command: Command) -> Command:
     command = click.option("--insecure", is_flag=True, help="Serve without TLS, to this machine only.")(
         command
     )
-    return _config_option(command)
+    return CONFIG(command)
 
 
 def _load(
@@ -147,123 +133,70 @@ cli.add_command(
 )
 
 
-def _verb(command: Command) -> Command:
-    """The options of everything that talks to a running coordinator and has something to show."""
-    return _reaching(FORM(command))
-
-
-def _reaching(command: Command) -> Command:
-    """The options that say where the coordinator is."""
-    command = click.option(
-        "--insecure", is_flag=True, help="Talk without TLS, to this machine only.  [default: from --config]"
-    )(command)
-    command = click.option(
-        "--pki", type=click.Path(path_type=Path), default="pki", envvar="SSD_PKI", show_default=True, show_envvar=True,
-        help="Folder with ca.pem, operator.pem and operator.key.",
-    )(command)  # fmt: skip
-    command = click.option(
-        "--address", help="host:port or unix:/path.  [default: from --config, else 127.0.0.1:7443]"
-    )(command)
-    return _config_option(command)
-
-
-def _caller(config_path: Path | None, address: str | None, pki: Path, insecure: bool) -> Caller:
-    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
-    from coordinator.config.sections import load
-    from coordinator.rpc.operator.channel import Caller
-
-    said = load(config_path)
-    return Caller(address or said.coordinator.listen, None if insecure or said.transport.insecure else pki)
-
-
-@contextlib.contextmanager
-def _client(
-    config_path: Path | None, address: str | None, pki: Path, insecure: bool
-) -> Iterator[OperatorClient]:
-    caller = _caller(config_path, address, pki, insecure)
-    from coordinator.rpc.operator.client import OperatorClient
-
-    with OperatorClient(caller) as client:
-        yield client
-
-
-cli.add_command(watch_command(_reaching, _caller))
+cli.add_command(watch_command())
 
 
 @cli.command()
-@_verb
+@verb
 @click.option("--watch", is_flag=True, help="Print again at every change, until Ctrl-C.")
-def status(
-    config_path: Path | None, address: str | None, pki: Path, insecure: bool, form: str, watch: bool
-) -> None:
+def status(place: Reach, watch: bool) -> None:
     """What the coordinator is doing now."""
-    with _client(config_path, address, pki, insecure) as client:
+    with place.client() as client:
         if not watch:
-            _show(client.status(), form, tables.status)
+            place.show(client.status(), tables.status)
             return
         for value in client.watch():
-            if form == "human" and sys.stdout.isatty():
+            if place.form == "human" and sys.stdout.isatty():
                 click.clear()
-            _show(value, form, tables.status)
+            place.show(value, tables.status)
 
 
 @cli.command()
-@_verb
+@verb
 @click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True, help="How many at most.")
-def rounds(
-    config_path: Path | None, address: str | None, pki: Path, insecure: bool, form: str, limit: int
-) -> None:
+def rounds(place: Reach, limit: int) -> None:
     """Round attempts, newest first."""
-    with _client(config_path, address, pki, insecure) as client:
-        _show(client.rounds(limit), form, tables.rounds)
+    with place.client() as client:
+        place.show(client.rounds(limit), tables.rounds)
 
 
 @cli.command()
-@_verb
-def evaluations(config_path: Path | None, address: str | None, pki: Path, insecure: bool, form: str) -> None:
+@verb
+def evaluations(place: Reach) -> None:
     """Everything that was measured in this run, by version."""
-    with _client(config_path, address, pki, insecure) as client:
-        _show(client.evaluations(), form, tables.evaluations)
+    with place.client() as client:
+        place.show(client.evaluations(), tables.evaluations)
 
 
 @cli.group(invoke_without_command=True)
-@_verb
+@verb
 @click.pass_context
 def clients(
     context: click.Context,
-    config_path: Path | None,
-    address: str | None,
-    pki: Path,
-    insecure: bool,
-    form: str,
+    place: Reach,
 ) -> None:
     """Registered clients: who hosts them, what they contributed, which dimensions are theirs."""
     if context.invoked_subcommand is not None:
         return
-    with _client(config_path, address, pki, insecure) as client:
-        _show(client.clients(), form, tables.clients)
+    with place.client() as client:
+        place.show(client.clients(), tables.clients)
 
 
 @clients.command("move")
 @click.argument("client_id", metavar="CLIENT")
 @click.option("--to", "worker", required=True, metavar="WORKER", help="The worker it belongs to from now on.")
-@_verb
+@verb
 def clients_move(
+    place: Reach,
     client_id: str,
     worker: str,
-    config_path: Path | None,
-    address: str | None,
-    pki: Path,
-    insecure: bool,
-    form: str,
 ) -> None:
     """Give CLIENT to another worker. Take it out of the old one's configuration first."""
-    with _client(config_path, address, pki, insecure) as client:
+    with place.client() as client:
         before = client.move_client(client_id, worker)
         value = {"done": "move", "client": client_id, "worker": worker, "before": before}
-        _show(
+        place.show(
             value,
-            form,
             lambda _: (
                 f"{client_id} belongs to {worker} now"
                 + (f", before to {printable(before)}" if before else "")
@@ -275,11 +208,11 @@ def _wish(name: str, done: str, text: str) -> None:
     """A verb that changes something and has nothing to show."""
 
     @cli.command(name, help=text)
-    @_verb
-    def command(config_path: Path | None, address: str | None, pki: Path, insecure: bool, form: str) -> None:
-        with _client(config_path, address, pki, insecure) as client:
+    @verb
+    def command(place: Reach) -> None:
+        with place.client() as client:
             getattr(client, name)()
-            _show({"done": name}, form, lambda _: done)
+            place.show({"done": name}, lambda _: done)
 
 
 _wish("pause", "paused: the attempt under way is finished, no further one begins until resume",
@@ -295,14 +228,10 @@ _wish("drain", "draining: the coordinator finishes the attempt under way and sto
 @click.option("--evaluator", metavar="NAME", help="Cut off the evaluator of this name.")
 @click.option("--operator", metavar="NAME", help="Cut off the operator of this name.")
 @click.option("--observer", metavar="NAME", help="Cut off the observer of this name.")
-@_verb
+@verb
 def revoke(
+    place: Reach,
     client_id: str | None,
-    config_path: Path | None,
-    address: str | None,
-    pki: Path,
-    insecure: bool,
-    form: str,
     **holders: str | None,
 ) -> None:
     """Never sample CLIENT again and refuse its uploads; or cut off, at once, the holder of a certificate.
@@ -313,21 +242,19 @@ def revoke(
     named = [(role, name) for role, name in holders.items() if name is not None]
     if len(named) + (client_id is not None) != 1:
         raise click.UsageError("name one CLIENT, or one of --worker, --evaluator, --operator and --observer")
-    with _client(config_path, address, pki, insecure) as client:
+    with place.client() as client:
         if client_id is not None:
             client.revoke(client_id)
-            _show({"done": "revoke", "client": client_id}, form, lambda _: f"revoked {client_id}")
+            place.show({"done": "revoke", "client": client_id}, lambda _: f"revoked {client_id}")
             return
         ((role, name),) = named
         connected = client.revoke_identity(role, name)
         value = {"done": "revoke", "role": role, "name": name, "connected": connected}
-        _show(
-            value, form, lambda _: f"revoked {role} {name}" + (", which was connected" if connected else "")
-        )
+        place.show(value, lambda _: f"revoked {role} {name}" + (", which was connected" if connected else ""))
 
 
 @cli.command()
-@_verb
+@verb
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), required=True, help="The new file.")
 @click.option("--version", "number", type=click.IntRange(min=0), help="Which version.  [default: the newest]")
 @click.option("--part", help="Another part, such as projector or head.  [default: the encoder]")
@@ -335,11 +262,7 @@ def revoke(
 @click.option("--method", help="The method's own file, if it is not built in.  [default: from --config]")
 @click.option("--force", is_flag=True, help="Replace an existing file.")
 def export(
-    config_path: Path | None,
-    address: str | None,
-    pki: Path,
-    insecure: bool,
-    form: str,
+    place: Reach,
     out: Path,
     number: int | None,
     part: str | None,
@@ -353,17 +276,17 @@ def export(
 
     if out.exists() and not force:
         raise click.UsageError(f"{out} exists: choose another name or add --force")
-    if method is None and config_path is not None:
-        method = load(config_path).method.name
-    with _client(config_path, address, pki, insecure) as client:
+    if method is None and place.config_path is not None:
+        method = load(place.config_path).method.name
+    with place.client() as client:
         run_id = client.status()["run_id"]
         found = export_version(
             client, out, number=number, method=method, run_id=run_id, part=part, trained_on=trained_on
         )
     value = {"out": str(out), "version": found.number, "model_digest": found.model_digest}
-    _show(value, form, lambda _: f"version {found.number} ({found.model_digest[:16]}) -> {out}")
+    place.show(value, lambda _: f"version {found.number} ({found.model_digest[:16]}) -> {out}")
 
 
-cli.add_command(track_command(_client, _verb))
+cli.add_command(track_command())
 cli.add_command(completion_command("ssd-coordinator"))
 add_examples(cli, "ssd-coordinator", EXAMPLES, _CODES)

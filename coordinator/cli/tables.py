@@ -7,12 +7,12 @@ from typing import Any
 
 import click
 
+from ssd.daemon.doctor.disk import size
 from ssd.daemon.printable import printable_but_styled
 
 Json = Any
 _PHASE_COLOURS = {"halted": "red", "paused": "yellow", "waiting": "yellow"}
 _OUTCOME_COLOURS = {"abandoned": "yellow", "committed": "green"}
-_UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
 
 def status(value: Mapping[str, Json]) -> str:
@@ -64,7 +64,7 @@ def rounds(records: Sequence[Mapping[str, Json]]) -> str:
             _seconds(each["seconds"]),
             size(each["bytes_up"]),
             size(each["bytes_down"]),
-            _number(each["statistics"].get("loss")),
+            number(each["statistics"].get("loss")),
             each["reason"] or each["model_digest"][:16],
         )
         for each in records
@@ -116,19 +116,12 @@ def coloured(text: str, colour: str | None) -> str:
     return text if colour is None else click.style(text, fg=colour)
 
 
-def size(nbytes: int) -> str:
-    """A number of bytes with a unit."""
-    amount, unit = float(nbytes), 0
-    while amount >= 1024 and unit < len(_UNITS) - 1:
-        amount, unit = amount / 1024, unit + 1
-    return f"{amount:.0f} {_UNITS[unit]}" if unit == 0 else f"{amount:.1f} {_UNITS[unit]}"
-
-
 def _scalars(values: Mapping[str, Json]) -> str:
-    return ", ".join(f"{name} {_number(value)}" for name, value in values.items())
+    return ", ".join(f"{name} {number(value)}" for name, value in values.items())
 
 
-def _number(value: Json) -> str:
+def number(value: float | None) -> str:
+    """Four digits, or a dash for what is not known."""
     return "-" if value is None else f"{value:.4g}"
 
 

@@ -11,9 +11,11 @@ from dataclasses import dataclass, replace
 
 from coordinator.core.state import RunState
 from coordinator.evaluation.records import EvaluationRecords
+from coordinator.inspection.clients import ClientView, client_view
 from coordinator.inspection.provenance import Provenance, provenance
 from coordinator.inspection.rounds import RoundView, round_view
 from coordinator.inspection.views import StatusView
+from coordinator.ports.clock import Clock
 from coordinator.ports.journal import Journal
 from coordinator.ports.records import RunRecord
 from coordinator.ports.run import Run
@@ -139,6 +141,11 @@ class Reports:
             uptime_seconds=now - self.facts.started,
             privacy=account.statement,
         )
+
+    def client(self, client: str, clock: Clock) -> ClientView:
+        """A registered client, as it stands now."""
+        offset = clock.wall() - clock.monotonic()
+        return client_view(client, self.state, self.sessions, self.recent, self.inclusions, offset)
 
     def rounds(self, limit: int, *, names: bool = False) -> list[RoundView]:
         """The newest attempts, newest first; `names`: of the accepted clients, too. Reads the journal: may be slow."""

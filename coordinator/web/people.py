@@ -104,24 +104,18 @@ def clients(reports: Reports, clock: Clock, page: Page, only: str = "") -> dict[
         page: which of them.
         only: `connected`, `away`, `revoked` or `failed`; anything else: all.
     """
-    state, seen = reports.state, reports.recent
-    offset = clock.wall() - clock.monotonic()
-    bindings = state.bindings or {}
 
     def row(client: str) -> Json:
-        worker = state.hosts.get(client, "")
-        session = reports.sessions.worker(worker) if worker else None
-        last = None if session is not None else seen.last_contact(client)
-        contact = last.at if last is not None else None
+        view = reports.client(client, clock)
         return {
             "client": client,
-            "state": "revoked" if client in state.revoked else "connected" if worker else "away",
-            "worker": worker or (last.worker if last is not None else ""),
-            "belongs_to": bindings.get(client, ""),
-            "index": state.indexes.get(client),
-            "last_round": reports.inclusions.last_rounds.get(client, 0),
-            "last_contact": _rounded(contact if session is None else offset + session.last_seen),
-            "failure": _drop(seen.failure(client)),
+            "state": "revoked" if view.revoked else "connected" if view.worker else "away",
+            "worker": view.last_worker,
+            "belongs_to": view.belongs_to,
+            "index": view.index,
+            "last_round": view.last_round,
+            "last_contact": None if view.last_contact is None else round(view.last_contact),
+            "failure": _drop(view.failure),
         }
 
     return page.of(_chosen(reports, only), row)
@@ -147,7 +141,3 @@ def _drop(drop: Drop | None) -> Json:
     if drop is None:
         return None
     return {"at": round(drop.at), "round": drop.round, "attempt": drop.attempt, "reason": drop.reason}
-
-
-def _rounded(at: float | None) -> int | None:
-    return None if at is None else round(at)

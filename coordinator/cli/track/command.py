@@ -6,10 +6,11 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING
 
 import click
 
+from coordinator.cli.reaching import Reach, verb
 from coordinator.errors import OperatorFault
 from ssd.daemon.printable import json_text, printable_lines
 
@@ -19,8 +20,7 @@ if TYPE_CHECKING:
     from coordinator.cli.track.history import RunHistory
     from coordinator.rpc.operator.client import OperatorClient
 
-Command = TypeVar("Command", bound=Callable[..., Any])
-Connect = Callable[[Path | None, str | None, Path, bool], AbstractContextManager["OperatorClient"]]
+Connect = Callable[[Reach], AbstractContextManager["OperatorClient"]]
 
 
 class TensorBoardMissing(OperatorFault):
@@ -29,16 +29,15 @@ class TensorBoardMissing(OperatorFault):
     code = "tensorboard_missing"
 
 
-def track_command(connect: Connect, verb: Callable[[Command], Command]) -> click.Command:
+def track_command(connect: Connect = Reach.client) -> click.Command:
     """The command.
 
     Args:
-        connect: opens a client from --config, --address, --pki and --insecure.
-        verb: the options of everything that talks to a running coordinator.
+        connect: opens a client of a coordinator.
     """
 
     @click.command("track")
-    @verb  # type: ignore[arg-type]  # a decorator of commands of every signature
+    @verb
     @click.option(
         "--tensorboard", "folder", type=click.Path(path_type=Path, file_okay=False), required=True,
         help="Log directory; the run gets a folder of its own in it.",
@@ -58,11 +57,7 @@ def track_command(connect: Connect, verb: Callable[[Command], Command]) -> click
         help="With --follow: seconds between looks.",
     )  # fmt: skip
     def track(
-        config_path: Path | None,
-        address: str | None,
-        pki: Path,
-        insecure: bool,
-        form: str,
+        place: Reach,
         folder: Path,
         state_dir: Path | None,
         following: bool,
@@ -88,13 +83,13 @@ def track_command(connect: Connect, verb: Callable[[Command], Command]) -> click
             if state_dir is not None:
                 yield StoredHistory(state_dir)
                 return
-            with connect(config_path, address, pki, insecure) as client:
+            with connect(place) as client:
                 yield LiveHistory(client)
 
         def said(path: Path, newest: int, new: int) -> None:
             value = {"file": str(path), "round": newest, "written": new}
             human = f"{path}: {new} scalars written, up to round {newest}"
-            click.echo(json_text(value) if form == "json" else printable_lines(human))
+            click.echo(json_text(value) if place.form == "json" else printable_lines(human))
 
         with source() as history, Copy(history, folder, EventFile, said) as copy:
             new = copy.write(copy.read(), always_say=True)

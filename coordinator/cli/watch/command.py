@@ -5,18 +5,17 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING
 
 import click
+
+from coordinator.cli.reaching import Reach, reaching
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from coordinator.rpc.operator.channel import Caller
 
-Command = TypeVar("Command", bound=Callable[..., Any])
 PATIENCE_SECONDS = 5.0
 """For one answer: a picture that stands still is worse than one that says it waits."""
 
@@ -24,19 +23,11 @@ PLAIN_WIDTH = 100
 """Of a picture in a file or pipe, unless COLUMNS says otherwise."""
 
 
-def watch_command(
-    reaching: Callable[[Command], Command],
-    caller_of: Callable[[Path | None, str | None, Path, bool], Caller],
-) -> click.Command:
-    """The command.
-
-    Args:
-        reaching: adds the options that say where the coordinator is: config_path, address, pki, insecure.
-        caller_of: makes a caller of their values.
-    """
+def watch_command() -> click.Command:
+    """The command."""
 
     @click.command("watch")
-    @reaching  # type: ignore[arg-type]  # a decorator of any command
+    @reaching
     @click.option(
         "--interval",
         type=click.FloatRange(min=0.2, max=3600),
@@ -45,16 +36,13 @@ def watch_command(
         help="Seconds between two looks.",
     )
     @click.option("--once", is_flag=True, help="Print one picture and end.  [default: if not on a terminal]")
-    def watch(
-        config_path: Path | None, address: str | None, pki: Path, insecure: bool, interval: float, once: bool
-    ) -> int:
+    def watch(place: Reach, interval: float, once: bool) -> int:
         """Follow the run: phase, cohort, losses and measures, rounds, workers and who dropped out.
 
         A coordinator that is restarted is waited for. Ctrl-C ends it, with exit code 0. Colours are left out if
         NO_COLOR is set.
         """
-        caller = caller_of(config_path, address, pki, insecure)
-        return _watch(caller, interval, once=once)
+        return _watch(place.caller(), interval, once=once)
 
     return watch
 

@@ -83,8 +83,3 @@ def seconds(value: float | None) -> str:
     if value < 7200:
         return f"{value / 60:.0f} min"
     return f"{value / 3600:.1f} h" if value < 172_800 else f"{value / 86_400:.0f} d"
-
-
-def number(value: float | None) -> str:
-    """Four digits, or a dash for what is not known."""
-    return "-" if value is None else f"{value:.4g}"

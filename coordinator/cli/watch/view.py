@@ -14,7 +14,8 @@ from typing import Any
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from coordinator.cli.watch.text import Letters, number, seconds
+from coordinator.cli.tables import number
+from coordinator.cli.watch.text import Letters, seconds
 from coordinator.inspection.curves import drawn
 from coordinator.ports.figures import Kind, kind_of
 

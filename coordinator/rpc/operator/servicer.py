@@ -16,12 +16,14 @@ from google.protobuf.message import Message
 from coordinator.core import events
 from coordinator.core.registry import WORKER_NAME
 from coordinator.errors import BlobCorrupt, BlobMissing, ClientFault, Reason, StorageFailed
+from coordinator.inspection.clients import ClientView
 from coordinator.inspection.gauges import Gauges
 from coordinator.inspection.reports import Reports
 from coordinator.inspection.rounds import RoundView
 from coordinator.inspection.views import StatusView
 from coordinator.ports.clock import Clock
 from coordinator.ports.identity import Identity
+from coordinator.ports.records import ClientRecord
 from coordinator.ports.trust import Holder
 from coordinator.rounds.driver import Driver
 from coordinator.rpc.interceptors.auth import call_name
@@ -193,23 +195,8 @@ class OperatorServicer:
 
     async def _clients(self, _: pb.ClientsRequest) -> pb.ClientsReply:
         records = await asyncio.to_thread(self._reports.journal.clients)
-        hosts, bindings = self._reports.state.hosts, self._reports.state.bindings or {}
-        reply = pb.ClientsReply()
-        for record in records:
-            reply.clients.append(
-                pb.ClientRecord(
-                    client=record.client,
-                    index=-1 if record.index is None else record.index,
-                    worker=hosts.get(record.client, ""),
-                    last_committed_round=record.last_committed_round,
-                    revoked=record.revoked,
-                    scaled_dimensions=record.scaling.indices if record.scaling else (),
-                    alpha=record.scaling.alpha if record.scaling else 0.0,
-                    rounds_included=record.rounds_included,
-                    belongs_to=bindings.get(record.client, ""),
-                )
-            )
-        return reply
+        found = [(record, self._reports.client(record.client, self._clock)) for record in records]
+        return pb.ClientsReply(clients=[client_message(view, record) for record, view in found])
 
     async def _pause(self, _: pb.PauseRequest) -> pb.PauseReply:
         await self._driver.operate(lambda now: events.PauseRequested(now=now))
@@ -292,6 +279,21 @@ def round_message(view: RoundView) -> pb.RoundRecord:
         statistics=view.figures.statistics,
         bytes_up=0 if cost is None else cost.bytes_up,
         bytes_down=0 if cost is None else cost.bytes_down,
+    )
+
+
+def client_message(view: ClientView, record: ClientRecord) -> pb.ClientRecord:
+    """A registered client on the wire, with what only the journal knows of it."""
+    return pb.ClientRecord(
+        client=view.client,
+        index=-1 if view.index is None else view.index,
+        worker=view.worker,
+        last_committed_round=view.last_round,
+        revoked=view.revoked,
+        scaled_dimensions=record.scaling.indices if record.scaling else (),
+        alpha=record.scaling.alpha if record.scaling else 0.0,
+        rounds_included=record.rounds_included,
+        belongs_to=view.belongs_to,
     )
 
 

@@ -15,7 +15,6 @@ import pytest
 from click.testing import CliRunner
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from coordinator.cli.main import _verb
 from coordinator.cli.track.command import TensorBoardMissing, track_command
 from coordinator.cli.track.follow import FEWEST_MISSES, PATIENCE_SECONDS, Copy, NameUnusable, follow
 from coordinator.cli.track.history import FIRST_ASK, LiveHistory, StoredHistory
@@ -189,7 +188,7 @@ def track(client: Coordinator, *arguments: str) -> Any:
     def connect(*_: object) -> Iterator[Any]:
         yield client
 
-    command: click.Command = track_command(connect, _verb)
+    command: click.Command = track_command(connect)
     return CliRunner().invoke(command, list(arguments), catch_exceptions=True)
 
 
