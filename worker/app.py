@@ -268,7 +268,10 @@ def secure_settings(config: WorkerConfig) -> SecureSettings:
             ring_bits=frozenset(own.ring_bits),
             allow_ring=own.allow_sparse_graph,
         ),
-        identity=SecureIdentity(name=config.worker.name, folder=config.identity_dir, registry=own.registry),
+        identity=SecureIdentity(
+            name=config.worker.name, folder=config.identity_dir, registry=own.registry, policy=own.policy
+        ),
+        needs_policy=own.needs_policy,
         mask_threads=own.mask_threads,
     )
 

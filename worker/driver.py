@@ -111,9 +111,9 @@ class Driver:
             tasks=self._tasks,
             post=self.post,
         )
-        self._performers = self._table(layouts)
+        self._performers = self._table(layouts, secure)
 
-    def _table(self, layouts: BodyLayouts) -> Performers:
+    def _table(self, layouts: BodyLayouts, secure: SecureSettings) -> Performers:
         """Say who carries out which effect."""
         tasks = TaskEffects(
             access=self._connection.access,
@@ -124,6 +124,7 @@ class Driver:
             tasks=self._tasks,
             tracing=self._tracing,
             session=lambda: self.session,
+            admission=secure.admission,
             post=self.post,
         )
         uploads = UploadEffects(

@@ -51,6 +51,9 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "registry sign": ("registry sign participants.draft --key signer.key --out participants.json",),
     "registry verify": (f"registry verify participants.json --signer {'ab' * 32} --federation ssd",),
     "registry show": ("registry show participants.json",),
+    "policy draft": (f"policy draft policy.draft --federation ssd {_CONFIG}",),
+    "policy sign": ("policy sign policy.draft --key signer.key --out policy.json",),
+    "policy verify": (f"policy verify policy.json --signer {'ab' * 32} --federation ssd",),
     "audit": ("audit transcripts/*.transcript", "audit transcripts/round-12.transcript --format json"),
     "completion": ("completion bash", "completion zsh", "completion fish"),
 }

@@ -19,6 +19,7 @@ import click
 from coordinator.cli import tables
 from coordinator.cli.audit import audit
 from coordinator.cli.ca.authority import ca
+from coordinator.cli.ca.policy import policy_group
 from coordinator.cli.ca.registry import registry
 from coordinator.cli.config import config_group
 from coordinator.cli.examples import EXAMPLES
@@ -114,6 +115,7 @@ def run(**options: Any) -> int:
 
 
 cli.add_command(config_group(_load, _settings))
+cli.add_command(policy_group(_load, _settings))
 
 
 def _examine(config: Any, patience: float, now: dt.datetime) -> Iterable[Finding]:

@@ -84,7 +84,8 @@ def worker_tables(
     }
     if plan.secure_aggregation != "off":
         # Workers insist on what the coordinator is configured to run.
-        tables["secure_aggregation"] = {"level": plan.secure_aggregation}
+        # One machine, one operator: there is nobody to sign a policy against.
+        tables["secure_aggregation"] = {"level": plan.secure_aggregation, "require_policy": False}
     if methods:
         tables["methods"] = {name: str(path) for name, path in methods.items()}
     return tables

@@ -13,6 +13,8 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from ssd.trust.participants import MAX_WEIGHT, Participant, Registry, encode, introduce
+from ssd.trust.policy.federation_policy import FederationPolicy
+from ssd.trust.policy.federation_policy import encode as encode_policy
 from ssd.trust.private_files import make_private_folder, replace_private
 from ssd.trust.registry_pin import PIN_FILE, REGISTRY_FILE, SIGNING_KEY_FILE, Pin, create_pin
 from ssd.trust.signing import create_key_file, public_hex
@@ -62,6 +64,10 @@ class Vouching:
                 )
             )
         self._publish(tuple(entries), [folder for folder, _ in workers.values()])
+
+    def sign_policy(self, policy: FederationPolicy) -> bytes:
+        """The signed file of a policy."""
+        return encode_policy(policy, self._signer)
 
     def _publish(self, participants: tuple[Participant, ...], folders: Sequence[Path]) -> None:
         self._version += 1

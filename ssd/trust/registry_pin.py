@@ -47,7 +47,7 @@ def create_pin(path: Path, pin: Pin) -> None:
                 f"{path} pins another signer ({before.signer[:16]}…); remove it if the signer has really changed"
             )
         return
-    _write(path, pin)
+    write_pin(path, pin)
 
 
 def read_pin(path: Path) -> Pin:
@@ -82,13 +82,14 @@ def accept(path: Path, content: bytes) -> Registry:
             f"there are two registries of version {pin.version}: its signer must say which counts"
         )
     if registry.version > pin.version:
-        _write(
+        write_pin(
             path,
             Pin(federation=pin.federation, signer=pin.signer, version=registry.version, digest=digest),
         )
     return registry
 
 
-def _write(path: Path, pin: Pin) -> None:
+def write_pin(path: Path, pin: Pin) -> None:
+    """Replace the file."""
     value = {"federation": pin.federation, "signer": pin.signer, "version": pin.version, "digest": pin.digest}
     replace_private(path, canonical_json(value))

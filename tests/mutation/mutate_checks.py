@@ -32,6 +32,7 @@ SOURCES = (
     "ssd/secagg/audit/audit.py",
     "ssd/secagg/admission/declaration_checks.py",
     "worker/secure_aggregation/task_checks.py",
+    "ssd/secagg/admission/policy_checks.py",
     "proto/ssd_wire/from_proto.py",
 )
 CHECKS = frozenset(
@@ -40,7 +41,7 @@ CHECKS = frozenset(
         "_check_identity", "check_terms", "check_advert", "check_run_terms", "check_roster", "check_delivery", "check_survivors",
         "check_proof", "_check_signatures", "_check_roster", "_check_sets", "_check_enough", "remember_round", "remember_opened",
         "_forget_own", "close", "abort", "_require", "_check_secure", "_check_private",
-        "remember_upload", "remember_signed", "check_declaration", "check_schedules", "check_task",
+        "remember_upload", "remember_signed", "check_declaration", "check_schedules", "check_policy", "check_method", "check_privacy",
     }
 )  # fmt: skip
 """Functions whose call, alone in a statement, is a check; or what must be remembered or forgotten."""
@@ -57,6 +58,7 @@ SUITE = (
     "unit/ssd/secagg/client/test_receipts.py",
     "unit/ssd/secagg/test_rounds.py",
     "unit/worker/secure_aggregation/test_task_checks.py",
+    "unit/worker/secure_aggregation/test_policy.py",
 )
 """Of SOURCES, under tests."""
 FIRST = {
@@ -67,6 +69,7 @@ FIRST = {
     "ssd/secagg/client/participant.py": "unit/ssd/secagg/client/test_secrets.py",
     "ssd/secagg/admission/declaration_checks.py": "unit/worker/secure_aggregation/test_task_checks.py",
     "worker/secure_aggregation/task_checks.py": "unit/worker/secure_aggregation/test_task_checks.py",
+    "ssd/secagg/admission/policy_checks.py": "unit/worker/secure_aggregation/test_policy.py",
 }
 """Which of them most likely fails for a source: it goes first."""
 MASKED_NUMBERS = tuple(
@@ -90,6 +93,8 @@ BRANCHES: dict[str, tuple[str, str, tuple[str, ...]]] = {
         "",
         ("unit/ssd/trust/test_participants.py", "unit/coordinator/cli/test_registry.py"),
     ),
+    "ssd/trust/policy/policy_pin.py": ("", "", ("unit/ssd/trust/test_federation_policy.py",)),
+    "ssd/trust/policy/federation_policy.py": ("", "", ("unit/ssd/trust/test_federation_policy.py",)),
     "coordinator/secure_aggregation/offers.py": (
         "check_masked_upload",
         "",

@@ -171,8 +171,18 @@ class SecureAggregationSection(Section):
     registry: ConfigPath | None = None
     """For `active`: the signed registry of participants; without it, `participants.json` in the identity folder. A
     newer one is taken up in the next round."""
+    policy: ConfigPath | None = None
+    """The signed federation policy; without it, `policy.json` in the identity folder. A newer one is taken up with the next
+    task. Where there is one it counts, at any level."""
+    require_policy: bool | None = None
+    """Take part in nothing without a federation policy; not set: yes with level `active`, else no."""
     mask_threads: Annotated[int, Field(ge=1, le=64)] = 1
     """Threads that make the masks of an upload."""
+
+    @property
+    def needs_policy(self) -> bool:
+        """`require_policy`, or what stands for it."""
+        return self.level == "active" if self.require_policy is None else self.require_policy
 
     @property
     def least_assumed_corrupt(self) -> float:

@@ -15,7 +15,7 @@ from worker.core.state import Session
 from worker.downloads.prepare import Preparation
 from worker.errors import SessionEnded, StorageFailed, TaskFault
 from worker.ports import Access, Clock, DataAccess, Performers, Post, PreparedTask, Trainer
-from worker.secure_aggregation.task_checks import check_task
+from worker.secure_aggregation.task_checks import Admission
 from worker.telemetry.metrics import Metrics
 from worker.telemetry.tracing import Tracing
 
@@ -32,6 +32,7 @@ class TaskEffects:
         tasks: where preparing runs, for training and for evaluation.
         tracing: says where the calls belong.
         session: returns the session machine's present state, which is only read.
+        admission: what is taken part in under secure aggregation.
         post: takes the events.
     """
 
@@ -46,6 +47,7 @@ class TaskEffects:
         tasks: NamedTasks,
         tracing: Tracing,
         session: Callable[[], Session],
+        admission: Admission,
         post: Post,
     ) -> None:
         self._access = access
@@ -56,6 +58,7 @@ class TaskEffects:
         self._tasks = tasks
         self._tracing = tracing
         self._session = session
+        self._admission = admission
         self._post = post
         self._task: PreparedTask | None = None
         self.performers: Performers = {
@@ -103,7 +106,7 @@ class TaskEffects:
         """
         declaration = await self._preparation.declaration(welcome, access)
         try:
-            check_task(declaration, task)
+            self._admission.check(declaration, welcome, task)
         except Refused as refused:
             raise TaskFault("not_agreed", str(refused), whole_task=True) from refused
 

@@ -8,6 +8,8 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from ssd.trust.participants import Registry, RegistryRefused
+from ssd.trust.policy.federation_policy import FederationPolicy, PolicyRefused
+from ssd.trust.policy.policy_pin import POLICY_FILE, POLICY_PIN_FILE, accept_policy
 from ssd.trust.registry_pin import PIN_FILE, REGISTRY_FILE, SIGNING_KEY_FILE, accept
 from ssd.trust.signing import SigningRefused, public_hex, read_key_file
 
@@ -20,11 +22,13 @@ class SecureIdentity:
         name: this worker's, as the registry has it.
         folder: with the signing key and the pin.
         registry: the signed registry; None: in the folder.
+        policy: the signed federation policy; None: in the folder.
     """
 
     name: str
     folder: Path
     registry: Path | None = None
+    policy: Path | None = None
 
     def load(self) -> tuple[Registry, Ed25519PrivateKey]:
         """The registry as it is now, checked against the pin, which moves on to it; and the signing key.
@@ -58,6 +62,28 @@ class SecureIdentity:
                 " signer enter what `ssd-worker identity show` prints"
             )
         return found, key
+
+    def load_policy(self) -> FederationPolicy | None:
+        """The federation policy as it is now, checked against its pin, which moves on to it; None: there never was one.
+
+        Raises:
+            SigningRefused: it is badly signed, older than one that was seen, or one was seen and is gone.
+        """
+        path = self.policy or self.folder / POLICY_FILE
+        try:
+            content = path.read_bytes()
+        except FileNotFoundError as error:
+            if self.policy is None and not (self.folder / POLICY_PIN_FILE).exists():
+                return None
+            raise PolicyRefused(f"the signed federation policy {path} is gone: put it there again") from error
+        except OSError as error:
+            raise PolicyRefused(
+                f"the signed federation policy {path} cannot be read: {error.strerror}"
+            ) from error
+        try:
+            return accept_policy(self.folder, content)
+        except OSError as error:
+            raise PolicyRefused(f"the pin in {self.folder} cannot be kept: {error.strerror}") from error
 
     def missing(self) -> str:
         """Why this worker cannot take part in `active`, and what to do; empty: it can."""

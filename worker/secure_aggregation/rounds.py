@@ -56,7 +56,7 @@ from worker.secure_aggregation.identity import SecureIdentity
 from worker.secure_aggregation.masked_upload import Failures, MaskedBody, make_body
 from worker.secure_aggregation.message_reader import MessageReader
 from worker.secure_aggregation.registry_entry import check_own_entry
-from worker.secure_aggregation.task_checks import check_task
+from worker.secure_aggregation.task_checks import Admission
 from worker.store.files import map_file
 from worker.telemetry.metrics import Metrics
 from worker.uploads.body import UploadBody, envelope_of
@@ -78,8 +78,15 @@ class SecureSettings:
 
     policy: ParticipantPolicy
     identity: SecureIdentity
+    needs_policy: bool = False
+    """Take part only under a signed federation policy."""
     mask_threads: int = 1
     entropy: Callable[[int], bytes] = os.urandom
+
+    @property
+    def admission(self) -> Admission:
+        """What is checked of runs and tasks."""
+        return Admission(identity=self.identity, needs_policy=self.needs_policy)
 
 
 @dataclass(slots=True)
@@ -205,13 +212,13 @@ class SecureRounds:
         except TaskFault as fault:
             self._refuse(effect.round_id, AbortReason.CONFIG_DIFFERS, str(fault))
             return
-        if self._wanted != effect.round_id:
-            return
         try:
             # Again: what is uploaded may have been trained before this process, or these terms, were there.
-            check_task(plan.fold.declaration, effect.train)
+            self._settings.admission.check(plan.fold.declaration, welcome, effect.train)
         except Refused as refused:
             self._refuse(effect.round_id, refused.reason, refused.detail)
+            return
+        if self._wanted != effect.round_id:
             return
         target = self._store.masked_path(f"{effect.round_id.hex()}.body")
         current = self._round = _Round(effect.round_id, effect.train, plan, target, Level(welcome.level))

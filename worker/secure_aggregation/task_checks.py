@@ -7,31 +7,73 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from ssd.method.schedule import ScheduleError, resolve
 from ssd.secagg.admission.declaration_checks import check_declaration
+from ssd.secagg.admission.policy_checks import check_policy
 from ssd.secagg.protocol.checks import refuse_unless
 from ssd.secagg.protocol.errors import AbortReason, Refused
+from ssd.trust.policy.federation_policy import FederationPolicy
+from ssd.trust.signing import SigningRefused
 from ssd.updates.declaration import Declaration
-from ssd_wire.messages import Train
+from ssd_wire.messages import Train, Welcome
+from worker.secure_aggregation.identity import SecureIdentity
 
 SAME = 1e-9
 """How far a coordinator's value of a schedule may lie from this host's, relative to it: two libraries may round a cosine
 differently, and the coordinator's is used so that all hosts train at the very same."""
 
 
-def check_task(declaration: Declaration, train: Train) -> None:
-    """Whether this worker trains a task whose updates go into a masked sum.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Admission:
+    """What this worker takes part in.
 
     Args:
-        declaration: of the run, as received; the training process compares it with its own method's.
-        train: the task.
-
-    Raises:
-        Refused: it does not; nothing may be trained.
+        identity: where the federation's policy is.
+        needs_policy: nothing is taken part in without one.
     """
-    check_declaration(declaration)
-    check_schedules(declaration, train.round, train.rounds, train.values)
+
+    identity: SecureIdentity
+    needs_policy: bool = False
+
+    def check(self, declaration: Declaration, welcome: Welcome, train: Train) -> None:
+        """Whether this worker trains a task whose updates go into a masked sum.
+
+        Args:
+            declaration: of the run, as received; the training process compares it with its own method's.
+            welcome: in use.
+            train: the task.
+
+        Raises:
+            Refused: it does not; nothing may be trained.
+        """
+        check_declaration(declaration)
+        check_schedules(declaration, train.round, train.rounds, train.values)
+        policy = self._policy()
+        refuse_unless(
+            policy is not None or not self.needs_policy,
+            AbortReason.NO_POLICY,
+            "this worker takes part at level active only under a federation policy: have its signer make one with"
+            " `ssd-coordinator policy`, and put it into the identity folder; or set [secure_aggregation]"
+            " require_policy = false",
+        )
+        if policy is not None:
+            masking = welcome.masking
+            check_policy(
+                policy,
+                declaration,
+                rounds=train.rounds,
+                number=train.round,
+                max_client_weight=welcome.max_client_weight if masking is None else masking.max_client_weight,
+                privacy=welcome.privacy,
+            )
+
+    def _policy(self) -> FederationPolicy | None:
+        try:
+            return self.identity.load_policy()
+        except SigningRefused as error:
+            raise Refused(AbortReason.NO_POLICY, str(error)) from error
 
 
 def check_schedules(declaration: Declaration, number: int, rounds: int, values: Mapping[str, float]) -> None:

@@ -52,7 +52,7 @@ def new(draft: Path, federation: str) -> None:
     if draft.exists():
         raise AuthorityRefused(f"{draft} is there already: add to it, or choose another name")
     body = _empty(federation)
-    _refusing(lambda: registry_of(body))
+    refusing(lambda: registry_of(body))
     replace_private(draft, canonical_json(body))
     click.echo(f"{draft}: nobody is entered yet; sign it with `ssd-coordinator registry sign`")
 
@@ -75,7 +75,7 @@ def add(draft: Path, introduction: Path, clients: str, max_weight: int) -> None:
     from ssd.trust.participants import parse_canonical, registry_of
     from ssd.trust.private_files import replace_private
 
-    told = _refusing(lambda: parse_canonical(_read(introduction).strip()))
+    told = refusing(lambda: parse_canonical(read_file(introduction).strip()))
     if not isinstance(told, dict) or set(told) != {"federation", "worker", "key", "proof"}:
         raise AuthorityRefused(f"{introduction} is not what `ssd-worker identity init` prints")
     body = _draft(draft, told["federation"]) if draft.exists() else _empty(told["federation"])
@@ -88,7 +88,7 @@ def add(draft: Path, introduction: Path, clients: str, max_weight: int) -> None:
         "max_weight": max_weight,
     }
     body["participants"] = sorted([*others, entry], key=lambda each: str(each["worker"]))
-    _refusing(lambda: registry_of(body))
+    refusing(lambda: registry_of(body))
     replace_private(draft, canonical_json(body))
     click.echo(f"{told['worker']} is entered; sign it with `ssd-coordinator registry sign`")
 
@@ -103,11 +103,11 @@ def sign_registry(draft: Path, key_file: Path, out: Path) -> None:
     from ssd.trust.private_files import replace_private
     from ssd.trust.signing import public_hex, read_key_file
 
-    key = _refusing(lambda: read_key_file(key_file))
-    drafted = _refusing(lambda: registry_of(_json(draft)))
+    key = refusing(lambda: read_key_file(key_file))
+    drafted = refusing(lambda: registry_of(_json(draft)))
     version = 1
     if out.exists():
-        version = _refusing(lambda: decode(_read(out), public_hex(key), drafted.federation)).version + 1
+        version = refusing(lambda: decode(read_file(out), public_hex(key), drafted.federation)).version + 1
     signed = Registry(
         federation=drafted.federation,
         version=version,
@@ -128,7 +128,7 @@ def verify(file: Path, signer: str, federation: str) -> None:
     """Check signature and content of a signed FILE."""
     from ssd.trust.participants import decode
 
-    found = _refusing(lambda: decode(_read(file), signer, federation))
+    found = refusing(lambda: decode(read_file(file), signer, federation))
     click.echo(f"good: version {found.version}, {len(found.participants)} participants")
 
 
@@ -141,7 +141,7 @@ def show(file: Path, form: str) -> None:
 
     value = _json(file)
     body = value["registry"] if isinstance(value, dict) and "registry" in value else value
-    found = _refusing(lambda: registry_of(body))
+    found = refusing(lambda: registry_of(body))
     if form == "json":
         click.echo(json_text(body))
         return
@@ -163,7 +163,7 @@ def _draft(path: Path, federation: Json) -> dict[str, Json]:
     from ssd.trust.participants import registry_of
 
     body = _json(path)
-    found = _refusing(lambda: registry_of(body))
+    found = refusing(lambda: registry_of(body))
     if found.federation != federation:
         raise AuthorityRefused(
             f"{path} is of the federation {found.federation}, the introduction of {federation}"
@@ -174,10 +174,15 @@ def _draft(path: Path, federation: Json) -> dict[str, Json]:
 def _json(path: Path) -> Json:
     from ssd.trust.participants import parse_canonical
 
-    return _refusing(lambda: parse_canonical(_read(path)))
+    return refusing(lambda: parse_canonical(read_file(path)))
 
 
-def _read(path: Path) -> bytes:
+def read_file(path: Path) -> bytes:
+    """The content, or a little more than a signed file may have.
+
+    Raises:
+        AuthorityRefused: it cannot be read.
+    """
     from ssd.trust.participants import MAX_BYTES
 
     try:
@@ -187,7 +192,7 @@ def _read(path: Path) -> bytes:
         raise AuthorityRefused(f"{path} cannot be read: {error.strerror}") from error
 
 
-def _refusing(work: Callable[[], T]) -> T:
+def refusing(work: Callable[[], T]) -> T:
     """What `work` gives; what it refuses, as the operator's fault."""
     from ssd.trust.signing import SigningRefused
 

@@ -48,6 +48,10 @@ class AbortReason(StrEnum):
     """A setting of the method lets the coordinator decide whose training counts for how much in a sum."""
     SCHEDULE_DIFFERS = "schedule_differs"
     """A scheduled value of the task is another than the declaration gives for the round."""
+    OUTSIDE_POLICY = "outside_policy"
+    """The run or the task is outside the federation's signed policy."""
+    NO_POLICY = "no_policy"
+    """The participant takes part only under a signed federation policy, and has none."""
 
     OWN_ADVERT = "own_advert"
     """The roster does not hold the participant's own advert as it sent it."""

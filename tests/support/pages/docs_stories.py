@@ -64,6 +64,8 @@ NOT_EXECUTED: Mapping[str, str] = {
 """Beginning of a command -> why no test executes it."""
 
 NOT_EXECUTED_PLACES: Mapping[str, str] = {
+    "docs/secure-aggregation.md#The federation policy": "tests/unit/coordinator/cli/test_policy.py types them; workers"
+    " take part under such a policy in tests/e2e/secure/test_secure_active.py",
     "docs/deployment.md#A Slurm cluster": "needs a cluster; test_deploy_scripts.py checks the jobs' options",
     "docs/deployment.md#Hosts reached by SSH": "needs hosts; test_deploy_scripts.py rehearses the script",
 }

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from secure.secure_session import welcome
 from ssd.methods.synthetic.method import create
 from ssd.secagg.protocol.errors import AbortReason, Refused
 from ssd.updates.declaration import Declaration
 from ssd_wire.messages import BlobRef, ModelVersion, Train
-from worker.secure_aggregation.task_checks import check_task
+from worker.secure_aggregation.identity import SecureIdentity
+from worker.secure_aggregation.task_checks import Admission
 
+NOWHERE = Path("/nonexistent")
 COSINE = {"kind": "cosine", "start": 0.1}
 STEP = {"kind": "step", "start": 0.4, "factor": 0.5, "every": 2}
 
@@ -35,6 +39,13 @@ def task(values: dict[str, float], *, round_number: int = 1, rounds: int = 10) -
         threads=1,
         clients=(),
     )
+
+
+def check_task(
+    declaration: Declaration, train: Train, folder: Path = NOWHERE, *, needs: bool = False
+) -> None:
+    identity = SecureIdentity(name="w1", folder=folder)
+    Admission(identity=identity, needs_policy=needs).check(declaration, welcome().welcome, train)
 
 
 def refusal(declaration: Declaration, train: Train) -> Refused:

@@ -1,0 +1,1 @@
+"""What a federation agrees to run: the signed policy, and what a worker keeps of it."""
