@@ -1,6 +1,6 @@
 """Sums in the clear keep the Behaviour lines of `coordinator.sums.round_sum.RoundSum`.
 
-The masked sum keeps them too, but only a whole round can show it: tests/simulation/test_secure*.py do that.
+The masked sum keeps them too, but only a whole round can show it: tests/simulation/secure do that.
 """
 
 from __future__ import annotations

@@ -98,12 +98,12 @@ BRANCHES: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "coordinator/secure_aggregation/offers.py": (
         "check_masked_upload",
         "",
-        ("simulation/test_secure_hostile.py",),
+        ("simulation/secure/test_secure_hostile.py",),
     ),
     "coordinator/uploads/envelope_checks.py": (
         "",
         "masked_nbytes",
-        ("simulation/test_secure_hostile.py", "simulation/test_driver.py"),
+        ("simulation/secure/test_secure_hostile.py", "simulation/test_driver.py"),
     ),
     "worker/core/secagg_client.py": (
         "",

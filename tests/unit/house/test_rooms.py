@@ -30,15 +30,7 @@ ROOT_CONFIGURATIONS = frozenset({"CoordinatorConfig", "WorkerConfig"})
 COMPOSES = ("app.py", "config", "cli")
 """The places of a daemon that may read the whole configuration: everybody else is handed a section or a value."""
 
-LONG_FILES: dict[str, int] = {
-    "tests/contract/test_coordinator_store.py": 800,
-    "tests/simulation/test_server_hook.py": 500,
-    "tests/simulation/test_worker_secure.py": 800,
-    "tests/unit/coordinator/cli/test_main.py": 700,
-    "tests/unit/coordinator/core/test_round.py": 550,
-    "tests/unit/coordinator/web/test_status_page.py": 650,
-    "tests/unit/daemon/test_doctor.py": 600,
-}
+LONG_FILES: dict[str, int] = {}
 
 LONG_FUNCTIONS: dict[str, int] = {
     "tests/e2e/operations/test_status_page.py::test_an_operator_reads_the_page_and_works_with_it": 100,

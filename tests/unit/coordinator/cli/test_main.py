@@ -2,157 +2,24 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import math
 import os
-import sys
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent import futures
 from pathlib import Path
-from typing import Any
 
 import grpc
-import numpy as np
 import pytest
 
 from coordinator import app, errors
 from coordinator.cli import tables
 from coordinator.cli.main import main
 from coordinator.config.sections import load
+from operations.scripted_operator import Run, ScriptedOperator
 from processes.pki import Pki
 from ssd.daemon.cli import guard
-from ssd.digest import CHUNK_BYTES, digest_bytes
-from ssd.method.registry import load as load_method
-from ssd.updates.spec import model_digest
-from ssd_proto.v1 import operator_pb2 as pb
-from ssd_proto.v1 import tensor_pb2
-from ssd_proto.v1.operator_pb2_grpc import OperatorServicer, add_OperatorServicer_to_server
-
-DECLARATION = load_method("synthetic", {}).declare()
-VECTOR = np.linspace(-1, 1, DECLARATION.spec.size, dtype=np.float32)
-
-
-class ScriptedOperator(OperatorServicer):
-    """Answers like a coordinator in round 3; notes what it is told."""
-
-    def __init__(self) -> None:
-        self.told: list[str] = []
-        self.blob = VECTOR.tobytes()
-        self.model_digest = model_digest(DECLARATION.spec, VECTOR)
-        self.declaration = json.dumps(DECLARATION.to_json()).encode()
-
-    def Status(self, request: Any, context: Any) -> pb.StatusReply:  # noqa: N802  # the RPC's name
-        return pb.StatusReply(
-            run_id="run-1",
-            method="synthetic",
-            mode="elastic",
-            phase="waiting",
-            waiting_for="2 more clients",
-            version=tensor_pb2.ModelVersion(number=2, model_digest="ab" * 32),
-            round=3,
-            attempt=1,
-            rounds=10,
-            cohort={"invited": 4, "accepted": 1, "failed": 0},
-            workers=[
-                pb.WorkerStatus(worker="w1", clients=4, evaluates=True, device="cpu", last_seen_seconds=0.5)
-            ],
-            registered_clients=6,
-            connected_clients=4,
-            evaluation={"knn": 0.5},
-            evaluated_version=2,
-            statistics={"loss": math.nan},
-            build="test/1",
-            uptime_seconds=12.0,
-            privacy="epsilon 2 at delta 1e-05 after 2 rounds",
-        )
-
-    def Watch(self, request: Any, context: Any) -> Iterator[pb.StatusReply]:  # noqa: N802  # the RPC's name
-        for _ in range(2):
-            yield self.Status(request, context)
-
-    def Rounds(self, request: Any, context: Any) -> pb.RoundsReply:  # noqa: N802  # the RPC's name
-        self.told.append(f"rounds {request.limit}")
-        return pb.RoundsReply(
-            rounds=[
-                pb.RoundRecord(round=3, attempt=1, outcome="open", cohort_size=4),
-                pb.RoundRecord(round=2, attempt=2, outcome="committed", cohort_size=4, accepted=3, seconds=90.0,
-                               model_digest="cd" * 32, statistics={"loss": 1.25}, bytes_up=5 << 20,
-                               accepted_clients=["a", "b", "c"]),
-                pb.RoundRecord(round=2, attempt=1, outcome="abandoned", reason="deadline", cohort_size=4),
-            ]
-        )  # fmt: skip
-
-    def Evaluations(self, request: Any, context: Any) -> pb.EvaluationsReply:  # noqa: N802  # the RPC's name
-        records = [(0, {"knn": 0.25}), (2, {"knn": 0.5, "rank": 7.0})]
-        return pb.EvaluationsReply(
-            evaluations=[pb.EvaluationRecord(version=version, values=values) for version, values in records]
-        )
-
-    def Clients(self, request: Any, context: Any) -> pb.ClientsReply:  # noqa: N802  # the RPC's name
-        return pb.ClientsReply(
-            clients=[
-                pb.ClientRecord(client="a", index=0, worker="w1", last_committed_round=2, rounds_included=2,
-                                scaled_dimensions=range(9), alpha=10.0),
-                pb.ClientRecord(client="b", index=-1, revoked=True),
-            ]
-        )  # fmt: skip
-
-    def Pause(self, request: Any, context: Any) -> pb.PauseReply:  # noqa: N802  # the RPC's name
-        self.told.append("pause")
-        return pb.PauseReply()
-
-    def Resume(self, request: Any, context: Any) -> pb.ResumeReply:  # noqa: N802  # the RPC's name
-        self.told.append("resume")
-        return pb.ResumeReply()
-
-    def Drain(self, request: Any, context: Any) -> pb.DrainReply:  # noqa: N802  # the RPC's name
-        self.told.append("drain")
-        return pb.DrainReply()
-
-    def Revoke(self, request: Any, context: Any) -> pb.RevokeReply:  # noqa: N802  # the RPC's name
-        if request.WhichOneof("what") == "identity":
-            self.told.append(f"revoke {request.identity.role} {request.identity.name}")
-            return pb.RevokeReply(connected=request.identity.name == "w1")
-        if request.client != "a":
-            context.set_trailing_metadata((("ssd-reason", "not_found"),))
-            context.abort(grpc.StatusCode.NOT_FOUND, f"no client is called {request.client}")
-        self.told.append("revoke a")
-        return pb.RevokeReply()
-
-    def MoveClient(self, request: Any, context: Any) -> pb.MoveClientReply:  # noqa: N802  # the RPC's name
-        self.told.append(f"move {request.client} {request.worker}")
-        return pb.MoveClientReply(before="w1" if request.client == "a" else "")
-
-    def Version(self, request: Any, context: Any) -> pb.VersionReply:  # noqa: N802  # the RPC's name
-        self.told.append("version newest" if request.newest else f"version {request.number}")
-        return pb.VersionReply(
-            version=tensor_pb2.ModelVersion(
-                number=2 if request.newest else request.number,
-                model_digest=self.model_digest,
-                full=tensor_pb2.BlobRef(digest=digest_bytes(VECTOR.tobytes()), size=VECTOR.nbytes),
-            ),
-            declaration=self.declaration,
-            provenance=pb.Provenance(
-                parent_digest="cd" * 32,
-                mode="elastic",
-                rounds=10,
-                registered_clients=6,
-                included_clients=3,
-                total_weight=420,
-                statistics={"weight": 210.0, "loss": math.nan},
-                evaluation={"knn": 0.5},
-                secure_aggregation="passive",
-                privacy="epsilon 2 at delta 1e-05 after 2 rounds",
-                build="test/1",
-            ),
-        )
-
-    def Download(self, request: Any, context: Any) -> Iterator[pb.DownloadPart]:  # noqa: N802  # the RPC's name
-        for start in range(0, len(self.blob), CHUNK_BYTES):
-            data = self.blob[start : start + CHUNK_BYTES]
-            yield pb.DownloadPart(size=len(self.blob), offset=start, data=data)
+from ssd_proto.v1.operator_pb2_grpc import add_OperatorServicer_to_server
 
 
 @pytest.fixture(scope="module")
@@ -189,9 +56,6 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch, pki: Pki) -> None:
         if name.startswith("SSD_"):
             monkeypatch.delenv(name)
     monkeypatch.setenv("SSD_PKI", str(pki.folder))
-
-
-Run = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
@@ -390,146 +254,6 @@ class TestVerbs:
         assert "speaks no TLS" in said[2]
         assert code == 3
         assert "it is no coordinator" in err
-
-
-class TestExport:
-    def test_the_newest_version_becomes_an_encoder_file(
-        self,
-        run: Run,
-        address: str,
-        operator: ScriptedOperator,
-        tmp_path: Path,
-        monkeypatch: pytest.MonkeyPatch,
-    ) -> None:
-        monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
-        out = tmp_path / "encoder.safetensors"
-        code, said, _ = run("export", "--out", str(out), "--address", address, "--format", "json")
-        assert code == 0
-        assert json.loads(said) == {"out": str(out), "version": 2, "model_digest": operator.model_digest}
-        content = out.read_bytes()
-        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
-        assert header["__metadata__"]["run"] == "run-1"
-        assert header["__metadata__"]["version"] == "2"
-        assert header["__metadata__"]["declaration_digest"] == DECLARATION.digest
-        assert json.loads(header["__metadata__"]["config"]) == dict(DECLARATION.config)
-        assert json.loads(header["__metadata__"]["provenance"]) == {
-            "parent_digest": "cd" * 32,
-            "mode": "elastic",
-            "rounds": 10,
-            "registered_clients": 6,
-            "included_clients": 3,
-            "total_weight": 420,
-            "statistics": {"weight": 210.0, "loss": None},
-            "evaluation": {"knn": 0.5},
-            "secure_aggregation": "passive",
-            "privacy": "epsilon 2 at delta 1e-05 after 2 rounds",
-            "build": "test/1",
-        }
-        assert [path.name for path in tmp_path.iterdir()] == ["encoder.safetensors"]
-
-    def test_what_the_exporter_knows_is_noted_and_a_missing_part_is_explained(
-        self, run: Run, address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
-        out = tmp_path / "encoder.safetensors"
-        assert run("export", "--out", str(out), "--address", address, "--trained-on", "cifar100")[0] == 0
-        content = out.read_bytes()
-        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
-        assert header["__metadata__"]["trained_on"] == "cifar100"
-        other = tmp_path / "part.safetensors"
-        code, _, err = run("export", "--out", str(other), "--address", address, "--part", "projector")
-        assert code != 0
-        assert "no part 'projector'" in err
-        assert not other.exists()
-
-    def test_an_existing_file_is_kept_unless_forced(
-        self,
-        run: Run,
-        address: str,
-        operator: ScriptedOperator,
-        tmp_path: Path,
-        monkeypatch: pytest.MonkeyPatch,
-    ) -> None:
-        monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
-        out = tmp_path / "encoder.safetensors"
-        out.write_text("precious")
-        code, _, err = run("export", "--out", str(out), "--address", address)
-        assert (code, out.read_text()) == (2, "precious")
-        assert "--force" in err
-        code, _, _ = run("export", "--out", str(out), "--address", address, "--force", "--version", "1")
-        assert (code, operator.told) == (0, ["version 1"])
-        assert out.read_bytes() != b"precious"
-
-    @pytest.mark.parametrize("damage", ["bit", "short", "long", "digest"])
-    def test_what_arrives_damaged_is_refused(
-        self,
-        run: Run,
-        address: str,
-        operator: ScriptedOperator,
-        tmp_path: Path,
-        damage: str,
-        monkeypatch: pytest.MonkeyPatch,
-    ) -> None:
-        good = operator.blob
-        changed = {"bit": bytes([good[0] ^ 1]) + good[1:], "short": good[:-4], "long": good + b"1234"}
-        monkeypatch.setattr(operator, "blob", changed.get(damage, good))
-        if damage == "digest":
-            monkeypatch.setattr(operator, "model_digest", hashlib.sha256(b"other").hexdigest())
-        code, _, err = run("export", "--out", str(tmp_path / "e.safetensors"), "--address", address)
-        assert code == 4
-        assert "damaged" in err or "digest" in err
-        assert list(tmp_path.iterdir()) == []
-
-    @pytest.mark.parametrize(
-        ("name", "said"),
-        [
-            ("{file}", "no name of a method"),
-            ("evil.py", "no name of a method"),
-            (
-                "evil",
-                "unknown method 'evil'; if you have the method's file, name it with --method; valid are",
-            ),
-            ("syntetic", "if you have the method's file, name it with --method; did you mean synthetic?"),
-        ],
-    )
-    def test_a_file_that_the_coordinator_names_is_not_run(
-        self,
-        run: Run,
-        address: str,
-        operator: ScriptedOperator,
-        tmp_path: Path,
-        monkeypatch: pytest.MonkeyPatch,
-        name: str,
-        said: str,
-    ) -> None:
-        for file in (tmp_path / "evil.py", tmp_path / "evil"):
-            file.write_text("from pathlib import Path\nPath(__file__).with_name('executed').write_text('')\n")
-        monkeypatch.chdir(tmp_path)
-        monkeypatch.setenv("PYTHONPATH", os.pathsep.join([*sys.path, str(tmp_path)]))
-        method = {"method": name.format(file=tmp_path / "evil.py")}
-        monkeypatch.setattr(operator, "declaration", json.dumps(DECLARATION.to_json() | method).encode())
-        code, _, err = run("export", "--out", str(tmp_path / "e.safetensors"), "--address", address)
-        assert (code, said in err) == (2, True), err
-        assert sorted(path.name for path in tmp_path.iterdir()) == ["evil", "evil.py"]
-
-    @pytest.mark.parametrize("content", [b"[" * 100_000, b"null", b"\xff", b'{"method": "synthetic"}'])
-    def test_what_is_no_declaration_is_refused(
-        self, run: Run, address: str, operator: ScriptedOperator, tmp_path: Path, content: bytes,
-        monkeypatch: pytest.MonkeyPatch,
-    ) -> None:  # fmt: skip
-        monkeypatch.setattr(operator, "declaration", content)
-        code, _, err = run("export", "--out", str(tmp_path / "e.safetensors"), "--address", address)
-        assert (code, "no declaration of a method" in err) == (2, True), err
-        assert list(tmp_path.iterdir()) == []
-
-    def test_a_place_that_cannot_be_written(
-        self, run: Run, address: str, operator: ScriptedOperator, tmp_path: Path
-    ) -> None:
-        code, _, err = run(
-            "export", "--out", str(tmp_path / "absent" / "e.safetensors"), "--address", address
-        )
-        assert code == 4
-        assert "cannot be written" in err
 
 
 class TestConfigShow:

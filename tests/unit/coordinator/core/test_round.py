@@ -9,47 +9,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from coordinator.core import effects, events
-from coordinator.core.cohort import deadline_after, sample
-from coordinator.core.policy import Mode, RoundPolicy
+from coordinator.core.cohort import sample
+from coordinator.core.policy import Mode
 from coordinator.core.round import next_wakeup, step
 from coordinator.core.state import Attempt, Phase, RunState
 from coordinator.errors import InternalFault, Reason
+from rounds.round_machine import CLIENTS, attached, elastic, of, policy, start, verified
 from ssd_wire.uploads import UploadFate
-
-CLIENTS = ("a", "b", "c", "d")
-
-
-def policy(**changes: object) -> RoundPolicy:
-    base = RoundPolicy(mode=Mode.REPRODUCIBLE, rounds=3, cohort_size=2, seed=1, named_clients=CLIENTS)
-    return replace(base, **changes)  # type: ignore[arg-type]
-
-
-def start(**changes: object) -> RunState:
-    return RunState(policy=policy(**changes), clients=frozenset(CLIENTS), waiting_since=0.0)
-
-
-def attached(state: RunState, worker: str = "w", clients: tuple[str, ...] = CLIENTS, now: float = 0.0):
-    return step(state, events.WorkerAttached(now=now, worker=worker, clients=clients))
-
-
-def verified(state: RunState, *clients: str, worker: str = "w", upload: int = 1, now: float = 1.0):
-    attempt = state.attempt
-    assert attempt is not None
-    return step(
-        state,
-        events.UploadVerified(
-            now=now,
-            upload=upload,
-            worker=worker,
-            round=attempt.round,
-            attempt=attempt.number,
-            clients=clients,
-        ),
-    )
-
-
-def of(kind: type, todo: tuple[effects.Effect, ...]) -> list:
-    return [effect for effect in todo if isinstance(effect, kind)]
 
 
 def test_a_round_persists_indexes_and_cohort_before_it_sends_anything() -> None:
@@ -237,69 +203,6 @@ def test_a_retry_in_reproducible_mode_keeps_the_cohort_and_elastic_does_not_insi
     assert sample(elastic, 4, 1, many) != sample(elastic, 4, 2, many)
 
 
-# -------------------------------------------------------------------------------------------------- elastic
-
-
-def elastic(**changes: object) -> RunState:
-    return start(**{"mode": Mode.ELASTIC, "named_clients": (), "deadline_seconds": 10.0, **changes})
-
-
-def test_too_few_clients_says_so_and_starts_as_soon_as_they_come() -> None:
-    state, todo = attached(elastic(), clients=("a",))
-    assert state.phase is Phase.WAITING
-    assert state.waiting_for() == (1, "round 1 needs 2 connected clients, 1 are connected")
-    state, todo = attached(state, "w2", ("b",), now=50.0)
-    assert state.phase is Phase.TRAINING
-    assert of(effects.OpenAttempt, todo)[0].cohort == ("a", "b")
-
-
-def test_bounded_waiting_halts_with_the_reason() -> None:
-    state, _ = attached(elastic(wait_for_clients_seconds=5.0), clients=("a",), now=1.0)
-    assert next_wakeup(state) == 5.0
-    state, todo = step(state, events.Tick(now=6.0))
-    assert state.phase is Phase.HALTED
-    assert "needs 2 connected clients" in of(effects.Halt, todo)[0].reason
-
-
-def test_the_goal_closes_the_round_before_everybody_reported() -> None:
-    state, _ = attached(elastic(over_selection=2.0))
-    assert len(state.attempt.cohort) == 4
-    state, _ = verified(state, "a")
-    state, todo = verified(state, "c", upload=2)
-    assert of(effects.CloseAndCommit, todo)[0].accepted == ("a", "c")
-
-
-def test_the_deadline_closes_with_enough_and_abandons_with_too_few() -> None:
-    state, _ = attached(elastic())
-    enough, _ = (
-        verified(state, "a") if "a" in state.attempt.cohort else verified(state, state.attempt.cohort[0])
-    )
-    closed, todo = step(enough, events.Tick(now=10.0))
-    assert closed.phase is Phase.COMMITTING
-    abandoned, todo = step(state, events.Tick(now=10.0))
-    assert "deadline" in of(effects.AbandonAttempt, todo)[0].reason
-    assert abandoned.phase is Phase.WAITING
-    again, todo = step(abandoned, events.Tick(now=15.0))
-    assert of(effects.OpenAttempt, todo)[0].attempt == 2
-
-
-def test_when_nobody_is_left_to_report_the_round_does_not_wait_for_its_deadline() -> None:
-    state, _ = attached(elastic(min_updates=2))
-    one, two = state.attempt.cohort
-    state, _ = verified(state, one)
-    failed = events.ClientFailed(now=2.0, worker="w", round=1, attempt=1, clients=(two,), reason="x")
-    state, todo = step(state, failed)
-    assert of(effects.AbandonAttempt, todo)[0].workers == ("w",)
-
-
-def test_the_running_quantile_shortens_the_deadline_only_with_enough_reports() -> None:
-    fast = policy(mode=Mode.ELASTIC, deadline_seconds=100.0, deadline_quantile=0.5)
-    assert deadline_after(fast, [1.0] * 3) == 100.0
-    assert deadline_after(fast, [2.0] * 30) == 3.0
-    assert deadline_after(fast, [500.0] * 30) == 100.0
-    assert deadline_after(policy(), [1.0] * 30) is None
-
-
 def test_a_restored_attempt_commits_its_journaled_set_or_nothing() -> None:
     attempt = Attempt(
         round=1, number=1, cohort=("a", "b"), goal=2, opened_at=0.0, deadline_at=10.0, restored=True
@@ -331,9 +234,6 @@ def test_revocations_do_not_let_a_round_close_below_its_minimum() -> None:
     state, todo = verified(state, "d")
     assert not of(effects.CloseAndCommit, todo)
     assert of(effects.AbandonAttempt, todo)
-
-
-# ------------------------------------------------------------------------------------------------ operator
 
 
 def test_pause_finishes_the_attempt_and_starts_no_other() -> None:
@@ -373,10 +273,12 @@ def test_a_revoked_client_leaves_the_cohort_and_is_never_invited_again() -> None
         assert one not in sample(state.policy, number, 1, state.clients)
 
 
-# ---------------------------------------------------------------------------------------------- properties
-
 names = st.sampled_from(CLIENTS)
+
+
 workers = st.sampled_from(["w1", "w2"])
+
+
 some_clients = st.lists(names, min_size=1, max_size=4, unique=True).map(tuple)
 
 
