@@ -18,9 +18,10 @@ Which numbers, on what (split and features are also in the records of the single
 ``centred_...``                    uniformity and effective rank of the features minus their mean
 ``common_direction``               length of the mean unit vector
 ``zero_share``                     share of exact zeros among the features' values
+``zero_features``                  how many features are zero throughout; absent if none is
 =================================  ==================================================================
 
-The last seven are measured on the training split; of the test split they are called ``test_...``.
+The last eight are measured on the training split; of the test split they are called ``test_...``.
 """
 
 from __future__ import annotations
@@ -232,6 +233,7 @@ def _spread(
     values: dict[str, float] = {
         "uniformity_global": spread.overall,
         "uniformity_samples": spread.samples,
+        **({"zero_features": spread.zeros} if spread.zeros else {}),
     }
     if clients is not None:
         values["uniformity_intra"] = spread.intra

@@ -15,12 +15,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn.functional import normalize
 
 from ssd.data.images.source import ImageSource
 from ssd.data.views.views import Views
 from ssd.evaluation.features import batches, module_encoder
-from ssd.evaluation.quality import T
+from ssd.evaluation.quality import T, directions, kernel
 from ssd.method.protocol import ClientTask
 from ssd.random_stream import RandomStream
 from ssd.updates.declaration import QualityDeclaration
@@ -69,6 +68,7 @@ class QualityOptions:
             t=T,
             images=self.images,
             min_images=self.min_images,
+            moments=True,
         )
 
 
@@ -133,7 +133,7 @@ def sums_of(
     """The sums of one kind of feature.
 
     Args:
-        quality: gives the kernel's sharpness.
+        quality: gives the kernel's sharpness, and whether moments are wanted.
         kind: `h` or `z`.
         features: [n, d] as they are.
         pairs: [n, 2, d] the features of two views of every image.
@@ -141,12 +141,13 @@ def sums_of(
     """
     features = features.to(torch.float64)
     count = len(features)
-    unit = normalize(features, dim=1)
-    first, second = normalize(pairs.to(torch.float64), dim=2).unbind(1)
+    own = directions(features)
+    unit = own.unit
+    first, second = (directions(view).unit for view in pairs.unbind(1))
     phases = unit @ frequencies.to(torch.float64).T
     real, imaginary = phases.cos().sum(0), phases.sin().sum(0)
-    # ||u - v||^2 = 2 - 2 u.v for unit vectors; the diagonal is left out, not subtracted.
-    among = (unit @ unit.T).sub_(1.0).mul_(2.0 * quality.t).exp_().fill_diagonal_(0.0)
+    # The diagonal is left out, not subtracted.
+    among = kernel(own, own, quality.t).fill_diagonal_(0.0)
     row, column = torch.triu_indices(features.shape[1], features.shape[1])
     values = {
         "images": torch.tensor(float(count)),
@@ -159,6 +160,13 @@ def sums_of(
         "mean": unit.sum(0),
         "gram": (features.T @ features)[row, column],
     }
+    if quality.moments:
+        second = unit.T @ unit
+        values |= {
+            "unit_gram": second[row, column],
+            "mean_squared": unit.sum(0).square().sum(),
+            "gram_squared": second.square().sum(),
+        }
     return {name_of(kind, which): value.to(torch.float64).numpy() for which, value in values.items()}
 
 

@@ -7,7 +7,13 @@
 * effective rank: exp of the entropy of the normalised singular values (Roy & Vetterli, 2007).
 
 Sources: Wang & Isola 2020; arXiv 2508.01251 §2, §4 and A.2. Vectors are L2-normalised where the measure says
-so. The diagonal (an image with itself) never counts: it would add 1/n to the mean and hide a good spread.
+so. The diagonal (an image with itself) never counts: it
+would add 1/n to the mean and hide a good spread.
+
+A feature that is exactly zero (an encoder with a ReLU at its end gives them) has no direction, and stays the zero
+vector among unit vectors. Distances are those of the vectors as they then are, from their norms: two zeros are 0
+apart, a zero and a unit vector 1. So zeros count as what they are for every measure of spread, images that collapsed
+into one point; and they do so here, where features are pooled, as in the sums of clients.
 """
 
 from __future__ import annotations
@@ -19,7 +25,6 @@ from typing import TypeAlias
 
 import torch
 from torch import Tensor
-from torch.nn.functional import normalize
 
 from ssd.data.images.source import ImageSource
 from ssd.evaluation.features import Encode, batches
@@ -31,6 +36,47 @@ T = 2.0
 PairOfViews: TypeAlias = Callable[[Tensor, torch.Generator], Tensor]
 """uint8 images [B, C, H, W] and a CPU generator to [2B, C, H, W]: a view of every image, then a second of every
 image, as `ssd.data.views.views.Views.pair` makes them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Directions:
+    """Features as unit vectors."""
+
+    unit: Tensor
+    """float64 [N, D]: f / ||f||, or 0 where f is 0."""
+    present: Tensor
+    """float64 [N]: the squared norms of `unit`, exactly 1 or 0."""
+
+    @property
+    def zeros(self) -> int:
+        """How many features are exactly zero."""
+        return len(self.present) - int(self.present.sum())
+
+    def rows(self, rows: slice) -> Directions:
+        """Some of them."""
+        return Directions(self.unit[rows], self.present[rows])
+
+
+def directions(features: Tensor) -> Directions:
+    """The features' directions.
+
+    Args:
+        features: [N, ...]; trailing dimensions are flattened.
+    """
+    flat = features.detach().flatten(1).to(torch.float64)
+    # By the largest value first: squares of very small or large numbers would leave float64's range.
+    largest = flat.abs().amax(dim=1, keepdim=True)
+    present = (largest > 0).to(torch.float64)
+    scaled = flat / largest.where(largest > 0, 1.0)
+    norms = scaled.norm(dim=1, keepdim=True)
+    return Directions(scaled / norms.where(largest > 0, 1.0), present.squeeze(1))
+
+
+def kernel(left: Directions, right: Directions, t: float) -> Tensor:
+    """exp(-t ||u - v||^2) for every pair, float64 [N, M]."""
+    # ||u - v||^2 = ||u||^2 + ||v||^2 - 2 u.v
+    half = (left.present[:, None] + right.present[None, :]) / 2.0
+    return (left.unit @ right.unit.T).sub_(half).mul_(2.0 * t).exp_()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,6 +92,8 @@ class Uniformity:
     split: str
     samples: int
     clients: int
+    zeros: int
+    """Features that are exactly zero: the head of this module says how they count."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -77,7 +125,7 @@ def shared(features: Tensor) -> Shared:
     Args:
         features: float [N, D].
     """
-    mean = normalize(features.double(), dim=1).mean(dim=0)
+    mean = directions(features).unit.mean(dim=0)
     return Shared(direction=float(mean.norm()), zeros=float((features == 0).double().mean()))
 
 
@@ -110,21 +158,20 @@ def uniformity(
     # Sorted by client, so that only blocks near the diagonal hold pairs of one client.
     order = torch.argsort(owner, stable=True)
     owner = owner[order].to(device)
-    points = normalize(features[order].to(device, torch.float64), dim=1)
+    points = directions(features[order].to(device))
     same = different = 0.0
     pieces = list(batches(count, chunk))
     for number, rows in enumerate(pieces):
-        left, left_owner = points[rows.start : rows.stop], owner[rows.start : rows.stop]
+        left, left_owner = points.rows(slice(rows.start, rows.stop)), owner[rows.start : rows.stop]
         for columns in pieces[number:]:
             right_owner = owner[columns.start : columns.stop]
-            # ||u - v||^2 = 2 - 2 u.v for unit vectors.
-            kernel = (left @ points[columns.start : columns.stop].T).sub_(1.0).mul_(2.0 * T).exp_()
+            values = kernel(left, points.rows(slice(columns.start, columns.stop)), T)
             if rows == columns:
-                kernel = kernel.triu_(diagonal=1)
-            total = float(kernel.sum())
+                values = values.triu_(diagonal=1)
+            total = float(values.sum())
             shared = 0.0
             if bool(left_owner[-1] >= right_owner[0]):
-                shared = float(kernel.mul_(left_owner[:, None] == right_owner[None, :]).sum())
+                shared = float(values.mul_(left_owner[:, None] == right_owner[None, :]).sum())
             same += shared
             different += total - shared
     sizes = torch.bincount(owner).tolist() if count else []
@@ -138,6 +185,7 @@ def uniformity(
         split=split,
         samples=count,
         clients=sum(size > 0 for size in sizes),
+        zeros=points.zeros,
     )
 
 
@@ -166,7 +214,7 @@ def alignment(
     for rows in batches(len(chosen), batch):
         images = source.batch(chosen[rows.start : rows.stop]).to(device)
         with torch.inference_mode():
-            first, second = _unit(encode(views(images, generator))).chunk(2)
+            first, second = directions(encode(views(images, generator))).unit.to("cpu").chunk(2)
         total += float((first - second).square().sum())
     return Measure(value=total / len(chosen), features=kind, split=split, samples=len(chosen))
 
@@ -198,10 +246,6 @@ def effective_rank_of_gram(gram: Tensor) -> float:
     return math.exp(-float((share * share.log()).sum()))
 
 
-def _unit(features: Tensor) -> Tensor:
-    return normalize(features.detach().flatten(1).to(torch.float64), dim=1)
-
-
 def _minus_log_mean(total: float, pairs: int) -> float:
-    # The kernel of unit vectors is at least e^-8, so a sum over pairs is never zero.
+    # The kernel of vectors no longer than 1 is at least e^-8, so a sum over pairs is never zero.
     return -math.log(total / pairs) if pairs else math.nan

@@ -168,15 +168,19 @@ class QualityDeclaration:
     """At most so many images of a client are looked at."""
     min_images: int = 64
     """A client with fewer contributes nothing: a sum over very few images says too much about each."""
+    moments: bool = False
+    """Also the moments that tell the kernel between clients where its frequencies cannot; runs of earlier versions
+    have none."""
 
     def to_json(self) -> dict[str, Json]:
-        """A JSON object holding every field."""
+        """A JSON object holding every field; `moments` only if there are some, as declarations before them."""
         return {
             "features": dict(self.features),
             "frequencies": self.frequencies,
             "t": self.t,
             "images": self.images,
             "min_images": self.min_images,
+            **({"moments": True} if self.moments else {}),
         }
 
     @classmethod

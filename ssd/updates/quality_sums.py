@@ -12,9 +12,15 @@ No embedding leaves a client. Of at most `images` of its images it reports, per 
 ``kernel_squared``  |s|² for each frequency, [D]
 ``mean``            sum of u, [d]
 ``gram``            upper triangle of sum f fᵀ, row by row
+``unit_gram``       the same of u uᵀ
+``mean_squared``    ‖sum of u‖²
+``gram_squared``    ‖sum of u uᵀ‖² (Frobenius)
 ==================  ========================================================================================
 
-f is a feature as it is, u the same L2-normalised. As E cos ω·(u - v) = exp(-t ‖u - v‖²) for ω ~ N(0, 2t I) (Rahimi
+(The last three with `moments`, that is in runs that were created with a version that has them.)
+
+f is a feature as it is, u the same L2-normalised; a zero stays zero, and distances are those of the vectors as
+they are (`ssd.evaluation.quality`). As E cos ω·(u - v) = exp(-t ‖u - v‖²) for ω ~ N(0, 2t I) (Rahimi
 & Recht, 2007), the mean over the frequencies of |Σ s|² - Σ |s|² estimates the kernel summed over the ordered pairs
 of images of two different clients. With N = Σ n the mean kernel is
 
@@ -22,7 +28,12 @@ of images of two different clients. With N = Σ n the mean kernel is
     of images of two different clients      B / (N² - Σ n²), B = the mean of |Σ s|² - Σ |s|²
     of two different images                 (A + B) / (N² - N)
 
-B is taken with control variates (`between_clients`), for which A, `mean` and `gram` say what is needed. Uniformity is
+B is taken with control variates (`between_clients`), for which A, `mean` and `gram` say what is needed. Where each
+client has few directions of its own the frequencies say little (the estimate of a mean near e^-8 from a few points has
+a large and heavy-tailed error), and the first two moments of the cosine c = u·v between clients say nearly
+everything: E exp(-t ‖u - v‖²) = e^(-2t) E e^(2t c), of whose logarithm 2t a₁ + 2t² (a₂ - a₁²) are the first two
+cumulants. a₁ and a₂, the means of c and c² over pairs of images of two clients, follow exactly from `mean`,
+`mean_squared`, `unit_gram` and `gram_squared`. `choose` says which of the two is taken. Uniformity is
 -log of each mean kernel, the effective rank follows from the eigenvalues of Σ f fᵀ: the definitions of
 `ssd.evaluation.quality`, which computes them from pooled features. This module imports no torch.
 """
@@ -44,6 +55,12 @@ MAX_NORM = 1024.0
 """Largest norm of a feature. A client with a larger one reports zeros: an exact sum needs a bound, and clipping
 would measure something else."""
 _GRID = 1 << 16
+CONTRADICTION, HEAVY_CONTRADICTION = 3.0, 8.0
+"""Standard errors by which frequencies must differ from the moments to count more; see `choose`."""
+STEADY = 1e-4
+"""A variance of the cosine that leaves nothing to contradict."""
+HEAVY = 0.05
+"""A standard error that is large, as a share of the value."""
 
 
 def name_of(kind: str, which: str) -> str:
@@ -73,9 +90,21 @@ def statistics(quality: QualityDeclaration) -> tuple[StatisticDeclaration, ...]:
             ("kernel_squared", (quality.frequencies,), 2.0 * images**2),
             ("mean", (dimension,), images),
             ("gram", (dimension * (dimension + 1) // 2,), gram_bound(quality)),
+            *_moments(quality, dimension),
         ):
             declared.append(StatisticDeclaration(name=name_of(kind, which), shape=shape, max_abs=max_abs))
     return tuple(declared)
+
+
+def _moments(quality: QualityDeclaration, dimension: int) -> tuple[tuple[str, tuple[int, ...], float], ...]:
+    images = float(quality.images)
+    if not quality.moments:
+        return ()
+    return (
+        ("unit_gram", (dimension * (dimension + 1) // 2,), images),
+        ("mean_squared", (), 2.0 * images**2),
+        ("gram_squared", (), 2.0 * images**2),
+    )
 
 
 def gram_bound(quality: QualityDeclaration) -> float:
@@ -162,7 +191,7 @@ def read(
             measured["alignment"] = float(own["alignment"]) / images
             gram = unfold(sums[name_of(kind, "gram")], dimension)
             within = float(own["kernel_pairs"])
-            between = between_clients(
+            between, error = between_clients(
                 sums[name_of(kind, "kernel")],
                 sums[name_of(kind, "kernel_squared")],
                 within + images,
@@ -170,6 +199,8 @@ def read(
                 frequencies[frequencies_name(kind)],
                 quality.t,
             )
+            if quality.moments:
+                between = choose(between, error, moments_between(quality, sums, kind, dimension))
             measured |= _uniformity("global", within + between, images**2 - images)
             measured |= _uniformity("intra", within, squared - images)
             measured |= _uniformity("inter", between, images**2 - squared)
@@ -195,8 +226,8 @@ def between_clients(
     spread: NDArray[np.float64],
     frequencies: NDArray[np.float32],
     t: float,
-) -> float:
-    """The kernel summed over the ordered pairs of images of two different clients, estimated.
+) -> tuple[float, float]:
+    """The kernel summed over the ordered pairs of images of two different clients, estimated; and its standard error.
 
     Each frequency gives an estimate, b(ω) = |Σ s|² - Σ |s|², and most of how b varies with ω is explained by
     functions of ω whose mean over all ω ~ N(0, 2t I) is known: Σ |s|² itself, and what the squared characteristic
@@ -223,8 +254,58 @@ def between_clients(
     # Brought to one scale, of which least squares drops what explains nothing: a control that is constant.
     scales[scales == 0.0] = 1.0
     deviations = (controls - means) / scales
-    coefficients, *_ = np.linalg.lstsq(deviations, estimates - estimates.mean(), rcond=1e-6)
-    return float(estimates.mean() - coefficients @ ((means - known) / scales))
+    around = estimates - estimates.mean()
+    coefficients, *_ = np.linalg.lstsq(deviations, around, rcond=1e-6)
+    # As if frequencies were independent; orthogonal ones do better, so the error is rather too large.
+    error = float((around - deviations @ coefficients).std()) / math.sqrt(len(around))
+    return float(estimates.mean() - coefficients @ ((means - known) / scales)), error
+
+
+def moments_between(
+    quality: QualityDeclaration, sums: Mapping[str, NDArray[np.float64]], kind: str, dimension: int
+) -> tuple[float, float] | None:
+    """The same sum from the first two cumulants of the cosine, and the second of them: the variance of the cosine.
+
+    None where features are zero, or no two clients pair.
+
+    Its error is that of leaving out the higher cumulants, 32/3 κ₃ of the logarithm and beyond for t = 2: nothing to
+    speak of for directions that do not depend on each other, and large where some pairs of clients share a cluster.
+    """
+    images = float(sums[name_of(kind, "images")])
+    pairs = images**2 - float(sums[name_of(kind, "images_squared")])
+    gram = unfold(sums[name_of(kind, "unit_gram")], dimension)
+    # Each feature that is not zero adds 1 to the trace.
+    if pairs <= 0.0 or float(np.trace(gram)) < images - 0.5:
+        return None
+    mean = sums[name_of(kind, "mean")]
+    first = (float(mean @ mean) - float(sums[name_of(kind, "mean_squared")])) / pairs
+    second = (float(np.square(gram).sum()) - float(sums[name_of(kind, "gram_squared")])) / pairs
+    sharp = 2.0 * quality.t
+    variance = max(second - first**2, 0.0)
+    logarithm = -sharp + sharp * first + sharp**2 / 2.0 * variance
+    return pairs * math.exp(min(logarithm, 0.0)), variance
+
+
+def choose(frequencies: float, error: float, by_moments: tuple[float, float] | None) -> float:
+    """Which estimate of the kernel between clients is taken.
+
+    The moments, unless the frequencies contradict them by more than `CONTRADICTION` standard errors. Where those errors
+    are large beside the value, few points make them, with tails that are heavier than a normal law's: then a
+    contradiction takes `HEAVY_CONTRADICTION`. Where the cosine hardly varies, no higher cumulant can matter, and nothing
+    contradicts: a variance of v leaves out at most 42 v of the kernel's mean for cosines within 1 of their own mean.
+
+    Args:
+        frequencies: by `between_clients`.
+        error: its standard error.
+        by_moments: by `moments_between`; None: there is no such estimate.
+    """
+    if by_moments is None:
+        return frequencies
+    moments, variance = by_moments
+    if variance <= STEADY:
+        return moments
+    bound = HEAVY_CONTRADICTION if error > HEAVY * moments else CONTRADICTION
+    return moments if abs(frequencies - moments) <= bound * error else frequencies
 
 
 def covariance(gram: NDArray[np.float64], mean: NDArray[np.float64]) -> NDArray[np.float64]:

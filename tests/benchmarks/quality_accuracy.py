@@ -2,6 +2,7 @@
 docs/representation-quality.md.
 
     python tests/benchmarks/quality_accuracy.py [--images 512] [--seeds 2]
+    python tests/benchmarks/quality_accuracy.py --hard    (where frequencies err most; a minute)
 
 Ten clients, each a Gaussian cloud around a mean of its own. The spectrum of a cloud decays like i^-decay (0: an even
 sphere, 1: most directions hardly used), and `cone` moves all features to one side; together they set the uniformity. The
@@ -47,6 +48,33 @@ def clouds(dimension: int, images: int, decay: float, cone: float) -> list[torch
         )
         found.append(torch.tensor(cloud))
     return found
+
+
+def hard(dimension: int, images: int) -> dict[str, list[torch.Tensor]]:
+    """Clients that the estimate between clients is worst for: few directions each, or few images."""
+    generator = np.random.default_rng(dimension)
+    axes = np.linalg.qr(generator.standard_normal((dimension, dimension)))[0]
+
+    def around(centres: np.ndarray, noise: float, count: int = images) -> torch.Tensor:
+        chosen = centres[np.arange(count) % len(centres)]
+        return torch.tensor(
+            chosen + noise * generator.standard_normal((count, dimension)) / np.sqrt(dimension)
+        )
+
+    numbers = range(CLIENTS)
+    return {
+        "a direction of its own each": [around(axes[[k]], 0.5) for k in numbers],
+        "two tight clusters each": [around(axes[[2 * k, 2 * k + 1]], 0.1) for k in numbers],
+        "one point each": [around(axes[[k]], 0.0) for k in numbers],
+        "shared clusters": [around(axes[:4], 0.3) for _ in numbers],
+        "four images each": [around(generator.standard_normal((4, dimension)), 0.0, 4) for _ in numbers],
+        "one of 512 images, the others of 8": [
+            around(
+                generator.standard_normal((images if k == 0 else 8, dimension)), 0.0, images if k == 0 else 8
+            )
+            for k in numbers
+        ],
+    }
 
 
 def exact(clients: list[torch.Tensor]) -> dict[str, float]:
@@ -98,13 +126,37 @@ def gaussian(quality: QualityDeclaration, seed: int) -> dict[str, np.ndarray]:
     return {frequencies_name("h"): drawn.astype(np.float32)}
 
 
+def hardest(chosen: argparse.Namespace) -> None:
+    print(
+        "| d | clients | uniformity between clients | largest error, all ten | largest error, three of them |"
+    )
+    print("|---|---|---|---|---|")
+    for dimension in chosen.dimensions:
+        quality = QualityDeclaration(
+            features={"h": dimension}, frequencies=4096, images=chosen.images, moments=True
+        )
+        for name, clients in hard(dimension, chosen.images).items():
+            truth = [exact(clients[:number])["uniformity_inter"] for number in (CLIENTS, PARTIAL)]
+            errors = [
+                [abs(told["uniformity_inter"] - true) for told, true in zip(found, truth, strict=True)]
+                for seed in range(chosen.seeds)
+                for found in [estimates(clients, quality, artefacts(quality, seed), plain=False)]
+            ]
+            worst = np.max(errors, axis=0)
+            print(f"| {dimension} | {name} | {truth[0]:.3f} | {worst[0]:.4f} | {worst[1]:.4f} |", flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--images", type=int, default=512)
     parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--hard", action="store_true")
     parser.add_argument("--dimensions", type=int, nargs="+", default=[128, 512])
     chosen = parser.parse_args()
     torch.set_num_threads(1)
+    if chosen.hard:
+        hardest(chosen)
+        return
     columns = ((4096, True), (1024, False), (2048, False), (4096, False))
     names = [f"{count} {'Gaussian, plain' if plain else 'as used'}" for count, plain in columns]
     print(
@@ -120,7 +172,7 @@ def main() -> None:
             cells, ranks = [], [0.0]
             for count, plain in columns:
                 quality = QualityDeclaration(
-                    features={"h": dimension}, frequencies=count, images=chosen.images
+                    features={"h": dimension}, frequencies=count, images=chosen.images, moments=not plain
                 )
                 worst = dict.fromkeys(MEASURES, 0.0)
                 for seed in range(chosen.seeds):

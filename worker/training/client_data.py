@@ -106,7 +106,8 @@ class ClientData:
         for name in ("folders", "test_folders"):
             values[name] = {client: Path(folder) for client, folder in values[name].items()}
         values["classes"] = tuple(values["classes"])
-        values["window"] = None if values["window"] is None else tuple(values["window"])
+        window = values.get("window")
+        values["window"] = None if window is None else tuple(window)
         return DataConfig(**values)
 
 

@@ -47,7 +47,7 @@ def test_the_page(
     assert {row["client"] for row in own.clients} == {"garden", "market"}
     assert found.features.shape == (5, 32)
     assert found.names[:3] == ("a.png", "b.png", "c.png")
-    assert "1 other files" in found.left_out
+    assert "1 other file (1 .txt)" in found.left_out
     printed = capsys.readouterr().out
     assert "round 2 of 2, loss " in printed
     assert "takes images [N, 3, 16, 16], not [5, 3, 20, 20]" in printed

@@ -20,12 +20,13 @@ from ssd.evaluation.federated_quality import (
     chosen_images,
     client_sums,
     nothing,
+    sums_of,
 )
 from ssd.methods.self_supervised import fed_align_uniform, ssd
 from ssd.methods.self_supervised.base import AlignUniform
 from ssd.settings import SettingsError
 from ssd.updates.declaration import Declaration
-from ssd.updates.quality_sums import MAX_NORM, artefacts, name_of, read
+from ssd.updates.quality_sums import MAX_NORM, artefacts, frequencies_name, name_of, read
 from training.training_samples import SMALL, digits, task_for, train
 
 OPTIONS = {"frequencies": 1024, "images": 60, "min_images": 30}
@@ -168,3 +169,28 @@ def test_only_the_named_features_are_measured() -> None:
     found = sums_of_visit(method)
     assert {name.split("_")[1] for name in found} == {"h"}
     assert dataclasses.asdict(QualityOptions())["features"] == ("h", "z")
+
+
+def test_zeros_are_the_same_points_in_the_sums_as_where_features_are_pooled() -> None:
+    quality = QualityOptions(frequencies=4096, images=60, min_images=30, features=("h",)).declaration(
+        {"h": 16}
+    )
+    frequencies = artefacts(quality, 0)
+    generator = torch.Generator().manual_seed(1)
+    clients = [torch.randn(60, 16, generator=generator, dtype=torch.float64) for _ in range(4)]
+    for number, each in enumerate(clients):
+        each[: 15 * number] = 0.0  # none, a quarter, half, and three quarters of a client's features
+    parts = [
+        sums_of(
+            quality, "h", each, torch.stack([each, each], 1), torch.tensor(frequencies[frequencies_name("h")])
+        )
+        for each in clients
+    ]
+    told = read(
+        quality, {name: np.sum([part[name] for part in parts], axis=0) for name in parts[0]}, frequencies, 4
+    )
+    spread = exact.uniformity(torch.cat(clients), [row // 60 for row in range(240)])
+    assert spread.zeros == 90
+    assert told["h_uniformity_intra"] == pytest.approx(spread.intra, abs=1e-9)
+    assert told["h_uniformity_inter"] == pytest.approx(spread.inter, abs=0.01)
+    assert told["h_alignment"] == 0.0

@@ -187,3 +187,54 @@ def test_every_result_says_what_it_was_measured_on() -> None:
     rank = effective_rank(cloud(4, 2), kind="z", split="test")
     assert (spread.features, spread.split, spread.samples) == ("z", "test", 4)
     assert (rank.features, rank.split, rank.samples) == ("z", "test", 4)
+
+
+class TestZeros:
+    """A feature that is zero throughout has no direction; it is a point like any other, where all zeros are."""
+
+    def test_all_zeros_are_one_point_and_not_maximally_spread(self) -> None:
+        result = uniformity(torch.zeros(12, 5), [index % 3 for index in range(12)])
+        assert (result.overall, result.intra, result.inter) == (0.0, 0.0, 0.0)
+        assert result.zeros == 12
+
+    def test_half_zeros_beside_an_orthonormal_frame(self) -> None:
+        """m zeros and m axes: distances² are 0 among zeros, 1 between, 2 among axes."""
+        m = 8
+        result = uniformity(torch.cat([torch.zeros(m, m), torch.eye(m)]))
+        pairs = [0.0] * (m * (m - 1) // 2) + [1.0] * (m * m) + [2.0] * (m * (m - 1) // 2)
+        expected = -math.log(sum(math.exp(-2 * each) for each in pairs) / len(pairs))
+        assert result.overall == pytest.approx(expected, rel=1e-12)
+        assert result.overall < 1.3
+        assert result.zeros == m
+
+    @pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.94])
+    def test_any_share_of_them_equals_the_loop(self, share: float) -> None:
+        features = cloud(40, 6)
+        features[: round(40 * share)] = 0.0
+        owners = [index % 4 for index in range(40)]
+        rows = [row if any(row) else None for row in features.tolist()]
+        same, different = [], []
+        for one, other in combinations(range(40), 2):
+            left, right = (unit(rows[each]) if rows[each] else [0.0] * 6 for each in (one, other))
+            distance = sum((a - b) ** 2 for a, b in zip(left, right, strict=True))
+            (same if owners[one] == owners[other] else different).append(math.exp(-2 * distance))
+        result = uniformity(features, owners, chunk=7)
+        assert result.intra == pytest.approx(minus_log_mean(same), rel=1e-12)
+        assert result.inter == pytest.approx(minus_log_mean(different), rel=1e-12)
+
+    def test_tiny_and_huge_features_keep_their_direction(self) -> None:
+        """Squares of 1e-200 are zero in float64; of 1e200, infinite."""
+        features = cloud(20, 4).double()
+        expected = uniformity(features).overall
+        for scale in (1e-300, 1e-40, 1e40, 1e300):
+            result = uniformity(features * scale)
+            assert result.overall == pytest.approx(expected, rel=1e-9)
+            assert result.zeros == 0
+
+    def test_the_share_of_a_common_direction_and_the_rank_take_them_as_points_at_zero(self) -> None:
+        assert shared(torch.zeros(4, 3)).direction == 0.0
+        assert shared(torch.cat([torch.zeros(4, 3), torch.ones(4, 3)])).direction == pytest.approx(0.5)
+        features = cloud(30, 5)
+        padded = torch.cat([features, torch.zeros(90, 5)])
+        assert effective_rank(padded).value == pytest.approx(effective_rank(features).value, rel=1e-12)
+        assert effective_rank(torch.zeros(9, 5)).value == 0.0
