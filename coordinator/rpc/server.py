@@ -70,7 +70,7 @@ class RpcServer:
     ) -> None:
         # The gate comes first: who may not call is not waited for either.
         interceptors = (
-            Gate(identity, revocations, metrics),
+            Gate(identity, revocations, metrics, limits),
             FirstMessage(metrics, limits.handshake_seconds),
             LibraryCalls(_library_requests(), metrics),
         )

@@ -31,8 +31,6 @@ class Session:
     closed: asyncio.Event = field(default_factory=asyncio.Event)
     fetches: set[asyncio.Task[None]] = field(default_factory=set)
     """Blob reads under way; they end with the session."""
-    uploads: int = 0
-    """Upload calls under way."""
     closing: ClientFault | None = None
     """Why the coordinator closed it; None: it is open, or the worker went away by itself."""
 

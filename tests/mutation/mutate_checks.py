@@ -119,6 +119,8 @@ BRANCHES: dict[str, tuple[str, str, tuple[str, ...]]] = {
     ),
     "ssd/method/registry.py": ("built_in_name", "", ("unit/ssd/method/test_registry.py",)),
     "coordinator/evaluation/answers.py": ("checked", "", ("unit/coordinator/evaluation/test_answers.py",)),
+    "coordinator/rpc/federation/hello.py": ("read take", "", ("unit/coordinator/rpc/test_hello.py",)),
+    "coordinator/rpc/federation/share.py": ("", "", ("unit/coordinator/rpc/test_share.py",)),
     "ssd/updates/declaration.py": (
         "_check_method_name from_bytes",
         "",
@@ -180,7 +182,7 @@ def branches() -> Iterator[Mutant]:
         roots = [
             node
             for node in ast.walk(tree)
-            if isinstance(node, ast.FunctionDef) and node.name in function.split()
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name in function.split()
         ]
         for root in roots if function else [tree]:
             for node in ast.walk(root):

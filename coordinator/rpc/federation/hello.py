@@ -1,8 +1,15 @@
-"""The hello, in as many messages as it takes, and the room all unfinished ones have together."""
+"""The hello, in as many messages as it takes, and the room all unfinished ones have together.
+
+Nobody who says hello is known to be a worker of this run yet, so what an unfinished hello takes is limited: in time, in
+number per certificate, and in memory. A small hello, as nearly all are, has room of its own and waits for nobody.
+Larger ones share what is left: each may have as much as it leaves free, so that however many there are, another one
+still finds room.
+"""
 
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from typing import Any
 
 from coordinator.core.registry import MAX_CLIENTS_PER_WORKER
@@ -13,50 +20,101 @@ from ssd_proto.v1 import federation_pb2 as pb
 MAX_HELLO_BYTES = 48 << 20
 """100,000 clients with the longest names there can be, and an update held for each."""
 MAX_HELD = 2 * MAX_CLIENTS_PER_WORKER
-ROOM_BYTES = 64 << 20
+OWN_BYTES = 64 << 10
+"""Memory that every unfinished hello has to itself."""
+ROOM_BYTES = 192 << 20
+"""Memory that larger ones share."""
 MAX_UNFINISHED = 1024
+MAX_UNFINISHED_PER_HOLDER = 4
+"""A worker that dials again after a broken connection may have one that nobody ends any more."""
+HELLO_SECONDS = 10.0
+"""How long a whole hello may take at most."""
+CLIENT_BYTES, HELD_BYTES = 64, 96
+"""What a parsed entry takes beside its text."""
 
 
 class HelloReader:
-    """Reads hellos. What has not been let in yet shares one budget, whoever it is from."""
+    """Reads hellos. What has not been let in yet is limited for each certificate, and for all together."""
 
     def __init__(self) -> None:
         self._bytes = 0
         self._unfinished = 0
+        self._holders: Counter[str] = Counter()
 
-    async def read(self, context: Context, patience: float) -> pb.Hello:
+    async def read(self, context: Context, patience: float, holder: str | None = None) -> pb.Hello:
         """A whole hello, of which every message but the last says that more follows.
 
+        Args:
+            context: the call.
+            patience: seconds after which a worker counts as silent.
+            holder: whose certificate it is; None where nobody proves anything.
+
         Raises:
-            ClientFault: silent (it took longer than `patience` seconds), wrong_order, message_too_large, bad_name, or
-                no_room: too many are being read already.
+            ClientFault: silent (it took longer than `patience` or `HELLO_SECONDS`), wrong_order, message_too_large,
+                bad_name, or no_room: this certificate, or all, have too much under way already.
         """
         if self._unfinished >= MAX_UNFINISHED:
             raise ClientFault(Reason.NO_ROOM, f"{MAX_UNFINISHED} workers are saying hello; come again")
+        if holder is not None and self._holders[holder] >= MAX_UNFINISHED_PER_HOLDER:
+            most = MAX_UNFINISHED_PER_HOLDER
+            raise ClientFault(Reason.NO_ROOM, f"{most} hellos of this certificate are unfinished; come again")
         self._unfinished += 1
-        mine = 0
+        if holder is not None:
+            self._holders[holder] += 1
+        room = _Room(self)
         try:
-            deadline = asyncio.get_running_loop().time() + patience
-            hello = pb.Hello()
-            more = True
-            while more:
-                part = await _next(context, deadline, patience)
-                size = part.ByteSize()
-                if self._bytes + size > ROOM_BYTES:
-                    raise ClientFault(Reason.NO_ROOM, "other workers' hellos take all the room; come again")
-                mine += size
-                self._bytes += size
-                more = part.more
-                if mine == size:
-                    hello = part
-                else:
-                    hello.clients.extend(part.clients)
-                    hello.held_updates.extend(part.held_updates)
-                _check(hello, mine)
-            return hello
+            return await _whole(context, min(patience, HELLO_SECONDS), room)
         finally:
             self._unfinished -= 1
-            self._bytes -= mine
+            self._bytes -= room.shared
+            if holder is not None:
+                self._holders[holder] -= 1
+                if not self._holders[holder]:
+                    del self._holders[holder]
+
+    def take(self, mine: int, more: int) -> None:
+        """Give a hello that has `mine` bytes of the shared room `more` of them.
+
+        Raises:
+            ClientFault: reason no_room, if it had more than it leaves free.
+        """
+        if more > 0 and mine + more > ROOM_BYTES - self._bytes - more:
+            raise ClientFault(Reason.NO_ROOM, "hellos under way take the room; come again")
+        self._bytes += more
+
+
+class _Room:
+    """What one hello takes of its reader's room."""
+
+    def __init__(self, reader: HelloReader) -> None:
+        self._reader = reader
+        self._all = 0
+        self.shared = 0
+        """Beyond what it has to itself."""
+
+    def take(self, part: pb.Hello) -> None:
+        """Count a part that came; raises ClientFault."""
+        self._all += part.ByteSize() + CLIENT_BYTES * len(part.clients) + HELD_BYTES * len(part.held_updates)
+        more = max(0, self._all - OWN_BYTES) - self.shared
+        self._reader.take(self.shared, more)
+        self.shared += more
+
+
+async def _whole(context: Context, patience: float, room: _Room) -> pb.Hello:
+    deadline = asyncio.get_running_loop().time() + patience
+    hello, size, more = pb.Hello(), 0, True
+    while more:
+        part = await _next(context, deadline, patience)
+        room.take(part)
+        more = part.more
+        if size == 0:
+            hello = part
+        else:
+            hello.clients.extend(part.clients)
+            hello.held_updates.extend(part.held_updates)
+        size += max(1, part.ByteSize())
+        _check(hello, size)
+    return hello
 
 
 def _check(hello: pb.Hello, size: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from collections import OrderedDict
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
@@ -17,6 +18,7 @@ from coordinator.ports.identity import Identity
 from coordinator.rounds.downloads import Downloads
 from coordinator.rounds.worker_reports import WorkerReports
 from coordinator.rpc.federation.hello import HelloReader
+from coordinator.rpc.federation.share import CallShare
 from coordinator.rpc.federation.upload_call import UploadCalls
 from coordinator.rpc.serving.calls import (
     LAST_WORDS_SECONDS,
@@ -54,6 +56,8 @@ BURST_SECONDS = 20.0
 """What a worker may say at once, in seconds of its steady pace: a thousand clients whose data is missing, for example."""
 UNIT_BYTES = 16 << 10
 """A message counts once for every so many bytes it has begun."""
+REMEMBERED_PACES = 16384
+"""Workers whose pace is remembered; who is forgotten attached longest ago."""
 MAX_NAME = 128
 """Characters of a stranger's name that are kept."""
 
@@ -92,6 +96,8 @@ class FederationServicer:
         self._metrics = metrics
         self._tracing = tracing
         self._hellos = HelloReader()
+        self._fetches = CallShare(limits.fetches_per_worker, "fetches")
+        self._paces: OrderedDict[str, PaceLimit] = OrderedDict()
         self._uploads = UploadCalls(uploads, sessions, identity, limits, metrics, tracing)
 
     def handler(self) -> Handler:
@@ -142,8 +148,10 @@ class FederationServicer:
             await self._refuse(context, "attend", session.closing)
 
     async def _open_session(self, context: Context) -> Session:
-        hello = parsed(from_proto.hello, await self._hellos.read(context, self._attendance.silence_seconds))
         caller = self._identity.subject(context.auth_context())
+        holder = None if caller is None else caller.uri
+        said = await self._hellos.read(context, self._attendance.silence_seconds, holder)
+        hello = parsed(from_proto.hello, said)
         if caller is not None and caller.name != hello.worker:
             raise ClientFault(
                 Reason.IDENTITY_MISMATCH, f"the certificate says {caller.name}, the hello another name"
@@ -152,11 +160,25 @@ class FederationServicer:
 
     async def _write(self, session: Session, context: Context) -> None:
         while (message := await session.outbox.get()) is not None:
-            await context.write(to_proto.down(message))
+            try:
+                await context.write(to_proto.down(message))
+            except ClientFault as fault:
+                session.close(
+                    ClientFault(Reason.SILENT, f"the worker does not read its stream: {fault.detail}")
+                )
+                return
+
+    def _pace(self, worker: str) -> PaceLimit:
+        """The worker's own, so that a new stream brings no new burst."""
+        pace = self._paces.pop(worker, None) or PaceLimit(self._limits.messages_per_second, BURST_SECONDS)
+        self._paces[worker] = pace
+        if len(self._paces) > REMEMBERED_PACES:
+            self._paces.popitem(last=False)
+        return pace
 
     async def _read(self, session: Session, context: Context) -> ClientFault | None:
         """Read until the stream ends; a fault of the worker ends it."""
-        pace = PaceLimit(self._limits.messages_per_second, BURST_SECONDS)
+        pace = self._pace(session.worker)
         try:
             while (message := well_formed(await context.read())) is not None:
                 self._attendance.note_contact(session)
@@ -227,8 +249,17 @@ class FederationServicer:
     ) -> None:
         task = asyncio.current_task()
         assert task is not None
-        if len(session.fetches) >= (most := self._limits.fetches_per_worker):
-            raise ClientFault(Reason.NO_ROOM, f"{most} fetches of this session are under way")
+        with self._fetches.one_more(session.worker):
+            await self._send_blob(session, request, context, call, task)
+
+    async def _send_blob(
+        self,
+        session: Session,
+        request: pb.FetchBlobRequest,
+        context: Context,
+        call: Call,
+        task: asyncio.Task[Any],
+    ) -> None:
         reader = self._downloads.open(request.digest, session)
         # A reader that never reads is cut off with its session.
         session.fetches.add(task)
@@ -237,8 +268,6 @@ class FederationServicer:
             check_offset(offset, size)
             call.say({"ssd.offset": offset, "ssd.bytes": size - offset})
             stall = Stall(self._limits.stall_seconds)
-            # Alone, so that the status never has to bring it a second time.
-            await context.send_initial_metadata(())
             head = pb.BlobPart(chunk_digests=b"".join(reader.chunk_digests), size=size, offset=offset)
             await send(context, head, stall)
             while offset < size:

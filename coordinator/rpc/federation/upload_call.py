@@ -12,7 +12,17 @@ import grpc
 from coordinator.config.sections import LimitsSection
 from coordinator.errors import ClientFault, Reason, StorageFailed
 from coordinator.ports.identity import Identity
-from coordinator.rpc.serving.calls import Context, Stall, parsed, read, refuse, session_of, traced
+from coordinator.rpc.federation.share import CallShare
+from coordinator.rpc.serving.calls import (
+    LAST_WORDS_SECONDS,
+    Context,
+    Stall,
+    parsed,
+    read,
+    refuse,
+    session_of,
+    traced,
+)
 from coordinator.rpc.serving.wire import ChunkPart
 from coordinator.telemetry.metrics import CoordinatorMetrics
 from coordinator.telemetry.tracing import Call, Tracing
@@ -43,22 +53,19 @@ class UploadCalls:
         self._limits = limits
         self._metrics = metrics
         self._tracing = tracing
+        self._share = CallShare(limits.uploads_per_worker, "uploads")
 
     async def submit_update(self, _requests: AsyncIterator[Any], context: Context) -> None:
         """Take an upload in, judge it, answer."""
         try:
             session = session_of(self._sessions, self._identity, context)
-            if session.uploads >= (most := self._limits.uploads_per_worker):
-                raise ClientFault(Reason.NO_ROOM, f"{most} uploads of this session are under way")
+            with (
+                self._share.one_more(session.worker),
+                traced(self._tracing, session, "SubmitUpdate", context) as call,
+            ):
+                await self._submit(session, context, call)
         except ClientFault as fault:
             await self._refuse(context, fault)
-            return
-        session.uploads += 1
-        try:
-            with traced(self._tracing, session, "SubmitUpdate", context) as call:
-                await self._submit(session, context, call)
-        finally:
-            session.uploads -= 1
 
     async def _submit(self, session: Session, context: Context, call: Call) -> None:
         envelope: Envelope | None = None
@@ -73,25 +80,26 @@ class UploadCalls:
             if envelope is not None:
                 verdict = self._uploads.reject(session, envelope, fault)
                 if fault.reason not in RETRYING:
-                    await self._answer(context, verdict)
+                    await self._answer(sender, verdict)
             await self._refuse(context, fault)
             return
         except StorageFailed as error:
             call.failed(Reason.STORAGE.value)
             await self._refuse(context, ClientFault(Reason.STORAGE, str(error)))
             return
+        else:
+            call.say({"ssd.outcome": verdict.fate.value})
+            if verdict.reason:
+                call.failed(verdict.reason)
+            await self._answer(sender, verdict)
+            if verdict.fate is UploadFate.REJECTED:
+                await self._refuse(context, ClientFault(Reason(verdict.reason), verdict.detail))
         finally:
             sender.done()
-        call.say({"ssd.outcome": verdict.fate.value})
-        if verdict.reason:
-            call.failed(verdict.reason)
-        await self._answer(context, verdict)
-        if verdict.fate is UploadFate.REJECTED:
-            await self._refuse(context, ClientFault(Reason(verdict.reason), verdict.detail))
 
-    async def _answer(self, context: Context, verdict: Verdict) -> None:
+    async def _answer(self, sender: UploadSender, verdict: Verdict) -> None:
         with contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
-            await context.write(to_proto.upload_reply(verdict))
+            await sender.write(to_proto.upload_reply(verdict))
 
     async def _refuse(self, context: Context, fault: ClientFault) -> None:
         await refuse(self._metrics, context, "submit_update", fault)
@@ -126,12 +134,29 @@ class UploadSender:
 
     async def hold(self) -> None:
         """See `Sender`."""
-        await self._context.write(to_proto.upload_reply(Hold(reason="no room for the body yet")))
+        await self.write(to_proto.upload_reply(Hold(reason="no room for the body yet")))
 
     async def proceed(self, offset: int) -> None:
         """See `Sender`. From here on the sender's patience counts anew."""
         self._stall = Stall(self._stall_seconds)
-        await self._context.write(to_proto.upload_reply(Continue(offset=offset)))
+        await self.write(to_proto.upload_reply(Continue(offset=offset)))
+
+    async def write(self, reply: pb.UploadReply) -> None:
+        """Send a reply; it is not waited for longer than the session lasts, but for a few seconds.
+
+        Raises:
+            ClientFault: reason stalled or no_session; the reply was not read.
+        """
+        writing = asyncio.ensure_future(self._context.write(reply))
+        try:
+            await asyncio.wait({writing, self._ends[0]}, return_when=asyncio.FIRST_COMPLETED)
+            if not writing.done():
+                await asyncio.wait({writing}, timeout=LAST_WORDS_SECONDS)
+            if not writing.done():
+                raise ClientFault(Reason.NO_SESSION, "the session ended, and the reply was not read")
+            await writing
+        finally:
+            writing.cancel()
 
     async def next_chunk(self, upload: Upload) -> tuple[int, bytes | memoryview] | None:
         """See `Sender`."""

@@ -12,7 +12,14 @@ from google.protobuf.message import Message
 
 from coordinator.errors import ClientFault
 from coordinator.rpc.interceptors.auth import call_name
-from coordinator.rpc.serving.calls import Context, Handler, refuse, well_formed
+from coordinator.rpc.serving.calls import (
+    LAST_WORDS_SECONDS,
+    Context,
+    Handler,
+    PatientContext,
+    refuse,
+    well_formed,
+)
 from coordinator.rpc.serving.wire import tolerant
 from coordinator.telemetry.metrics import CoordinatorMetrics
 
@@ -60,7 +67,8 @@ class LibraryCalls(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # gen
             except ClientFault as fault:
                 await refuse(self._metrics, context, call, fault)
                 return None
-            return await behaviour(asked, context)
+            # The library's watches hold a lock of all of them while one is written to.
+            return await behaviour(asked, PatientContext(context, LAST_WORDS_SECONDS))
 
         return answer
 

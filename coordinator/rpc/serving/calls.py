@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Coroutine, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, TypeVar
 
@@ -110,16 +110,92 @@ class Stall:
         )
 
 
+class Unread(asyncio.CancelledError):
+    """The peer reads neither the replies nor the status of a call: nothing more can be said to it.
+
+    Args:
+        status: still on its way; gets done when the peer reads, or its connection is gone.
+    """
+
+    def __init__(self, status: asyncio.Future[Any]) -> None:
+        super().__init__()
+        self.status = status
+        # Whatever becomes of it, nobody is left to tell.
+        status.add_done_callback(lambda done: done.cancelled() or done.exception())
+
+
+async def done_within(doing: Coroutine[Any, Any, Any], seconds: float) -> bool:
+    """Whether something got done in time; otherwise it is cancelled. What it raises is raised.
+
+    `asyncio.wait_for` would leave what it waited for in a cycle of exception, traceback and task, and with it the call and
+    its unread reply, until the garbage collector comes by.
+    """
+    task = asyncio.ensure_future(doing)
+    try:
+        await asyncio.wait({task}, timeout=seconds)
+        if task.done():
+            task.result()
+            return True
+        task.cancel()
+        await asyncio.wait({task})
+        # It may have got done, or failed, in the last moment.
+        if not task.cancelled():
+            task.result()
+            return True
+        return False
+    finally:
+        task.cancel()
+        del task
+
+
+class PatientContext:
+    """A call whose every reply must be taken by the peer within a time; otherwise it is as the call it wraps.
+
+    Args:
+        context: the call.
+        seconds: how long one reply may wait for the peer to read.
+    """
+
+    def __init__(self, context: Context, seconds: float) -> None:
+        self._context = context
+        self._seconds = seconds
+        self._begun = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._context, name)
+
+    async def send_initial_metadata(self, metadata: Any) -> None:
+        """Begin the answer."""
+        self._begun = True
+        await self._context.send_initial_metadata(metadata)
+
+    async def write(self, message: Any) -> None:
+        """Send a reply.
+
+        Raises:
+            ClientFault: reason stalled; the reply was not read.
+            asyncio.CancelledError: the peer is gone.
+        """
+        if not self._begun:
+            # Alone, so that a status after a reply that is not read never has to bring it a second time.
+            await self.send_initial_metadata(())
+        try:
+            written = await done_within(self._context.write(message), self._seconds)
+        except grpc.aio.InternalError:
+            raise asyncio.CancelledError from None
+        if not written:
+            detail = f"a reply was not read within {self._seconds:g} s; come again"
+            raise ClientFault(Reason.STALLED, detail)
+
+
 async def send(context: Context, message: Any, stall: Stall) -> None:
     """Write to a peer that may not be reading.
 
     Raises:
         ClientFault: reason stalled.
     """
-    try:
-        await asyncio.wait_for(context.write(message), stall.remaining)
-    except TimeoutError:
-        raise stall.fault() from None
+    if not await done_within(context.write(message), stall.remaining):
+        raise stall.fault()
 
 
 async def read(
@@ -170,23 +246,31 @@ async def refuse(metrics: CoordinatorMetrics, context: Context, call: str, fault
     """Count and log a refusal, then end the call with its status; the reason travels in trailing metadata.
 
     Raises:
-        asyncio.CancelledError: the peer is gone or does not take the status; its stream is reset.
+        asyncio.CancelledError: the peer is gone.
+        Unread: the peer does not take the status.
     """
     metrics.refused(call, fault.reason)
     holder, reason = _holder(context), fault.reason.value
     who = {"holder": holder} if holder else {}
     fields = {"call": call, "reason": reason, "detail": fault.detail, **who}
     repeatable(log, logging.INFO, "refused", (holder or "anybody", reason), **fields)
-    status = context.abort(
-        TABLE[fault.reason].code, fault.detail, trailing_metadata=((REASON_KEY, fault.reason.value),)
+    status = asyncio.ensure_future(
+        context.abort(
+            TABLE[fault.reason].code, fault.detail, trailing_metadata=((REASON_KEY, fault.reason.value),)
+        )
     )
     try:
-        await asyncio.wait_for(status, LAST_WORDS_SECONDS)
+        await asyncio.wait({status}, timeout=LAST_WORDS_SECONDS)
+    except asyncio.CancelledError:
+        status.cancel()
+        raise
+    if not status.done():
+        # It waits behind what the peer does not read. The handler ends; the stream ends with its connection.
+        raise Unread(status)
+    try:
+        status.result()
     except asyncio.InvalidStateError:
         return
     except grpc.aio.InternalError:
         # The peer went away in the meantime: nobody is left to tell.
-        raise asyncio.CancelledError from None
-    except TimeoutError:
-        # It waits behind what the peer does not read. A handler that is cancelled resets its stream.
         raise asyncio.CancelledError from None
