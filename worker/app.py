@@ -264,6 +264,7 @@ def secure_settings(config: WorkerConfig) -> SecureSettings:
             level=Level.ACTIVE if own.level == "active" else Level.PASSIVE,
             min_participants=own.min_participants,
             min_gamma_ppm=round(own.least_assumed_corrupt * PPM),
+            min_honest_others=own.min_honest_others,
             max_delta_ppm=round(own.max_tolerated_dropout * PPM),
             ring_bits=frozenset(own.ring_bits),
             allow_ring=own.allow_sparse_graph,
@@ -272,6 +273,7 @@ def secure_settings(config: WorkerConfig) -> SecureSettings:
             name=config.worker.name, folder=config.identity_dir, registry=own.registry, policy=own.policy
         ),
         needs_policy=own.needs_policy,
+        max_weight_ratio=own.max_weight_ratio,
         mask_threads=own.mask_threads,
     )
 

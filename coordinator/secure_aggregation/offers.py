@@ -10,6 +10,7 @@ from coordinator.secure_aggregation.present import PresentAttempt
 from coordinator.workers.sessions import Session
 from ssd.secagg.numbers.config_digest import config_digest
 from ssd.secagg.numbers.masked_plan import MaskedPlan
+from ssd.secagg.protocol.graph import corrupt, fewest_survivors
 from ssd.secagg.protocol.messages import Graph, Offer
 from ssd.trust.participants import Registry
 from ssd_wire.uploads import Envelope
@@ -27,8 +28,26 @@ def make_offer(
     base_digest: str,
     task_digest: str,
     participants: int,
+    registered: int = 0,
 ) -> Offer:
-    """What participants are offered to take part in: everything that must not differ between them."""
+    """What participants are offered to take part in: everything that must not differ between them.
+
+    Args:
+        settings: of secure aggregation.
+        plan: how the masked vector is laid out.
+        opening: the attempt.
+        round_id: of the attempt, 16 bytes.
+        base_digest: model digest of the base, hex.
+        task_digest: of the task, hex.
+        participants: the most there may be.
+        registered: participants of the signed registry, of whom a share is assumed corrupt; 0: there is no registry.
+    """
+    delta_ppm = round(settings.section.tolerated_dropout * MILLION)
+    gamma_ppm = round(settings.section.assumed_corrupt * MILLION)
+    if registered:
+        # All corrupt ones of the registry may be in the roster, also in one that some did not join.
+        feared = corrupt(registered, gamma_ppm)
+        gamma_ppm = max(gamma_ppm, -(-feared * MILLION // fewest_survivors(participants, delta_ppm)))
     return Offer(
         round_id=round_id,
         level=settings.level,
@@ -37,8 +56,8 @@ def make_offer(
         round=opening.round,
         attempt=opening.attempt,
         participants=participants,
-        gamma_ppm=round(settings.section.assumed_corrupt * MILLION),
-        delta_ppm=round(settings.section.tolerated_dropout * MILLION),
+        gamma_ppm=min(gamma_ppm, MILLION - 1),
+        delta_ppm=delta_ppm,
         graph=Graph.COMPLETE if participants <= COMPLETE_UP_TO else Graph.RING,
         ring_bits=settings.section.ring_bits,
         max_total_weight=plan.max_total_weight,

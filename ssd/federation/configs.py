@@ -84,8 +84,10 @@ def worker_tables(
     }
     if plan.secure_aggregation != "off":
         # Workers insist on what the coordinator is configured to run.
-        # One machine, one operator: there is nobody to sign a policy against.
-        tables["secure_aggregation"] = {"level": plan.secure_aggregation, "require_policy": False}
+        tables["secure_aggregation"] = {"level": plan.secure_aggregation}
+    if plan.secure_aggregation == "active":
+        # One machine, one operator: a policy would be signed by whom it binds.
+        tables["secure_aggregation"] |= {"require_policy": False}
     if methods:
         tables["methods"] = {name: str(path) for name, path in methods.items()}
     return tables

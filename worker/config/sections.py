@@ -157,6 +157,12 @@ class SecureAggregationSection(Section):
     min_assumed_corrupt: Annotated[float, Field(ge=0, lt=0.5)] | None = None
     """The least share of corrupt participants that the run's thresholds must withstand; not set: 0.1 with level `active`,
     where the coordinator is not trusted to choose it, else 0."""
+    min_honest_others: Annotated[int, Field(ge=1, le=10_000)] = 1
+    """For `active`: when the tolerated dropouts and `min_assumed_corrupt` of the *registry* are taken from a roster, so many
+    others are left at least. Its update is only ever in a sum with so many honest ones."""
+    max_weight_ratio: Annotated[int, Field(ge=1, le=1 << 20)] = 1024
+    """It takes part in no run in which one client's part of a masked sum may weigh so many times another's and more: what
+    weighs most of a sum is not hidden by it."""
     max_tolerated_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.5
     """The largest share of participants that may be missing from a sum: whoever picks the missing ones makes the sum
     smaller."""

@@ -80,13 +80,17 @@ class SecureSettings:
     identity: SecureIdentity
     needs_policy: bool = False
     """Take part only under a signed federation policy."""
+    max_weight_ratio: int = 1 << 20
+    """The most a client's part may weigh, measured by the least that one can weigh."""
     mask_threads: int = 1
     entropy: Callable[[int], bytes] = os.urandom
 
     @property
     def admission(self) -> Admission:
         """What is checked of runs and tasks."""
-        return Admission(identity=self.identity, needs_policy=self.needs_policy)
+        return Admission(
+            identity=self.identity, needs_policy=self.needs_policy, max_weight_ratio=self.max_weight_ratio
+        )
 
 
 @dataclass(slots=True)

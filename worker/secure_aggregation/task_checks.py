@@ -32,10 +32,12 @@ class Admission:
     Args:
         identity: where the federation's policy is.
         needs_policy: nothing is taken part in without one.
+        max_weight_ratio: the most a client may weigh; every client weighs 1 at least.
     """
 
     identity: SecureIdentity
     needs_policy: bool = False
+    max_weight_ratio: int = 1 << 20
 
     def check(self, declaration: Declaration, welcome: Welcome, train: Train) -> None:
         """Whether this worker trains a task whose updates go into a masked sum.
@@ -50,6 +52,12 @@ class Admission:
         """
         check_declaration(declaration)
         check_schedules(declaration, train.round, train.rounds, train.values)
+        heaviest = welcome.max_client_weight if welcome.masking is None else welcome.masking.max_client_weight
+        refuse_unless(
+            heaviest <= self.max_weight_ratio,
+            AbortReason.POLICY_WEIGHT,
+            f"a client of this run may weigh {heaviest} times another, at most {self.max_weight_ratio} is agreed to",
+        )
         policy = self._policy()
         refuse_unless(
             policy is not None or not self.needs_policy,
@@ -59,13 +67,12 @@ class Admission:
             " require_policy = false",
         )
         if policy is not None:
-            masking = welcome.masking
             check_policy(
                 policy,
                 declaration,
                 rounds=train.rounds,
                 number=train.round,
-                max_client_weight=welcome.max_client_weight if masking is None else masking.max_client_weight,
+                max_client_weight=heaviest,
                 privacy=welcome.privacy,
             )
 

@@ -27,6 +27,7 @@ from ssd.secagg.numbers.masking import MaskKey
 from ssd.secagg.protocol import keys
 from ssd.secagg.protocol.checks import (
     check_delivery,
+    check_honest,
     check_proof,
     check_roster,
     check_run_terms,
@@ -218,6 +219,8 @@ class Participant:
         def work() -> ShareBundle:
             check_roster(self._policy, self._offer, self._advert, self._keys, roster)
             self._layout = _layout(self._offer, roster)
+            if self._offer.level is Level.ACTIVE:
+                check_honest(self._policy, self._layout, len(self._keys))
             self._held[self._name], bundle = self._secrets.share(self._layout)
             self._state = _State.SHARED
             return bundle

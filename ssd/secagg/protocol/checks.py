@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 from ssd.secagg.protocol import keys
 from ssd.secagg.protocol.errors import AbortReason, Refused
-from ssd.secagg.protocol.graph import PPM, Level
+from ssd.secagg.protocol.graph import PPM, Level, corrupt, honest_others
 from ssd.secagg.protocol.layout import Layout
 from ssd.secagg.protocol.messages import (
     Advert,
@@ -145,6 +145,32 @@ def _check_signatures(offer: Offer, registered: Mapping[str, str], roster: Roste
             AbortReason.BAD_SIGNATURE,
             f"the advert of {advert.name} is not signed by it for this offer",
         )
+
+
+def check_honest(policy: ParticipantPolicy, layout: Layout, registered: int) -> None:
+    """Whether the roster hides the participant, however the coordinator chose it out of the registry.
+
+    Whoever chooses the roster can have everybody in it who is on his side: those assumed corrupt are a share of the
+    registry, not of the roster.
+
+    Args:
+        policy: the participant's terms.
+        layout: of the roster, in level `active`.
+        registered: participants of the pinned registry.
+    """
+    feared = corrupt(registered, policy.min_gamma_ppm)
+    refuse_unless(
+        layout.corrupt >= feared,
+        AbortReason.POLICY_CORRUPT,
+        f"the thresholds withstand {layout.corrupt} corrupt of {len(layout.adverts)}; of {registered} registered"
+        f" {feared} may be, and all of them in the roster",
+    )
+    others = honest_others(len(layout.adverts), layout.corrupt, layout.offer.delta_ppm)
+    refuse_unless(
+        others >= policy.min_honest_others,
+        AbortReason.TOO_FEW_HONEST,
+        f"{others} honest others are certain in the smallest sum, {policy.min_honest_others} are demanded",
+    )
 
 
 def check_delivery(policy: ParticipantPolicy, layout: Layout, name: str, delivery: ShareDelivery) -> None:

@@ -57,6 +57,8 @@ class AbortReason(StrEnum):
     """The roster does not hold the participant's own advert as it sent it."""
     ROSTER_SIZE = "roster_size"
     """Fewer participants in the roster than demanded, or more than offered."""
+    TOO_FEW_HONEST = "too_few_honest"
+    """When the tolerated dropouts and the assumed corrupt ones are gone, too few others are left to hide among."""
     DUPLICATE_KEY = "duplicate_key"
     """Two adverts share a key, a nonce or a commitment."""
     BAD_KEY = "bad_key"

@@ -66,6 +66,24 @@ def fewest_survivors(n: int, delta_ppm: int) -> int:
     return n - dropouts(n, delta_ppm)
 
 
+def honest_others(n: int, corrupt_ones: int, delta_ppm: int) -> int:
+    """How many honest participants beside oneself are in the smallest sum that n participants may open."""
+    return fewest_survivors(n, delta_ppm) - corrupt_ones - 1
+
+
+def smallest_roster(corrupt_ones: int, delta_ppm: int, least_others: int) -> int:
+    """The fewest participants of a roster at level `active`, on the complete graph, of which so many may be corrupt.
+
+    They have a threshold that is safe and alive, and the smallest sum has `least_others` honest ones beside oneself.
+    """
+    n = 2
+    while (n + corrupt_ones) // 2 + 1 > fewest_survivors(n, delta_ppm) or (
+        honest_others(n, corrupt_ones, delta_ppm) < max(least_others, 1)
+    ):
+        n += 1
+    return n
+
+
 def threshold_complete(n: int, gamma_ppm: int, delta_ppm: int, level: str) -> int:
     """The threshold t for the complete graph: the smallest safe one, and a majority where the dropouts leave room for it.
 

@@ -31,6 +31,8 @@ class ParticipantPolicy:
     """Whether it takes part on the sparse graph as well."""
     min_honest: int = 0
     """Of a survivor set, so many at least beside those assumed corrupt: as many as the noise was made for."""
+    min_honest_others: int = 0
+    """Level `active`: in the smallest sum that a roster allows, so many others at least are honest."""
 
     def __post_init__(self) -> None:
         if not 2 <= self.min_participants <= self.max_participants <= MAX_PARTICIPANTS:

@@ -58,6 +58,9 @@ def test_workers_insist_on_the_level_that_the_coordinator_is_told_to_run(tmp_pat
     assert coordinator_tables(masked)["secure_aggregation"] == {"level": "passive"}
     tables = worker_tables(masked, "w", "127.0.0.1:1", ["a"], {}, evaluates=False)
     assert tables["secure_aggregation"] == {"level": "passive"}
+    signed = replace(plain, overrides={"secure_aggregation": {"level": "active"}})
+    tables = worker_tables(signed, "w", "127.0.0.1:1", ["a"], {}, evaluates=False)
+    assert tables["secure_aggregation"] == {"level": "active", "require_policy": False}
 
 
 def test_everybody_gets_a_registry_that_the_pinned_signer_signed(tmp_path: Path) -> None:
