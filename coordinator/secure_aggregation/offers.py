@@ -28,7 +28,7 @@ def make_offer(
     base_digest: str,
     task_digest: str,
     participants: int,
-    registered: int = 0,
+    registered: int,
 ) -> Offer:
     """What participants are offered to take part in: everything that must not differ between them.
 

@@ -14,22 +14,25 @@ import logging
 from collections.abc import Callable
 
 from coordinator.config.secure_settings import SecureSettings
-from coordinator.core import events
+from coordinator.core import effects, events
 from coordinator.core.state import RunState
 from coordinator.ports.clock import Clock
 from coordinator.ports.journal import Journal
 from coordinator.ports.run import Run
 from coordinator.runtime.durable_writes import DurableWrites
+from coordinator.secure_aggregation.offers import make_offer
 from coordinator.secure_aggregation.present import PresentAttempt
 from coordinator.secure_aggregation.transcripts import Transcripts
 from coordinator.store.journal.rules import IN_FLIGHT
 from coordinator.telemetry.secure_metrics import SecureMetrics
 from ssd.daemon.logs import event as log_event
 from ssd.digest import canonical_json
+from ssd.secagg.numbers.masked_plan import MaskedPlan
 from ssd.secagg.numbers.masked_sum import NotConsistent
 from ssd.secagg.protocol.errors import Aborted, AbortReason
+from ssd.secagg.protocol.messages import Offer
 from ssd.secagg.server.aggregator import Aggregator
-from ssd.trust.participants import Registry
+from ssd.trust.participants import Registry, RegistryRefused
 
 log = logging.getLogger(__name__)
 
@@ -77,6 +80,32 @@ class SumOpening:
         self._metrics = metrics
         self._journaled: tuple[int, int, int | None] | None = None
         """Round and attempt of the set that was journaled or read last, and its `PresentAttempt.honest`."""
+
+    def offers(
+        self,
+        plan: MaskedPlan,
+        opening: effects.OpenAttempt,
+        round_id: bytes,
+        base_digest: str,
+        task_digest: str,
+    ) -> Callable[[int], Offer]:
+        """What makes the offer of an attempt, once it is known how many participants there may be; see `make_offer`."""
+
+        def offer(participants: int) -> Offer:
+            known = self._registered()
+            return make_offer(
+                self._settings, plan, opening, round_id, base_digest, task_digest, participants, known
+            )
+
+        return offer
+
+    def _registered(self) -> int:
+        """Participants of the registry; 0: there is none, or it cannot be read, which the attempt itself will say."""
+        try:
+            registry = self.registry()
+        except (RegistryRefused, OSError):
+            return 0
+        return 0 if registry is None else len(registry.participants)
 
     async def recover(self) -> None:
         """Finish with transcripts, before anything else after a start, what a crash left unfinished."""

@@ -41,7 +41,7 @@ from coordinator.ports.run import Run
 from coordinator.runtime.durable_writes import DurableWrites
 from coordinator.runtime.mailbox import Mailbox
 from coordinator.secure_aggregation.masked_vector import MaskedVector
-from coordinator.secure_aggregation.offers import check_masked_upload, make_offer
+from coordinator.secure_aggregation.offers import check_masked_upload
 from coordinator.secure_aggregation.opening import SumOpening
 from coordinator.secure_aggregation.outbox import MaskedOutbox
 from coordinator.secure_aggregation.present import PresentAttempt, view_of
@@ -162,10 +162,7 @@ class MaskedRoundSum:
         self._spool.drop_all_but(None)
         round_id = self._entropy(ROUND_ID_BYTES)
         plan = self.plan(self._quality.plan(opening.round))
-
-        def offer(participants: int) -> Offer:
-            return make_offer(self._settings, plan, opening, round_id, base_digest, task_digest, participants)
-
+        offer = self._opening.offers(plan, opening, round_id, base_digest, task_digest)
         machine = SecureAttempt(
             self._settings.rules, opening.cohort, offer, self._aggregator, self._clock.monotonic()
         )

@@ -41,7 +41,7 @@ CHECKS = frozenset(
         "_check_identity", "check_terms", "check_advert", "check_run_terms", "check_roster", "check_delivery", "check_survivors",
         "check_proof", "_check_signatures", "_check_roster", "_check_sets", "_check_enough", "remember_round", "remember_opened",
         "_forget_own", "close", "abort", "_require", "_check_secure", "_check_private",
-        "remember_upload", "remember_signed", "check_declaration", "check_schedules", "check_policy", "check_method", "check_privacy",
+        "remember_upload", "remember_signed", "check_declaration", "check_schedules", "check_policy", "check_method", "check_privacy", "check_honest",
     }
 )  # fmt: skip
 """Functions whose call, alone in a statement, is a check; or what must be remembered or forgotten."""

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from ssd.secagg.protocol.errors import AbortReason
-from ssd.secagg.protocol.graph import PPM, Level, dropouts, threshold_complete
+from ssd.secagg.protocol.graph import PPM, Level, corrupt, dropouts, smallest_roster, threshold_complete
 
 PAGE = (Path(__file__).resolve().parents[3] / "docs" / "secure-aggregation.md").read_text()
 
@@ -27,6 +27,18 @@ def test_the_table_of_thresholds_is_what_is_computed() -> None:
         computed = [threshold_complete(n, *fractions, level) for n in participants]
         assert row(f"t, `{level}`") == computed
     assert row("may drop out") == [dropouts(n, fractions[1]) for n in participants]
+
+
+def test_the_table_of_rosters_is_what_is_computed() -> None:
+    page = PAGE[PAGE.index("### How many a roster takes") :]
+    rows = re.findall(r"^\| (\d+) \|((?: \d+ \|)+)$", page, re.MULTILINE)
+    assert len(rows) == 6
+    for registered, cells in rows:
+        computed = []
+        for share in (PPM // 10, PPM // 5):
+            feared = corrupt(int(registered), share)
+            computed += [feared, *(smallest_roster(feared, PPM // 5, others) for others in (1, 4))]
+        assert [int(cell) for cell in cells.split("|")[:-1]] == computed
 
 
 def test_it_says_that_nobody_outside_has_reviewed_it() -> None:

@@ -168,3 +168,13 @@ def test_a_policy_of_another_signer_is_none(identities: SecureIdentities, tmp_pa
     stranger = SecureIdentities(tmp_path / "elsewhere", ("w1",))
     (identities.folder / "w1" / POLICY_FILE).write_bytes(encode(POLICY, stranger.signer))
     assert refused(identities).reason is AbortReason.NO_POLICY
+
+
+def test_a_client_that_outweighs_all_others(identities: SecureIdentities) -> None:
+    """A victim of weight 1,024 among four of weight 1 is the sum."""
+    agreed = Admission(identity=identities.identity("w1"), max_weight_ratio=4)
+    agreed.check(DECLARATION, WELCOME, TASK)
+    assert WELCOME.masking is not None
+    heavier = replace(WELCOME, masking=replace(WELCOME.masking, max_client_weight=5))
+    with pytest.raises(Refused, match="policy_weight"):
+        agreed.check(DECLARATION, heavier, TASK)

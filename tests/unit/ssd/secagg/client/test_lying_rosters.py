@@ -27,19 +27,23 @@ from secure.secure_rounds import (
     Drawn,
     Federation,
     Liar,
+    names_of,
     offer_for,
     outcomes,
+    registry,
     signing_key,
 )
 from ssd.secagg.client.round_keys import RoundKeys
 from ssd.secagg.protocol import keys
-from ssd.secagg.protocol.errors import AbortReason, Refused
+from ssd.secagg.protocol.errors import Aborted, AbortReason, Refused
 from ssd.secagg.protocol.messages import (
+    Reveal,
     Roster,
     ShareDelivery,
     Survivors,
     digest,
 )
+from ssd.secagg.protocol.policy import ParticipantPolicy
 from ssd.secagg.protocol.signatures import sign_advert
 
 
@@ -274,3 +278,42 @@ def test_shares_of_somebody_that_is_no_neighbour_on_the_ring() -> None:
         return replace(delivery, entries=tuple(entries))
 
     everybody_says(ring(telling(ShareDelivery, stranger)), R.SHARES_MISSING)
+
+
+# ----------------------------------------------------------------------------------- a roster chosen from the registry
+
+FORTY = names_of(40)
+
+
+def chosen_from_forty(count: int, policy: ParticipantPolicy, **changes: Any) -> Federation:
+    """A roster of so many out of a registry of forty, of whom the coordinator may have four on its side."""
+    return attacked(
+        Liar, offer=offer_for(count, **changes), names=FORTY[:count], registry=registry(FORTY), policy=policy
+    )
+
+
+def test_four_corrupt_of_forty_around_one_victim() -> None:
+    """A tenth is assumed corrupt. Of a roster of five that was none, rounded up one; of the registry it is four, and the
+    coordinator put all of them in, with a victim whose own minimum is five."""
+    policy = replace(POLICY, min_participants=5, min_honest_others=1)
+    everybody_says(chosen_from_forty(5, policy), R.POLICY_CORRUPT)
+    everybody_says(chosen_from_forty(10, policy), R.POLICY_CORRUPT)
+    # With thresholds for four, five are too few for any; of seven, one other honest one is certain.
+    with pytest.raises(Aborted, match="no_threshold"):
+        outcomes(chosen_from_forty(5, policy, gamma_ppm=800_000))
+    f = chosen_from_forty(7, policy, gamma_ppm=600_000)
+    assert all(isinstance(said, Reveal) for said in outcomes(f).values())
+
+
+def test_too_few_honest_others_in_the_smallest_sum() -> None:
+    """Of seven, one may drop out and four are corrupt: one other is left."""
+    policy = replace(POLICY, min_participants=5, min_honest_others=2)
+    everybody_says(chosen_from_forty(7, policy, gamma_ppm=600_000), R.TOO_FEW_HONEST)
+    f = chosen_from_forty(8, policy, gamma_ppm=500_000)
+    assert all(isinstance(said, Reveal) for said in outcomes(f).values())
+
+
+def test_who_fears_nobody_is_not_asked_about_the_registry() -> None:
+    policy = replace(POLICY, min_gamma_ppm=0)
+    f = chosen_from_forty(5, policy)
+    assert all(isinstance(said, Reveal) for said in outcomes(f).values())

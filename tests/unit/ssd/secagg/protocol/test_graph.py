@@ -251,3 +251,21 @@ def test_words_that_would_favour_small_numbers_are_skipped(monkeypatch: pytest.M
     monkeypatch.setattr(graph, "keystream", lambda key, start, nbytes: stream)
     # Word 5 (mod 3 = 2) is used for the first exchange, then 0.
     assert ring_order(bytes(32), 3) == [1, 0, 2]
+
+
+# ------------------------------------------------------------------------------------------- corrupt of the registry
+
+
+@pytest.mark.parametrize("corrupt_ones", [0, 1, 2, 4, 10, 20])
+@pytest.mark.parametrize("others", [1, 2, 5])
+def test_the_smallest_roster_is_safe_alive_and_hides_and_one_less_does_not(
+    corrupt_ones: int, others: int
+) -> None:
+    def good(n: int) -> bool:
+        alive = n - n // 5
+        threshold = (n + corrupt_ones) // 2 + 1
+        return threshold <= alive and alive - corrupt_ones - 1 >= others
+
+    n = graph.smallest_roster(corrupt_ones, 200_000, others)
+    assert good(n)
+    assert not any(good(fewer) for fewer in range(2, n))
