@@ -12,6 +12,15 @@ def no_link(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
 
 
+def sync_folder(path: Path) -> None:
+    """Has a folder's entries (renames, removals) survive a power cut."""
+    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
 def write_atomically(path: Path, data: bytes | memoryview) -> None:
     """Replace `path` by `data`, flushed to the disk before it appears under its name; its folder must exist.
 

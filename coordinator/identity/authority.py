@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from coordinator.errors import AuthorityRefused
+from ssd.files import sync_folder
 from ssd.trust.authority import (
     CertificateRefused,
     Credential,
@@ -24,7 +25,7 @@ from ssd.trust.authority import (
     validity,
 )
 from ssd.trust.names import NameRefused, Role, Subject
-from ssd.trust.private_files import create_private, make_private_folder, sync_folder
+from ssd.trust.private_files import create_private, make_private_folder
 
 AUTHORITY = "ca"
 STEM = {

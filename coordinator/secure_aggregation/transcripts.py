@@ -12,7 +12,7 @@ from enum import Enum, auto
 from pathlib import Path
 
 from coordinator.store.failures import storage_failed
-from ssd.files import no_link
+from ssd.files import no_link, sync_folder
 from ssd.secagg.audit import transcript
 from ssd.secagg.protocol.errors import MalformedMessage
 from ssd.secagg.protocol.messages import Offer, Opened
@@ -54,7 +54,7 @@ class Transcripts:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
-            _sync(self._root)
+            sync_folder(self._root)
         except OSError as error:
             raise storage_failed(error, part, "writing a round's transcript") from error
 
@@ -68,7 +68,7 @@ class Transcripts:
         try:
             if not path.exists():
                 path.with_suffix(PART).rename(path)
-                _sync(self._root)
+                sync_folder(self._root)
         except OSError as error:
             raise storage_failed(error, path, "keeping a round's transcript") from error
 
@@ -94,7 +94,7 @@ class Transcripts:
                     part.rename(path)
                 else:
                     part.unlink()
-                _sync(self._root)
+                sync_folder(self._root)
         except OSError as error:
             raise storage_failed(error, self._root, "looking at the transcripts of rounds") from error
 
@@ -125,11 +125,3 @@ def _fate(content: bytes, models: Mapping[int, str], due: int | None) -> _Fate:
     if models.get(offer.round) == made:
         return _Fate.KEEP
     return _Fate.REMOVE if offer.round == due else _Fate.LEAVE
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from ssd.files import sync_folder
 from ssd.trust.authority import (
     CertificateRefused,
     Credential,
@@ -19,7 +20,7 @@ from ssd.trust.authority import (
     new_key,
     private_key,
 )
-from ssd.trust.private_files import make_private_folder, replace_private, sync_folder
+from ssd.trust.private_files import make_private_folder, replace_private
 
 
 @dataclass(frozen=True, slots=True)

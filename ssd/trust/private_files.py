@@ -11,6 +11,8 @@ import os
 import secrets
 from pathlib import Path
 
+from ssd.files import sync_folder
+
 FILE_MODE = 0o600
 FOLDER_MODE = 0o700
 
@@ -69,12 +71,3 @@ def make_database_private(path: Path) -> None:
         with contextlib.suppress(OSError):
             if file.stat().st_mode & 0o077:
                 file.chmod(FILE_MODE)
-
-
-def sync_folder(path: Path) -> None:
-    """Has a folder's entries survive a power cut."""
-    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

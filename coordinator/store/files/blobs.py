@@ -24,21 +24,13 @@ from numpy.typing import NDArray
 from coordinator.errors import BlobCorrupt, BlobMissing
 from coordinator.store.failures import storage_failed
 from ssd.digest import CHUNK_BYTES, BlobHasher, blob_digest, byte_view, chunk_digests
-from ssd.files import no_link
+from ssd.files import no_link, sync_folder
 from ssd_wire.messages import BlobRef
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _DIGEST_BYTES = 32
 _NO_LINKS = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.EXDEV, errno.EMLINK, errno.ENOSYS})
 """How file systems say that they have no (more) hard links for this."""
-
-
-def _fsync_directory(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _write_all(descriptor: int, data: memoryview | bytes | bytearray) -> None:
@@ -99,11 +91,11 @@ class FileBlobWriter:
         target = _path(self._root, digest)
         if not target.parent.is_dir():
             target.parent.mkdir(exist_ok=True)
-            _fsync_directory(self._root)
+            sync_folder(self._root)
         # Renaming over an existing blob costs nothing and heals it if its file was damaged.
         listing.replace(_listing(target))
         self._temporary.replace(target)
-        _fsync_directory(target.parent)
+        sync_folder(target.parent)
 
     def _close(self) -> None:
         if self._descriptor >= 0:
@@ -196,7 +188,7 @@ class FileBlobs:
             (root / "tmp").mkdir(parents=True, exist_ok=True)
             # The journal may soon name what lies below: the way there must not be lost with the power.
             for directory in (root, state_dir, state_dir.absolute().parent):
-                _fsync_directory(directory)
+                sync_folder(directory)
             for leftover in (root / "tmp").iterdir():
                 leftover.unlink()
             for listing in root.glob("??/*.chunks"):

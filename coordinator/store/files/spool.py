@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from coordinator.errors import BlobCorrupt, BlobMissing
 from coordinator.store.failures import storage_failed
 from ssd.digest import CHUNK_BYTES, BlobHasher, byte_view
-from ssd.files import no_link
+from ssd.files import no_link, sync_folder
 
 
 class MaskedSpool:
@@ -52,8 +52,8 @@ class MaskedSpool:
             for older in folder.glob(f"{_of(worker)}-*"):
                 older.unlink()
             part.rename(folder / f"{_of(worker)}-{hasher.finish()[2]}")
-            _sync(folder)
-            _sync(self._root)
+            sync_folder(folder)
+            sync_folder(self._root)
         except OSError as error:
             with contextlib.suppress(OSError):
                 part.unlink(missing_ok=True)
@@ -91,11 +91,3 @@ class MaskedSpool:
 
 def _of(worker: str) -> str:
     return hashlib.sha256(worker.encode()).hexdigest()[:32]
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

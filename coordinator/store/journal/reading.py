@@ -21,6 +21,7 @@ from coordinator.store.journal.schema import SCHEMA_VERSION
 
 Json = Any
 _LOCK_SECONDS = 2.0
+_CURRENT = "SELECT run_id FROM runs ORDER BY position DESC LIMIT 1"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,6 +53,17 @@ def read_run(state_dir: Path) -> RunRecord | None:
 def _current(db: sqlite3.Connection) -> RunRecord | None:
     found = db.execute("SELECT record FROM runs ORDER BY position DESC LIMIT 1").fetchone()
     return None if found is None else records.to_run(found[0])
+
+
+def _attempts(db: sqlite3.Connection, which: str, *arguments: Json) -> list[AttemptRecord]:
+    # `which` is a constant of this file, never input, as in `_versions`.
+    rows = db.execute(f"SELECT {records.ATTEMPT_COLUMNS} FROM attempts {which}", arguments)  # noqa: S608
+    return [records.to_attempt(*row) for row in rows]
+
+
+def _versions(db: sqlite3.Connection, which: str, *arguments: Json) -> list[VersionRecord]:
+    rows = db.execute(f"SELECT {records.VERSION_COLUMNS} FROM versions {which}", arguments)  # noqa: S608
+    return [records.to_version(*row) for row in rows]
 
 
 @contextmanager
@@ -86,11 +98,8 @@ def read_model_size(state_dir: Path) -> int:
     if not (state_dir / "state.sqlite3").exists():
         return 0
     with _open(state_dir) as db:
-        found = db.execute(
-            "SELECT record, committed_at, retained FROM versions WHERE run_id ="
-            " (SELECT run_id FROM runs ORDER BY position DESC LIMIT 1) ORDER BY number DESC LIMIT 1"
-        ).fetchone()
-    return 0 if found is None else records.to_version(found[0], found[1], bool(found[2])).full.size
+        found = _versions(db, f"WHERE run_id = ({_CURRENT}) ORDER BY number DESC LIMIT 1")
+    return found[0].full.size if found else 0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -119,26 +128,16 @@ def read_history(state_dir: Path) -> History | None:
         return None
     with _open(state_dir) as db:
         ((finished,),) = db.execute("SELECT finished FROM runs WHERE run_id = ?", (run.run_id,)).fetchall()
-        attempts = db.execute(
-            "SELECT record, outcome, reason, accepted, closed_at FROM attempts WHERE run_id = ?"
-            " ORDER BY round, attempt",
-            (run.run_id,),
-        ).fetchall()
-        versions = db.execute(
-            "SELECT record, committed_at, retained FROM versions WHERE run_id = ? ORDER BY number",
-            (run.run_id,),
-        ).fetchall()
+        attempts = _attempts(db, "WHERE run_id = ? ORDER BY round, attempt", run.run_id)
+        versions = _versions(db, "WHERE run_id = ? ORDER BY number", run.run_id)
         measured = db.execute(
             "SELECT version, record FROM evaluations WHERE run_id = ? ORDER BY version", (run.run_id,)
         ).fetchall()
     return History(
         run=run,
         finished=bool(finished),
-        attempts=tuple(
-            records.to_attempt(record, outcome, reason, records.to_names(accepted), closed_at)
-            for record, outcome, reason, accepted, closed_at in attempts
-        ),
-        versions=tuple(records.to_version(record, at, bool(has)) for record, at, has in versions),
+        attempts=tuple(attempts),
+        versions=tuple(versions),
         evaluations=tuple((int(version), records.to_values(record)) for version, record in measured),
     )
 
@@ -152,19 +151,11 @@ def read_round(state_dir: Path, number: int) -> RoundRecords | None:
     if read_run(state_dir) is None:
         return None
     with _open(state_dir) as db:
-        ((run_id,),) = db.execute("SELECT run_id FROM runs ORDER BY position DESC LIMIT 1").fetchall()
+        ((run_id,),) = db.execute(_CURRENT).fetchall()
         ((newest,),) = db.execute(
             "SELECT coalesce(max(round), 0) FROM attempts WHERE run_id = ?", (run_id,)
         ).fetchall()
-        rows = db.execute(
-            "SELECT record, outcome, reason, accepted, closed_at FROM attempts WHERE run_id = ? AND round = ?"
-            " ORDER BY attempt",
-            (run_id, number),
-        ).fetchall()
-        attempts = [
-            records.to_attempt(record, outcome, reason, records.to_names(accepted), closed_at)
-            for record, outcome, reason, accepted, closed_at in rows
-        ]
+        attempts = _attempts(db, "WHERE run_id = ? AND round = ? ORDER BY attempt", run_id, number)
         tables = {name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
         kept: dict[int, Json] = {}
         if "chronicles" in tables:  # a database of an older version has none
@@ -175,15 +166,10 @@ def read_round(state_dir: Path, number: int) -> RoundRecords | None:
         bindings = {}
         if "bindings" in tables:
             bindings = dict(db.execute("SELECT client, worker FROM bindings").fetchall())
-        versions = db.execute(
-            "SELECT record, committed_at, retained FROM versions WHERE run_id = ? AND number = ?",
-            (run_id, number),
-        ).fetchall()
+        versions = _versions(db, "WHERE run_id = ? AND number = ?", run_id, number)
     return RoundRecords(
         newest_round=int(newest),
         attempts=tuple((each, kept.get(each.attempt, {})) for each in attempts),
         bindings=bindings,
-        model_digest=next(
-            (records.to_version(record, at, bool(has)).model_digest for record, at, has in versions), ""
-        ),
+        model_digest=versions[0].model_digest if versions else "",
     )

@@ -85,8 +85,11 @@ def version_text(version: VersionRecord) -> str:
     )
 
 
-def to_version(stored: str, committed_at: float, retained: bool) -> VersionRecord:
-    """The inverse of `version_text`, with the two facts kept beside it."""
+VERSION_COLUMNS = "record, committed_at, retained"
+
+
+def to_version(stored: str, committed_at: float, retained: int) -> VersionRecord:
+    """A row of VERSION_COLUMNS: the inverse of `version_text`, with the two facts kept beside it."""
     value = json.loads(stored)
     return VersionRecord(
         number=value["number"],
@@ -99,7 +102,7 @@ def to_version(stored: str, committed_at: float, retained: bool) -> VersionRecor
         attempt=value["attempt"],
         committed_at=committed_at,
         figures=Figures.from_statistics(value["statistics"]),
-        retained=retained,
+        retained=bool(retained),
     )
 
 
@@ -117,13 +120,16 @@ def attempt_text(attempt: AttemptRecord) -> str:
     )
 
 
+ATTEMPT_COLUMNS = "record, outcome, reason, accepted, closed_at"
+
+
 def to_attempt(
-    stored: str, outcome: str, reason: str, accepted: tuple[str, ...], closed_at: float | None
+    stored: str, outcome: str, reason: str, accepted: str, closed_at: float | None
 ) -> AttemptRecord:
-    """The inverse of `attempt_text`, with what became of the attempt."""
+    """A row of ATTEMPT_COLUMNS: the inverse of `attempt_text`, with what became of the attempt."""
     value = json.loads(stored)
     opened = AttemptRecord(**{**value, "cohort": tuple(value["cohort"])})
-    return replace(opened, outcome=outcome, reason=reason, accepted=accepted, closed_at=closed_at)
+    return replace(opened, outcome=outcome, reason=reason, accepted=to_names(accepted), closed_at=closed_at)
 
 
 def names_text(names: tuple[str, ...]) -> str:

@@ -50,11 +50,11 @@ class SqliteJournal(SqliteBindings):
     def _versions(self, run_id: str, condition: str = "", *arguments: Any) -> list[VersionRecord]:
         rows = self._rows(
             # `condition` is a constant of this file, never input.
-            f"SELECT record, committed_at, retained FROM versions WHERE run_id = ? {condition}",  # noqa: S608
+            f"SELECT {records.VERSION_COLUMNS} FROM versions WHERE run_id = ? {condition}",  # noqa: S608
             run_id,
             *arguments,
         )
-        return [records.to_version(record, at, bool(retained)) for record, at, retained in rows]
+        return [records.to_version(*row) for row in rows]
 
     def _newest(self, run_id: str) -> VersionRecord:
         return self._versions(run_id, "ORDER BY number DESC LIMIT 1")[0]
@@ -62,15 +62,11 @@ class SqliteJournal(SqliteBindings):
     def _attempts(self, run_id: str, condition: str, *arguments: Any) -> list[AttemptRecord]:
         rows = self._rows(
             # `condition` is a constant of this file, never input.
-            "SELECT record, outcome, reason, accepted, closed_at FROM attempts "  # noqa: S608
-            f"WHERE run_id = ? {condition}",
+            f"SELECT {records.ATTEMPT_COLUMNS} FROM attempts WHERE run_id = ? {condition}",  # noqa: S608
             run_id,
             *arguments,
         )
-        return [
-            records.to_attempt(record, outcome, reason, records.to_names(accepted), closed_at)
-            for record, outcome, reason, accepted, closed_at in rows
-        ]
+        return [records.to_attempt(*row) for row in rows]
 
     def _attempt(self, run_id: str, round_number: int, attempt: int) -> AttemptRecord | None:
         found = self._attempts(run_id, "AND round = ? AND attempt = ?", round_number, attempt)
