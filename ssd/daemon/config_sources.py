@@ -6,6 +6,7 @@ wins over the environment, the environment over the file) and remembers where ea
 
 from __future__ import annotations
 
+import logging
 import re
 import tomllib
 from collections.abc import Callable, Mapping
@@ -16,6 +17,7 @@ from typing import Any
 Json = Any
 Key = tuple[str, ...]
 PREFIX = "SSD_"
+_log = logging.getLogger(__name__)
 
 
 class ConfigError(Exception):
@@ -77,10 +79,20 @@ def gather(
         ConfigError: the file cannot be read or is not TOML, or a flag has no table.
     """
     sources = _read_file(path) if path is not None else Sources()
+    links = []
     for name, text in sorted(environ.items()):
         key = _variable_key(name, tables)
-        if key is not None:
+        if key is not None and is_service_link(key[1], text):
+            links.append(name)
+        elif key is not None:
             sources.set(key, parse_text(text, tables[key[0]](key[1])), name)
+    if links:
+        others = f" and {len(links) - 1} others" if len(links) > 1 else ""
+        _log.warning(
+            "%s%s are a cluster's links to a service (enableServiceLinks), no settings: ignored",
+            links[0],
+            others,
+        )
     for dotted, value in flags.items():
         key = tuple(dotted.split("."))
         if len(key) < 2 or not all(key):
@@ -123,6 +135,37 @@ def parse_text(text: str, is_text: bool) -> Json:
     except tomllib.TOMLDecodeError:
         return text
     return parsed["value"] if len(parsed) == 1 else text
+
+
+_LINK = re.compile(
+    r"(?:.*?_)??(?:(?P<host>service_host)|(?P<number>service_port(?:_[a-z0-9_]+)?)|port(?:_\d+_(?:tcp|udp|sctp)"
+    r"(?:_(?:(?P<proto>proto)|(?P<port>port)|(?P<addr>addr)))?)?)"
+)
+_LINK_VALUES = {
+    "host": re.compile(r"[0-9a-fA-F.:]+"),
+    "addr": re.compile(r"[0-9a-fA-F.:]+"),
+    "number": re.compile(r"\d+"),
+    "port": re.compile(r"\d+"),
+    "proto": re.compile(r"tcp|udp|sctp", re.IGNORECASE),
+}
+_LINK_URL = re.compile(r"(tcp|udp|sctp)://.*", re.IGNORECASE)
+
+
+def is_service_link(key: str, text: str) -> bool:
+    """Whether a variable is one of those that Kubernetes and Docker make of a service called `ssd-…`.
+
+    They look like `SSD_COORDINATOR_PORT=tcp://10.0.0.1:7443` and `SSD_COORDINATOR_SERVICE_HOST=10.0.0.1`. No setting of
+    ours has such a name, and a value of another form is somebody's mistake, which is told.
+
+    Args:
+        key: what follows `SSD_TABLE_`, in lower case.
+        text: the variable's value.
+    """
+    found = _LINK.fullmatch(key)
+    if found is None:
+        return False
+    kind = found.lastgroup
+    return (_LINK_URL if kind is None else _LINK_VALUES[kind]).fullmatch(text) is not None
 
 
 def find_line(text: str, key: Key) -> int:

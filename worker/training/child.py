@@ -43,6 +43,8 @@ from worker.training.train import MethodCache, describe_failure, train
 _log = logging.getLogger(__name__)
 _PR_SET_PDEATHSIG = 1
 _PROGRESS_SECONDS = 0.5
+LOOKS_AGAIN = 2
+"""Times a job is begun anew because a folder changed under it."""
 Json = Any
 
 
@@ -95,8 +97,7 @@ class TrainingProcess:
     def _guarded(self, order: Mapping[str, Json], work: Any) -> None:
         job = order["job"]
         try:
-            self._check_stopped(job)
-            report = work(order)
+            report = self._with_living_folders(order, work)
         except Stopped:
             report = {"event": "stopped"}
         except TaskFault as fault:
@@ -114,6 +115,25 @@ class TrainingProcess:
         if report.get("reason") == "device_fault":
             # The device's context is spoiled for this process; the parent starts another.
             os._exit(70)
+
+    def _with_living_folders(self, order: Mapping[str, Json], work: Any) -> dict[str, Json]:
+        """`work`, begun anew with what is there now when a folder changed while it was read."""
+        for more in range(LOOKS_AGAIN, -1, -1):
+            self._check_stopped(order["job"])
+            try:
+                report: dict[str, Json] = work(order)
+                return report
+            except Exception as error:
+                # By its name: a method without images never imports what raises it.
+                if type(error).__name__ != "FolderChanged":
+                    raise
+                self._data.forget()
+                if not more:
+                    raise
+                log_event(
+                    _log, logging.INFO, "folder_changed", client=order.get("client", ""), detail=str(error)
+                )
+        raise AssertionError  # the last time either returns or raises
 
     def _train(self, order: Mapping[str, Json]) -> dict[str, Json]:
         report = train(order, self._methods, self._data, self._device, self._reporter(order["job"]))

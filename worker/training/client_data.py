@@ -41,6 +41,8 @@ class ClientData:
             return None
         image = _format(declaration)
         key = (client, image.size, image.channels)
+        if key in self._open and _changed(self._open[key]):
+            del self._open[key]
         if key not in self._open:
             from ssd.data.open import open_client
 
@@ -72,6 +74,8 @@ class ClientData:
             return None
         image = _format(declaration)
         key = (client, image.size, image.channels)
+        if key in self._tests and _changed(self._tests[key]):
+            del self._tests[key]
         if key not in self._tests:
             from ssd.data.open import open_client_test
 
@@ -93,6 +97,12 @@ class ClientData:
             self._probe = (image, open_probe(self._config(), image))
         return self._probe[1]
 
+    def forget(self) -> None:
+        """Look through every folder anew when it is next asked for: one is not what it was."""
+        self._open.clear()
+        self._tests.clear()
+        self._probe = None
+
     def _config(self) -> DataConfig:
         from ssd.data.open import DataConfig
 
@@ -109,6 +119,12 @@ class ClientData:
         window = values.get("window")
         values["window"] = None if window is None else tuple(window)
         return DataConfig(**values)
+
+
+def _changed(source: object) -> bool:
+    """Whether a folder of images gained or lost files since it was looked through."""
+    changed = getattr(source, "changed", None)
+    return changed is not None and bool(changed())
 
 
 def _format(declaration: Declaration) -> ImageFormat:

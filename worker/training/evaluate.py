@@ -63,7 +63,13 @@ def evaluate_clients(
     for client in order["clients"]:
         check()
         try:
-            values = _measure(method, declaration, order, client, data, methods.device(device))
+            try:
+                values = _measure(method, declaration, order, client, data, methods.device(device))
+            except Exception as error:
+                if type(error).__name__ != "FolderChanged":  # by its name: see `worker.training.child`
+                    raise
+                data.forget()
+                values = _measure(method, declaration, order, client, data, methods.device(device))
             if not values:
                 continue
             sums = add_client(sums, values)

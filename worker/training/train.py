@@ -214,7 +214,9 @@ def describe_failure(error: Exception) -> tuple[str, str]:
         return "training_diverged", detail
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return "out_of_memory", detail
-    if type(error).__name__ in {"DataError", "TooFewImages"} or isinstance(error, FileNotFoundError):
+    if type(error).__name__ in {"DataError", "FolderChanged", "TooFewImages"} or isinstance(
+        error, FileNotFoundError
+    ):
         return "data_missing", detail
     if type(error).__name__ == "AcceleratorError" or "CUDA error" in str(error):
         return "device_fault", detail

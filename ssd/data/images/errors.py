@@ -11,6 +11,10 @@ class DataError(ValueError):
     """Images, labels or a partition cannot be used; the message names the path and what to do."""
 
 
+class FolderChanged(DataError):
+    """A file of a folder is not what it was when the folder was looked through; looking again finds what is there."""
+
+
 def unknown_client(client_id: str, known: Iterable[str], where: str) -> DataError:
     """The error for a client that `where` (a file or a configuration table) does not name."""
     names = list(known)

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from ssd.data.images.decode import MAX_PIXELS, Decoding, RefusedImageError, decode
 from ssd.data.images.deep import Window
-from ssd.data.images.errors import DataError
+from ssd.data.images.errors import DataError, FolderChanged
 from ssd.data.images.scan import ImageFile, scan
 from ssd.data.images.source import ImageFormat, ProbeData
 from ssd.data.images.subset import SubsetImages
@@ -129,11 +129,23 @@ class FolderImages:
         """The number of images."""
         return len(self._files)
 
+    def changed(self) -> bool:
+        """Whether files appeared or went since the folder was looked through. Costs a look at each sub-folder.
+
+        A file that is written anew in its place is noticed when it is read.
+        """
+        try:
+            return any(
+                os.stat(self.root / each).st_mtime_ns != at for each, at in self.report.folders.items()
+            )
+        except OSError:
+            return True
+
     def batch(self, indices: Sequence[int]) -> Tensor:
         """[B, C, S', S'] uint8 on the CPU, in the order of `indices`, decoded now.
 
         Raises:
-            DataError: a file was changed, removed or damaged after it was checked.
+            FolderChanged: a file was changed, removed or damaged after it was checked.
         """
         shape = (len(indices), self._how.channels, self._how.side, self._how.side)
         pixels = np.empty(shape, dtype=np.uint8)
@@ -156,10 +168,10 @@ class FolderImages:
         try:
             status = os.stat(path)
             if (status.st_size, status.st_mtime_ns) != (file.size, file.mtime_ns):
-                raise DataError(_changed(path, "its size or modification time is another"))
+                raise FolderChanged(_changed(path, "its size or modification time is another"))
             return decode(path, self._how)
         except (OSError, RefusedImageError) as error:
-            raise DataError(_changed(path, str(error))) from error
+            raise FolderChanged(_changed(path, str(error))) from error
 
 
 def folder_probe(
@@ -254,6 +266,6 @@ def _nothing_usable(report: str, min_side: int, labels: bool) -> str:
 
 def _changed(path: Path, detail: str) -> str:
     return (
-        f"{printable(str(path))} was changed after it was checked ({detail}); "
-        "leave the folder alone while a client trains, or open it again"
+        f"{printable(str(path))} was changed after it was checked ({detail}); the folder is looked through again when it "
+        "is next opened"
     )

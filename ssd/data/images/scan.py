@@ -13,8 +13,9 @@ import json
 import logging
 import operator
 import os
+import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +32,12 @@ from ssd.files import write_atomically
 INDEX_FORMAT = "ssd-image-index"
 INDEX_VERSION = 2
 """2: with the smallest and largest value of pixels of more than 8 bits."""
-_SAVE_EVERY = 2000
+_SAVE_SECONDS = 2.0
+"""What was checked is kept so often, so that a scan which is stopped goes on where it was."""
+_SAVE_SHARE = 0.05
+"""At most so much of the time goes into keeping it."""
+_AT_ONCE = 16
+_SAY_SECONDS = 5.0
 _EXAMPLES = 5
 # Permissions, the limit of pixels and the window can change without a trace in a file's size or time.
 _NOT_REMEMBERED = (Refusal.UNREADABLE, Refusal.TOO_MANY_PIXELS, Refusal.RANGE)
@@ -68,6 +74,8 @@ class ScanReport:
     unreadable_folders: tuple[str, ...]
     decoded: int
     """Files decoded in this scan; the rest was known from the index."""
+    folders: Mapping[str, int]
+    """Every folder that was looked through -> its modification time in ns."""
 
     def __str__(self) -> str:
         parts = [f"{self.accepted} images under {self.root}"]
@@ -96,6 +104,7 @@ def scan(
     window: Window | None = None,
     classes: Sequence[str] | None = None,
     threads: int = 2,
+    clock: Callable[[], float] = time.monotonic,
 ) -> tuple[tuple[ImageFile, ...], ScanReport]:
     """The usable images under `root` in sorted order, and what was left out and why.
 
@@ -107,6 +116,7 @@ def scan(
         window: for pixels of more than 8 bits, see `ssd.data.images.deep`.
         classes: if given, only images below a top-level folder of one of these names are used.
         threads: files decoded at the same time.
+        clock: monotonic seconds.
 
     Raises:
         DataError: `root` is not a folder that can be read.
@@ -121,18 +131,25 @@ def scan(
     }
     todo = [file for file in walked.files if file[0] not in entries]
     refused = dict(walked.refused)
-    for start in range(0, len(todo), _SAVE_EVERY):
-        part = todo[start : start + _SAVE_EVERY]
-        with ThreadPoolExecutor(threads) as pool:
-            outcomes = list(pool.map(lambda file: _check(root / file[0], file[1], max_pixels, window), part))
-        for (relative, size, mtime_ns), (outcome, *facts) in zip(part, outcomes, strict=True):
-            if outcome in _NOT_REMEMBERED:
-                refused[relative] = outcome
-            else:
-                entries[relative] = [size, mtime_ns, outcome.name if outcome else None, *facts]
-        if index_path is not None:
-            _write_index(index_path, root, entries)
-        _log.info("checked %d of %d new images under %s", start + len(part), len(todo), printable(str(root)))
+    saved = said = clock()
+    pause = _SAVE_SECONDS
+    with ThreadPoolExecutor(threads) as pool:
+        for start in range(0, len(todo), _AT_ONCE):
+            part = todo[start : start + _AT_ONCE]
+            outcomes = pool.map(lambda file: _check(root / file[0], file[1], max_pixels, window), part)
+            for (relative, size, mtime_ns), (outcome, *facts) in zip(part, outcomes, strict=True):
+                if outcome in _NOT_REMEMBERED:
+                    refused[relative] = outcome
+                else:
+                    entries[relative] = [size, mtime_ns, outcome.name if outcome else None, *facts]
+            done, now = start + len(part), clock()
+            if index_path is not None and (now - saved >= pause or done == len(todo)):
+                _write_index(index_path, root, entries)
+                saved = clock()
+                pause = max(_SAVE_SECONDS, (saved - now) / _SAVE_SHARE)
+            if now - said >= _SAY_SECONDS or done == len(todo):
+                said = now
+                _log.info("checked %d of %d new images under %s", done, len(todo), printable(str(root)))
 
     files = []
     deep: Extremes | None = None
@@ -200,6 +217,7 @@ def _report(
         narrow=narrow,
         unreadable_folders=tuple(printable(folder) for folder in sorted(walked.unreadable)),
         decoded=decoded,
+        folders=dict(walked.folders),
     )
 
 

@@ -40,6 +40,8 @@ class Walk:
     """Named like images, and no regular file."""
     unreadable: list[str] = field(default_factory=list)
     """Folders."""
+    folders: dict[str, int] = field(default_factory=dict)
+    """Every folder that was entered -> its modification time in ns, which changes when a name appears or goes."""
     others: Counter[str] = field(default_factory=Counter)
     """Other files by their ending in lower case, "" without one."""
     litter: Counter[str] = field(default_factory=Counter)
@@ -78,6 +80,7 @@ def walk(root: Path, give_up: Callable[[], bool] = lambda: False) -> Walk:
             break
         folder = folders.pop()
         try:
+            found.folders[folder] = os.stat(root / folder).st_mtime_ns
             with os.scandir(root / folder) as listing:
                 names = sorted(entry.name for entry in listing if not entry.name.startswith("."))
         except OSError:

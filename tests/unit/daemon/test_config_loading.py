@@ -290,6 +290,42 @@ hall = 3
         with pytest.raises(ConfigError, match=r"marked\.toml:2: \[house\] floors"):
             made(marked)
 
+    def test_a_clusters_links_to_a_service_are_no_settings(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """What Kubernetes gives every pod beside a service called `ssd-house`, and Docker a linked container."""
+        file = tmp_path / "c.toml"
+        file.write_text("[house]\nname = 'mine'\n")
+        links = {
+            "SSD_HOUSE_SERVICE_HOST": "10.96.13.7",
+            "SSD_HOUSE_SERVICE_PORT": "7443",
+            "SSD_HOUSE_SERVICE_PORT_GRPC": "7443",
+            "SSD_HOUSE_PORT": "tcp://10.96.13.7:7443",
+            "SSD_HOUSE_PORT_7443_TCP": "tcp://10.96.13.7:7443",
+            "SSD_HOUSE_PORT_7443_TCP_PROTO": "tcp",
+            "SSD_HOUSE_PORT_7443_TCP_PORT": "7443",
+            "SSD_HOUSE_PORT_7443_TCP_ADDR": "fd00::7",
+            "SSD_HOUSE_METRICS_PORT_53_UDP": "udp://10.0.0.1:53",
+            "SSD_GARDEN_SHED_SERVICE_HOST": "10.0.0.1",
+        }
+        assert made(file, {**links, "SSD_HOUSE_FLOORS": "7"}).house.floors == 7
+        assert "SSD_GARDEN_SHED_SERVICE_HOST and 9 others are a cluster's links" in caplog.text
+
+    @pytest.mark.parametrize(
+        ("name", "text"),
+        [
+            ("PORT", "7443"),
+            ("SERVICE_HOST", "example.org"),
+            ("SERVICE_PORT", "high"),
+            ("PORT_7443_TCP", "yes"),
+        ],
+    )
+    def test_what_only_resembles_a_link_is_somebodys_mistake(
+        self, tmp_path: Path, name: str, text: str
+    ) -> None:
+        (found,) = mistakes(tmp_path, "", {f"SSD_HOUSE_{name}": text})
+        assert f"SSD_HOUSE_{name}: [house] {name.lower()}: unknown key" in found
+
     def test_a_missing_file_and_bad_toml(self, tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match="no such file"):
             made(tmp_path / "absent.toml")

@@ -68,3 +68,11 @@ def test_the_services_ports_are_the_containers() -> None:
             container = PODS[each["metadata"]["name"]]["spec"]["containers"][0]
             ports = {port["name"]: port["containerPort"] for port in container["ports"]}
             assert {port["targetPort"]: port["port"] for port in each["spec"]["ports"]} == ports
+
+
+@pytest.mark.parametrize("file", ["coordinator.yaml", "worker.yaml"])
+def test_no_pod_takes_a_clusters_links_for_settings(file: str) -> None:
+    values = yaml.safe_load_all((FOLDER / file).read_text())
+    pods = [value["spec"]["template"]["spec"] for value in values if value["kind"] == "StatefulSet"]
+    assert pods
+    assert all(pod["enableServiceLinks"] is False for pod in pods)
