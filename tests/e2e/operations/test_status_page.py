@@ -35,6 +35,40 @@ def token_file(folder: Path) -> Path:
     return path
 
 
+def operator_signs_in_and_searches(browser: Browser) -> None:
+    """A stranger sees figures; with the token there are names, a list of clients and a search."""
+    # A stranger sees figures and no names, and cannot do anything.
+    assert "round" in browser.text("#phase")
+    assert browser.evaluate("document.querySelectorAll('#map .cell').length") <= 4
+    for name in ("w0", "client-"):
+        assert name not in browser.evaluate("document.documentElement.outerHTML")
+    assert not browser.evaluate("document.querySelector('#controls').offsetParent")
+    assert "is not public" in browser.text("#versions")
+
+    # By keyboard: the first stop leads past the header; a wrong token is refused in words.
+    browser.press("Tab")
+    assert browser.evaluate("document.activeElement.className") == "skip"
+    browser.click("#token")
+    browser.type("wrong" * 10)
+    browser.press("Enter")
+    browser.until("document.querySelector('#operator-said').textContent.includes('not the operator')")
+    browser.click("#token")
+    browser.type(TOKEN)
+    browser.click("#token-form button[type=submit]")
+    browser.until("document.querySelectorAll('#clients-list tbody tr').length === 6")
+    assert "w1" in browser.text("#workers-list")
+    browser.until("document.querySelector('#clients-list').innerText.includes('round ')")  # a failure
+
+    # Search.
+    browser.click("#clients-list input[type=search]")
+    browser.type("T-3")
+    browser.until("document.querySelectorAll('#clients-list tbody tr').length === 1")
+    assert "client-3" in browser.text("#clients-list tbody")
+
+    browser.evaluate(CLEAR)
+    browser.until("document.querySelectorAll('#clients-list tbody tr').length === 6")
+
+
 def test_an_operator_reads_the_page_and_works_with_it(tmp_path: Path) -> None:
     settings = {**SETTINGS, "coordinator.http_token_file": str(token_file(tmp_path))}
     with Federation(tmp_path, **settings) as federation, Browser(tmp_path) as browser:
@@ -45,36 +79,7 @@ def test_an_operator_reads_the_page_and_works_with_it(tmp_path: Path) -> None:
         browser.open(f"http://127.0.0.1:{federation.http_port}/")
         browser.until("Number(document.querySelector('#run-progress').value) > 1")
 
-        # A stranger sees figures and no names, and cannot do anything.
-        assert "round" in browser.text("#phase")
-        assert browser.evaluate("document.querySelectorAll('#map .cell').length") <= 4
-        for name in ("w0", "client-"):
-            assert name not in browser.evaluate("document.documentElement.outerHTML")
-        assert not browser.evaluate("document.querySelector('#controls').offsetParent")
-        assert "is not public" in browser.text("#versions")
-
-        # By keyboard: the first stop leads past the header; a wrong token is refused in words.
-        browser.press("Tab")
-        assert browser.evaluate("document.activeElement.className") == "skip"
-        browser.click("#token")
-        browser.type("wrong" * 10)
-        browser.press("Enter")
-        browser.until("document.querySelector('#operator-said').textContent.includes('not the operator')")
-        browser.click("#token")
-        browser.type(TOKEN)
-        browser.click("#token-form button[type=submit]")
-        browser.until("document.querySelectorAll('#clients-list tbody tr').length === 6")
-        assert "w1" in browser.text("#workers-list")
-        browser.until("document.querySelector('#clients-list').innerText.includes('round ')")  # a failure
-
-        # Search.
-        browser.click("#clients-list input[type=search]")
-        browser.type("T-3")
-        browser.until("document.querySelectorAll('#clients-list tbody tr').length === 1")
-        assert "client-3" in browser.text("#clients-list tbody")
-
-        browser.evaluate(CLEAR)
-        browser.until("document.querySelectorAll('#clients-list tbody tr').length === 6")
+        operator_signs_in_and_searches(browser)
 
         # A curve has its figures as a table, which opens by keyboard; new versions do not take the focus away.
         browser.evaluate("document.querySelector('#charts summary').focus()")

@@ -66,6 +66,40 @@ def _tables(
     return tables
 
 
+def _created(
+    store: SqliteJournal, blobs: FileBlobs, config: CoordinatorConfig, clients: tuple[str, ...]
+) -> RunRecord:
+    """A new run in the journal, with the method's first model as version 0."""
+    method = load(config.method.name, config.method.config)
+    declaration = method.declare()
+    vector = method.initial(0, None)
+
+    def blob(content: bytes):
+        writer = blobs.create()
+        writer.write(content)
+        return writer.finish()
+
+    run = RunRecord(
+        run_id="run",
+        created_at=0.0,
+        config=config.run_config(),
+        declaration=declaration.to_json(),
+        declaration_blob=blob(canonical_json(declaration.to_json())),
+        declaration_digest=declaration.digest,
+    )
+    store.register_clients(clients, 0.0)
+    store.create_run(
+        run,
+        VersionRecord(
+            number=0,
+            model_digest=model_digest(declaration.spec, vector),
+            full=blob(vector.tobytes()),
+            delta=None,
+        ),
+    )
+    return run
+
+
 def driver(
     tmp_path: Path,
     store: SqliteJournal | None = None,
@@ -97,37 +131,8 @@ def driver(
     """
     config = CoordinatorConfig.model_validate(_tables(tmp_path, clients, evaluation, changes or {}))
     blobs, clock = blobs or FileBlobs(tmp_path), clock or SystemClock()
-    method = load(config.method.name, config.method.config)
-    declaration = method.declare()
-    vector = method.initial(0, None)
-
-    def blob(content: bytes):
-        writer = blobs.create()
-        writer.write(content)
-        return writer.finish()
-
     store = store or SqliteJournal(tmp_path)
-    if store.current_run() is None:
-        run = RunRecord(
-            run_id="run",
-            created_at=0.0,
-            config=config.run_config(),
-            declaration=declaration.to_json(),
-            declaration_blob=blob(canonical_json(declaration.to_json())),
-            declaration_digest=declaration.digest,
-        )
-        store.register_clients(clients, 0.0)
-        store.create_run(
-            run,
-            VersionRecord(
-                number=0,
-                model_digest=model_digest(declaration.spec, vector),
-                full=blob(vector.tobytes()),
-                delta=None,
-            ),
-        )
-    run = store.current_run()
-    assert run is not None
+    run = store.current_run() or _created(store, blobs, config, clients)
     declaration = Declaration.from_json(run.declaration)
     settings = settings_of(config)
     state = restore(policy_of(config, declaration), store, clock, proven=proven)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -297,6 +298,98 @@ def histories(draw: st.DrawFn) -> list[tuple[str, object]]:
     return draw(st.lists(operation, min_size=1, max_size=60))
 
 
+def event_of(state: RunState, kind: str, argument: Any, now: float, upload: int) -> events.Event:
+    """What an operation of a history means in the present state."""
+    match kind:
+        case "attach":
+            return events.WorkerAttached(now=now, worker=argument[0], clients=argument[1])
+        case "detach":
+            return events.WorkerDetached(now=now, worker=argument)
+        case "upload":
+            attempt = state.attempt
+            return events.UploadVerified(
+                now=now,
+                upload=upload,
+                worker=argument[0],
+                round=attempt.round + argument[2] if attempt else 1,
+                attempt=attempt.number if attempt else 1,
+                clients=argument[1],
+            )
+        case "fail":
+            return events.ClientFailed(
+                now=now,
+                worker=argument[0],
+                round=state.round,
+                attempt=state.attempts_made,
+                clients=argument[1],
+                reason="x",
+            )
+        case "tick":
+            return events.Tick(now=now)
+        case "revoke":
+            return events.ClientRevoked(now=now, client=argument)
+        case "pause":
+            return events.PauseRequested(now=now)
+        case _:
+            return events.ResumeRequested(now=now)
+
+
+class Rules:
+    """What effects may follow each other, whatever the machine was told.
+
+    Args:
+        mode: of the run.
+        minimum: fewest clients that close an attempt of an elastic run.
+    """
+
+    def __init__(self, mode: Mode, minimum: int) -> None:
+        self.mode, self.minimum = mode, minimum
+        self.open: tuple[int, int] | None = None
+        """Round and number of the attempt under way."""
+        self.cohort: tuple[str, ...] = ()
+        self.folded: set[str] = set()
+        self.indexes: dict[str, int] = {}
+        self.revoked: set[str] = set()
+        self.answered = 0
+
+    def see(self, effect: effects.Effect, state: RunState, uploaded: tuple[str, ...]) -> None:
+        """Take in one effect of the step that led to `state`; `uploaded`: the clients of its upload, if it is one."""
+        match effect:
+            case effects.AssignIndexes():
+                for client, index in effect.indexes:
+                    assert client not in self.indexes, "an index was given twice"
+                    assert index not in self.indexes.values()
+                    self.indexes[client] = index
+            case effects.OpenAttempt():
+                assert self.open is None, "two attempts at once"
+                assert set(effect.cohort) <= set(self.indexes), "trained before its index was durable"
+                assert not self.revoked & set(effect.cohort)
+                self.open, self.cohort, self.folded = (effect.round, effect.attempt), effect.cohort, set()
+            case effects.SendTrain():
+                assert self.open == (effect.round, effect.attempt)
+                assert set(effect.clients) <= set(self.cohort) - self.folded
+                assert all(state.hosts[client] == effect.worker for client in effect.clients)
+            case effects.FoldUpload():
+                clients = set(uploaded)
+                assert clients <= set(self.cohort)
+                assert not clients & self.folded, "folded twice"
+                self.folded |= clients
+            case effects.AnswerUpload():
+                self.answered += 1
+            case effects.CloseAndCommit():
+                assert self.open == (effect.round, effect.attempt)
+                assert set(effect.accepted) == self.folded
+                if self.mode is Mode.REPRODUCIBLE:
+                    assert set(effect.accepted) >= set(self.cohort) - self.revoked
+                else:
+                    left = set(self.cohort) - self.folded - self.revoked
+                    assert len(self.folded) >= self.minimum or not left
+                self.open = None
+            case effects.AbandonAttempt():
+                assert self.open == (effect.round, effect.attempt)
+                self.open = None
+
+
 @given(history=histories(), mode=st.sampled_from(list(Mode)), minimum=st.integers(1, 2))
 @settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_no_history_breaks_the_rules(history, mode, minimum) -> None:
@@ -308,92 +401,25 @@ def test_no_history_breaks_the_rules(history, mode, minimum) -> None:
         rounds=4,
         over_selection=1.0 if mode is Mode.REPRODUCIBLE else 1.5,
     )
+    rules = Rules(mode, minimum)
     now, upload = 0.0, 0
-    open_attempt: tuple[int, int] | None = None
-    cohort: tuple[str, ...] = ()
-    folded: set[str] = set()
-    indexes: dict[str, int] = {}
-    revoked: set[str] = set()
     for kind, argument in history:
-        now += 0.1
-        match kind:
-            case "attach":
-                event = events.WorkerAttached(now=now, worker=argument[0], clients=argument[1])
-            case "detach":
-                event = events.WorkerDetached(now=now, worker=argument)
-            case "upload":
-                upload += 1
-                attempt = state.attempt
-                event = events.UploadVerified(
-                    now=now,
-                    upload=upload,
-                    worker=argument[0],
-                    round=attempt.round + argument[2] if attempt else 1,
-                    attempt=attempt.number if attempt else 1,
-                    clients=argument[1],
-                )
-            case "fail":
-                event = events.ClientFailed(
-                    now=now,
-                    worker=argument[0],
-                    round=state.round,
-                    attempt=state.attempts_made,
-                    clients=argument[1],
-                    reason="x",
-                )
-            case "tick":
-                now += argument
-                event = events.Tick(now=now)
-            case "revoke":
-                revoked.add(argument)
-                event = events.ClientRevoked(now=now, client=argument)
-            case "pause":
-                event = events.PauseRequested(now=now)
-            case _:
-                event = events.ResumeRequested(now=now)
-        state, todo = step(state, event)
+        now += 0.1 + (argument if kind == "tick" else 0.0)
+        upload += kind == "upload"
+        if kind == "revoke":
+            rules.revoked.add(argument)
+        state, todo = step(state, event_of(state, kind, argument, now, upload))
+        uploaded = argument[1] if kind == "upload" else ()
         pending = [todo]
         while pending:
-            answered = 0
+            rules.answered = 0
             for effect in pending.pop():
-                match effect:
-                    case effects.AssignIndexes():
-                        for client, index in effect.indexes:
-                            assert client not in indexes, "an index was given twice"
-                            assert index not in indexes.values()
-                            indexes[client] = index
-                    case effects.OpenAttempt():
-                        assert open_attempt is None, "two attempts at once"
-                        assert set(effect.cohort) <= set(indexes), "trained before its index was durable"
-                        assert not revoked & set(effect.cohort)
-                        open_attempt, cohort, folded = (effect.round, effect.attempt), effect.cohort, set()
-                    case effects.SendTrain():
-                        assert open_attempt == (effect.round, effect.attempt)
-                        assert set(effect.clients) <= set(cohort) - folded
-                        assert all(state.hosts[client] == effect.worker for client in effect.clients)
-                    case effects.FoldUpload():
-                        clients = set(argument[1])
-                        assert clients <= set(cohort)
-                        assert not clients & folded, "folded twice"
-                        folded |= clients
-                    case effects.AnswerUpload():
-                        answered += 1
-                    case effects.CloseAndCommit():
-                        assert open_attempt == (effect.round, effect.attempt)
-                        assert set(effect.accepted) == folded
-                        if mode is Mode.REPRODUCIBLE:
-                            assert set(effect.accepted) >= set(cohort) - revoked
-                        else:
-                            assert len(folded) >= minimum or not (set(cohort) - folded - revoked)
-                        open_attempt = None
-                        state, more = step(state, events.VersionCommitted(now=now, version=state.version + 1))
-                        pending.append(more)
-                    case effects.AbandonAttempt():
-                        assert open_attempt == (effect.round, effect.attempt)
-                        open_attempt = None
-            if kind == "upload" and answered:
-                assert answered == 1
-        assert (state.attempt is not None) == (open_attempt is not None)
+                rules.see(effect, state, uploaded)
+                if isinstance(effect, effects.CloseAndCommit):
+                    state, more = step(state, events.VersionCommitted(now=now, version=state.version + 1))
+                    pending.append(more)
+            assert kind != "upload" or rules.answered <= 1
+        assert (state.attempt is not None) == (rules.open is not None)
 
 
 def test_a_large_cohort_is_not_gone_through_for_each_of_its_clients() -> None:
