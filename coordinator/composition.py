@@ -331,6 +331,7 @@ class _Composition:
             durability=self._durability,
             sessions=self._sessions,
             history=self._history,
+            recent=self._recent,
             cost=self._cost,
             clock=given.clock,
             metrics=given.metrics,

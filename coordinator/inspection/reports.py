@@ -126,7 +126,12 @@ class Reports:
             method=self.facts.declaration.method,
             mode=state.policy.mode.value,
             phase=state.phase.value,
-            waiting_for=self._durability.trouble or state.waiting_for()[1] or self._sum.waiting_for,
+            waiting_for=(
+                self._durability.trouble
+                or state.waiting_for()[1]
+                or self._sum.waiting_for
+                or self.recent.stuck(state.round, state.policy.deadline_seconds)
+            ),
             version=self.catalogue.offer(),
             round=attempt.round if attempt else 0,
             attempt=attempt.number if attempt else 0,

@@ -200,6 +200,7 @@ class AttemptEffects:
         durability: for its writes.
         sessions: who is told that an attempt is cancelled.
         history: of the attempt's clients.
+        recent: what people see of attempts that come to nothing.
         cost: of the attempt.
         clock: for durations and the record's time.
         metrics: of folds and abandoned rounds.
@@ -216,6 +217,7 @@ class AttemptEffects:
         durability: DurableWrites,
         sessions: SessionTable,
         history: ClientHistory,
+        recent: RecentStatus,
         cost: RoundCost,
         clock: Clock,
         metrics: CoordinatorMetrics,
@@ -228,6 +230,7 @@ class AttemptEffects:
         self._durability = durability
         self._sessions = sessions
         self._history = history
+        self._recent = recent
         self._cost = cost
         self._clock = clock
         self._metrics = metrics
@@ -263,6 +266,7 @@ class AttemptEffects:
         await write_history(self._history, self._journal, self._durability)
         self._in_flight.forget()
         await self._sum.abandoned(effect.reason)
+        self._recent.abandoned(effect.round, effect.reason)
         self._metrics.round_abandoned(self._clock.monotonic() - self._cost.opened)
         for worker in effect.workers:
             session = self._sessions.worker(worker)

@@ -17,6 +17,8 @@ T = TypeVar("T")
 MOST_DEPARTED = 2048
 MOST_CLIENTS = 65536
 LONGEST_REASON = 200
+STUCK_AFTER = 3
+"""Attempts at one round that came to nothing: then it is no accident."""
 WENT_AWAY = "went_away"
 """The reason of a worker that ended its stream by itself, or whose connection broke."""
 
@@ -59,6 +61,8 @@ class RecentStatus:
         self._last: OrderedDict[str, LastContact] = OrderedDict()
         self._attempt = (0, 0)
         self._steps: dict[str, tuple[int, int]] = {}
+        self._abandoned = (0, 0, "")
+        """Round, how many of its attempts were abandoned, and why the last of them was."""
 
     # ------------------------------------------------------------------------------------------- what is told
 
@@ -95,12 +99,29 @@ class RecentStatus:
         self._attempt = (round_number, attempt)
         self._steps = {}
 
+    def abandoned(self, round_number: int, reason: str) -> None:
+        """An attempt came to nothing."""
+        times = self._abandoned[1] if self._abandoned[0] == round_number else 0
+        self._abandoned = (round_number, times + 1, _short(reason))
+
     def progressed(self, round_number: int, attempt: int, client: str, step: int, steps: int) -> None:
         """A client that was invited has done so many steps of its training."""
         if (round_number, attempt) == self._attempt and 0 <= step <= steps:
             self._steps[client] = (step, steps)
 
     # ----------------------------------------------------------------------------------------- what is asked
+
+    def stuck(self, round_number: int, deadline_seconds: float) -> str:
+        """A sentence for a round whose attempts come to nothing again and again; empty: it is none."""
+        of, times, reason = self._abandoned
+        if of != round_number or times < STUCK_AFTER:
+            return ""
+        advice = (
+            f"; if clients need longer, raise [round] deadline_seconds (it is {deadline_seconds:g})"
+            if reason.startswith("deadline with ")
+            else ""
+        )
+        return f"round {of}: {times} attempts came to nothing, the last one: {reason}{advice}"
 
     @property
     def departed(self) -> Mapping[str, Departure]:
