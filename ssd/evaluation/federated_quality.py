@@ -23,7 +23,7 @@ from ssd.evaluation.quality import T, directions, kernel
 from ssd.method.protocol import ClientTask
 from ssd.random_stream import RandomStream
 from ssd.updates.declaration import QualityDeclaration
-from ssd.updates.quality_sums import MAX_NORM, frequencies_name, name_of, statistics
+from ssd.updates.quality_sums import MAX_NORM, frequencies_name, name_of, split_gram, statistics
 
 Sums: TypeAlias = dict[str, NDArray[np.float64]]
 EncodeKinds: TypeAlias = Callable[[Tensor], Mapping[str, Tensor]]
@@ -158,8 +158,9 @@ def sums_of(
         "kernel": torch.cat([real, imaginary]),
         "kernel_squared": real.square() + imaginary.square(),
         "mean": unit.sum(0),
-        "gram": (features.T @ features)[row, column],
     }
+    gram = (features.T @ features)[row, column].numpy()
+    found = {"gram": gram}
     if quality.moments:
         second = unit.T @ unit
         values |= {
@@ -167,7 +168,9 @@ def sums_of(
             "mean_squared": unit.sum(0).square().sum(),
             "gram_squared": second.square().sum(),
         }
-    return {name_of(kind, which): value.to(torch.float64).numpy() for which, value in values.items()}
+        found["gram"], found["gram_rest"] = split_gram(gram)
+    found |= {which: value.to(torch.float64).numpy() for which, value in values.items()}
+    return {name_of(kind, which): value for which, value in found.items()}
 
 
 def _features(

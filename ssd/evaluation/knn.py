@@ -2,6 +2,9 @@
 
 Every training neighbour votes for its class with weight exp(cosine / T), T = 0.1 (Wu et al., 2018, the usual
 monitor of self-supervised training; arXiv 2508.01251's code uses k = 200).
+
+The cosine of unit vectors is 1 - ||u - v||^2 / 2. A feature that is exactly zero stays the zero vector, as in
+`ssd.evaluation.quality`, so that this is 1/2 between it and a unit vector, and 1 between two zero features.
 """
 
 from __future__ import annotations
@@ -79,8 +82,12 @@ def _vote(
 ) -> Tensor:
     """The winning class of every query, int64 [M]; the lowest class on a tie."""
     winners = []
+    empty, lost = ((each == 0).all(dim=1).to(each.dtype) for each in (memory, queries))
     for rows in batches(len(queries), max(1, 2**25 // len(memory))):
-        similarity, nearest = (queries[rows.start : rows.stop] @ memory.T).topk(k, dim=1)
+        cosines = queries[rows.start : rows.stop] @ memory.T
+        # Exactly 0 unless a feature is zero.
+        cosines += 0.5 * (lost[rows.start : rows.stop, None] + empty[None, :])
+        similarity, nearest = cosines.topk(k, dim=1)
         # cosine - 1 instead of cosine: the same vote, and no overflow for a small temperature.
         weight = ((similarity - 1.0) / temperature).exp()
         scores = torch.zeros(len(rows), classes, device=memory.device)

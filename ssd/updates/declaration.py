@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
@@ -307,6 +307,12 @@ class Declaration:
             **({"steerable": list(self.steerable)} if self.steerable else {}),
             "config": dict(self.config),
         }
+
+    def measuring_as(self, other: Declaration) -> Declaration:
+        """The declaration with the quality sums that `other` has, which may be of a run of an older release."""
+        if self.quality is None or other.quality is None:
+            return self
+        return replace(self, quality=replace(self.quality, moments=other.quality.moments))
 
     @classmethod
     def from_bytes(cls, content: bytes) -> Declaration:

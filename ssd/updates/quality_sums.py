@@ -15,9 +15,10 @@ No embedding leaves a client. Of at most `images` of its images it reports, per 
 ``unit_gram``       the same of u uᵀ
 ``mean_squared``    ‖sum of u‖²
 ``gram_squared``    ‖sum of u uᵀ‖² (Frobenius)
+``gram_rest``       what rounding ``gram`` to multiples of 2⁻¹⁰ took away, to be added to it
 ==================  ========================================================================================
 
-(The last three with `moments`, that is in runs that were created with a version that has them.)
+(The last four with `moments`, that is in runs that were created with a version that has them.)
 
 f is a feature as it is, u the same L2-normalised; a zero stays zero, and distances are those of the vectors as
 they are (`ssd.evaluation.quality`). As E cos ω·(u - v) = exp(-t ‖u - v‖²) for ω ~ N(0, 2t I) (Rahimi
@@ -42,6 +43,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,6 +56,7 @@ PREFIX = "quality_"
 MAX_NORM = 1024.0
 """Largest norm of a feature. A client with a larger one reports zeros: an exact sum needs a bound, and clipping
 would measure something else."""
+_GRAM_STEP = 2.0**-10
 _GRID = 1 << 16
 CONTRADICTION, HEAVY_CONTRADICTION = 3.0, 8.0
 """Standard errors by which frequencies must differ from the moments to count more; see `choose`."""
@@ -104,7 +107,34 @@ def _moments(quality: QualityDeclaration, dimension: int) -> tuple[tuple[str, tu
         ("unit_gram", (dimension * (dimension + 1) // 2,), images),
         ("mean_squared", (), 2.0 * images**2),
         ("gram_squared", (), 2.0 * images**2),
+        ("gram_rest", (dimension * (dimension + 1) // 2,), _GRAM_STEP),
     )
+
+
+def split_gram(gram: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """A Gram matrix as multiples of 2⁻¹⁰, and what is left.
+
+    The bound of a Gram matrix allows for long features, so that its fixed-point form has few places for short ones.
+    The rest is small whatever the features are, and its places go on where those of the multiples end.
+    """
+    coarse = np.rint(gram / _GRAM_STEP) * _GRAM_STEP
+    return coarse, gram - coarse
+
+
+def in_declared_form(
+    reported: Mapping[str, NDArray[np.float64]], quality: QualityDeclaration | None
+) -> dict[str, NDArray[np.float64]]:
+    """What a client reports, in the form of a run that was created before there were moments if this is one."""
+    found = dict(reported)
+    if quality is None or quality.moments:
+        return found
+    for kind, dimension in quality.features.items():
+        rest = found.get(name_of(kind, "gram_rest"))
+        if rest is not None:
+            found[name_of(kind, "gram")] = found[name_of(kind, "gram")] + rest
+        for which, _, _ in _moments(replace(quality, moments=True), dimension):
+            found.pop(name_of(kind, which), None)
+    return found
 
 
 def gram_bound(quality: QualityDeclaration) -> float:
@@ -172,8 +202,8 @@ def read(
 ) -> dict[str, float]:
     """What a cohort's sums say, as `<kind>_<measure>`; a measure that is not defined is left out.
 
-    Measures: `alignment`, `effective_rank`, `uniformity_global`, `uniformity_intra`, `uniformity_inter`, `images`
-    and `clients`. Takes a while for long features: an eigenvalue problem of their dimension.
+    Measures: `alignment`, `effective_rank`, `uniformity_global`, `uniformity_intra`, `uniformity_inter`, `images`,
+    `clients`, and with moments `zero_features`. Takes a while for long features: an eigenvalue problem of their dimension.
 
     Args:
         quality: what was measured.
@@ -189,7 +219,7 @@ def read(
         measured = {"images": images, "clients": clients}
         if images > 0.0:
             measured["alignment"] = float(own["alignment"]) / images
-            gram = unfold(sums[name_of(kind, "gram")], dimension)
+            gram, step = _gram(quality, sums, kind, max_cohort)
             within = float(own["kernel_pairs"])
             between, error = between_clients(
                 sums[name_of(kind, "kernel")],
@@ -201,14 +231,28 @@ def read(
             )
             if quality.moments:
                 between = choose(between, error, moments_between(quality, sums, kind, dimension))
+                # A unit vector adds 1 to the trace, a zero feature nothing.
+                trace = float(np.trace(unfold(sums[name_of(kind, "unit_gram")], dimension)))
+                measured["zero_features"] = float(max(0, round(images - trace)))
             measured |= _uniformity("global", within + between, images**2 - images)
             measured |= _uniformity("intra", within, squared - images)
             measured |= _uniformity("inter", between, images**2 - squared)
-            step = 2.0 ** -scale_bits(max_cohort, gram_bound(quality))
             measured["effective_rank"] = effective_rank(gram, step * math.sqrt(max(clients, 1.0)))
         # Sums that no honest cohort has must not stop a commit.
         values |= {f"{kind}_{name}": value for name, value in measured.items() if math.isfinite(value)}
     return values
+
+
+def _gram(
+    quality: QualityDeclaration, sums: Mapping[str, NDArray[np.float64]], kind: str, max_cohort: int
+) -> tuple[NDArray[np.float64], float]:
+    """Σ f fᵀ, and the step that its entries were rounded to."""
+    triangle, step = sums[name_of(kind, "gram")], 2.0 ** -scale_bits(max_cohort, gram_bound(quality))
+    if quality.moments:
+        triangle = triangle + sums[name_of(kind, "gram_rest")]
+        # Multiples of the coarse step travel unrounded, unless the cohort is so large that its places are fewer.
+        step = (step if step > _GRAM_STEP else 0.0) + 2.0 ** -scale_bits(max_cohort, _GRAM_STEP)
+    return unfold(triangle, quality.features[kind]), step
 
 
 _SCALARS = ("images", "images_squared", "clients", "alignment", "kernel_pairs")

@@ -28,6 +28,7 @@ from ssd.scaling import ScalingVector
 from ssd.updates.codec import Encoding, NotFinite
 from ssd.updates.declaration import Declaration, DeclarationError
 from ssd.updates.fold import FoldPlan, encode_update
+from ssd.updates.quality_sums import in_declared_form
 from worker.errors import TaskFault
 from worker.store.files import write_file
 from worker.training.client_data import ClientData
@@ -62,7 +63,8 @@ class MethodCache:
                     if own_file is None
                     else from_file(Path(own_file), wanted.config)
                 )
-                own = method.declare()
+                # A run that an older release created goes on with that release's quality sums.
+                own = method.declare().measuring_as(wanted)
             except Exception as error:
                 known = wanted.method in self._files or not isinstance(error, MethodError)
                 remedy = (
@@ -174,7 +176,8 @@ def train(
         raise TaskFault(
             "weight_out_of_range", f"weight {result.weight}, allowed are 1 to {plan.max_client_weight}"
         )
-    body = encode_update(plan, result.delta, result.statistics, methods.room(plan))
+    statistics = in_declared_form(result.statistics, declaration.quality)
+    body = encode_update(plan, result.delta, statistics, methods.room(plan))
     state_digest = ""
     if result.state:
         arrays = {name: np.ascontiguousarray(values) for name, values in result.state.items()}

@@ -143,6 +143,15 @@ class TestKnn:
             share
         )
 
+    def test_a_zero_feature_is_nearest_to_the_zero_features(self) -> None:
+        train = torch.tensor([[0.0, 1.0], [1.0, 0.0], [0.0, 0.0], [1.0, 0.0]])
+        labels = torch.tensor([0, 0, 1, 0])
+        # All cosines were 0 before, and the first rows won.
+        assert knn(train, labels, torch.zeros(1, 2), torch.tensor([1]), k=1).accuracy == 1.0
+        # One away from the zero row, the square root of two from what is at a right angle.
+        query = torch.tensor([[0.0, -1.0]])
+        assert knn(train[1:3], labels[1:3], query, torch.tensor([1]), k=1).accuracy == 1.0
+
     def test_few_labels_use_the_draws_of_the_linear_probe(self) -> None:
         train, labels = blobs(60, spread=0.9)
         test, expected = blobs(50, spread=0.9, seed=1)

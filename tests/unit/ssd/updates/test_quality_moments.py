@@ -158,7 +158,9 @@ def test_a_run_of_an_earlier_version_reports_and_declares_what_it_did() -> None:
     assert QualityDeclaration.from_json(plain.to_json()) == plain
     assert QualityDeclaration.from_json(QUALITY.to_json()) == QUALITY
     more = {each.name for each in statistics(QUALITY)} - {each.name for each in statistics(plain)}
-    assert more == {name_of("h", which) for which in ("unit_gram", "mean_squared", "gram_squared")}
+    assert more == {
+        name_of("h", which) for which in ("unit_gram", "mean_squared", "gram_squared", "gram_rest")
+    }
     made = cohort(CLIENTS["shared clusters"], plain, 0)
     assert set(made) == {each.name for each in statistics(plain)}
 

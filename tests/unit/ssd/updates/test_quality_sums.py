@@ -162,25 +162,57 @@ def folded(quality: QualityDeclaration, parts: list[Sums]) -> tuple[FoldPlan, di
     return plan, dict(fold.open().statistics)
 
 
+@pytest.mark.parametrize("moments", [False, True])
 @pytest.mark.parametrize("scale", [1e-2, 1.0, 30.0])
-def test_the_fixed_point_fold_costs_no_digit_that_shows(scale: float) -> None:
-    parts = [sums(scale * cloud(100, index), index) for index in range(4)]
-    _, opened = folded(QUALITY, parts)
-    through, direct = read(QUALITY, opened, frequencies_of(QUALITY), COHORT), told(parts)
+def test_the_fixed_point_fold_costs_no_digit_that_shows(scale: float, moments: bool) -> None:
+    quality = replace(QUALITY, moments=moments)
+    parts = [sums(scale * cloud(100, index), index, quality) for index in range(4)]
+    _, opened = folded(quality, parts)
+    through, direct = read(quality, opened, frequencies_of(quality), COHORT), told(parts, quality)
     assert through.keys() == direct.keys()
     for name, value in direct.items():
         assert through[name] == pytest.approx(value, rel=1e-6), name
 
 
+@pytest.mark.parametrize("moments", [False, True])
 @pytest.mark.parametrize("scale", [1e-2, 1.0, 30.0])
-def test_rounding_is_not_taken_for_dimensions_of_a_collapsed_representation(scale: float) -> None:
-    quality = replace(QUALITY, features={"h": 64}, frequencies=128)
+def test_rounding_is_not_taken_for_dimensions_of_a_collapsed_representation(
+    scale: float, moments: bool
+) -> None:
+    quality = replace(QUALITY, features={"h": 64}, frequencies=128, moments=moments)
     basis = np.random.default_rng(4).standard_normal((3, 64))
     clients = [scale * cloud(100, index, 3) @ torch.tensor(basis) for index in range(4)]
     _, opened = folded(quality, [sums(each, 0, quality) for each in clients])
     rank = exact.effective_rank_of_gram(torch.stack([each.T @ each for each in clients]).sum(0))
     measured = read(quality, opened, frequencies_of(quality), COHORT)["h_effective_rank"]
     assert measured == pytest.approx(rank, rel=1e-3)
+
+
+def test_short_features_keep_the_tail_of_their_rank() -> None:
+    quality = replace(QUALITY, features={"h": 64}, frequencies=128)
+    spectrum = torch.tensor(np.arange(1, 65) ** -2.0)
+    clients = [
+        3e-3 * spectrum * torch.tensor(np.random.default_rng(seed).standard_normal((100, 64)))
+        for seed in range(4)
+    ]
+    rank = exact.effective_rank_of_gram(torch.stack([each.T @ each for each in clients]).sum(0))
+    measured = {}
+    for moments in (False, True):
+        made_so = replace(quality, moments=moments)
+        _, opened = folded(made_so, [sums(each, 0, made_so) for each in clients])
+        measured[moments] = read(made_so, opened, frequencies_of(quality), COHORT)["h_effective_rank"]
+    assert measured[False] < 0.9 * rank  # what the sums of runs without moments say
+    assert measured[True] == pytest.approx(rank, rel=1e-6)
+
+
+def test_zero_features_are_counted_in_the_sums() -> None:
+    quality = replace(QUALITY, moments=True)
+    features = cloud(50, 1)
+    features[::5] = 0.0
+    parts = [sums_of(quality, "h", features, torch.stack([features, features], 1),
+                     torch.tensor(frequencies_of(quality)[frequencies_name("h")]))] * 2  # fmt: skip
+    assert told(parts, quality)["h_zero_features"] == 20
+    assert "h_zero_features" not in told([sums(features)])
 
 
 def test_a_round_that_measures_has_its_own_plan() -> None:

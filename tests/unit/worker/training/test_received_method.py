@@ -10,7 +10,12 @@ import pytest
 
 from rounds.worker_harness import federation
 from ssd.digest import canonical_json, json_digest
+from ssd.methods.self_supervised import ssd
 from ssd.methods.synthetic.method import create
+from ssd.updates.codec import Encoding
+from ssd.updates.fold import FoldPlan, encode_update
+from ssd.updates.quality_sums import artefacts, in_declared_form
+from training.training_samples import SMALL, train
 from worker.errors import TaskFault
 from worker.training.train import MethodCache
 
@@ -73,6 +78,26 @@ def test_only_the_operators_own_table_makes_a_file_of_a_name(planted: Path) -> N
         MethodCache({"evil": str(planted / "evil.py")}).get(path, digest)
     assert differs.value.reason == "declaration_differs"
     assert (planted / "executed").exists()
+
+
+def test_a_run_of_an_older_release_goes_on_with_its_own_quality_sums(tmp_path: Path) -> None:
+    method = ssd.create({**SMALL, "quality": {"frequencies": 64, "images": 60, "min_images": 30}})
+    newer = method.declare()
+    value = newer.to_json()
+    del value["quality"]["moments"]
+    path = tmp_path / "declaration"
+    path.write_bytes(canonical_json(value))
+    _, declaration = MethodCache({}).get(str(path), json_digest(value))  # declaration_differs before
+    assert declaration.quality is not None
+    assert not declaration.quality.moments
+    made = {**method.artefacts(0), **artefacts(declaration.quality, 0)}
+    result = train(method, artefacts=made, quality=True)
+    plan = FoldPlan.create(declaration, Encoding.FLOAT32, 4, 1000, quality=True)
+    statistics = in_declared_form(result.statistics, declaration.quality)
+    encode_update(plan, result.delta, statistics)  # refuses anything that is not declared
+    whole = result.statistics["quality_h_gram"] + result.statistics["quality_h_gram_rest"]
+    assert (statistics["quality_h_gram"] == whole).all()
+    assert in_declared_form(result.statistics, newer.quality) == result.statistics
 
 
 @pytest.mark.parametrize("name", ["{folder}/evil.py", "evil.py", "evil"])
