@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from coordinator.core.state import RunState
 from coordinator.evaluation.records import EvaluationRecords
 from coordinator.inspection.clients import ClientView, client_view
+from coordinator.inspection.cohort_progress import cohort_counts
 from coordinator.inspection.provenance import Provenance, provenance
 from coordinator.inspection.rounds import RoundView, round_view
 from coordinator.inspection.views import StatusView
@@ -21,7 +22,7 @@ from coordinator.ports.records import RunRecord
 from coordinator.ports.run import Run
 from coordinator.runtime.durable_writes import DurableWrites
 from coordinator.sums.account import PrivacyAccount
-from coordinator.sums.round_sum import RoundSum, SumView
+from coordinator.sums.round_sum import RoundSum
 from coordinator.telemetry.recent import RecentStatus
 from coordinator.versions.catalogue import Catalogue
 from coordinator.versions.inclusions import Inclusions
@@ -100,11 +101,6 @@ class Reports:
         """Version -> what was measured of it."""
         return self._evaluations.by_version
 
-    @property
-    def masks(self) -> SumView | None:
-        """Where secure aggregation stands; None: the run has none."""
-        return self._sum.view
-
     def status(self, now: float) -> StatusView:
         """The state, at `now` monotonic seconds."""
         state = self._run.state
@@ -117,6 +113,7 @@ class Reports:
                 "failed": sum(1 for client in attempt.failures if attempt.wants(client)),
             }
         version, values = self._evaluations.newest
+        awaited, sentence = state.waiting_for()
         account = self._account.now()
         told = self.catalogue.newest.figures
         # An epsilon that the account has lost must not look as if it held: all that the version says of it goes.
@@ -128,7 +125,7 @@ class Reports:
             phase=state.phase.value,
             waiting_for=(
                 self._durability.trouble
-                or state.waiting_for()[1]
+                or sentence
                 or self._sum.waiting_for
                 or self.recent.stuck(state.round, state.policy.deadline_seconds)
             ),
@@ -137,15 +134,27 @@ class Reports:
             attempt=attempt.number if attempt else 0,
             rounds=state.policy.rounds,
             cohort=cohort,
+            goal=attempt.goal if attempt else 0,
+            opened_at=attempt.opened_at if attempt else None,
+            deadline_at=attempt.deadline_at if attempt else None,
+            paused=state.paused,
+            draining=state.draining,
+            awaited=awaited,
             workers=self.sessions.views(now),
             registered_clients=len(state.clients),
             connected_clients=len(state.connected()),
+            revoked_clients=len(state.revoked),
             evaluation=values,
             evaluated_version=version,
             figures=told,
             uptime_seconds=now - self.facts.started,
             privacy=account.statement,
+            masks=self._sum.view,
         )
+
+    def progress(self) -> Mapping[str, int]:
+        """How many clients of the present attempt are where. Looks at each of them."""
+        return cohort_counts(self.state, self.recent)
 
     def client(self, client: str, clock: Clock) -> ClientView:
         """A registered client, as it stands now."""

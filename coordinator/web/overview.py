@@ -11,19 +11,19 @@ from collections.abc import Mapping
 from typing import Any
 
 from coordinator.core.state import Phase
-from coordinator.inspection.cohort_progress import cohort_counts
 from coordinator.inspection.reports import Reports
 from coordinator.inspection.views import StatusView
 from coordinator.ports.clock import Clock
 from coordinator.ports.figures import PRIVACY_PREFIX, Figures
 from coordinator.ports.records import VersionRecord
+from coordinator.sums.round_sum import SumView
 
 Json = Any
 
 
 def status(reports: Reports, clock: Clock, build: str, *, names: bool) -> dict[str, Json]:
     """Where the run stands now. Small, and cheap to make: this is what a page asks for again and again."""
-    view, state = reports.status(clock.monotonic()), reports.state
+    view = reports.status(clock.monotonic())
     newest = reports.catalogue.newest
     return {
         "run": {
@@ -36,17 +36,17 @@ def status(reports: Reports, clock: Clock, build: str, *, names: bool) -> dict[s
         },
         "phase": {
             "name": view.phase,
-            "paused": state.paused,
-            "draining": state.draining,
-            "awaited": state.waiting_for()[0],
+            "paused": view.paused,
+            "draining": view.draining,
+            "awaited": view.awaited,
             "waiting_for": view.waiting_for if names else "",
-            **_attempt(reports, clock),
+            **_attempt(view, clock),
         },
-        "cohort": cohort_counts(reports.state, reports.recent),
+        "cohort": reports.progress(),
         "population": {
             "registered": view.registered_clients,
             "connected": view.connected_clients,
-            "revoked": len(state.revoked),
+            "revoked": view.revoked_clients,
             "workers": len(view.workers),
         },
         "version": {
@@ -57,29 +57,27 @@ def status(reports: Reports, clock: Clock, build: str, *, names: bool) -> dict[s
         },
         "statistics": _finite(view.figures.statistics),
         "evaluation": {"version": view.evaluated_version, "values": _finite(view.evaluation)},
-        "secure_aggregation": _secure(reports, names=names),
+        "secure_aggregation": _secure(view.masks, names=names),
         "privacy": _privacy(reports, view),
         "curves": curves_revision(reports),
     }
 
 
-def _attempt(reports: Reports, clock: Clock) -> dict[str, Json]:
-    attempt, round_due = reports.state.attempt, reports.state.round
-    if attempt is None:
-        done = reports.state.phase is Phase.FINISHED
-        return {"round": reports.state.version if done else round_due, "attempt": 0}
+def _attempt(view: StatusView, clock: Clock) -> dict[str, Json]:
+    if view.opened_at is None:
+        newest = view.version.number
+        return {"round": newest if view.phase == Phase.FINISHED.value else newest + 1, "attempt": 0}
     offset = clock.wall() - clock.monotonic()
     return {
-        "round": attempt.round,
-        "attempt": attempt.number,
-        "goal": attempt.goal,
-        "opened_at": _seconds(offset + attempt.opened_at),
-        "deadline_at": None if attempt.deadline_at is None else _seconds(offset + attempt.deadline_at),
+        "round": view.round,
+        "attempt": view.attempt,
+        "goal": view.goal,
+        "opened_at": _seconds(offset + view.opened_at),
+        "deadline_at": None if view.deadline_at is None else _seconds(offset + view.deadline_at),
     }
 
 
-def _secure(reports: Reports, *, names: bool) -> dict[str, Json]:
-    view = reports.masks
+def _secure(view: SumView | None, *, names: bool) -> dict[str, Json]:
     if view is None:
         return {"level": "off"}
     found: dict[str, Json] = {

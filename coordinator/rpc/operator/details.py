@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from coordinator.inspection.cohort_progress import cohort_counts
 from coordinator.inspection.reports import Reports
+from coordinator.inspection.views import StatusView
 from coordinator.ports.clock import Clock
 from coordinator.sums.round_sum import SumView
 from coordinator.telemetry.recent import Drop
@@ -13,11 +13,14 @@ MOST = 50
 """Entries of a list."""
 
 
-def details_message(reports: Reports, clock: Clock) -> pb.StatusDetails:
+def details_message(reports: Reports, view: StatusView, clock: Clock) -> pb.StatusDetails:
     """Of the present moment. Looks at every client of the cohort."""
-    seen, wall = reports.recent, clock.wall()
+    seen, wall, now = reports.recent, clock.wall(), clock.monotonic()
     found = pb.StatusDetails(
-        progress=cohort_counts(reports.state, reports.recent),
+        progress=reports.progress(),
+        goal=view.goal,
+        open_seconds=0.0 if view.opened_at is None else max(0.0, now - view.opened_at),
+        left_seconds=None if view.deadline_at is None else view.deadline_at - now,
         departed=[
             pb.DepartedWorker(
                 worker=worker, last_seen_seconds=_ago(wall, departure.at), reason=departure.reason
@@ -25,19 +28,12 @@ def details_message(reports: Reports, clock: Clock) -> pb.StatusDetails:
             for worker, departure in seen.newest_departures(MOST)
         ],
         departed_workers=len(seen.departed),
-        secure_aggregation=_secure(reports.masks),
+        secure_aggregation=_secure(view.masks),
     )
     failed = [(drop, {"client": client}) for client, drop in seen.newest_failures(MOST)]
     refused = [(drop, {"worker": worker}) for worker, drop in seen.newest_refusals(MOST)]
     newest = sorted([*failed, *refused], key=lambda each: each[0].at, reverse=True)
     found.dropped.extend(_dropped(drop, who, wall) for drop, who in newest[:MOST])
-    attempt = reports.state.attempt
-    if attempt is not None:
-        now = clock.monotonic()
-        found.goal = attempt.goal
-        found.open_seconds = max(0.0, now - attempt.opened_at)
-        if attempt.deadline_at is not None:
-            found.left_seconds = attempt.deadline_at - now
     return found
 
 

@@ -144,9 +144,10 @@ class OperatorServicer:
             await refuse(metrics, context, name, ClientFault(Reason.STORAGE, str(error)))
 
     async def _status(self, request: pb.StatusRequest) -> pb.StatusReply:
-        reply = status_message(self._reports.status(self._clock.monotonic()))
+        view = self._reports.status(self._clock.monotonic())
+        reply = status_message(view)
         if request.details:
-            reply.details.CopyFrom(details_message(self._reports, self._clock))
+            reply.details.CopyFrom(details_message(self._reports, view, self._clock))
         return reply
 
     async def _watch(self, request: Any, context: Context) -> None:

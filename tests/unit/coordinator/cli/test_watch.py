@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from coordinator.parts import Coordinator
 from coordinator.rpc.operator.details import MOST, details_message
 from coordinator.runtime.clock import SystemClock
 from rounds.driver_harness import driver, simulate
+from ssd_proto.v1 import operator_pb2 as pb
 from ssd_wire.messages import Hello
 
 GOLDEN = Path(__file__).resolve().parents[3] / "golden" / "watch.txt"
@@ -331,11 +333,17 @@ class TestWatching:
         assert len(script.asked_rounds) == 2
 
 
+def details(subject: Coordinator, clock: SystemClock, **changes: float) -> pb.StatusDetails:
+    """What a status says beside the state, of a status that differs in these fields."""
+    view = replace(subject.reports.status(clock.monotonic()), **changes)  # type: ignore[arg-type]  # numbers alone
+    return details_message(subject.reports, view, clock)
+
+
 class TestDetails:
     def test_they_tell_of_the_cohort_and_of_who_dropped_out(self, tmp_path: Path) -> None:
         async def scene(subject: Coordinator) -> None:
             clock = SystemClock()
-            before = details_message(subject.reports, clock)
+            before = details(subject, clock)
             assert (before.goal, sum(before.progress.values()), before.HasField("left_seconds")) == (
                 0,
                 0,
@@ -347,14 +355,20 @@ class TestDetails:
                     worker=worker, instance=f"{sum(worker.encode()):032x}", clients=dict.fromkeys(clients, 0)
                 )
                 await subject.attendance.attach(hello)
-            during = details_message(subject.reports, clock)
+            during = details(subject, clock)
             assert (during.goal, during.progress["invited"]) == (3, 3)
+            now = clock.monotonic()
+            soon = details(subject, clock, opened_at=now - 5.0, deadline_at=now + 9.0)
+            assert soon.open_seconds >= 5.0
+            assert 8.0 < soon.left_seconds <= 9.0
+            late = details(subject, clock, opened_at=now + 5.0, deadline_at=now - 1.0)
+            assert (late.open_seconds, late.left_seconds < 0.0) == (0.0, True)
             seen, wall = subject.reports.recent, clock.wall()
             for index in range(MOST + 5):
                 seen.detached(f"gone-{index}", [], "", last_seen=wall - 200 + index)
                 seen.failed([f"client-{index}"], 1, 1, "not_finite", wall - 100 + index)
             seen.refused("w1", 1, 1, "too_late", wall + 50)  # the clock was set back since
-            after = details_message(subject.reports, clock)
+            after = details(subject, clock)
             assert (len(after.departed), after.departed_workers) == (MOST, MOST + 5)
             assert after.departed[0].worker == f"gone-{MOST + 4}"
             assert after.departed[0].reason == "went_away"
