@@ -6,7 +6,6 @@ machine of whoever has the key.
 
 from __future__ import annotations
 
-import asyncio
 import json
 import time
 from collections.abc import Callable
@@ -49,6 +48,8 @@ def policy_group(load_config: Load, settings: Decorator) -> click.Group:
     @settings
     def draft(draft: Path, federation: str, **options: Any) -> None:
         """Write DRAFT: a policy that accepts the run of a configuration and nothing else. Widen it by hand."""
+        import asyncio
+
         from ssd.files import write_atomically
 
         if draft.exists():
