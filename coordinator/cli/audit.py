@@ -32,19 +32,29 @@ class TranscriptRefused(OperatorFault):
 )
 @click.option("--signer", help="Its signer's public key, 64 hex digits.")
 @click.option("--federation", help="Whose registry it has to be.")
+@click.option(
+    "--receipts",
+    "receipt_files",
+    type=_FILE,
+    multiple=True,
+    help="What `ssd-worker receipts --format json` of a worker printed; may be given for each.",
+)
 @FORM
 def audit(
     transcripts: tuple[Path, ...],
     registry_file: Path | None,
     signer: str | None,
     federation: str | None,
+    receipt_files: tuple[Path, ...],
     form: str,
 ) -> None:
     """Verify TRANSCRIPTS of opened rounds: messages, sets, thresholds, signatures; several, in the order of their
     rounds, must follow one another: chained, no round id and no model twice, each on the model the one before made.
+    With receipts of workers: what each signed is what was opened.
     """
     from ssd.secagg.audit.audit import AuditFailed, check_follows
     from ssd.secagg.audit.audit import audit as verify
+    from ssd.secagg.audit.receipts import check_receipts, read_receipts
 
     if registry_file is not None and (signer is None or federation is None):
         raise click.UsageError("--registry is only worth something with --signer and --federation")
@@ -56,6 +66,11 @@ def audit(
             each = verify(path.read_bytes(), registry, before=before)
             check_follows(found, each)
             found.append(each)
+        except (AuditFailed, OSError) as error:
+            raise TranscriptRefused(f"{path}: {error}") from error
+    for path in receipt_files:
+        try:
+            check_receipts(found, read_receipts(path.read_bytes()))
         except (AuditFailed, OSError) as error:
             raise TranscriptRefused(f"{path}: {error}") from error
     if form == "json":

@@ -54,6 +54,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "policy draft": (f"policy draft policy.draft --federation ssd {_CONFIG}",),
     "policy sign": ("policy sign policy.draft --key signer.key --out policy.json",),
     "policy verify": (f"policy verify policy.json --signer {'ab' * 32} --federation ssd",),
-    "audit": ("audit transcripts/*.transcript", "audit transcripts/round-12.transcript --format json"),
+    "audit": (
+        "audit transcripts/*.transcript",
+        "audit transcripts/round-12.transcript --format json",
+        "audit transcripts/*.transcript --receipts edge-1.receipts",
+    ),
     "completion": ("completion bash", "completion zsh", "completion fish"),
 }

@@ -238,6 +238,8 @@ def test_a_receipt_outlives_the_process_and_its_set_stands(reopen: Open) -> None
     memory.remember_signed(round_id(2), ("w1",), b"t" * 32)
     signed = replace(RECEIPT, signed=("w1", "w2"), survivors_digest=b"s" * 32)
     assert reopen().secure.receipts() == (signed,)
+    assert reopen().secure.uploads(BASE) == (signed,)
+    assert reopen().secure.uploads(OTHER) == ()
 
 
 def test_what_was_masked_is_known_of_updates_that_are_kept(reopen: Open) -> None:
@@ -272,3 +274,11 @@ def test_receipts_stay_few(reopen: Open, monkeypatch: pytest.MonkeyPatch) -> Non
     for number in range(9):
         memory.remember_upload(replace(RECEIPT, round_id=round_id(number)))
     assert [each.round_id for each in memory.receipts()] == [round_id(6), round_id(7), round_id(8)]
+
+
+def test_receipts_are_read_beside_a_worker_that_runs(reopen: Open, tmp_path: Path) -> None:
+    memory = reopen().secure
+    memory.remember_upload(RECEIPT)
+    assert secure_memory.read_receipts(tmp_path / "state") == (RECEIPT,)
+    with pytest.raises(StorageFailed, match="is that a worker's state directory"):
+        secure_memory.read_receipts(tmp_path / "nowhere")

@@ -30,6 +30,7 @@ SOURCES = (
     "ssd/secagg/server/advert_checks.py",
     "ssd/secagg/server/members.py",
     "ssd/secagg/audit/audit.py",
+    "ssd/secagg/audit/receipts.py",
     "ssd/secagg/admission/declaration_checks.py",
     "worker/secure_aggregation/task_checks.py",
     "ssd/secagg/admission/policy_checks.py",
@@ -37,11 +38,11 @@ SOURCES = (
 )
 CHECKS = frozenset(
     {
-        "refuse_unless", "reject_unless", "_abort_unless", "_hold", "check_sender", "_check_survival", "_expect",
+        "refuse_unless", "reject_unless", "_abort_unless", "hold", "check_sender", "_check_survival", "_expect",
         "_check_identity", "check_terms", "check_advert", "check_run_terms", "check_roster", "check_delivery", "check_survivors",
         "check_proof", "_check_signatures", "_check_roster", "_check_sets", "_check_enough", "remember_round", "remember_opened",
         "_forget_own", "close", "abort", "_require", "_check_secure", "_check_private",
-        "remember_upload", "remember_signed", "check_declaration", "check_schedules", "check_policy", "check_method", "check_privacy", "check_honest",
+        "remember_upload", "remember_signed", "check_declaration", "check_schedules", "check_policy", "check_method", "check_privacy", "check_honest", "_check_earlier",
     }
 )  # fmt: skip
 """Functions whose call, alone in a statement, is a check; or what must be remembered or forgotten."""
@@ -54,14 +55,17 @@ SUITE = (
     "unit/ssd/secagg/server/test_rebuilding.py",
     "unit/ssd/secagg/server/test_restart.py",
     "unit/ssd/secagg/audit/test_transcript.py",
+    "unit/ssd/secagg/audit/test_receipts.py",
     "unit/ssd/secagg/client/test_secrets.py",
     "unit/ssd/secagg/client/test_receipts.py",
+    "unit/ssd/secagg/client/test_second_sums.py",
     "unit/ssd/secagg/test_rounds.py",
     "unit/worker/secure_aggregation/test_task_checks.py",
     "unit/worker/secure_aggregation/test_policy.py",
 )
 """Of SOURCES, under tests."""
 FIRST = {
+    "ssd/secagg/audit/receipts.py": "unit/ssd/secagg/audit/test_receipts.py",
     "ssd/secagg/audit/audit.py": "unit/ssd/secagg/audit/test_transcript.py",
     "ssd/secagg/server/advert_checks.py": "unit/ssd/secagg/server/test_aggregator.py",
     "ssd/secagg/server/members.py": "unit/ssd/secagg/server/test_aggregator.py",

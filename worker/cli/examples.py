@@ -20,6 +20,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "doctor": (f"doctor {_CONFIG}", f"doctor {_CONFIG} --patience 60 --format json"),
     "identity init": (f"identity init {_CONFIG} --signer {'ab' * 32}",),
     "identity show": (f"identity show {_CONFIG}",),
+    "receipts": (f"receipts {_CONFIG}", "receipts --state-dir state/worker --format json"),
     "config init": ("config init --out worker.toml --name gpu-1 --coordinator fed.example.org:7443",),
     "config show": (f"config show {_CONFIG}", "config show --format json"),
     "config check": (f"config check {_CONFIG}",),

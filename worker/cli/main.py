@@ -29,6 +29,7 @@ from ssd.daemon.printable import json_text
 from worker.cli.config import config_group
 from worker.cli.examples import EXAMPLES
 from worker.cli.identity import identity_group
+from worker.cli.receipts import receipts_command
 from worker.errors import EXIT_CODES, OperatorFault, WorkerError
 
 if TYPE_CHECKING:
@@ -210,6 +211,7 @@ def enroll(
 
 
 cli.add_command(identity_group(_load, _settings), "identity")
+cli.add_command(receipts_command(_load, _settings), "receipts")
 
 
 cli.add_command(config_group(_load, _settings))

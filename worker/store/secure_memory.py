@@ -18,7 +18,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, closing
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -113,6 +113,11 @@ class SecureMemory:
                 (MAX_OPENED,),
             )
 
+    def uploads(self, base_digest: bytes) -> tuple[Receipt, ...]:
+        """The attempts over that base that a masked vector was made for, oldest first."""
+        with self._read() as db:
+            return _receipts(db, " WHERE base = ?", (base_digest,))
+
     def remember_upload(self, receipt: Receipt) -> None:
         """Keep an attempt that a masked vector is made for; of a round id that is kept, nothing changes."""
         row = (
@@ -160,8 +165,28 @@ class SecureMemory:
     def receipts(self) -> tuple[Receipt, ...]:
         """All that are kept, oldest first."""
         with self._read() as db:
-            rows = db.execute(f"SELECT {_COLUMNS} FROM secure_receipts ORDER BY number").fetchall()  # noqa: S608  # a constant of ours
-        return tuple(_receipt(row) for row in rows)
+            return _receipts(db)
+
+
+def read_receipts(state_dir: Path) -> tuple[Receipt, ...]:
+    """All receipts of a worker's state directory, which may be in use; nothing is written.
+
+    Raises:
+        StorageFailed: there is no store, or it cannot be read.
+    """
+    path = state_dir / "store.sqlite3"
+    try:
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as db:
+            return _receipts(db)
+    except sqlite3.Error as error:
+        raise StorageFailed(
+            f"{path} cannot be read ({error}): is that a worker's state directory?"
+        ) from error
+
+
+def _receipts(db: sqlite3.Connection, where: str = "", values: tuple[bytes, ...] = ()) -> tuple[Receipt, ...]:
+    rows = db.execute(f"SELECT {_COLUMNS} FROM secure_receipts{where} ORDER BY number", values).fetchall()  # noqa: S608  # constants of ours
+    return tuple(_receipt(row) for row in rows)
 
 
 def summed(db: sqlite3.Connection, run_id: str) -> frozenset[Summed]:

@@ -68,23 +68,23 @@ def audit(
         read = transcript.read(content)
     except MalformedMessage as error:
         raise AuditFailed(error.detail) from None
-    _hold(before in (None, read.before), "it does not continue the transcript before it")
+    hold(before in (None, read.before), "it does not continue the transcript before it")
     messages = list(read.messages)
     offer, roster = _next(messages, Offer), _next(messages, Roster)
     sharers, survivors = _next(messages, Sharers), _next(messages, Survivors)
     proof = _next(messages, SetProof) if offer.level is Level.ACTIVE else SetProof(signatures=())
     opened = _next(messages, Opened)
-    _hold(not messages, "messages follow the end of the round")
+    hold(not messages, "messages follow the end of the round")
     layout = _layout(offer, roster)
     _check_roster(offer, roster)
     if offer.level is Level.ACTIVE:
-        _hold(registry is not None, "level active can only be audited with the registry of participants")
+        hold(registry is not None, "level active can only be audited with the registry of participants")
         _check_signatures(layout, keys_of(registry), survivors, proof)
     _check_sets(layout, sharers.names, survivors)
-    _hold(
+    hold(
         opened.survivors == len(survivors.names), "the sum is said to be over another number of participants"
     )
-    _hold(opened_digest in (None, opened.opened_digest), "another vector was opened than this")
+    hold(opened_digest in (None, opened.opened_digest), "another vector was opened than this")
     return Audited(
         offer=offer,
         participants=tuple(layout.adverts),
@@ -109,22 +109,22 @@ def check_follows(earlier: Sequence[Audited], each: Audited) -> None:
     """
     offer = each.offer
     for before in earlier:
-        _hold(
+        hold(
             before.offer.round_id != offer.round_id,
             f"its round id is that of round {before.offer.round} again",
         )
-        _hold(
+        hold(
             before.offer.model_digest != offer.model_digest,
             f"a sum over its model was opened in round {before.offer.round} already: two of them give participants away",
         )
     if not earlier:
         return
     last = earlier[-1]
-    _hold(
+    hold(
         last.offer.round < offer.round,
         f"round {offer.round} stands after round {last.offer.round}: give the transcripts in the order of their rounds",
     )
-    _hold(
+    hold(
         last.offer.round + 1 < offer.round or last.opened.next_model_digest == offer.model_digest,
         f"it does not begin at the model that round {last.offer.round} made",
     )
@@ -132,12 +132,12 @@ def check_follows(earlier: Sequence[Audited], each: Audited) -> None:
 
 def _check_roster(offer: Offer, roster: Roster) -> None:
     adverts = roster.adverts
-    _hold(len(adverts) <= offer.participants, "there are more participants than were offered")
+    hold(len(adverts) <= offer.participants, "there are more participants than were offered")
     once = [
         value for each in adverts for value in (each.channel_key, each.mask_key, each.nonce, each.commitment)
     ]
-    _hold(len(set(once)) == len(once), "two adverts share a key, nonce or commitment")
-    _hold(
+    hold(len(set(once)) == len(once), "two adverts share a key, nonce or commitment")
+    hold(
         all(keys.is_public(each.channel_key) and keys.is_public(each.mask_key) for each in adverts),
         "a key is no point of large order",
     )
@@ -148,37 +148,37 @@ def _check_signatures(
 ) -> None:
     offer_digest = digest(layout.offer)
     for name, advert in layout.adverts.items():
-        _hold(name in registered, f"{name} is not in the registry")
-        _hold(
+        hold(name in registered, f"{name} is not in the registry")
+        hold(
             advert_is_signed(registered[name], offer_digest, advert),
             f"the advert of {name} is not signed by it",
         )
     for each in proof.signatures:
-        _hold(each.name in survivors.names, f"{each.name} signed, but is no survivor")
-        _hold(
+        hold(each.name in survivors.names, f"{each.name} signed, but is no survivor")
+        hold(
             survivors_are_signed(registered[each.name], survivors, each),
             f"{each.name} did not sign this survivor set",
         )
-    _hold(
+    hold(
         len(proof.signatures) >= layout.quorum,
         f"{len(proof.signatures)} signed the survivor set, {layout.quorum} are needed",
     )
 
 
 def _check_sets(layout: Layout, sharers: tuple[str, ...], survivors: Survivors) -> None:
-    _hold(layout.adverts.keys() >= set(sharers), "a sharer is not in the roster")
+    hold(layout.adverts.keys() >= set(sharers), "a sharer is not in the roster")
     _check_enough(layout, sharers, "shared their keys")
-    _hold(
+    hold(
         survivors.sharers_digest == keys.sharers_digest(layout.context, sharers),
         "the survivor set belongs to another offer, roster or set of sharers",
     )
-    _hold(set(survivors.names) <= set(sharers), "a survivor did not share its keys")
+    hold(set(survivors.names) <= set(sharers), "a survivor did not share its keys")
     _check_enough(layout, survivors.names, "survived")
 
 
 def _check_enough(layout: Layout, names: Collection[str], what: str) -> None:
-    _hold(len(names) >= layout.fewest, f"{len(names)} {what}, at least {layout.fewest} are needed")
-    _hold(not layout.short_of_holders(names), f"too few neighbours of a participant {what}")
+    hold(len(names) >= layout.fewest, f"{len(names)} {what}, at least {layout.fewest} are needed")
+    hold(not layout.short_of_holders(names), f"too few neighbours of a participant {what}")
 
 
 def _layout(offer: Offer, roster: Roster) -> Layout:
@@ -189,13 +189,18 @@ def _layout(offer: Offer, roster: Roster) -> Layout:
 
 
 def _next(messages: list[Message], kind: type[Found]) -> Found:
-    _hold(bool(messages), f"the transcript ends before {kind.__name__}: the round was not opened")
+    hold(bool(messages), f"the transcript ends before {kind.__name__}: the round was not opened")
     message = messages.pop(0)
     if not isinstance(message, kind):
         raise AuditFailed(f"{type(message).__name__} stands where {kind.__name__} is due")
     return message
 
 
-def _hold(holds: bool, otherwise: str) -> None:
+def hold(holds: bool, otherwise: str) -> None:
+    """One check.
+
+    Raises:
+        AuditFailed: it does not hold.
+    """
     if not holds:
         raise AuditFailed(otherwise)

@@ -71,6 +71,7 @@ class RoundMemory(Protocol):
         remember_round: durable before it returns.
         opened: digest of the survivor set that shares were revealed for over a base; None if none were.
         remember_opened: durable before it returns; the first set of a base stands.
+        uploads: every receipt of that base, oldest first.
         remember_upload: durable before it returns; of a round id that it has, nothing changes.
         remember_signed: durable before it returns; adds the set to the receipt of the round id, where the first one stands.
     All may raise what storage raises; nothing is then told to anybody.
@@ -90,6 +91,10 @@ class RoundMemory(Protocol):
 
     def remember_opened(self, base_digest: bytes, round_id: bytes, survivor_hash: bytes) -> None:
         """Remember a base."""
+        ...
+
+    def uploads(self, base_digest: bytes) -> tuple[Receipt, ...]:
+        """The attempts over a base that a masked vector was made for."""
         ...
 
     def remember_upload(self, receipt: Receipt) -> None:
@@ -221,6 +226,7 @@ class Participant:
             self._layout = _layout(self._offer, roster)
             if self._offer.level is Level.ACTIVE:
                 check_honest(self._policy, self._layout, len(self._keys))
+                self._check_earlier()
             self._held[self._name], bundle = self._secrets.share(self._layout)
             self._state = _State.SHARED
             return bundle
@@ -344,6 +350,18 @@ class Participant:
     def _forget_own(self) -> None:
         self._own = None
         self._masks = []
+
+    def _check_earlier(self) -> None:
+        """No second sum: what was uploaded over this base before must not have been opened without this participant."""
+        there = self._layout.adverts.keys()
+        for before in self._memory.uploads(self._offer.model_digest):
+            back = len(there & set(before.roster))
+            refuse_unless(
+                back >= before.returning,
+                AbortReason.ROSTER_SHRUNK,
+                f"{back} of the {len(before.roster)} of attempt {before.attempt} over the same model, {before.returning}"
+                " are needed to know that it was not opened",
+            )
 
     def _check_identity(self) -> None:
         signer = self._signer

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 from ssd.secagg.protocol.graph import Level
 from ssd.secagg.protocol.layout import Layout
@@ -30,6 +32,15 @@ class Receipt:
     survivors_digest: bytes = b""
     """32 bytes: of that message; empty: none came."""
 
+    @property
+    def returning(self) -> int:
+        """How many of the roster a later attempt over the same base must have, so that this one cannot have been opened.
+
+        Had it been, a threshold of its roster would have revealed, and the honest ones of those take part in no other
+        attempt over the base. Whoever else there is of the roster is fewer than this.
+        """
+        return len(self.roster) - self.threshold + self.corrupt + 1
+
     @classmethod
     def of(cls, layout: Layout) -> Receipt:
         """Of an attempt whose masks are about to be made."""
@@ -44,3 +55,22 @@ class Receipt:
             threshold=layout.threshold,
             corrupt=layout.corrupt,
         )
+
+
+def to_json(worker: str, receipts: Iterable[Receipt]) -> dict[str, Any]:
+    """What an auditor gets of a worker."""
+    return {
+        "worker": worker,
+        "receipts": [
+            {
+                "round_id": each.round_id.hex(),
+                "model_digest": each.base_digest.hex(),
+                "round": each.round,
+                "attempt": each.attempt,
+                "level": each.level.value,
+                "roster": list(each.roster),
+                "signed": list(each.signed),
+            }
+            for each in receipts
+        ],
+    }

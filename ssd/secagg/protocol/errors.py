@@ -57,6 +57,8 @@ class AbortReason(StrEnum):
     """The roster does not hold the participant's own advert as it sent it."""
     ROSTER_SIZE = "roster_size"
     """Fewer participants in the roster than demanded, or more than offered."""
+    ROSTER_SHRUNK = "roster_shrunk"
+    """Too few are left of those with whom the participant uploaded for this model before: that may have been opened."""
     TOO_FEW_HONEST = "too_few_honest"
     """When the tolerated dropouts and the assumed corrupt ones are gone, too few others are left to hide among."""
     DUPLICATE_KEY = "duplicate_key"

@@ -65,8 +65,12 @@ class Layout:
 
     @property
     def quorum(self) -> int:
-        """Signatures T with 2T > n + corrupt: no two survivor sets can both have them."""
-        return (len(self.adverts) + self.corrupt) // 2 + 1
+        """Signatures of a survivor set: all but the dropouts that are tolerated over the whole attempt, and T with
+        2T > n + corrupt, so that no two survivor sets can both have them.
+
+        A bare majority would leave so many unasked that a second sum could be made of them.
+        """
+        return max((len(self.adverts) + self.corrupt) // 2 + 1, self.fewest)
 
     def neighbours(self, name: str) -> tuple[str, ...]:
         """Whom a participant masks with and shares to, sorted."""

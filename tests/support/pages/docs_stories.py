@@ -59,6 +59,7 @@ NOT_EXECUTED: Mapping[str, str] = {
     "ssd experiment deploy/experiments/secure-aggregation.toml": "minutes; as above",
     "ssd report runs/experiments/": "of an experiment that takes minutes or hours; test_e2e_experiment.py makes one",
     "SSD_DATA_ROOT=": "needs data sets that are downloaded, and hours",
+    "ssd-worker receipts --config": "test_secure_audit.py and test_receipts.py compare receipts with transcripts",
     "ssd evaluate encoder.safetensors --data cifar10": "needs a data set that is downloaded",
 }
 """Beginning of a command -> why no test executes it."""

@@ -24,7 +24,7 @@ from ssd.secagg.protocol.messages import (
 from ssd.secagg.protocol.policy import ParticipantPolicy
 
 NAMES = names_of(10)
-"""Of 10, two may drop out and one is assumed corrupt: 8 must survive, 6 shares rebuild, 6 signatures prove."""
+"""Of 10, two may drop out and one is assumed corrupt: 8 must survive and sign, 6 shares rebuild."""
 HALF, OTHER_HALF = NAMES[:5], NAMES[5:]
 POLICY = ParticipantPolicy(
     level=Level.ACTIVE,

@@ -76,6 +76,9 @@ class Remembered:
     def remember_opened(self, base_digest: bytes, round_id: bytes, survivor_hash: bytes) -> None:
         self.bases.setdefault(base_digest, survivor_hash)
 
+    def uploads(self, base_digest: bytes) -> tuple[Receipt, ...]:
+        return tuple(each for each in self.receipts.values() if each.base_digest == base_digest)
+
     def remember_upload(self, receipt: Receipt) -> None:
         self.receipts.setdefault(receipt.round_id, receipt)
 

@@ -148,8 +148,13 @@ def test_one_signature_too_few() -> None:
 
 
 def test_just_enough_signatures_are_enough() -> None:
-    f = attacked(proving(lambda _, proof: SetProof(signatures=proof.signatures[:6])))
+    f = attacked(proving(lambda _, proof: SetProof(signatures=proof.signatures[:8])))
     assert all(isinstance(each, Reveal) for each in outcomes(f).values())
+
+
+def test_one_fewer_is_a_majority_and_not_all_but_the_dropouts() -> None:
+    lie = proving(lambda _, proof: SetProof(signatures=proof.signatures[:7]))
+    everybody_says(attacked(lie), R.TOO_FEW_SIGNATURES)
 
 
 def test_a_signature_of_somebody_that_is_no_survivor() -> None:

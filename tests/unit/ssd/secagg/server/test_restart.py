@@ -42,7 +42,7 @@ def test_a_coordinator_that_starts_again_goes_on_where_it_was(level: Level) -> N
         for name in NAMES[1:5]:
             f.aggregator.signature(name, answers[name])
         f.aggregator = restarted(f)
-        for name in NAMES[5:8]:
+        for name in NAMES[5:9]:
             f.aggregator.signature(name, answers[name])
         proof = f.aggregator.close_signatures()
         f.aggregator = restarted(f)
