@@ -32,6 +32,7 @@ from coordinator.telemetry.client_history import ClientHistory
 from coordinator.telemetry.recent import RecentStatus
 from coordinator.telemetry.round_cost import RoundCost
 from coordinator.uploads.addressing import EnvelopeChecks
+from coordinator.uploads.client_weights import ClientWeights
 from coordinator.uploads.in_flight import UploadsInFlight
 from coordinator.uploads.service import Uploads
 from coordinator.uploads.verification import UploadVerification
@@ -71,6 +72,7 @@ class _Composition:
         self._sessions = SessionTable()
         self._durability = DurableWrites(clock, given.metrics)
         self._cost = RoundCost(given.metrics, clock.monotonic())
+        self._weights = ClientWeights(settings.limits.max_weight_ratio)
         self._inclusions = Inclusions(journal)
         self._catalogue = Catalogue(given.record, journal, given.blobs)
         self._machine = RoundMachine(
@@ -221,6 +223,7 @@ class _Composition:
             quality=self._quality,
             history=self._history,
             metrics=given.metrics,
+            weights=self._weights,
             retention=(given.settings.retention.full_versions, given.settings.retention.deltas),
         )
         return Commit(
@@ -286,6 +289,7 @@ class _Composition:
             tasks=self._tasks,
             quality=self._quality,
             round_sum=self._sum,
+            weights=self._weights,
         )
         return Uploads(
             checks=checks,
@@ -333,6 +337,7 @@ class _Composition:
             history=self._history,
             recent=self._recent,
             cost=self._cost,
+            weights=self._weights,
             clock=given.clock,
             metrics=given.metrics,
         )

@@ -165,6 +165,9 @@ class LimitsSection(Section):
 
     max_client_weight: Annotated[int, Field(ge=1, le=1 << 32)] = 65536
     """Largest aggregation weight one client may claim; fixes the precision of the sum."""
+    max_weight_ratio: Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)] = 20.0
+    """How many times the weight of the median client one may claim, of the clients of earlier rounds; 0: any number of times.
+    Weights that are masked are not looked at. May change."""
     max_message_bytes: Annotated[int, Field(ge=MIB + (64 << 10), le=64 * MIB)] = 2621440
     """Largest gRPC message. A chunk is 1 MiB."""
     staging_ram_bytes: Annotated[int, Field(ge=0)] = 64 * MIB
@@ -352,7 +355,7 @@ class CoordinatorConfig(Section):
 MUTABLE = frozenset(
     {
         "coordinator.*", "transport.*", "enrolment.*", "log.*", "tracing.*", "retention.*", "evaluation.*",
-        "limits.staging_ram_bytes", "limits.staging_disk_bytes", "limits.min_free_bytes", "limits.heartbeat_seconds",
+        "limits.max_weight_ratio", "limits.staging_ram_bytes", "limits.staging_disk_bytes", "limits.min_free_bytes", "limits.heartbeat_seconds",
         "limits.max_connections", "limits.calls_per_connection", "limits.uploads_per_worker",
         "limits.fetches_per_worker", "limits.staging_bytes_per_worker", "limits.messages_per_second",
         "limits.handshake_seconds", "limits.idle_seconds", "limits.stall_seconds",

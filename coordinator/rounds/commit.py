@@ -31,6 +31,7 @@ from coordinator.telemetry.client_history import ClientHistory
 from coordinator.telemetry.metrics import CoordinatorMetrics
 from coordinator.telemetry.round_cost import RoundCost
 from coordinator.telemetry.tracing import Tracing
+from coordinator.uploads.client_weights import ClientWeights
 from coordinator.uploads.in_flight import UploadsInFlight
 from coordinator.versions.catalogue import Catalogue
 from coordinator.versions.inclusions import Inclusions
@@ -150,6 +151,7 @@ class AfterCommit:
         quality: what the newest measuring round found.
         history: of the attempt's clients.
         metrics: of the round.
+        weights: what clients weigh.
         retention: how many whole versions and how many deltas are kept.
     """
 
@@ -165,6 +167,7 @@ class AfterCommit:
         quality: QualityRounds,
         history: ClientHistory,
         metrics: CoordinatorMetrics,
+        weights: ClientWeights,
         retention: tuple[int, int],
     ) -> None:
         self._journal = journal
@@ -176,7 +179,12 @@ class AfterCommit:
         self._quality = quality
         self._history = history
         self._metrics = metrics
+        self._weights = weights
         self._retention = retention
+
+    def begin(self) -> None:
+        """An attempt opens."""
+        self._weights.begin()
 
     def announce(self, version: VersionRecord, accepted: tuple[str, ...]) -> None:
         """Tell every worker of the version and which of its clients are in it."""
@@ -191,7 +199,9 @@ class AfterCommit:
         self._evaluations.committed(version.number, last=last)
         self._quality.newest = version.figures.quality or self._quality.newest
 
-    def report(self, version: VersionRecord, cost: RoundCost, commit_seconds: float) -> None:
+    def report(
+        self, version: VersionRecord, accepted: tuple[str, ...], cost: RoundCost, commit_seconds: float
+    ) -> None:
         """Metrics and a log line of the round."""
         spent = version.figures.cost
         assert spent is not None  # a round made the version
@@ -201,6 +211,7 @@ class AfterCommit:
             commit_seconds=commit_seconds,
             overhead_seconds=max(0.0, spent.seconds - cost.slowest),
             figures=version.figures,
+            heaviest=self._weights.committed(accepted),
         )
         log_event(
             log,
@@ -273,6 +284,7 @@ class Commit:
         await self._hook.reset()
         self._in_flight.forget()
         self._cost.begin(self._clock.monotonic())
+        self._after.begin()
 
     async def collect(self, envelope: Envelope, body: NDArray[np.uint8]) -> None:
         """Keep what the server hook may see of an accepted update: one client's, in the clear."""
@@ -297,7 +309,7 @@ class Commit:
         self._after.announce(version, closing.accepted)
         await self._sum.committed()
         self._after.measure(version, last=version.number >= self._run.state.policy.rounds)
-        self._after.report(version, self._cost, self._clock.monotonic() - closed)
+        self._after.report(version, closing.accepted, self._cost, self._clock.monotonic() - closed)
         # Before the next round opens: what goes now may be the room it needs.
         await self._hook.reset()
         await self._after.retire()

@@ -128,6 +128,10 @@ class CoordinatorMetrics:
         for phase in Phase:
             self._phase_now.labels(phase.value).set(0)
         self._waiting = self._gauge("waiting_for_clients", "Clients that a round cannot begin without.")
+        self._heaviest = self._gauge(
+            "heaviest_client_weight_ratio",
+            "Share of the last round's weight that one client had; 0 below three clients and where weights are masked.",
+        )
         self._cohort = self._gauge("cohort_clients", "Clients of the present attempt by state.", ("state",))
 
     def _create_traffic(self) -> None:
@@ -224,12 +228,14 @@ class CoordinatorMetrics:
         commit_seconds: float,
         overhead_seconds: float,
         figures: Figures,
+        heaviest: float,
     ) -> None:
-        """A round made `version`; durations in seconds, figures as recorded with the version."""
+        """A round made `version`; durations in seconds, figures as recorded, the heaviest client's share of the weight."""
         self._rounds.labels("committed").inc()
         self._round_seconds.observe(seconds)
         self._commit_seconds.observe(commit_seconds)
         self._overhead.observe(overhead_seconds)
+        self._heaviest.set(heaviest)
         self._committed_at.set_to_current_time()
         self.model(version, figures)
 

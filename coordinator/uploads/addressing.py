@@ -5,6 +5,7 @@ from __future__ import annotations
 from coordinator.ports.records import RunRecord
 from coordinator.ports.run import Run
 from coordinator.sums.round_sum import RoundSum
+from coordinator.uploads.client_weights import ClientWeights
 from coordinator.uploads.envelope_checks import Addressing, check_envelope
 from coordinator.versions.catalogue import Catalogue
 from coordinator.versions.quality import QualityRounds
@@ -25,6 +26,7 @@ class EnvelopeChecks:
         tasks: for the digest of the task that an update answers.
         quality: for the round's fold plan.
         round_sum: says what else must hold, and how long a body is.
+        weights: what clients weigh.
     """
 
     def __init__(
@@ -37,6 +39,7 @@ class EnvelopeChecks:
         tasks: Tasks,
         quality: QualityRounds,
         round_sum: RoundSum,
+        weights: ClientWeights,
     ) -> None:
         self._run = run
         self._record = record
@@ -45,6 +48,7 @@ class EnvelopeChecks:
         self._tasks = tasks
         self._quality = quality
         self._sum = round_sum
+        self._weights = weights
 
     def check(self, session: Session, envelope: Envelope) -> None:
         """Refuse an upload before a byte of its body is taken.
@@ -66,4 +70,6 @@ class EnvelopeChecks:
         )
         plan = self._quality.plan(state.round)
         check_envelope(state, addressing, plan, session, envelope, self._sum.upload_nbytes(plan))
+        if not envelope.masked:
+            self._weights.check(envelope.clients)
         self._sum.check(session, envelope)

@@ -123,6 +123,11 @@ BRANCHES: dict[str, tuple[str, str, tuple[str, ...]]] = {
     ),
     "ssd/method/registry.py": ("built_in_name", "", ("unit/ssd/method/test_registry.py",)),
     "coordinator/evaluation/answers.py": ("checked", "", ("unit/coordinator/evaluation/test_answers.py",)),
+    "coordinator/uploads/client_weights.py": (
+        "check",
+        "",
+        ("unit/coordinator/uploads/test_client_weights.py",),
+    ),
     "coordinator/rpc/federation/hello.py": ("read take", "", ("unit/coordinator/rpc/test_hello.py",)),
     "coordinator/rpc/federation/share.py": ("", "", ("unit/coordinator/rpc/test_share.py",)),
     "ssd/updates/declaration.py": (

@@ -69,6 +69,7 @@ def exercise(metrics: CoordinatorMetrics) -> None:
         seconds=12.0,
         commit_seconds=0.2,
         overhead_seconds=0.5,
+        heaviest=0.25,
         figures=Figures(losses={"loss": 1.5, "alignment": 0.25, "batches": 7.0}, cost=COST),
     )
     metrics.model(3, Figures(losses={"loss": 1.5}, cost=COST, privacy=PrivacyCost(honest=2, epsilon=3.0)))
@@ -94,6 +95,7 @@ PROMISED = {
     "messages_refused": ("counter", {"call", "reason"}),
     "messages_throttled": ("counter", set()),
     "connections_cut": ("counter", {"port"}),
+    "heaviest_client_weight_ratio": ("gauge", set()),
     "evaluator_disagreements": ("counter", set()),
     "certificate_requests": ("counter", {"call", "outcome"}),
     "transfer_bytes": ("counter", {"direction"}),
