@@ -171,7 +171,7 @@ class LimitsSection(Section):
     max_message_bytes: Annotated[int, Field(ge=MIB + (64 << 10), le=64 * MIB)] = 2621440
     """Largest gRPC message. A chunk is 1 MiB."""
     staging_ram_bytes: Annotated[int, Field(ge=0)] = 64 * MIB
-    """Memory for uploads in flight. May change."""
+    """Memory for uploads in flight; an upload waits two seconds for it before it goes to the disk. May change."""
     staging_disk_bytes: Annotated[int, Field(ge=0)] = 8 << 30
     """Disk for uploads in flight that do not fit in memory. May change."""
     min_free_bytes: Annotated[int, Field(ge=0)] = 64 * MIB

@@ -31,8 +31,11 @@ class StagedBody(Protocol):
 class Staging(Protocol):
     """Budgeted room for uploads in flight."""
 
-    def open(self, size: int) -> StagedBody | None:
-        """A body with its whole room reserved (RAM budget, else disk budget), or None: no room now, hold."""
+    def open(self, size: int, *, in_memory: bool = False) -> StagedBody | None:
+        """A body with its whole room reserved (RAM budget, else disk budget), or None: no room now, hold.
+
+        With `in_memory` a body that the RAM budget can hold goes to RAM or nowhere.
+        """
         ...
 
     def on_room(self, callback: Callable[[], None]) -> None:

@@ -126,8 +126,11 @@ class UploadsInFlight:
         for event in self._held:
             event.set()
 
-    def claim(self, worker: str, envelope: Envelope) -> Upload | None:
-        """The upload of this envelope, resumed or new; None: no room now, or an older call must let go of it first."""
+    def claim(self, worker: str, envelope: Envelope, *, in_memory: bool = False) -> Upload | None:
+        """The upload of this envelope, resumed or new; None: no room now, or an older call must let go of it first.
+
+        With `in_memory` a body that would fit in memory does not go to the disk, and nobody's progress is given up for it.
+        """
         key = (worker, envelope)
         upload = self._uploads.get(key)
         if upload is None:
@@ -135,8 +138,8 @@ class UploadsInFlight:
                 return None
             if not self._within_share(worker, envelope.body_size):
                 return None
-            body = self._staging.open(envelope.body_size)
-            if body is None and not self._evict_idle():
+            body = self._staging.open(envelope.body_size, in_memory=in_memory)
+            if body is None and (in_memory or not self._evict_idle()):
                 return None
             body = body or self._staging.open(envelope.body_size)
             if body is None:

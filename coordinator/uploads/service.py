@@ -19,6 +19,10 @@ from ssd_wire.uploads import Envelope, Verdict
 LOOK_AGAIN_SECONDS = 5.0
 """How often a held upload looks for room by itself: nobody says so when the disk's other users make room."""
 
+MEMORY_PATIENCE_SECONDS = 2.0
+"""How long an upload waits for memory to become free before it goes to the disk: several times what a body takes on a
+fast network, and little beside what it takes on a slow one, whose uploads may then keep the memory."""
+
 
 class Sender(Protocol):
     """The other end of an upload call.
@@ -98,18 +102,22 @@ class Uploads:
 
     async def _room(self, session: Session, envelope: Envelope, sender: Sender) -> Upload:
         """Wait until the body has room; the sender holds meanwhile."""
+        started = self._clock.monotonic()
         seen = self._in_flight.changes
-        upload = self._in_flight.claim(session.worker, envelope)
+        upload = self._in_flight.claim(session.worker, envelope, in_memory=True)
         if upload is not None:
             return upload
         await sender.hold()
         while upload is None:
-            await self._in_flight.room_changed(seen, session.closed, LOOK_AGAIN_SECONDS)
+            patience = started + MEMORY_PATIENCE_SECONDS - self._clock.monotonic()
+            look_again = patience if patience > 0 else LOOK_AGAIN_SECONDS
+            await self._in_flight.room_changed(seen, session.closed, look_again)
             if not session.open:
                 raise ClientFault(Reason.NO_SESSION, "the session ended while the upload was held")
             self.let_in(session, envelope)
             seen = self._in_flight.changes
-            upload = self._in_flight.claim(session.worker, envelope)
+            patient = self._clock.monotonic() - started < MEMORY_PATIENCE_SECONDS
+            upload = self._in_flight.claim(session.worker, envelope, in_memory=patient)
         return upload
 
     async def _take_in(self, session: Session, upload: Upload, sender: Sender) -> Verdict:

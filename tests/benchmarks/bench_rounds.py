@@ -76,6 +76,12 @@ def processor_seconds(roots: Iterable[int]) -> float:
     return total / TICK
 
 
+def setting(text: str) -> tuple[str, object]:
+    """`table.key=value`, the value as JSON."""
+    name, _, value = text.partition("=")
+    return name, json.loads(value)
+
+
 def settings(options: argparse.Namespace, parameters: int, clients: list[str]) -> dict[str, object]:
     """The coordinator's, as dotted keys."""
     return {
@@ -88,6 +94,7 @@ def settings(options: argparse.Namespace, parameters: int, clients: list[str]) -
         "retention.full_versions": 1,
         "limits.heartbeat_seconds": 5.0,
         "method.config": {"parameters": parameters},
+        **dict(options.settings),
     }
 
 
@@ -165,6 +172,10 @@ def main() -> None:
     parser.add_argument("--hosted", type=int, default=1, help="clients of each worker")
     parser.add_argument("--parameters", type=int, nargs="+", default=[1_100_000, 11_200_000])
     parser.add_argument("--encoding", choices=["float32", "float16", "int8"], default="float32")
+    parser.add_argument(
+        "--set", dest="settings", type=setting, action="append", default=[], metavar="TABLE.KEY=JSON",
+        help="another setting of the coordinator",
+    )  # fmt: skip
     parser.add_argument("--insecure", action="store_true", help="without TLS, to see what it costs")
     parser.add_argument("--json", action="store_true", help="one JSON object a line and no floor")
     options = parser.parse_args()

@@ -93,6 +93,39 @@ class TestStaging:
         assert staging.open(1) is None
         assert isinstance(opened(staging, 0), MemoryBody)
 
+    def test_a_body_that_may_wait_for_memory_does_not_go_to_the_disk(self, staging: BudgetedStaging) -> None:
+        first = staging.open(60, in_memory=True)
+        assert isinstance(first, MemoryBody)
+        assert staging.open(60, in_memory=True) is None
+        assert isinstance(staging.open(101, in_memory=True), DiskBody), "it never fits"
+        first.discard()
+        assert isinstance(staging.open(60, in_memory=True), MemoryBody)
+
+    def test_memory_is_used_again_within_the_budget(self, staging: BudgetedStaging) -> None:
+        def place(body: StagedBody) -> int:
+            body.append(b"x" * body.size)
+            return int(body.view().ctypes.data)
+
+        first = opened(staging, 40)
+        where = place(first)
+        first.discard()
+        assert [each.ctypes.data for each in staging._spare] == [where]
+        again = opened(staging, 40)
+        assert again.received == 0
+        assert place(again) == where
+        again.discard()
+        # Of another size: what is spare and what is in use never exceed the budget together.
+        larger = opened(staging, 70)
+        assert sum(each.size for each in staging._spare) + larger.size <= 100
+
+    def test_memory_that_somebody_still_reads_is_not_used_again(self, staging: BudgetedStaging) -> None:
+        body = opened(staging, 40)
+        body.append(b"a" * 40)
+        seen = body.view()[10:20]
+        body.discard()
+        opened(staging, 40).append(b"b" * 40)
+        assert seen.tobytes() == b"a" * 10
+
     def test_discard_gives_the_room_back_once_and_says_so(self, staging: BudgetedStaging) -> None:
         calls: list[int] = []
         staging.on_room(lambda: calls.append(1))

@@ -1,8 +1,9 @@
 """Room for uploads on their way in: RAM first, then disk, then none.
 
 A body has its whole room reserved when it opens, so an upload that was let in never runs out half-way. RAM
-bodies are exactly as large as declared and touch memory only as bytes arrive. Disk bodies are unlinked files:
-they vanish with the process, however it ends.
+bodies are exactly as large as declared and touch memory only as bytes arrive; the next body of that size gets the
+memory of one that is done, because finding new pages takes as long as receiving into them. Disk bodies are unlinked
+files: they vanish with the process, however it ends.
 """
 
 from __future__ import annotations
@@ -13,9 +14,10 @@ import mmap
 import os
 import tempfile
 import threading
+import weakref
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,30 +32,39 @@ _NO_PREALLOCATION = {errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS}
 class MemoryBody:
     """`coordinator.ports.staging.StagedBody` in RAM."""
 
-    def __init__(self, size: int, release: Callable[[], None]) -> None:
-        self.size = size
+    def __init__(
+        self, memory: NDArray[np.uint8], release: Callable[[NDArray[np.uint8] | None], None]
+    ) -> None:
+        self.size = memory.size
         self.received = 0
-        self._bytes: NDArray[np.uint8] | None = np.empty(size, np.uint8)
+        self._memory: NDArray[np.uint8] | None = memory
+        self._lent: list[weakref.ref[Any]] = []
+        """What keeps the memory in use as long as somebody reads one of the views."""
         self._release = release
 
     def append(self, data: bytes | memoryview) -> None:
         """See `coordinator.ports.staging.StagedBody`."""
-        room = _room(self, self._bytes)
+        room = _room(self, self._memory)
         end = _end(self, data)
         room[self.received : end] = np.frombuffer(data, np.uint8)
         self.received = end
 
     def view(self) -> NDArray[np.uint8]:
-        """See `coordinator.ports.staging.StagedBody`. Let go of the array before or soon after `discard`."""
-        seen = _room(self, self._bytes)[: self.received]
+        """See `coordinator.ports.staging.StagedBody`. The array outlives `discard`."""
+        # Every array over these bytes, however it was cut out of this one, holds on to its buffer.
+        whole = np.frombuffer(_room(self, self._memory).data, np.uint8)
+        self._lent.append(weakref.ref(whole.base))
+        seen = whole[: self.received]
         seen.flags.writeable = False
         return seen
 
     def discard(self) -> None:
         """See `coordinator.ports.staging.StagedBody`."""
-        if self._bytes is not None:
-            self._bytes = None
-            self._release()
+        if self._memory is not None:
+            memory, self._memory = self._memory, None
+            # Where somebody still reads, nobody may write: that memory goes when its last view does.
+            in_use = any(each() is not None for each in self._lent)
+            self._release(None if in_use else memory)
 
 
 class DiskBody:
@@ -115,6 +126,8 @@ class BudgetedStaging:
         self._min_free_bytes = min_free_bytes
         self._lock = threading.Lock()
         self._callbacks: list[Callable[[], None]] = []
+        self._spare: list[NDArray[np.uint8]] = []
+        """Memory of RAM bodies that are done. With those in use it never exceeds the budget."""
         self.ram_used = 0
         self.disk_used = 0
         try:
@@ -124,12 +137,14 @@ class BudgetedStaging:
         except OSError as error:
             raise storage_failed(error, root, "preparing the staging directory") from error
 
-    def open(self, size: int) -> MemoryBody | DiskBody | None:
+    def open(self, size: int, *, in_memory: bool = False) -> MemoryBody | DiskBody | None:
         """See `coordinator.ports.staging.Staging`. A full disk is no room, not an error."""
         if size < 0:
             raise ValueError(f"a body of {size} bytes")
         if self._reserve(ram=size):
-            return MemoryBody(size, lambda: self._give_back(ram=size))
+            return MemoryBody(self._memory(size), lambda memory: self._give_back(ram=size, memory=memory))
+        if in_memory and size <= self._ram_bytes:
+            return None
         if not self._reserve(disk=size):
             return None
         descriptor = self._create(size)
@@ -157,10 +172,22 @@ class BudgetedStaging:
             self.disk_used += disk
             return True
 
-    def _give_back(self, ram: int = 0, disk: int = 0) -> None:
+    def _memory(self, size: int) -> NDArray[np.uint8]:
+        """Room for a body whose size is reserved: spare memory of that size, else new."""
+        with self._lock:
+            for place, memory in enumerate(self._spare):
+                if memory.size == size:
+                    return self._spare.pop(place)
+            while self._spare and self.ram_used + sum(each.size for each in self._spare) > self._ram_bytes:
+                self._spare.pop(0)
+        return np.empty(size, np.uint8)
+
+    def _give_back(self, ram: int = 0, disk: int = 0, memory: NDArray[np.uint8] | None = None) -> None:
         with self._lock:
             self.ram_used -= ram
             self.disk_used -= disk
+            if memory is not None and memory.size:
+                self._spare.append(memory)
             callbacks = tuple(self._callbacks)
         for callback in callbacks:
             callback()

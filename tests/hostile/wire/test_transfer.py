@@ -254,6 +254,40 @@ def test_without_room_an_upload_is_held_and_never_refused(tmp_path: Path, kind: 
         site.ends_cleanly()
 
 
+def test_an_upload_waits_for_memory_but_not_for_one_that_is_never_sent(tmp_path: Path) -> None:
+    large = bytes(160_000)
+    with Site(tmp_path, **{"limits.staging_ram_bytes": 200_000}) as site:
+        first, second, third = site.cohort
+        declared = site.envelope(
+            first,
+            kind=pb.Envelope.KIND_FOLD,
+            body_size=len(large),
+            chunk_digests=b"".join(chunk_digests(large)),
+        )
+        # It takes the memory and sends nothing.
+        filling = Upload(site.alpha, declared)
+        assert filling.proceeded()
+        waiting = Upload(site.beta, site.envelope(third))
+        held = waiting.reply()
+        assert held is not None
+        assert held.WhichOneof("kind") == "hold"
+        # The disk has room for what would otherwise wait for as long as somebody likes.
+        assert waiting.proceeded()
+        taken = {
+            kind: site.federation.metric("ssd_coordinator_staging_bytes", kind=kind)
+            for kind in ("ram", "disk")
+        }
+        assert taken == {"ram": len(large), "disk": len(site.honest[third][0])}
+        waiting.send_body(site.honest[third][0])
+        assert waiting.outcome().verdict.fate == pb.Verdict.FATE_ACCEPTED
+        filling.call.cancel()
+        for client in (first, second):
+            site.contribute(site.alpha, client)
+        site.contributed.update(site.cohort)
+        assert site.finish() == reference(site.settings)
+        site.ends_cleanly()
+
+
 def test_a_worker_has_its_share_of_the_room_and_is_held_beyond_it(tmp_path: Path) -> None:
     with Site(tmp_path, **{"limits.staging_bytes_per_worker": 60_000}) as site:
         first, second, third = site.cohort
