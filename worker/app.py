@@ -85,6 +85,7 @@ async def _run(config: WorkerConfig, clients: tuple[str, ...]) -> None:
         server_name=config.transport.server_name,
         max_message_bytes=MAX_MESSAGE_BYTES,
         now=lambda: dt.datetime.now(dt.UTC),
+        proxy=config.transport.proxy,
     )
     own = channels.identity()
     if own is None:

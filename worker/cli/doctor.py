@@ -7,13 +7,14 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from ssd.daemon.address import parse_address
+from ssd.daemon.address import parse_address, proxy_of
 from ssd.daemon.doctor.collector import examine_collector
 from ssd.daemon.doctor.disk import UNKNOWN_MODEL, gather_disk, holder, judge_disk
 from ssd.daemon.doctor.findings import Finding, fault, ok
 from ssd.daemon.doctor.identity import gather_identity, judge_identity
 from ssd.daemon.doctor.network import judge_handshake, judge_reach, reach
 from ssd.daemon.doctor.software import examine_software
+from ssd.daemon.printable import printable
 from ssd.trust.authority import LOCAL_NAME, CertificateRefused
 from ssd.trust.diagnosis import Peer, diagnose
 from ssd.trust.identity_files import IdentityFiles, read_identity
@@ -58,14 +59,32 @@ def _connection(config: WorkerConfig, patience: float, now: dt.datetime) -> Iter
             usable = False
     else:
         yield ok("tls", "off: the coordinator is on this machine")
-    reached = reach(peer, patience)
+    proxy = proxy_of(address, config.transport.proxy, os.environ)
+    if proxy:
+        # Without a password that may stand in it.
+        shown = proxy.rpartition("//")[2].rpartition("@")[2].rstrip("/")
+        yield ok("network", f"{address} is called through the proxy {printable(shown)} ([transport] proxy)")
+        try:
+            way = parse_address(shown)
+        except ValueError as error:
+            yield fault(
+                "network",
+                f"the proxy is none: {printable(str(error))}",
+                "correct [transport] proxy, or https_proxy",
+            )
+            return
+        reached = reach(Peer(host=way.host, port=way.port, path="", name=way.host), patience)
+    else:
+        reached = reach(peer, patience)
     yield from judge_reach(reached)
     if reached.unresolved or reached.failed or not usable:
         return
     from worker.rpc.asking import ask_health
 
-    answer = ask_health(config.worker.coordinator, identity, config.transport.server_name, patience)
-    found = None if answer.serving else diagnose(peer, files, patience)
+    answer = ask_health(
+        config.worker.coordinator, identity, config.transport.server_name, patience, config.transport.proxy
+    )
+    found = None if answer.serving or proxy else diagnose(peer, files, patience)
     yield from judge_handshake(found, answer.serving, f"{answer.reason}: {answer.detail}")
 
 

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -199,7 +200,7 @@ def enroll(
         joining,
         address,
         settings.identity_dir,
-        ask,
+        partial(ask, proxy=settings.transport.proxy),
         server_name=settings.transport.server_name,
         replace=replace,
     )

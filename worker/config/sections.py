@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from ssd.daemon import config_loading
-from ssd.daemon.address import parse_address
+from ssd.daemon.address import BY_ENVIRONMENT, check_proxy, parse_address
 from ssd.daemon.config_loading import (
     AddressText,
     ConfigPath,
@@ -107,6 +107,10 @@ class TransportSection(Section):
     server_name: str = ""
     """The name the coordinator's certificate must carry; empty: the host part of its address, `localhost` for a
     Unix socket."""
+    proxy: Annotated[str, AfterValidator(check_proxy)] = BY_ENVIRONMENT
+    """`env`: through the HTTP proxy of `https_proxy` and `http_proxy`, but for hosts of `no_proxy`, as gRPC reads them;
+    `off`: directly; `http://host:port`: through that one, which must allow CONNECT. TLS goes through unopened. A
+    coordinator on this machine is always called directly."""
 
 
 class DataSection(Section):

@@ -7,7 +7,7 @@ from typing import Any
 
 import grpc
 
-from ssd.daemon.address import parse_address
+from ssd.daemon.address import BY_ENVIRONMENT, parse_address, proxy_options
 from ssd.trust.authority import LOCAL_NAME
 from ssd.trust.identity_files import Identity
 
@@ -29,7 +29,9 @@ class Answer:
     detail: str = ""
 
 
-def ask_health(target: str, identity: Identity | None, server_name: str, patience: float) -> Answer:
+def ask_health(
+    target: str, identity: Identity | None, server_name: str, patience: float, proxy: str = BY_ENVIRONMENT
+) -> Answer:
     """Calls once and hangs up.
 
     Args:
@@ -37,10 +39,11 @@ def ask_health(target: str, identity: Identity | None, server_name: str, patienc
         identity: to show; None: without TLS.
         server_name: which the coordinator's certificate must carry; empty: the host part of the target.
         patience: seconds.
+        proxy: `[transport] proxy`.
     """
     address = parse_address(target)
     options: list[tuple[str, int | str]] = [
-        ("grpc.enable_http_proxy", 0),
+        *proxy_options(address, proxy),
         ("grpc.use_local_subchannel_pool", 1),
     ]
     if server_name or address.path:

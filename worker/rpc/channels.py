@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import Any
 import grpc
 from grpc import aio
 
-from ssd.daemon.address import Address, parse_address
+from ssd.daemon.address import BY_ENVIRONMENT, Address, parse_address, proxy_of, proxy_options
 from ssd.trust.authority import LOCAL_NAME, CertificateRefused
 from ssd.trust.diagnosis import Peer, diagnose
 from ssd.trust.identity_files import Identity, IdentityFiles, IdentityMissing, read_identity
@@ -47,12 +48,14 @@ class Channels:
         server_name: which the coordinator's certificate must carry; empty: the host part of the address.
         max_message_bytes: largest message either way.
         now: aware time.
+        proxy: `[transport] proxy`; this machine is never reached through one.
     """
 
     folder: Path | None
     server_name: str = ""
     max_message_bytes: int
     now: Callable[[], dt.datetime]
+    proxy: str = BY_ENVIRONMENT
 
     def identity(self) -> Identity | None:
         """The files as they are now; None: without TLS.
@@ -95,14 +98,15 @@ class Channels:
             identity = self.identity()
         except IdentityUnusable as error:
             raise LinkBroken(UNUSABLE, str(error)) from error
+        address = parse_address(target)
         options = [
             *_OPTIONS,
+            *proxy_options(address, self.proxy),
             ("grpc.max_receive_message_length", self.max_message_bytes),
             ("grpc.max_send_message_length", self.max_message_bytes),
         ]
         if identity is None:
             return aio.insecure_channel(target, options=options)
-        address = parse_address(target)
         if self.server_name or address.path:
             options.append(("grpc.ssl_target_name_override", self._name(address)))
         own = identity.credential
@@ -112,6 +116,8 @@ class Channels:
     async def explained(self, target: str, error: LinkBroken) -> LinkBroken:
         """The same failure to connect with its real cause, if TLS is the cause."""
         address = parse_address(target)
+        if proxy_of(address, self.proxy, os.environ):
+            return error  # looking there directly would say something else
         peer = Peer(host=address.host, port=address.port, path=address.path, name=self._name(address))
         found = await asyncio.to_thread(diagnose, peer, self._files())
         return error if found is None else LinkBroken(found.cause.value, found.sentence)

@@ -6,7 +6,7 @@ from typing import Any
 
 import grpc
 
-from ssd.daemon.address import Address
+from ssd.daemon.address import BY_ENVIRONMENT, Address, proxy_options
 from ssd.trust.join_token import JoinToken
 from ssd_proto.v1 import enrolment_pb2 as pb
 from worker.errors import EnrolmentRefused, LinkBroken
@@ -17,9 +17,16 @@ _REASON_KEY = "ssd-reason"
 _OPTIONS = (("grpc.enable_retries", 0), ("grpc.max_receive_message_length", 64 << 10))
 
 
-def enroll(address: Address, authority: bytes, name: str, token: JoinToken, request: bytes) -> bytes:
+def enroll(
+    address: Address,
+    authority: bytes,
+    name: str,
+    token: JoinToken,
+    request: bytes,
+    proxy: str = BY_ENVIRONMENT,
+) -> bytes:
     """See `worker.connection.enrolment.Ask`."""
-    options: list[tuple[str, int | str]] = [*_OPTIONS]
+    options: list[tuple[str, int | str]] = [*_OPTIONS, *proxy_options(address, proxy)]
     if name:
         options.append(("grpc.ssl_target_name_override", name))
     message = pb.EnrollRequest(secret=token.secret, subject=token.subject.uri, request=request)

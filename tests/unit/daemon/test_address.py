@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ssd.daemon.address import Address, parse_address
+from ssd.daemon.address import Address, check_proxy, parse_address, proxy_of, proxy_options
 
 
 @pytest.mark.parametrize(
@@ -75,3 +75,56 @@ def test_what_is_no_address_is_refused_and_told_what_one_looks_like(text: str) -
 def test_brackets_hold_an_ipv6_address_and_nothing_else(text: str) -> None:
     with pytest.raises(ValueError, match="is no address"):
         parse_address(text)
+
+
+class TestProxies:
+    HERE, THERE = parse_address("127.0.0.1:7443"), parse_address("fed.example.org:7443")
+
+    @pytest.mark.parametrize(
+        ("address", "proxy", "environ", "expected"),
+        [
+            (THERE, "env", {}, ""),
+            (THERE, "env", {"https_proxy": "http://p:1"}, "http://p:1"),
+            (THERE, "env", {"http_proxy": "http://p:1"}, "http://p:1"),
+            (THERE, "env", {"http_proxy": "http://p:1", "https_proxy": "http://q:1"}, "http://q:1"),
+            (THERE, "env", {"https_proxy": "http://p:1", "no_proxy": "a.b, example.org"}, ""),
+            (THERE, "env", {"https_proxy": "http://p:1", "no_grpc_proxy": "fed.example.org"}, ""),
+            (THERE, "env", {"https_proxy": "http://p:1", "no_proxy": "other.org,"}, "http://p:1"),
+            (THERE, "off", {"https_proxy": "http://p:1"}, ""),
+            (
+                THERE,
+                "http://mine:3128",
+                {"https_proxy": "http://p:1", "no_proxy": "example.org"},
+                "http://mine:3128",
+            ),
+            (HERE, "env", {"https_proxy": "http://p:1"}, ""),
+            (HERE, "http://mine:3128", {}, ""),
+            (parse_address("unix:/run/c.sock"), "http://mine:3128", {}, ""),
+        ],
+    )
+    def test_whom_a_connection_goes_through(
+        self, address: Address, proxy: str, environ: dict[str, str], expected: str
+    ) -> None:
+        assert proxy_of(address, proxy, environ) == expected
+
+    def test_grpc_is_told_the_same(self) -> None:
+        assert proxy_options(self.HERE, "http://mine:3128") == [("grpc.enable_http_proxy", 0)]
+        assert proxy_options(self.THERE, "off") == [("grpc.enable_http_proxy", 0)]
+        assert proxy_options(self.THERE, "env") == []
+        assert proxy_options(self.THERE, "http://mine:3128") == [("grpc.http_proxy", "http://mine:3128")]
+
+    def test_what_a_setting_may_say(self) -> None:
+        assert [check_proxy(each) for each in ("env", "off", "http://p:3128", "http://[::1]:1/")] == [
+            "env", "off", "http://p:3128", "http://[::1]:1"]  # fmt: skip
+        for wrong in (
+            "",
+            "p:3128",
+            "https://p:1",
+            "http://p",
+            "http://p:0",
+            "http://",
+            "socks5://p:1",
+            "http://unix:/x",
+        ):
+            with pytest.raises(ValueError, match="is no proxy: write env, off or http://host:port"):
+                check_proxy(wrong)
