@@ -28,8 +28,9 @@ def incidence(dealt: list[ScalingVector]) -> NDArray[np.int64]:
 
 
 def overlaps(dealt: list[ScalingVector]) -> NDArray[np.int64]:
-    rows = incidence(dealt)
-    shared = rows @ rows.T
+    # Floats are multiplied many times faster than integers, and counts as small as these are exact in them.
+    rows = incidence(dealt).astype(np.float32)
+    shared = (rows @ rows.T).astype(np.int64)
     return shared[np.triu_indices(len(dealt), 1)]
 
 

@@ -215,13 +215,13 @@ class TestEvaluateEncoder:
         threads = torch.get_num_threads()
         torch.set_num_threads(1)
         try:
-            started = time.perf_counter()
+            started = time.process_time()
             values = evaluate_encoder(module_encoder(module), digits, clients, options)
-            elapsed = time.perf_counter() - started
+            elapsed = time.process_time() - started
             again = evaluate_encoder(module_encoder(module), digits, clients, options)
         finally:
             torch.set_num_threads(threads)
-        assert elapsed < 10  # about one second on an idle core; the machine may be busy
+        assert elapsed < 10  # seconds of computing; about one on any core, however busy the machine is
         assert set(values) == {
             "train_samples", "test_samples", "knn_k",
             "linear_probe_all", "linear_probe_2_per_class", "linear_probe_2_per_class_std",
