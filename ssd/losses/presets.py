@@ -11,7 +11,7 @@
 `paper` follows the sentence around Eq. 7 (scale, then return to the sphere). `paper_literal` follows Eq. 7 as
 printed: on raw embeddings it multiplies ‖z‖ at every step, and training diverges within a few steps at usual
 learning rates (five at 0.05, on 8 × 8 digits). It is here to reproduce the formula, not to train with.
-The weights β = γ = 1 and δ = 0.1 are the paper's (A.1) in all three.
+`code` is another name of `official`. The weights β = γ = 1 and δ = 0.1 are the paper's (A.1) in all three.
 """
 
 from __future__ import annotations
@@ -57,4 +57,9 @@ PAPER_LITERAL = SsdLosses(
     distillation=DistillationOptions(divergence="kl_h_z", temperature=1.0),
 )
 
-PRESETS: Mapping[str, SsdLosses] = {"official": OFFICIAL, "paper": PAPER, "paper_literal": PAPER_LITERAL}
+PRESETS: Mapping[str, SsdLosses] = {
+    "official": OFFICIAL,
+    "code": OFFICIAL,
+    "paper": PAPER,
+    "paper_literal": PAPER_LITERAL,
+}

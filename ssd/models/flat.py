@@ -27,16 +27,24 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from ssd.updates.declaration import Reducer
 from ssd.updates.spec import Kind, ParameterSpec
 
 BUFFERS = "buffers"
 COUNTER = "num_batches_tracked"
 STATISTICS = ("running_mean", "running_var")
 
-BufferPolicy = Literal["averaged", "local"]
-"""`averaged`: BatchNorm statistics travel and are averaged plainly (SSD's code); `local`: they stay on the
-client. Exchanging without averaging is not offered: with one global model it would mean picking one client's
+BufferPolicy = Literal["averaged", "weighted", "local"]
+"""`weighted`: BatchNorm statistics travel and count like parameters, each client by its weight (SSD's official code, which
+averages whole state dicts); `averaged`: they travel and every client counts once; `local`: they stay on the client. Exchanging without averaging is not offered: with one global model it would mean picking one client's
 statistics for everybody."""
+
+
+def reducer_of(group: str, policy: BufferPolicy) -> Reducer:
+    """How a group of the vector (a part, or `buffers`) is averaged."""
+    plainly = group == BUFFERS and policy == "averaged"
+    return Reducer.PLAIN_MEAN if plainly else Reducer.WEIGHTED_MEAN
+
 
 Entry = tuple[str, tuple[int, ...], str, Kind]
 
@@ -76,7 +84,7 @@ def _layout(
     """Sorts tensors into those before the vector, in it, and behind it; see the top of this module."""
     own = {name: module for name, module in parts.items() if name in private}
     shared = {name: module for name, module in parts.items() if name not in private}
-    travelling, staying = (shared, own) if policy == "averaged" else ({}, parts)
+    travelling, staying = (shared, own) if policy != "local" else ({}, parts)
     return (
         list(_parameters(own)),
         [*_parameters(shared), *_buffers(travelling)],

@@ -33,7 +33,7 @@ from ssd.methods.self_supervised.training import (
 from ssd.models import projector, registry
 from ssd.models.allocate import allocated
 from ssd.models.batch_statistics import calibrate
-from ssd.models.flat import BUFFERS, FlatModel, entries_of
+from ssd.models.flat import BUFFERS, FlatModel, entries_of, reducer_of
 from ssd.models.initialise import initialise
 from ssd.random_stream import RandomStream
 from ssd.settings import to_json
@@ -41,7 +41,6 @@ from ssd.torch_support.determinism import deterministic
 from ssd.updates.declaration import (
     Declaration,
     GroupDeclaration,
-    Reducer,
     ScalingDeclaration,
     StatisticDeclaration,
 )
@@ -103,16 +102,16 @@ class AlignUniform:
         bounds = self._config.bounds
         groups = []
         for name in self._spec.groups:
-            averaged = name == BUFFERS
+            buffers = name == BUFFERS
             groups.append(
                 GroupDeclaration(
                     name=name,
-                    reducer=Reducer.PLAIN_MEAN if averaged else Reducer.WEIGHTED_MEAN,
-                    max_abs=bounds.buffer_max_abs if averaged else bounds.parameter_max_abs,
-                    norm_bound=bounds.buffer_norm if averaged else bounds.parameter_norm,
-                    compress=not averaged,
-                    optimise=not averaged,
-                    collect=self.collects_parameters and not averaged,
+                    reducer=reducer_of(name, self._config.buffers),
+                    max_abs=bounds.buffer_max_abs if buffers else bounds.parameter_max_abs,
+                    norm_bound=bounds.buffer_norm if buffers else bounds.parameter_norm,
+                    compress=not buffers,
+                    optimise=not buffers,
+                    collect=self.collects_parameters and not buffers,
                 )
             )
         return Declaration(

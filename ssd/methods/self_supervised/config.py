@@ -27,7 +27,7 @@ from ssd.updates.declaration import QualityDeclaration
 
 Json = Any
 
-BASES = {"official": "rotated", "paper": "axis", "paper_literal": "axis"}
+BASES = {"official": "rotated", "code": "rotated", "paper": "axis", "paper_literal": "axis"}
 NO_PROJECTOR = "set projector to null only with losses.delta = 0: without a projector z is h and there is nothing to distil"
 
 
@@ -57,7 +57,9 @@ class AlignUniformConfig(TrainingOptions):
     start: Literal["received", "own"] = "received"
     """What a visit starts from: the received version, or the model the client was left with after its last visit (before
     its first one: version 0), which then is its state. With `own` nobody learns from anybody, and the averaged model is an irrelevant by-product."""
-    buffers: BufferPolicy = "averaged"
+    buffers: BufferPolicy = "weighted"
+    """BatchNorm statistics: `weighted` like parameters (SSD's official code), `averaged` with every client counting once, or
+    `local`."""
     quality: QualityOptions | None = None
     """Representation quality from sums over the clients' own images, in the rounds that follow an evaluated version.
     Off unless asked for: without secure aggregation the sums of one client are as telling as its update."""
@@ -68,7 +70,7 @@ class AlignUniformConfig(TrainingOptions):
 class SsdConfig(AlignUniformConfig):
     """Settings of SSD."""
 
-    preset: Literal["official", "paper", "paper_literal"] = "official"
+    preset: Literal["official", "code", "paper", "paper_literal"] = "official"
     losses: SsdLosses = field(default_factory=SsdLosses)
     alpha: float = 10.0
     """Factor on a client's own dimensions (Eq. 6)."""

@@ -6,7 +6,8 @@ FedU2 (CVPR 2024, arXiv 2403.16398) adds to any self-supervised client loss the 
 alignment and uniformity; that code is unpublished, but its run names give FUR's coefficient, 0.01. Our choices:
 
 - FUR acts on z and in the form of FedU2's released code, which SSD's code derives from.
-- Encoder and projector are stepped as one vector; BatchNorm statistics are averaged plainly, as in the released code.
+- Encoder and projector are stepped as one vector; BatchNorm statistics are averaged plainly
+  (`buffers = "averaged"`), as in FedU2's released code; SSD's own code weighs them.
 - The length of EUA's step is the mean length of the clients' updates unless `server_rate` gives the released code's
   rate; the min-norm problem is solved to the end. The released code sharpens the data weights (power 1/0.36) it starts
   its solver from; ours starts from the plain weights, which the solution hardly depends on.
@@ -28,7 +29,7 @@ from ssd.methods.self_supervised.config import AlignUniformConfig, resolve
 from ssd.methods.self_supervised.terms import Step, Term, statistic
 from ssd.methods.self_supervised.training import BASE_STATISTICS, Seeds
 from ssd.methods.server_steps.common_descent import common_descent
-from ssd.models.flat import FlatModel
+from ssd.models.flat import BufferPolicy, FlatModel
 from ssd.updates.declaration import Json
 
 NAME = "fedu2"
@@ -49,6 +50,8 @@ class FedU2Config(AlignUniformConfig):
     """Settings of FedU2."""
 
     fur: FurOptions = field(default_factory=FurOptions)
+    buffers: BufferPolicy = "averaged"
+    """As in FedU2's released code; the rest of the family has `weighted`."""
     eua: bool = True
     """False: the weighted mean of FedAvg."""
     server_rate: float | None = None

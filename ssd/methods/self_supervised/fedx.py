@@ -5,7 +5,7 @@ predictions p = predictor(g), the received model frozen (g*) and a second random
 
     NT-Xent(g₁, g₂) + NT-Xent(p₁, g*₂) + relational(g₁, g₂; g_r) + relational(p₁, p₂; g*_r),
 
-all at temperature 0.1. SSD compares with it on alignment and uniformity; that adaptation is unpublished. Our choices:
+all at temperature 0.1 (the target of a relational term may have another). SSD compares with it on alignment and uniformity; that adaptation is unpublished. Our choices:
 
 - Both contrastive terms become alignment plus β·uniformity. The local one is the base objective; the global one aligns
   the first view's prediction with the frozen projection of the second, and spreads the predictions.
@@ -52,10 +52,16 @@ class FedXOptions:
     relation_global: float = 1.0
     contrast_global: float = 1.0
     temperature: float = 0.1
+    """Of the softmaxes over the anchors."""
+    target_temperature: float | None = None
+    """Of the softmaxes whose mean they are pulled to (`t2` in the released code); None: the same."""
 
     def __post_init__(self) -> None:
-        if self.temperature <= 0.0:
-            raise ValueError(f"temperature must be positive, got {self.temperature}")
+        for name, value in (
+            ("temperature", self.temperature), ("target_temperature", self.target_temperature)
+        ):  # fmt: skip
+            if value is not None and value <= 0.0:
+                raise ValueError(f"{name} must be positive, got {value}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -88,12 +94,12 @@ class TwoLevelDistillation:
         # One pass for both views: should a predictor ever have batch statistics, it sees them together.
         first_predicted, second_predicted = self.predictor(torch.cat(step.embeddings)).chunk(2)
         _, second_taught, anchors_taught = self._teach(step.views).chunk(3)
-        temperature = self.options.temperature
+        heat = (self.options.temperature, self.options.target_temperature)
         aligned = alignment(first_predicted, second_taught, self.losses.alignment)
         spread = uniformity(first_predicted, self.losses.uniformity)
         return {
-            "relation_local": relational(first, second, step.anchors, temperature),
-            "relation_global": relational(first_predicted, second_predicted, anchors_taught, temperature),
+            "relation_local": relational(first, second, step.anchors, *heat),
+            "relation_global": relational(first_predicted, second_predicted, anchors_taught, *heat),
             "contrast_global": aligned + self.losses.beta * spread,
         }
 

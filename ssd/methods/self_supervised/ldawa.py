@@ -17,6 +17,7 @@ from ssd.methods.self_supervised.base import AlignUniform
 from ssd.methods.self_supervised.config import AlignUniformConfig, resolve
 from ssd.methods.self_supervised.training import BASE_STATISTICS
 from ssd.methods.server_steps.angular import Scope, angular_mean
+from ssd.models.flat import BufferPolicy
 from ssd.updates.declaration import Json
 
 NAME = "ldawa"
@@ -27,6 +28,8 @@ VERSION = 1
 class LDawaConfig(AlignUniformConfig):
     """Settings of L-DAWA."""
 
+    buffers: BufferPolicy = "averaged"
+    """L-DAWA does not weigh clients by their data; the rest of the family has `weighted`."""
     scope: Scope = "layer"
     """One cosine per tensor, or one per client for all parameters."""
     normalise: bool = False

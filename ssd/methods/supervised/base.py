@@ -33,11 +33,11 @@ from ssd.methods.supervised.networks import Networks
 from ssd.methods.supervised.state import ClientState
 from ssd.methods.supervised.training import Phase, SupervisedTraining, steps_of_visit
 from ssd.models.classifier import BACKBONE, HEAD, Classifier
-from ssd.models.flat import BUFFERS, FlatModel
+from ssd.models.flat import BUFFERS, FlatModel, reducer_of
 from ssd.random_stream import RandomStream
 from ssd.settings import to_json
 from ssd.torch_support.determinism import deterministic
-from ssd.updates.declaration import Declaration, GroupDeclaration, Reducer, StatisticDeclaration
+from ssd.updates.declaration import Declaration, GroupDeclaration, StatisticDeclaration
 
 __all__ = ["Batch", "Context", "Loss", "Supervised", "SupervisedConfig", "resolve"]
 
@@ -112,14 +112,14 @@ class Supervised(Generic[Config]):
 
     def group(self, name: str) -> GroupDeclaration:
         """How a group of the vector (a part, or `buffers`) is reduced and bounded."""
-        bounds, averaged = self.config.bounds, name == BUFFERS
+        bounds, buffers = self.config.bounds, name == BUFFERS
         return GroupDeclaration(
             name=name,
-            reducer=Reducer.PLAIN_MEAN if averaged else Reducer.WEIGHTED_MEAN,
-            max_abs=bounds.buffer_max_abs if averaged else bounds.parameter_max_abs,
-            norm_bound=bounds.buffer_norm if averaged else bounds.parameter_norm,
-            compress=not averaged,
-            optimise=not averaged,
+            reducer=reducer_of(name, self.config.buffers),
+            max_abs=bounds.buffer_max_abs if buffers else bounds.parameter_max_abs,
+            norm_bound=bounds.buffer_norm if buffers else bounds.parameter_norm,
+            compress=not buffers,
+            optimise=not buffers,
         )
 
     # The protocol.

@@ -167,6 +167,26 @@ def test_it_trains_in_every_setting_of_the_family(extra: dict[str, object]) -> N
     assert np.array_equal(train(method).delta, first.delta)
 
 
+def test_the_target_may_have_a_temperature_of_its_own() -> None:
+    draw = np.random.default_rng(3).standard_normal
+    first, second, anchors = (torch.tensor(draw((5, 4))) for _ in range(3))
+    cosines = [
+        torch.nn.functional.normalize(view, dim=1) @ torch.nn.functional.normalize(anchors, dim=1).T
+        for view in (first, second)
+    ]
+    target = sum((each / 0.01).softmax(1) for each in cosines) / 2
+    pulled = [
+        torch.nn.functional.kl_div((each / 0.1).log_softmax(1), target, reduction="batchmean")
+        for each in cosines
+    ]
+    assert float(relational(first, second, anchors, 0.1, 0.01)) == pytest.approx(float(sum(pulled)) / 2)
+    assert float(relational(first, second, anchors, 0.1, 0.1)) == float(
+        relational(first, second, anchors, 0.1)
+    )
+    with pytest.raises(SettingsError, match="target_temperature must be positive"):
+        fedx.create({**SMALL, "fedx": {"target_temperature": 0.0}})
+
+
 def test_a_temperature_of_zero_is_refused() -> None:
     with pytest.raises(SettingsError, match="temperature"):
         fedx.create({**SMALL, "fedx": {"temperature": 0}})

@@ -35,7 +35,7 @@ def test_statistics_of_batch_normalisation_are_a_group_with_a_treatment_of_its_o
     declaration = ssd.create(SMALL).declare()
     assert [g.name for g in declaration.groups] == ["encoder", "projector", "buffers"]
     buffers = declaration.group("buffers")
-    assert (buffers.reducer, buffers.compress, buffers.optimise) == (Reducer.PLAIN_MEAN, False, False)
+    assert (buffers.reducer, buffers.compress, buffers.optimise) == (Reducer.WEIGHTED_MEAN, False, False)
     for name in ("encoder", "projector"):
         group = declaration.group(name)
         assert (group.reducer, group.compress, group.optimise) == (Reducer.WEIGHTED_MEAN, True, True)

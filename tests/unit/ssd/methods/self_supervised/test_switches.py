@@ -15,9 +15,11 @@ import numpy as np
 import pytest
 
 from ssd.method.protocol import ClientResult
-from ssd.methods.self_supervised import ssd
+from ssd.methods.self_supervised import fed_align_uniform, fedu2, fedx, ldawa, ssd
+from ssd.methods.self_supervised.config import SsdConfig, resolve
 from ssd.scaling import assign
-from ssd.updates.declaration import Declaration
+from ssd.settings import to_json
+from ssd.updates.declaration import Declaration, Reducer
 from training.training_samples import SMALL, digits, task_for
 
 ALL = frozenset({"alignment", "uniformity", "dsr", "distillation", "norms", "loss", "model"})
@@ -199,3 +201,30 @@ def test_hard_separation_and_distillation_is_one_setting_away(distillation: dict
     made = visit({**SMALL, "losses": losses})
     assert made.first["dsr"] > 0.0
     assert made.first["distillation"] > 0.0
+
+
+@pytest.mark.parametrize(
+    ("method", "policy", "reducer"),
+    [
+        (ssd, None, Reducer.WEIGHTED_MEAN),
+        (fed_align_uniform, None, Reducer.WEIGHTED_MEAN),
+        (fedx, None, Reducer.WEIGHTED_MEAN),
+        (fedu2, None, Reducer.PLAIN_MEAN),
+        (ldawa, None, Reducer.PLAIN_MEAN),
+        (ssd, "averaged", Reducer.PLAIN_MEAN),
+        (fedu2, "weighted", Reducer.WEIGHTED_MEAN),
+    ],
+)
+def test_batch_statistics_are_averaged_as_each_methods_own_code_does(
+    method: Any, policy: str | None, reducer: Reducer
+) -> None:
+    own = {} if policy is None else {"buffers": policy}
+    (buffers,) = (g for g in method.create({**SMALL, **own}).declare().groups if g.name == "buffers")
+    assert buffers.reducer is reducer
+    assert not buffers.compress
+    assert not buffers.optimise
+
+
+def test_code_is_another_name_of_the_official_preset() -> None:
+    code, official = (to_json(resolve(SsdConfig, {**SMALL, "preset": name})) for name in ("code", "official"))
+    assert {**code, "preset": "official"} == official
