@@ -337,7 +337,6 @@ class _Composition:
             history=self._history,
             recent=self._recent,
             cost=self._cost,
-            weights=self._weights,
             clock=given.clock,
             metrics=given.metrics,
         )

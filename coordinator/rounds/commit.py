@@ -186,6 +186,10 @@ class AfterCommit:
         """An attempt opens."""
         self._weights.begin()
 
+    def weigh(self, envelope: Envelope) -> None:
+        """An upload becomes a part of the attempt's sum."""
+        self._weights.add(envelope)
+
     def announce(self, version: VersionRecord, accepted: tuple[str, ...]) -> None:
         """Tell every worker of the version and which of its clients are in it."""
         self._inclusions.add(version.round, accepted)
@@ -287,7 +291,8 @@ class Commit:
         self._after.begin()
 
     async def collect(self, envelope: Envelope, body: NDArray[np.uint8]) -> None:
-        """Keep what the server hook may see of an accepted update: one client's, in the clear."""
+        """Keep what an accepted update's clients weigh, and what the server hook may see: one client's, in the clear."""
+        self._after.weigh(envelope)
         if not envelope.fold and not envelope.masked:
             (client,) = envelope.names
             await self._hook.collect(client, envelope.weight, body[: self._quality.plain.update_nbytes])

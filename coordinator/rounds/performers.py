@@ -20,7 +20,6 @@ from coordinator.telemetry.client_history import ClientHistory
 from coordinator.telemetry.metrics import CoordinatorMetrics
 from coordinator.telemetry.recent import RecentStatus
 from coordinator.telemetry.round_cost import RoundCost
-from coordinator.uploads.client_weights import ClientWeights
 from coordinator.uploads.in_flight import UploadsInFlight
 from coordinator.uploads.verification import UploadVerification
 from coordinator.versions.catalogue import Catalogue
@@ -203,7 +202,6 @@ class AttemptEffects:
         history: of the attempt's clients.
         recent: what people see of attempts that come to nothing.
         cost: of the attempt.
-        weights: what clients weigh.
         clock: for durations and the record's time.
         metrics: of folds and abandoned rounds.
     """
@@ -221,7 +219,6 @@ class AttemptEffects:
         history: ClientHistory,
         recent: RecentStatus,
         cost: RoundCost,
-        weights: ClientWeights,
         clock: Clock,
         metrics: CoordinatorMetrics,
     ) -> None:
@@ -235,7 +232,6 @@ class AttemptEffects:
         self._history = history
         self._recent = recent
         self._cost = cost
-        self._weights = weights
         self._clock = clock
         self._metrics = metrics
 
@@ -258,7 +254,6 @@ class AttemptEffects:
         await self._sum.add(upload.worker, envelope, body)
         self._metrics.fold(self._clock.monotonic() - started)
         self._cost.trained(each.training_seconds for each in envelope.clients)
-        self._weights.add(envelope)
 
     async def _answer(self, effect: effects.AnswerUpload) -> None:
         self._uploads.answer(effect)
