@@ -11,9 +11,10 @@ import signal
 import socket
 
 from coordinator.composition import compose
-from coordinator.config.derived import noise_plan_of, plan_of, policy_of, settings_of
+from coordinator.config.derived import max_cohort, noise_plan_of, plan_of, policy_of, settings_of
 from coordinator.config.new_run import new_run_of
 from coordinator.config.sections import CoordinatorConfig, refuse_changes
+from coordinator.core.policy import Mode
 from coordinator.core.strategies.registry import create as create_strategy
 from coordinator.errors import ConfigInvalid, StorageFailed
 from coordinator.identity.enrolment import CertificateIssuer, open_issuer
@@ -23,6 +24,7 @@ from coordinator.method_host.hook import SCRATCH_PREFIX as HOOK_PREFIX
 from coordinator.parts import Coordinator, Given
 from coordinator.ports.records import RunRecord
 from coordinator.rounds.driver import Driver
+from coordinator.rounds.preconditions import cautions
 from coordinator.rounds.restore import restore
 from coordinator.rounds.run_lifecycle import SCRATCH_PREFIX, create_run, privacy_of
 from coordinator.rpc.enrolment import EnrolmentServer, RenewalServicer
@@ -141,6 +143,9 @@ async def _given(
     if privacy is not None:
         planned = privacy.describe(0, config.run.rounds, None)
         log_event(log, logging.INFO, "privacy", detail=planned, not_reported=left_out(declaration))
+    secure, invited = config.secure_aggregation, max_cohort(config)
+    for sentence in cautions(secure, Mode(config.run.mode), invited, private=privacy is not None):
+        log_event(log, logging.WARNING, "secure_aggregation_caution", detail=sentence)
     tracing: Tracing = NoTracing()
     if exporter is not None:
         tracing = RoundTracing(RoundSpans(record.run_id, config.tracing.share), exporter.emit, clock.wall)

@@ -265,6 +265,7 @@ def secure_settings(config: WorkerConfig) -> SecureSettings:
             level=Level.ACTIVE if own.level == "active" else Level.PASSIVE,
             min_participants=own.min_participants,
             min_gamma_ppm=round(own.least_assumed_corrupt * PPM),
+            min_set_change=own.min_set_change,
             min_honest_others=own.min_honest_others,
             max_delta_ppm=round(own.max_tolerated_dropout * PPM),
             ring_bits=frozenset(own.ring_bits),

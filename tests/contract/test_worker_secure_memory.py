@@ -282,3 +282,13 @@ def test_receipts_are_read_beside_a_worker_that_runs(reopen: Open, tmp_path: Pat
     assert secure_memory.read_receipts(tmp_path / "state") == (RECEIPT,)
     with pytest.raises(StorageFailed, match="is that a worker's state directory"):
         secure_memory.read_receipts(tmp_path / "nowhere")
+
+
+def test_the_sets_that_were_signed_last(reopen: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(secure_memory, "RECENT_SETS", 2)
+    memory = reopen().secure
+    for number in range(4):
+        memory.remember_upload(replace(RECEIPT, round_id=round_id(number)))
+        if number != 2:
+            memory.remember_signed(round_id(number), ("w1", f"w{number}"), bytes(32))
+    assert reopen().secure.signed_sets() == (("w1", "w3"), ("w1", "w1"))

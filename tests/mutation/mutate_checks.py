@@ -42,7 +42,7 @@ CHECKS = frozenset(
         "_check_identity", "check_terms", "check_advert", "check_run_terms", "check_roster", "check_delivery", "check_survivors",
         "check_proof", "_check_signatures", "_check_roster", "_check_sets", "_check_enough", "remember_round", "remember_opened",
         "_forget_own", "close", "abort", "_require", "_check_secure", "_check_private",
-        "remember_upload", "remember_signed", "check_declaration", "check_schedules", "check_policy", "check_method", "check_privacy", "check_honest", "_check_earlier",
+        "remember_upload", "remember_signed", "check_declaration", "check_schedules", "check_policy", "check_method", "check_privacy", "check_honest", "check_change", "_check_earlier",
     }
 )  # fmt: skip
 """Functions whose call, alone in a statement, is a check; or what must be remembered or forgotten."""
@@ -59,6 +59,7 @@ SUITE = (
     "unit/ssd/secagg/client/test_secrets.py",
     "unit/ssd/secagg/client/test_receipts.py",
     "unit/ssd/secagg/client/test_second_sums.py",
+    "unit/ssd/secagg/client/test_set_changes.py",
     "unit/ssd/secagg/test_rounds.py",
     "unit/worker/secure_aggregation/test_task_checks.py",
     "unit/worker/secure_aggregation/test_policy.py",

@@ -161,6 +161,9 @@ class SecureAggregationSection(Section):
     min_assumed_corrupt: Annotated[float, Field(ge=0, lt=0.5)] | None = None
     """The least share of corrupt participants that the run's thresholds must withstand; not set: 0.1 with level `active`,
     where the coordinator is not trusted to choose it, else 0."""
+    min_set_change: Annotated[int, Field(ge=1, le=10_000)] = 1
+    """The participants of a sum are those of a sum that it signed lately, or differ from them by so many. Above 1 a single
+    worker that comes or goes costs attempts until as many others did."""
     min_honest_others: Annotated[int, Field(ge=1, le=10_000)] = 1
     """For `active`: when the tolerated dropouts and `min_assumed_corrupt` of the *registry* are taken from a roster, so many
     others are left at least. Its update is only ever in a sum with so many honest ones."""

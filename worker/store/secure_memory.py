@@ -32,6 +32,8 @@ from worker.store.files import storage_faults
 MAX_ROUNDS = 100_000
 MAX_OPENED = 100_000
 MAX_RECEIPTS = 100_000
+RECENT_SETS = 16
+"""How many of the sets that were signed last a new one is compared with."""
 SECRET_BYTES = 32
 SECRET_FILE = "rounding.secret"  # noqa: S105  # a name
 SCHEMA = """
@@ -117,6 +119,15 @@ class SecureMemory:
         """The attempts over that base that a masked vector was made for, oldest first."""
         with self._read() as db:
             return _receipts(db, " WHERE base = ?", (base_digest,))
+
+    def signed_sets(self) -> tuple[tuple[str, ...], ...]:
+        """The survivor sets signed last."""
+        with self._read() as db:
+            rows = db.execute(
+                "SELECT signed FROM secure_receipts WHERE survivors <> x'' ORDER BY number DESC LIMIT ?",
+                (RECENT_SETS,),
+            ).fetchall()
+        return tuple(tuple(json.loads(signed)) for (signed,) in rows)
 
     def remember_upload(self, receipt: Receipt) -> None:
         """Keep an attempt that a masked vector is made for; of a round id that is kept, nothing changes."""

@@ -26,6 +26,7 @@ from ssd.secagg.client.round_keys import RoundKeys, Shares
 from ssd.secagg.numbers.masking import MaskKey
 from ssd.secagg.protocol import keys
 from ssd.secagg.protocol.checks import (
+    check_change,
     check_delivery,
     check_honest,
     check_proof,
@@ -72,6 +73,7 @@ class RoundMemory(Protocol):
         opened: digest of the survivor set that shares were revealed for over a base; None if none were.
         remember_opened: durable before it returns; the first set of a base stands.
         uploads: every receipt of that base, oldest first.
+        signed_sets: those of the last 16 receipts that have one; a sum further back is over another model by far.
         remember_upload: durable before it returns; of a round id that it has, nothing changes.
         remember_signed: durable before it returns; adds the set to the receipt of the round id, where the first one stands.
     All may raise what storage raises; nothing is then told to anybody.
@@ -95,6 +97,10 @@ class RoundMemory(Protocol):
 
     def uploads(self, base_digest: bytes) -> tuple[Receipt, ...]:
         """The attempts over a base that a masked vector was made for."""
+        ...
+
+    def signed_sets(self) -> tuple[tuple[str, ...], ...]:
+        """The survivor sets signed last, in any run."""
         ...
 
     def remember_upload(self, receipt: Receipt) -> None:
@@ -270,6 +276,7 @@ class Participant:
 
         def work() -> SetSignature | Reveal:
             check_survivors(self._policy, self._layout, self._name, self._sharers, survivors)
+            check_change(self._policy, self._memory.signed_sets(), survivors)
             self._forget_own()
             self._survivors = survivors
             self._memory.remember_signed(self._offer.round_id, survivors.names, digest(survivors))

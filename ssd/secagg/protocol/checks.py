@@ -5,7 +5,7 @@ Each check is one call of `refuse_unless`; `tests/mutation/` takes them out one 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 from ssd.secagg.protocol import keys
 from ssd.secagg.protocol.errors import AbortReason, Refused
@@ -216,6 +216,27 @@ def check_survivors(
     )
     refuse_unless(name in names, AbortReason.SURVIVORS_WITHOUT_SELF, "this participant was declared dropped")
     refuse_unless(len(names) >= least, AbortReason.TOO_FEW_SURVIVORS, f"{len(names)}, {least} are needed")
+
+
+def check_change(policy: ParticipantPolicy, signed: Iterable[Collection[str]], survivors: Survivors) -> None:
+    """Whether the survivor set differs by nobody, or by enough, from each set that was signed lately.
+
+    Two sums of rounds whose sets differ by one participant differ by that one's update, as nearly as the model stood
+    still between them.
+
+    Args:
+        policy: the participant's terms.
+        signed: survivor sets that it signed.
+        survivors: as received.
+    """
+    names = frozenset(survivors.names)
+    for before in signed:
+        change = len(names.symmetric_difference(before))
+        refuse_unless(
+            change == 0 or change >= policy.min_set_change,
+            AbortReason.SET_TOO_SIMILAR,
+            f"{change} came or went since a sum that was signed lately, {policy.min_set_change} are demanded",
+        )
 
 
 def check_proof(layout: Layout, survivors: Survivors, registered: Mapping[str, str], proof: SetProof) -> None:

@@ -93,6 +93,8 @@ class AbortReason(StrEnum):
     """A participant that is alive was declared dropped."""
     TOO_FEW_SURVIVORS = "too_few_survivors"
     """Fewer survivors than the minimum, or than the tolerated dropouts leave."""
+    SET_TOO_SIMILAR = "set_too_similar"
+    """The survivor set differs by too few from one that the participant signed lately: the sums' difference shows those."""
     FOREIGN_SIGNATURE = "foreign_signature"
     """A signature of somebody outside the survivor set."""
     TOO_FEW_SIGNATURES = "too_few_signatures"

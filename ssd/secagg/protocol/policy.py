@@ -31,6 +31,9 @@ class ParticipantPolicy:
     """Whether it takes part on the sparse graph as well."""
     min_honest: int = 0
     """Of a survivor set, so many at least beside those assumed corrupt: as many as the noise was made for."""
+    min_set_change: int = 1
+    """A survivor set is one signed lately, or differs from it by so many participants: the difference of two sums is a sum
+    over those."""
     min_honest_others: int = 0
     """Level `active`: in the smallest sum that a roster allows, so many others at least are honest."""
 

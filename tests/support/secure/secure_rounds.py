@@ -79,6 +79,9 @@ class Remembered:
     def uploads(self, base_digest: bytes) -> tuple[Receipt, ...]:
         return tuple(each for each in self.receipts.values() if each.base_digest == base_digest)
 
+    def signed_sets(self) -> tuple[tuple[str, ...], ...]:
+        return tuple(each.signed for each in self.receipts.values() if each.signed)[-16:]
+
     def remember_upload(self, receipt: Receipt) -> None:
         self.receipts.setdefault(receipt.round_id, receipt)
 

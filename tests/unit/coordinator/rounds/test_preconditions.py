@@ -10,16 +10,17 @@ from typing import Any
 import pytest
 
 from coordinator.config.new_run import new_run_of
-from coordinator.config.sections import CoordinatorConfig
+from coordinator.config.sections import CoordinatorConfig, SecureAggregationSection
 from coordinator.core.policy import Mode
 from coordinator.errors import ConfigInvalid
-from coordinator.rounds.preconditions import obstacles
+from coordinator.rounds.preconditions import can_open, cautions, obstacles
 from coordinator.rounds.run_lifecycle import create_run
 from coordinator.runtime.clock import SystemClock
 from coordinator.store.files.blobs import FileBlobs
 from coordinator.store.journal.sqlite import SqliteJournal
 from rounds.in_process_host import InProcessHost
 from ssd.method.registry import load
+from ssd.secagg.protocol.graph import dropouts
 from ssd.updates.declaration import Declaration
 from training.training_samples import SMALL
 
@@ -132,3 +133,41 @@ def test_a_run_with_an_obstacle_is_not_created(
         asyncio.run(create_run(new_run_of(config), store, blobs, InProcessHost(), SystemClock()))
     assert store.current_run() is None
     assert not blobs.digests()
+
+
+# ---------------------------------------------------------------------------------------------------- cautions
+
+
+def said(mode: Mode = Mode.REPRODUCIBLE, invited: int = 10, *, private: bool = False, **changes: Any) -> str:
+    section = SecureAggregationSection(**{"level": "passive", **changes})
+    return " / ".join(cautions(section, mode, invited, private=private))
+
+
+def test_sums_of_changing_cohorts_without_noise_are_named() -> None:
+    assert "differ by one is that one's update" in said(Mode.ELASTIC)
+    assert "differ by one" not in said(Mode.ELASTIC, private=True)
+    assert "differ by one" not in said(Mode.REPRODUCIBLE)
+
+
+def test_three_workers_and_default_settings_lose_an_attempt_with_one_dead_worker() -> None:
+    assert "with up to 3 workers no dropout is survived" in said(invited=3)
+    assert "assumed_corrupt = 0" in said(invited=3)
+    assert said(invited=3, assumed_corrupt=0.0, tolerated_dropout=0.34, min_participants=3) == ""
+    assert said(invited=3, tolerated_dropout=0.0) == ""
+
+
+@pytest.mark.parametrize("level", ["passive", "active"])
+def test_the_defaults_survive_one_from_five_workers_on_and_say_so(level: str) -> None:
+    assert "a dropout is survived from 5 workers on" in said(invited=10, level=level)
+    for n in range(5, 40):
+        assert can_open(n, 100_000, 200_000, level)
+        assert dropouts(n, 200_000) >= 1
+
+
+def test_settings_under_which_no_sum_can_be_opened() -> None:
+    assert "no number of workers up to 2" in said(invited=2)
+    assert "no number of workers up to 3" in said(invited=3, tolerated_dropout=0.4)
+
+
+def test_in_the_clear_there_is_nothing_to_be_careful_about() -> None:
+    assert said(Mode.ELASTIC, level="off") == ""
