@@ -11,6 +11,9 @@ from typing import Protocol
 
 from ssd.trust.names import Role
 
+KEPT_PER_HOLDER = 8
+"""Certificates of a holder that are remembered, beside the one its token bought."""
+
 
 @dataclass(frozen=True, order=True, slots=True)
 class Holder:
@@ -89,7 +92,9 @@ class TrustStore(Protocol):
         ...
 
     def record_certificate(self, certificate: CertificateRecord) -> None:
-        """Behaviour: for one that no token bought. Refuses a serial that is there, and a revoked holder."""
+        """Behaviour: for one that no token bought; of those, the newest `KEPT_PER_HOLDER` of a holder are remembered.
+        Refuses a serial that is there, and a revoked holder.
+        """
         ...
 
     def certificate(self, serial: str) -> CertificateRecord | None:

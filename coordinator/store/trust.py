@@ -10,7 +10,7 @@ import sqlite3
 from typing import Any
 
 from coordinator.errors import JournalConflict
-from coordinator.ports.trust import CertificateRecord, Holder, TokenRecord
+from coordinator.ports.trust import KEPT_PER_HOLDER, CertificateRecord, Holder, TokenRecord
 from coordinator.store.journal import records
 from coordinator.store.journal.database import Database
 from ssd.trust.names import Role
@@ -80,6 +80,14 @@ class SqliteTrust(Database):
         with self._transaction("recording a certificate") as db:
             check_holder(certificate.holder, revoked=self._is_revoked(certificate.holder))
             self._insert(db, certificate)
+            holder = _holder(certificate.holder)
+            # A holder may renew as often as it is let; what no token bought is kept of the newest alone.
+            db.execute(
+                "DELETE FROM certificates WHERE role = ? AND name = ? AND serial <> ? AND serial NOT IN"
+                " (SELECT serial FROM join_tokens WHERE serial IS NOT NULL) AND serial NOT IN"
+                " (SELECT serial FROM certificates WHERE role = ? AND name = ? ORDER BY issued_at DESC, serial LIMIT ?)",
+                (*holder, certificate.serial, *holder, KEPT_PER_HOLDER),
+            )
 
     def certificate(self, serial: str) -> CertificateRecord | None:
         """See `coordinator.ports.trust.TrustStore`."""

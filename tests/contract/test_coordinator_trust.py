@@ -17,7 +17,7 @@ import pytest
 
 from coordinator.errors import JournalConflict
 from coordinator.identity.revocations import Revocations
-from coordinator.ports.trust import CertificateRecord, Holder, TokenRecord, TrustStore
+from coordinator.ports.trust import KEPT_PER_HOLDER, CertificateRecord, Holder, TokenRecord, TrustStore
 from coordinator.store.journal.sqlite import SqliteJournal
 from coordinator.store.trust import SqliteTrust
 from ssd.trust.names import Role, Subject
@@ -116,6 +116,22 @@ class TestSpending:
         store.record_certificate(BOUGHT)
         refused(store, store.record_certificate, BOUGHT, said="UNIQUE")
         refused(store, store.spend_token, TOKEN.digest, BOUGHT, 20.0, said="UNIQUE")
+
+    def test_of_those_that_no_token_bought_a_holders_newest_are_remembered(self, store: TrustStore) -> None:
+        """However often it renews; the one its token bought, and everybody else's, stay."""
+        store.add_token(TOKEN)
+        store.spend_token(TOKEN.digest, BOUGHT, 20.0)
+        other = replace(BOUGHT, serial="aa", holder=Holder(Role.EVALUATOR, "w1"), issued_at=1.0)
+        store.record_certificate(other)
+        for number in range(100):
+            store.record_certificate(replace(BOUGHT, serial=f"f{number:03x}", issued_at=100.0 + number))
+        kept = [each.serial for each in store.certificates()]
+        newest = [f"f{number:03x}" for number in range(100 - KEPT_PER_HOLDER, 100)]
+        assert kept == ["aa", BOUGHT.serial, *newest]
+        assert store.certificate(BOUGHT.serial) == BOUGHT
+        # A clock that went back does not lose the one that was issued just now.
+        store.record_certificate(replace(BOUGHT, serial="b1", issued_at=2.0))
+        assert store.certificate("b1") is not None
 
     def test_of_many_at_once_with_keys_of_their_own_one_wins(self, store: TrustStore) -> None:
         store.add_token(TOKEN)
