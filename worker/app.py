@@ -293,3 +293,5 @@ def _stop_on_signals(driver: Driver) -> None:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop, number)
+    # It ends no daemon of ours: to the coordinator it says that files are new, and a worker looks at its own by itself.
+    loop.add_signal_handler(signal.SIGHUP, log_event, _log, logging.INFO, "hangup_ignored")

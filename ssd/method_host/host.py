@@ -26,6 +26,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Mapping
@@ -265,6 +266,9 @@ def _is_shutdown(line: str) -> bool:
 
 def main() -> None:
     """Entry point of `python -m ssd.method_host.host`."""
+    signal.signal(
+        signal.SIGHUP, signal.SIG_IGN
+    )  # the end of a terminal reaches the whole group; the coordinator goes on
     replies = _claim_stdout()
     serve(sys.stdin, replies)
 

@@ -152,6 +152,7 @@ class _Supervisor:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._on_signal)
+        loop.add_signal_handler(signal.SIGHUP, log_event, _log, logging.INFO, "hangup_ignored")
         async with asyncio.TaskGroup() as group:
             for member in self._team:
                 group.create_task(self._keep_running(member))

@@ -186,9 +186,10 @@ def main() -> None:
     die_with_parent()
     if os.getppid() != parent:  # it died before the line above
         return
-    # The terminal's Ctrl-C reaches the whole group; the parent decides what becomes of us.
+    # The terminal's Ctrl-C and its end reach the whole group; the parent decides what becomes of us.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     TrainingProcess(socket.socket(fileno=descriptor)).run()
 
 

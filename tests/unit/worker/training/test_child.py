@@ -68,6 +68,33 @@ def test_a_signal_in_mid_training_keeps_what_is_finished_and_ends_with_0(tmp_pat
     run(scenario())
 
 
+def test_the_end_of_the_terminal_ends_nothing(tmp_path: Path) -> None:
+    """A closed SSH session sends SIGHUP to every process of it: worker and training process."""
+
+    async def scenario() -> None:
+        coordinator = FakeCoordinator({"train_seconds": 0.5})
+        await coordinator.start()
+        process = await start(coordinator, tmp_path)
+        stream = await coordinator.attended()
+        stream.send(train=coordinator.train(["a", "b"]))
+        await stream.receive("progress")
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        assert children
+        for number in (process.pid, *map(int, children)):
+            os.kill(number, signal.SIGHUP)
+        while (await stream.receive("progress")).client != "b":
+            pass
+        process.send_signal(signal.SIGTERM)
+        code, log = await ended(process)
+        assert code == 0, log
+        assert "hangup_ignored" in log
+        assert "training_process_ended" not in log
+        assert "training_process_killed" not in log
+        await coordinator.stop()
+
+    run(scenario())
+
+
 def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:
     (tmp_path / "stubborn.py").write_text(STUBBORN)
 
