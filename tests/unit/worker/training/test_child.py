@@ -42,6 +42,10 @@ async def ended(process: asyncio.subprocess.Process) -> tuple[int, str]:
     return process.returncode, log.decode()
 
 
+def children_of(pid: int) -> list[int]:
+    return [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
 def run(scenario: Any) -> None:
     asyncio.run(asyncio.wait_for(scenario, 60))
 
@@ -78,9 +82,9 @@ def test_the_end_of_the_terminal_ends_nothing(tmp_path: Path) -> None:
         stream = await coordinator.attended()
         stream.send(train=coordinator.train(["a", "b"]))
         await stream.receive("progress")
-        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        children = children_of(process.pid)
         assert children
-        for number in (process.pid, *map(int, children)):
+        for number in (process.pid, *children):
             os.kill(number, signal.SIGHUP)
         while (await stream.receive("progress")).client != "b":
             pass
