@@ -225,7 +225,7 @@ class Coordinator:
             process=self.process,
             handlers=(federation.handler(), operator.handler()),
             interceptors=(
-                Gate(identity, parts.given.revocations, self.metrics),
+                Gate(identity, parts.given.revocations, self.metrics, limits),
                 FirstMessage(self.metrics, limits.handshake_seconds),
             ),
         )
