@@ -6,10 +6,9 @@ from pathlib import Path
 
 import click
 
+from coordinator.cli import tables
 from coordinator.errors import OperatorFault
-from ssd.daemon.cli.guard import colour
 from ssd.daemon.cli.options import FORM
-from ssd.daemon.printable import harmless, json_text
 
 
 class NothingToExplain(OperatorFault):
@@ -46,5 +45,4 @@ def explain(number: int, config_path: Path | None, state_dir: Path | None, form:
     if not found.attempts:
         newest = f"the newest is {found.newest_round}" if found.newest_round else "none was opened yet"
         raise NothingToExplain(f"round {number} was never opened: {newest}")
-    told = explanation.explain(number, found)
-    click.echo(explanation.text(harmless(told)) if form == "human" else json_text(told), color=colour())
+    tables.show(explanation.explain(number, found), form, explanation.text)

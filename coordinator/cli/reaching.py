@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ssd.daemon.cli.guard import colour
+from coordinator.cli import tables
 from ssd.daemon.cli.options import FORM
-from ssd.daemon.printable import harmless, json_text, printable_but_styled
 
 if TYPE_CHECKING:
     from coordinator.rpc.operator.channel import Caller
@@ -68,8 +67,7 @@ class Reach:
 
     def show(self, value: Json, human: Callable[[Json], str]) -> None:
         """Print an answer: as JSON, or as what `human` makes of it."""
-        text = json_text(value) if self.form == "json" else human(harmless(value))
-        click.echo("\n".join(map(printable_but_styled, text.split("\n"))), color=colour())
+        tables.show(value, self.form, human)
 
 
 def reaching(command: Command) -> Command:

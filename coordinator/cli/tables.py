@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import click
 
+from ssd.daemon.cli.guard import colour
 from ssd.daemon.doctor.disk import size
-from ssd.daemon.printable import printable_but_styled
+from ssd.daemon.printable import harmless, json_text, printable_but_styled
 
 Json = Any
 _PHASE_COLOURS = {"halted": "red", "paused": "yellow", "waiting": "yellow"}
@@ -96,6 +97,12 @@ def clients(records: Sequence[Mapping[str, Json]]) -> str:
         for each in records
     ]
     return table(("client", "index", "worker", "last round", "rounds", "scaled dimensions"), rows)
+
+
+def show(value: Json, form: str, human: Callable[[Json], str]) -> None:
+    """Print an answer: as JSON, or as what `human` makes of it when nothing in it can move the cursor."""
+    text = json_text(value) if form == "json" else human(harmless(value))
+    click.echo("\n".join(map(printable_but_styled, text.split("\n"))), color=colour())
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[object]]) -> str:

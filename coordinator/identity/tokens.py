@@ -14,8 +14,6 @@ from ssd.trust.authority import CertificateRefused, federation_of, fingerprint, 
 from ssd.trust.join_token import JoinToken, TokenRefused, new_secret
 from ssd.trust.names import NameRefused, Role, Subject
 
-ENROLLING = (Role.WORKER, Role.EVALUATOR)
-"""Who comes with a token. Others get their certificate from the authority's own machine."""
 SHOWN = 12
 """Digits of a token's digest that name it in lists: the token itself is nowhere kept."""
 

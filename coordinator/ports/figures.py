@@ -137,9 +137,10 @@ def _typed(kind: type[T], prefix: str, rest: dict[str, float]) -> T | None:
         value = rest.get(prefix + each.name)
         if value is None and "None" in str(each.type):
             continue
-        if not isinstance(value, float) or (each.type == "int" and _whole(value) is None):
+        counts = str(each.type).startswith("int")
+        if not isinstance(value, float) or (counts and _whole(value) is None):
             return None
-        values[each.name] = int(value) if each.type == "int" else value
+        values[each.name] = int(value) if counts else value
     for name in values:
         del rest[prefix + name]
     return kind(**values)

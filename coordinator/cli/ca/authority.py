@@ -15,7 +15,6 @@ import click
 from coordinator.cli import tables
 from coordinator.cli.ca import tokens
 from ssd.daemon.cli.options import FORM
-from ssd.daemon.printable import json_text
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -127,8 +126,7 @@ def show(pki: Path, form: str) -> None:
         }
         for each in describe(pki)
     ]
-    if form == "json":
-        click.echo(json_text(found))
-        return
-    rows = [(each["file"], each["holder"], each["not_after"], each["sha256"]) for each in found]
-    click.echo(tables.table(("file", "holder", "valid until", "sha256"), rows))
+    heads, columns = ("file", "holder", "valid until", "sha256"), ("file", "holder", "not_after", "sha256")
+    tables.show(
+        found, form, lambda rows: tables.table(heads, [[row[key] for key in columns] for row in rows])
+    )

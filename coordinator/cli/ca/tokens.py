@@ -18,7 +18,6 @@ import click
 from coordinator.cli import tables
 from coordinator.errors import AuthorityRefused
 from ssd.daemon.cli.options import FORM
-from ssd.daemon.printable import json_text
 
 if TYPE_CHECKING:
     from coordinator.store.trust import SqliteTrust
@@ -251,11 +250,11 @@ def revoke(name: str, role: str, config_path: Path | None, state_dir: Path | Non
 
 
 def _show(found: Sequence[Mapping[str, Json]], form: str, columns: Sequence[str], *, empty: str) -> None:
-    if form == "json":
-        click.echo(json_text(found))
-        return
-    rows = [[_date(each[key]) if key.endswith("_at") else each[key] for key in columns] for each in found]
-    click.echo(tables.table([key.removesuffix("_at") for key in columns], rows) if rows else empty)
+    def text(told: Json) -> str:
+        rows = [[_date(each[key]) if key.endswith("_at") else each[key] for key in columns] for each in told]
+        return tables.table([key.removesuffix("_at") for key in columns], rows) if rows else empty
+
+    tables.show(found, form, text)
 
 
 def _date(at: float) -> str:
