@@ -77,7 +77,11 @@ def read_encoder(path: Path) -> tuple[dict[str, NDArray[np.float32]], dict[str, 
                         f"{path}: tensor {name!r} is not finite floating point ({tensor.dtype})"
                     )
                 tensors[name] = tensor.astype(np.float32)
-    except (OSError, HeaderRefused, SafetensorError, TypeError) as error:
+    except HeaderRefused as error:
+        raise EncoderFileError(str(error)) from error
+    except OSError as error:
+        raise EncoderFileError(f"{path.absolute()} cannot be read: {error.strerror or error}") from error
+    except (SafetensorError, TypeError) as error:
         raise EncoderFileError(f"{path} cannot be read as a safetensors file: {error}") from error
     return tensors, metadata
 

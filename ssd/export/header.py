@@ -25,6 +25,41 @@ class HeaderRefused(ValueError):
     """The file is no `safetensors` file that may be opened; the message says why."""
 
 
+_TELLING_BYTES = 32
+"""Of a file, after its first eight: enough to tell what it is."""
+_FORMATS = (
+    (
+        b"PK\x03\x04",
+        (
+            "a zip archive, as PyTorch (.pth, .pt) and numpy (.npz) write: load its tensors with torch.load(PATH,"
+            " weights_only=True) and save them with safetensors.torch.save_file"
+        ),
+    ),
+    (
+        b"\x80",
+        (
+            "a pickle, as older PyTorch (.pth, .pt) writes: load its tensors with torch.load(PATH, weights_only=True) and"
+            " save them with safetensors.torch.save_file"
+        ),
+    ),
+    (b"version https://git-lfs", "only a pointer of Git LFS: fetch the file itself with `git lfs pull`"),
+    (b"\x93NUMPY", "a single numpy array (.npy): save its tensors with safetensors.numpy.save_file"),
+    (b"\x89HDF", "an HDF5 file (Keras .h5): save its tensors with safetensors.numpy.save_file"),
+    (b"GGUF", "a GGUF file: it holds a language model's quantised tensors, not an encoder's"),
+    (b"\x1f\x8b", "compressed with gzip: unpack it first"),
+    (b"<!DOCTYPE", "a web page, not the file that was to be downloaded: download it again"),
+    (b"<html", "a web page, not the file that was to be downloaded: download it again"),
+)
+"""What other files begin with -> what they are, and what to do."""
+
+
+def _other_format(start: bytes) -> str:
+    """What a file is that begins so; empty if that cannot be told."""
+    if start.startswith(b"\x80") and start[1:2] not in {b"\x02", b"\x03", b"\x04", b"\x05"}:
+        return ""
+    return next((told for begins, told in _FORMATS if start.lower().startswith(begins.lower())), "")
+
+
 def check_header(path: Path) -> Mapping[str, tuple[int, ...]]:
     """Name -> shape of every tensor.
 
@@ -39,8 +74,11 @@ def check_header(path: Path) -> Mapping[str, tuple[int, ...]]:
             raise HeaderRefused(f"{path} is too short for a safetensors file")
         (length,) = struct.unpack("<Q", start)
         if length > min(MAX_HEADER_BYTES, size - 8):
+            if other := _other_format(start + file.read(_TELLING_BYTES)):
+                raise HeaderRefused(f"{path} is {other}; what is read here is a safetensors file")
             raise HeaderRefused(
-                f"{path}: a header of {length} bytes is over the limit of {MAX_HEADER_BYTES}, or over the file's end"
+                f"{path} is no safetensors file, or only a part of one: a header of {length} bytes is over the limit of"
+                f" {MAX_HEADER_BYTES}, or over the file's end"
             )
         content = file.read(length)
     try:

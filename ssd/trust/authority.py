@@ -292,6 +292,32 @@ def _host(host: str) -> x509.GeneralName:
     except ValueError:
         if not _HOST.fullmatch(host) or len(host) > 253:
             raise CertificateRefused(
-                f"{host!r} is no host: give a name such as fed.example.org, or an address, without a port"
+                f"{host!r} is no host: {_why_no_host(host)}; give a name such as fed.example.org, or an address, without"
+                " a port"
             ) from None
         return x509.DNSName(host)
+
+
+def _why_no_host(host: str) -> str:
+    """What keeps a text from being a name that a certificate can carry."""
+    name, _, port = host.rpartition(":")
+    for wrong, why in (
+        (not host, "it is empty"),
+        ("://" in host, "it is a URL"),
+        (host.startswith("["), "brackets belong to addresses with a port"),
+        ("*" in host, "a coordinator's certificate names hosts, not patterns"),
+        (bool(name) and port.isdigit(), "it has a port"),
+        (
+            "_" in host,
+            (
+                "names of hosts have no underscore, and TLS would not accept this one (call the host or service by a name"
+                " with - instead)"
+            ),
+        ),
+        (not host.isascii(), "names with other letters are written in their ASCII form (xn--...)"),
+        (len(host) > 253, "it is longer than 253 characters"),
+        (host.endswith("."), "leave out the dot at its end"),
+    ):
+        if wrong:
+            return why
+    return "its parts are 1 to 63 of A-Z a-z 0-9 -, divided by dots, with no - at either end"

@@ -116,7 +116,11 @@ def _data(config: WorkerConfig, patience: float) -> Iterator[Finding]:
     if data.kind != "folder":
         yield ok("data", f"{data.kind}: {len(clients)} clients")
         if data.root is not None and not data.root.is_dir() and not data.download:
-            yield fault("data", f"{data.root}: no such folder", "correct [data] root, or set download = true")
+            yield fault(
+                "data",
+                f"{data.root.absolute()}: no such folder",
+                "correct [data] root, or set download = true",
+            )
         return
     folders = {client: data.folders[client] for client in clients}
     if data.probe is not None:
@@ -135,7 +139,11 @@ def _methods(config: WorkerConfig) -> Iterator[Finding]:
         if os.access(path, os.R_OK) and path.is_file():
             yield ok("methods", f"{name}: {path}")
         else:
-            yield fault("methods", f"{name}: {path} is no file that can be read", f"correct [methods] {name}")
+            yield fault(
+                "methods",
+                f"{name}: {path.absolute()} is no file that can be read",
+                f"correct [methods] {name}",
+            )
 
 
 def _participation(config: WorkerConfig) -> Iterator[Finding]:

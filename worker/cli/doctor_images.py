@@ -85,9 +85,11 @@ def judge_folder(facts: FolderFacts) -> Iterator[Finding]:
     """Finding `data` of one client."""
     where = f"{facts.client}: {facts.folder}"
     if facts.problem:
+        # In full: a relative path does not say where it begins.
         yield fault(
-            "data", f"{where}: {facts.problem.lower()}",
-            f"correct [data.folders] {facts.client}, or let this user read the folder",
+            "data", f"{facts.client}: {facts.folder.absolute()}: {facts.problem.lower()}",
+            f"correct [data.folders] {facts.client} (a relative path begins at the folder of the configuration file), or let"
+            " this user read the folder",
         )  # fmt: skip
         return
     beside = f"; {facts.left_alone}" if facts.left_alone else ""

@@ -61,7 +61,7 @@ def _partition_clients(path: Path) -> dict[str, Json]:
         rows = json.loads(path.read_bytes())["clients"]
         rows.keys()
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ConfigInvalid(f"[data] partition: {path} is no partition file: {error}") from error
+        raise ConfigInvalid(f"[data] partition: {path.absolute()} is no partition file: {error}") from error
     return dict(rows)
 
 

@@ -71,7 +71,9 @@ def walk(root: Path, give_up: Callable[[], bool] = lambda: False) -> Walk:
         with os.scandir(root):
             pass
     except OSError as error:
-        raise DataError(f"cannot read the image folder {root}: {error.strerror or error}") from error
+        raise DataError(
+            f"cannot read the image folder {root.absolute()}: {error.strerror or error}"
+        ) from error
     entered = {(top.st_dev, top.st_ino)}
     folders = [""]
     while folders:

@@ -242,7 +242,7 @@ hall = 3
                 "c.toml:5: [house] tools: unknown key; it belongs into [garden_shed]",
                 "c.toml:7: [house] people.1: must be a valid string, not 3",
                 "c.toml:8: [gardn_shed]: unknown table; did you mean garden_shed?",
-                "c.toml:11: [house] rooms.hall: must be an instance of Path, not 3",
+                "c.toml:11: [house] rooms.hall: must be a path in quotes, not 3",
                 "SSD_HOUSE_COLOUR: [house] colour: must be 'red' or 'blue', not 'loud'",
                 "flag garden_shed.tools: [garden_shed] tools: must be a valid integer, not 'many'",
             ]
@@ -256,7 +256,7 @@ hall = 3
             ("[house]\nfloors = 0", "must be greater than or equal to 1, not 0"),
             ("[house]\nfloors = true", "must be a valid integer, not True"),
             ("[house]\nfloors = 1.5", "must be a valid integer, not 1.5"),
-            ("[house]\nplan = ''", "must be an instance of Path, not ''"),
+            ("[house]\nplan = ''", "must be a path, not ''"),
             ("[garden_shed]\ndoor = '7443'", "'7443' is no address"),
             ("[garden_shed]\ngate = ''", "'' is no address"),
             ("[garden_shed]\nzzz = 3", "unknown key; valid are door, gate, tools"),
@@ -265,6 +265,23 @@ hall = 3
     def test_values(self, tmp_path: Path, text: str, said: str) -> None:
         (found,) = mistakes(tmp_path, text)
         assert said in found
+
+    @pytest.mark.parametrize(
+        ("written", "said"),
+        [
+            ("'a,b'", """must be a valid array, not 'a,b': write ["a", "b"]"""),
+            ("'a'", """must be a valid array, not 'a': write ["a"]"""),
+            ("'[a, b]'", """must be a valid array, not '[a, b]': write ["a", "b"]"""),
+            ("'7, 8.5'", """must be a valid array, not '7, 8.5': write [7, 8.5]"""),
+            ("''", "must be a valid array, not ''"),
+            ("'a,,b'", "must be a valid array, not 'a,,b'"),
+            ("3", "must be a valid array, not 3"),
+        ],
+    )
+    def test_an_array_that_was_written_as_a_text_is_shown_as_one(
+        self, tmp_path: Path, written: str, said: str
+    ) -> None:
+        assert mistakes(tmp_path, f"[house]\npeople = {written}\n") == [f"c.toml:2: [house] people: {said}"]
 
     def test_a_contradiction_is_told_in_the_same_breath(self, tmp_path: Path) -> None:
         found = mistakes(tmp_path, "[house]\nfloors = 1\npeople = ['a', 'b']\nname = 3\n")

@@ -22,6 +22,8 @@ from ssd.daemon.doctor.findings import Finding, Level, as_json, as_lines, fault,
 from ssd.daemon.doctor.identity import IdentityFacts, gather_identity, judge_identity
 from ssd.daemon.doctor.network import PortFacts, ReachFacts, judge_port, judge_reach, reach, try_port
 from ssd.daemon.doctor.software import gather_torch, judge_torch, judge_versions
+from ssd.data.images.errors import DataError
+from ssd.data.images.walk import walk
 from ssd.trust.diagnosis import Peer
 from ssd.trust.identity_files import IdentityFiles
 from ssd.trust.names import Role, Subject
@@ -251,3 +253,16 @@ class TestCollector:
         monkeypatch.setattr(collector, "PACKAGES", ("no_such_package_of_anybody.trace",))
         found = only(judge_collector(gather_collector("http://127.0.0.1:1", None, 1.0)), "tracing")
         assert (found.level, ".[tracing]" in found.advice) == (Level.FAULT, True)
+
+
+def test_a_missing_folder_is_named_with_the_folder_it_is_relative_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    found = only(judge_folder(gather_folder("ward", Path("data/none"), 5.0)), "data")
+    assert found.text == f"ward: {tmp_path}/data/none: no such file or directory"
+    with pytest.raises(DataError) as refused:
+        walk(Path("data/none"))
+    assert (
+        str(refused.value) == f"cannot read the image folder {tmp_path}/data/none: No such file or directory"
+    )

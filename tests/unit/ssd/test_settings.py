@@ -100,7 +100,7 @@ def test_a_list_of_objects_and_what_is_taken_as_it_is() -> None:
         ({"name": "a", "shape": "oval"}, "config.shape: must be 'round' or 'square', not 'oval'"),
         ({"name": "a", "window": [1]}, "config.window[1]: is missing"),
         ({"name": "a", "window": [1, "b"]}, "config.window[1]: must be a valid number, not 'b'"),
-        ({"name": "a", "window": [1, 2, 3]}, "config.window: Tuple should have at most 2 items"),
+        ({"name": "a", "window": [1, 2, 3]}, "config.window: must have at most 2 items, not 3"),
         ({"name": "a", "window": 1}, "config.window: must be a valid array, not 1"),
         ({"name": "a", "limit": dt.date(2020, 1, 1)}, "date is not JSON serializable"),
         ({"name": "a", "inner": 3}, "config.inner: must be a table, not 3"),

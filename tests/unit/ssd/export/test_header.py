@@ -75,6 +75,49 @@ def test_a_hostile_header_is_refused_before_anything_is_read(tmp_path: Path, kin
         read_encoder(path)
 
 
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"PK\x03\x04" + bytes(60), "a zip archive, as PyTorch"),
+        (b"\x80\x02\x8a\nl\xfc\x9cF\xf9" + bytes(60), "a pickle, as older PyTorch"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:12\n", "git lfs pull"),
+        (b"\x93NUMPY\x01\x00v\x00" + bytes(60), "numpy array"),
+        (b"\x89HDF\r\n\x1a\n" + bytes(60), "HDF5"),
+        (b"GGUF\x03\0\0\0" + b"\xff" * 60, "a GGUF file"),
+        (b"\x1f\x8b\x08\0\0\0\0\0\x01" + bytes(60), "gzip"),
+        (b"<!doctype html><html>" + bytes(60), "a web page"),
+    ],
+)
+def test_another_kind_of_file_is_called_by_its_name(tmp_path: Path, content: bytes, told: str) -> None:
+    path = tmp_path / "x.pth"
+    path.write_bytes(content)
+    for read, kind in ((check_header, HeaderRefused), (read_encoder, EncoderFileError)):
+        with pytest.raises(kind) as refused:
+            read(path)
+        text = str(refused.value)
+        assert told in text
+        assert str(path) in text
+        assert "safetensors" in text
+        # The eight bytes that would be a length there are not shown as one.
+        assert "bytes is over the limit" not in text
+
+
+def test_a_real_file_of_pytorch_is_told_how_to_convert_it(tmp_path: Path) -> None:
+    import torch
+
+    for new in (True, False):
+        torch.save({"a": torch.zeros(3)}, tmp_path / "x.pth", _use_new_zipfile_serialization=new)
+        with pytest.raises(EncoderFileError, match=r"PyTorch.*weights_only=True.*save_file"):
+            read_encoder(tmp_path / "x.pth")
+
+
+def test_a_file_that_is_missing_is_named_in_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(EncoderFileError) as refused:
+        read_encoder(Path("none.safetensors"))
+    assert str(refused.value) == f"{tmp_path}/none.safetensors cannot be read: No such file or directory"
+
+
 def test_an_empty_and_a_cut_file_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "cut"
     for end in range(len(GOOD)):

@@ -90,3 +90,33 @@ def test_what_is_no_certificate_is_refused() -> None:
             subject_of_certificate(bad)
     with pytest.raises(CertificateRefused, match="names nobody"):
         subject_of_certificate(authority.certificate)
+
+
+@pytest.mark.parametrize(
+    ("host", "why"),
+    [
+        ("under_score", "no underscore"),
+        ("", "it is empty"),
+        ("https://fed.example.org", "it is a URL"),
+        ("fed.example.org:7443", "it has a port"),
+        ("[::1]", "brackets"),
+        ("[::1]:7443", "brackets"),
+        ("*.example.org", "not patterns"),
+        ("müller.example", "xn--"),
+        ("fed.example.org.", "dot at its end"),
+        ("a" * 64, "1 to 63"),
+        (".".join(["a" * 60] * 5), "longer than 253"),
+        ("-x.example", "no - at either end"),
+        ("a..b", "1 to 63"),
+        ("a b", "1 to 63"),
+    ],
+)
+def test_what_is_no_host_is_told_why(host: str, why: str) -> None:
+    authority = create_authority("fed", days=1, now=NOW)
+    subject = Subject("fed", Role.COORDINATOR, "coordinator")
+    with pytest.raises(CertificateRefused) as refused:
+        issue(authority, subject, days=1, now=NOW, hosts=[host])
+    text = str(refused.value)
+    assert text.startswith(f"{host!r} is no host: ")
+    assert why in text
+    assert "give a name such as fed.example.org" in text
