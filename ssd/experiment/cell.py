@@ -28,7 +28,7 @@ from ssd.federation.failure import readable
 from ssd.federation.federation import Federation
 from ssd.federation.hosting import deal
 from ssd.federation.plan import FederationPlan
-from ssd.federation.provenance import code_version, machine, processor_seconds, versions
+from ssd.federation.provenance import code_version, machine, packages_digest, processor_seconds, versions
 from ssd.federation.records import DaemonFailed, Progress, Remains
 
 Json = Any
@@ -195,6 +195,7 @@ def _train(task: CellTask, folder: Path, children: Children, say: Saying) -> dic
         "versions": versions(),
         "machine": {**machine(), "device": task.device, "workers": task.workers},
         "code": code,
+        "packages": packages_digest(),
     }
 
 

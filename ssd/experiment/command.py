@@ -39,6 +39,8 @@ _CODES = codes_sentence(
 @click.option("--only", default="", help="Only cells whose SETTING/METHOD/seed-N contains this.")
 @click.option("--list", "listing", is_flag=True, help="Print the cells and whether they are finished.")
 @click.option("--dry-run", is_flag=True, help="Check the file and every method's configuration; run nothing.")
+@click.option("--allow-dirty", is_flag=True,
+              help="Run with changes that no commit holds; the report marks what they made.")  # fmt: skip
 @click.option("--keep", is_flag=True, help="Keep the daemons' state directories of finished cells.")
 def experiment(
     file: Path,
@@ -48,6 +50,7 @@ def experiment(
     only: str,
     listing: bool,
     dry_run: bool,
+    allow_dirty: bool,
     keep: bool,
 ) -> int:
     """Run a grid of methods, settings and seeds, each cell a federation of real daemons on this machine.
@@ -73,6 +76,7 @@ def experiment(
         if where is None and needs_root(made):
             sets = " and ".join(needs_root(made))
             raise SettingsError([f"where are the files of {sets}? Say so with --root or $SSD_DATA_ROOT"])
+        refuse_dirty(allow_dirty)
         failures = run_experiment(
             wanted, made, folder, console(), root=where, jobs=jobs or wanted.experiment.jobs, keep=keep
         )
@@ -84,6 +88,23 @@ def experiment(
         return EXIT_REFUSED
     _report(failures, len(made), folder)
     return EXIT_REFUSED if failures else EXIT_OK
+
+
+def refuse_dirty(allowed: bool) -> None:
+    """Refuses to make results that nobody could make again.
+
+    Raises:
+        CellRefused: the code is a checkout with changes that no commit holds.
+    """
+    from ssd.experiment.layout import CellRefused
+    from ssd.federation.provenance import code_version, without_commit
+
+    code = code_version()
+    if without_commit(code) and not allowed:
+        raise CellRefused(
+            f"the code has changes that no commit holds ({code}), so nobody could make its results again: commit them, or"
+            " say --allow-dirty, and the report marks what they made"
+        )
 
 
 def _list(made: Sequence[Cell], folder: Path, *, check: bool) -> None:

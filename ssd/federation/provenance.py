@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import platform
 import resource
@@ -12,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 Json = Any
+DIRTY = "-dirty"
+"""What `git describe --dirty` ends with where tracked files differ from the commit."""
 _PACKAGES = (
     "ssd-federated",
     "torch",
@@ -59,6 +62,26 @@ def processor_seconds() -> float:
     """User and system time so far of this process and of those it has waited for."""
     used = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     return sum(each.ru_utime + each.ru_stime for each in used)
+
+
+def packages_digest() -> str:
+    """SHA-256 over the name and version of every installed distribution: what a lock file would pin, as it is here."""
+    names = {
+        f"{each.metadata['Name'].lower().replace('_', '-')}=={each.version}"
+        for each in metadata.distributions()
+        if each.metadata["Name"]
+    }
+    return hashlib.sha256("\n".join(sorted(names)).encode()).hexdigest()
+
+
+def without_commit(code: str) -> bool:
+    """Whether a `code_version` says that no commit holds the code."""
+    return DIRTY in code
+
+
+def code_words(code: str) -> str:
+    """A `code_version` for a report."""
+    return code.replace(DIRTY, " and changes that no commit holds") or "an installed package"
 
 
 def code_version() -> str:

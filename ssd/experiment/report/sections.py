@@ -20,6 +20,7 @@ from ssd.experiment.report.words import (
     spread_words,
     value,
 )
+from ssd.federation.provenance import code_words, without_commit
 from ssd.federation.words import duration, size
 
 Json = Any
@@ -214,18 +215,31 @@ def _cost(results: Results, setting: str, labels: list[str], titles: list[str]) 
 def _provenance(results: Results) -> list[Block]:
     rows = []
     machines: dict[str, int] = {}
+    uncommitted = 0
     for place in results.cells:
         result = results.results.get(place.name)
         if result is None:
             rows.append([place.name, MISSING, MISSING, MISSING])
             continue
         made = json.dumps(
-            {"versions": result["versions"], "machine": result["machine"], "code": result["code"]},
+            {
+                "versions": result["versions"],
+                "machine": result["machine"],
+                "code": result["code"],
+                "packages": result.get("packages", ""),
+            },
             sort_keys=True,
         )
         number = machines.setdefault(made, len(machines) + 1)
+        mark = " *" if without_commit(result["code"]) else ""
+        uncommitted += bool(mark)
         rows.append(
-            [place.name, result["model_digest"][:16], result["partition_digest"][:16] or "-", str(number)]
+            [
+                place.name,
+                result["model_digest"][:16],
+                result["partition_digest"][:16] or "-",
+                f"{number}{mark}",
+            ]
         )
     blocks: list[Block] = [
         Heading(2, "Digests"),
@@ -236,11 +250,27 @@ def _provenance(results: Results) -> list[Block]:
         ),
         Heading(2, "Made with"),
     ]
+    if uncommitted:
+        blocks.append(
+            Paragraph(
+                f"{uncommitted} cells (*) were made by code that no commit holds: nobody can make them again."
+            )
+        )
+    if len(machines) > 1:
+        blocks.append(
+            Paragraph(
+                f"**The cells were made in {len(machines)} different ways** (code, packages or machine): a difference between "
+                "cells of different numbers may be theirs."
+            )
+        )
     for text, number in machines.items():
         made = json.loads(text)
         machine = ", ".join(f"{key} {item}" for key, item in made["machine"].items())
         versions = ", ".join(f"{key} {item}" for key, item in made["versions"].items())
         blocks.append(
-            Paragraph(f"{number}: {machine}. {versions}. Code: {made['code'] or 'an installed package'}.")
+            Paragraph(
+                f"{number}: {machine}. {versions}. Code: {code_words(made['code'])}."
+                + (f" All packages: {made['packages'][:16]}." if made["packages"] else "")
+            )
         )
     return blocks

@@ -39,7 +39,17 @@ def start(out: Path, *arguments: str, file: Path = EXAMPLE) -> subprocess.Popen[
         signal.signal(signal.SIGINT, signal.default_int_handler)
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "proto")])}
     return subprocess.Popen(
-        [sys.executable, "-m", "ssd", "experiment", str(file), "--out", str(out), *arguments],
+        [
+            sys.executable,
+            "-m",
+            "ssd",
+            "experiment",
+            str(file),
+            "--allow-dirty",
+            "--out",
+            str(out),
+            *arguments,
+        ],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -14,6 +14,7 @@ from click.testing import CliRunner
 from rich.console import Console
 
 from ssd.experiment import cell as cell_process
+from ssd.experiment import run as runner
 from ssd.experiment.command import experiment
 from ssd.experiment.grid import Cell, cells, check_methods, differing, needs_root
 from ssd.experiment.layout import (
@@ -31,6 +32,7 @@ from ssd.experiment.measuring import measure_arguments
 from ssd.experiment.options import arguments, command
 from ssd.experiment.run import claimed, run_experiment
 from ssd.experiment.settings import load, parse
+from ssd.federation import provenance
 from ssd.federation.records import DaemonFailed
 from ssd.settings import SettingsError
 
@@ -309,6 +311,28 @@ def test_a_part_of_a_grid_is_refused_where_other_cells_were_trained_otherwise(tm
     with pytest.raises(CellRefused, match=r"silo/base/seed-3 was run with other settings"):
         run_experiment(value, wanted, tmp_path, Console(file=io.StringIO()), root=None, jobs=1, keep=False)
     assert not (tmp_path / "experiment.json").exists()
+
+
+def test_a_tree_that_no_commit_holds_is_refused_unless_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[Path] = []
+    monkeypatch.setattr(provenance, "code_version", lambda: "v0.1-3-gabc1234-dirty")
+    monkeypatch.setattr(runner, "run_experiment", lambda *given, **_: started.append(given[2]) or [])
+    arguments = [str(EXAMPLES / "digits.toml"), "--out", str(tmp_path / "x")]
+    refused = CliRunner().invoke(experiment, arguments, standalone_mode=False)
+    assert refused.return_value == 3
+    assert "v0.1-3-gabc1234-dirty" in refused.stderr
+    assert "--allow-dirty" in refused.stderr
+    assert not started
+    listed = CliRunner().invoke(experiment, [*arguments, "--list"], standalone_mode=False)
+    assert listed.return_value == 0  # makes nothing
+    allowed = CliRunner().invoke(experiment, [*arguments, "--allow-dirty"], standalone_mode=False)
+    assert allowed.return_value == 0
+    monkeypatch.setattr(provenance, "code_version", lambda: "v0.1-3-gabc1234")
+    clean = CliRunner().invoke(experiment, arguments, standalone_mode=False)
+    assert clean.return_value == 0
+    assert started == [tmp_path / "x"] * 2
 
 
 def test_a_cell_says_with_which_code_it_was_begun_and_taken_up(

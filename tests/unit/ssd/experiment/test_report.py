@@ -111,6 +111,20 @@ def test_a_mean_over_some_of_the_clients_is_said_to_be_one(tmp_path: Path) -> No
     assert "Not all of the 4 clients were measured at the end: silo/ssd/seed-2: 3." in told
 
 
+def test_cells_that_no_commit_can_make_again_or_were_made_elsewhere_are_marked(tmp_path: Path) -> None:
+    experiment_in(tmp_path)
+    same = markdown(document(read(tmp_path), {}), tmp_path)
+    assert "different ways" not in same
+    assert "no commit" not in same
+    foreign = {**result("ssd", 2), "code": "v1-dirty", "packages": "ef" * 32}
+    write_json(tmp_path / "cells/silo/ssd/seed-2/result.json", foreign)
+    found = markdown(document(read(tmp_path), {}), tmp_path)
+    assert "made in 2 different ways" in found
+    assert "1 cells (\\*) were made by code that no commit holds" in found.replace("(*)", "(\\*)")
+    assert "Code: v1 and changes that no commit holds. All packages: efefefefefefefef." in found
+    assert "-dirty" not in found
+
+
 # Arithmetic.
 
 
