@@ -4,14 +4,15 @@
 reader     who                                                        may
 =========  =========================================================  ======================================
 stranger   everybody who reaches the port                             see numbers, as in /metrics; no names
-local      without a token file: whoever comes from this machine,     see names of workers and clients
-           to a name of this machine, and not through a proxy
+local      without a token file: whoever comes from this machine as   see names of workers and clients
+           the coordinator's own user, to a name of this machine,
+           and not through a proxy
 operator   whoever shows the token                                    see names, pause, resume, take models
 =========  =========================================================  ======================================
 
 The token travels in the Authorization header and nowhere else. A browser never sends that by itself, so that no other
 site can make it act for its user. Where there is a token file nobody is `local` any more: behind a proxy on the same
-machine everybody would be. A request by another host name than this machine's own is no local one either: a site that
+machine everybody would be; one that says nothing of itself is told by its user. A request by another host name than this machine's own is no local one either: a site that
 has its name point here (DNS rebinding) would read along.
 """
 
@@ -21,6 +22,7 @@ import hashlib
 import hmac
 import ipaddress
 import logging
+import os
 import re
 import stat
 from collections.abc import Callable
@@ -30,6 +32,7 @@ from pathlib import Path
 from aiohttp import web
 
 from coordinator.errors import TokenUnusable
+from coordinator.web.peer_user import End, end_of, owner
 from ssd.daemon.logs import event as log_event
 
 log = logging.getLogger(__name__)
@@ -61,13 +64,20 @@ class Access:
     Args:
         token_file: what holds the operator's token; None: nobody is an operator here.
         now: monotonic seconds.
+        owner: tells whose a connection of this machine is.
 
     Raises:
         TokenUnusable: the file cannot be used.
     """
 
-    def __init__(self, token_file: Path | None, now: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        token_file: Path | None,
+        now: Callable[[], float],
+        owner: Callable[[End, End], int | None] = owner,
+    ) -> None:
         self._file = token_file
+        self._owner = owner
         self._now = now
         self._refusal_logged = -REFUSED_LOG_SECONDS
         self._digest = None if token_file is None else read_token(token_file)
@@ -104,7 +114,17 @@ class Access:
             )
         if self.has_token or any(name in request.headers for name in _PROXIES):
             return Reader.STRANGER
-        return Reader.LOCAL if is_this_machine(request) and _is_own_name(request) else Reader.STRANGER
+        local = is_this_machine(request) and _is_own_name(request) and self._is_own_user(request)
+        return Reader.LOCAL if local else Reader.STRANGER
+
+    def _is_own_user(self, request: web.Request) -> bool:
+        """Whether the other end of the connection is a process of the coordinator's own user."""
+        transport = request.transport
+        peer = None if transport is None else transport.get_extra_info("peername")
+        own = None if transport is None else transport.get_extra_info("sockname")
+        if not isinstance(peer, tuple) or not isinstance(own, tuple):
+            return True  # a Unix socket lets in whom its folder does
+        return self._owner(end_of(*peer[:2]), end_of(*own[:2])) == os.getuid()
 
     def _is_token(self, header: str) -> bool:
         scheme, _, token = header.partition(" ")

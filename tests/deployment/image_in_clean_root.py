@@ -88,8 +88,15 @@ def run_composition(image: Image, scratch: Path) -> None:
         committed = composition.event("coordinator", "round_committed")
         print(f"round {committed['round']} committed by {committed['clients']} clients", flush=True)
         for words in (
-            ("ssd-coordinator", "status", "--pki", "/pki/all"),
-            ("ssd-coordinator", "export", "--pki", "/pki/all", "--out", "/var/lib/ssd/encoder.safetensors"),
+            ("ssd-coordinator", "status", "--pki", "/pki/coordinator"),
+            (
+                "ssd-coordinator",
+                "export",
+                "--pki",
+                "/pki/coordinator",
+                "--out",
+                "/var/lib/ssd/encoder.safetensors",
+            ),
         ):
             print(composition.execute("coordinator", words), flush=True)
         for name in (*workers, "coordinator"):

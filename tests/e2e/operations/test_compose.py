@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
+from deployment.composition import mounted
 from processes.federation import PATIENCE, ROOT, read_events
 from processes.ports import free_port
 
@@ -87,7 +88,7 @@ def test_the_composition_sets_itself_up_and_trains(tmp_path: Path) -> None:
 def test_every_file_the_composition_mounts_is_there() -> None:
     for service in COMPOSE["services"].values():
         for volume in service.get("volumes", ()):
-            source = volume.split(":")[0]
+            source = mounted(volume).source
             if source.startswith("."):
                 assert (ROOT / "deploy" / source).exists(), source
             else:

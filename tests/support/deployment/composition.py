@@ -7,6 +7,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -18,6 +19,27 @@ from deployment.image_root import Image, copy_tree
 
 PATIENCE = 300.0
 """Seconds until a round has committed."""
+
+
+@dataclass(frozen=True)
+class Mount:
+    """One entry of a service's `volumes`."""
+
+    source: str
+    target: str
+    read_only: bool = False
+    subpath: str = ""
+    """The folder of the volume that is mounted; empty: all of it."""
+
+
+def mounted(entry: str | dict[str, Any]) -> Mount:
+    """An entry in either of the forms Compose has for it."""
+    if isinstance(entry, str):
+        source, target, *mode = entry.split(":")
+        return Mount(source, target, mode == ["ro"])
+    if entry["type"] != "volume" or entry.keys() - {"type", "source", "target", "read_only", "volume"}:
+        raise ValueError(f"{entry} is not carried out")
+    return Mount(entry["source"], entry["target"], entry.get("read_only", False), entry["volume"]["subpath"])
 
 
 class Composition:
@@ -95,20 +117,24 @@ class Composition:
             )
         mount_kernel(view)
         bind(self._hosts, view / "etc/hosts", read_only=True)
-        given = [each.split(":") for each in service["volumes"]]
-        taken = {target for _, target, *_ in given}
+        given = [mounted(each) for each in service["volumes"]]
+        taken = {mount.target for mount in given}
         given += [
-            [f"{name}{each}".replace("/", "-"), each] for each in self._image.volumes if each not in taken
+            Mount(f"{name}{each}".replace("/", "-"), each)
+            for each in self._image.volumes
+            if each not in taken
         ]
-        for source, target, *mode in given:
-            place = self._beside / source if source.startswith(".") else self._volume(source, target)
-            bind(place, view / target[1:], read_only=mode == ["ro"])
+        for mount in given:
+            own = mount.source.startswith(".")
+            place = self._beside / mount.source if own else self._volume(mount.source, mount.target)
+            bind(place / mount.subpath, view / mount.target[1:], read_only=mount.read_only)
         subprocess.run(["mount", "-o", "remount,ro", str(view)], check=True)
         return view
 
     def _volume(self, name: str, target: str) -> Path:
         """A named volume; a new one begins as what the image has at `target`, owner included."""
         place = self._folder / "volume" / name
+        # What has no place in the image was filled by another service.
         if not place.exists():
             place.parent.mkdir(exist_ok=True)
             copy_tree(self._image.root / target[1:], place)
