@@ -26,6 +26,7 @@ from coordinator.rpc.serving.calls import (
     Handler,
     Stall,
     check_offset,
+    ending_with_its_peer,
     parsed,
     refuse,
     send,
@@ -161,7 +162,8 @@ class FederationServicer:
     async def _write(self, session: Session, context: Context) -> None:
         while (message := await session.outbox.get()) is not None:
             try:
-                await context.write(to_proto.down(message))
+                with ending_with_its_peer():
+                    await context.write(to_proto.down(message))
             except ClientFault as fault:
                 session.close(
                     ClientFault(Reason.SILENT, f"the worker does not read its stream: {fault.detail}")

@@ -17,6 +17,7 @@ from coordinator.rpc.serving.calls import (
     LAST_WORDS_SECONDS,
     Context,
     Stall,
+    ending_with_its_peer,
     parsed,
     read,
     refuse,
@@ -98,7 +99,7 @@ class UploadCalls:
             sender.done()
 
     async def _answer(self, sender: UploadSender, verdict: Verdict) -> None:
-        with contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
+        with contextlib.suppress(grpc.aio.AioRpcError):
             await sender.write(to_proto.upload_reply(verdict))
 
     async def _refuse(self, context: Context, fault: ClientFault) -> None:
@@ -146,6 +147,7 @@ class UploadSender:
 
         Raises:
             ClientFault: reason stalled or no_session; the reply was not read.
+            asyncio.CancelledError: the peer is gone.
         """
         writing = asyncio.ensure_future(self._context.write(reply))
         try:
@@ -154,7 +156,8 @@ class UploadSender:
                 await asyncio.wait({writing}, timeout=LAST_WORDS_SECONDS)
             if not writing.done():
                 raise ClientFault(Reason.NO_SESSION, "the session ended, and the reply was not read")
-            await writing
+            with ending_with_its_peer():
+                await writing
         finally:
             writing.cancel()
 

@@ -15,7 +15,7 @@ import grpc
 
 from coordinator.errors import ClientFault, Reason
 from coordinator.rpc.interceptors.auth import call_name
-from coordinator.rpc.serving.calls import EOF, Context, Handler, refuse
+from coordinator.rpc.serving.calls import EOF, Context, Handler, ending_with_its_peer, refuse
 from coordinator.telemetry.metrics import CoordinatorMetrics
 
 
@@ -58,7 +58,8 @@ class FirstMessage(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # gen
                 return
             reply = await behaviour(request, context)
             if not handler.response_streaming:
-                await context.write(reply)
+                with ending_with_its_peer():
+                    await context.write(reply)
 
         return grpc.stream_stream_rpc_method_handler(
             read_and_answer,

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Callable, Collection, Coroutine, Sequence
+from collections.abc import Callable, Collection, Coroutine, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, TypeVar
 
@@ -148,6 +149,22 @@ async def done_within(doing: Coroutine[Any, Any, Any], seconds: float) -> bool:
         del task
 
 
+@contextlib.contextmanager
+def ending_with_its_peer() -> Iterator[None]:
+    """Turns the failure of a write to a call that the peer ended into the cancellation of its handler.
+
+    gRPC cancels a handler whose peer is gone, but a write that comes before the cancellation, or while it is held back,
+    finds the call over and raises `InvalidStateError` or `InternalError`. Both mean one thing: nobody is left to answer.
+
+    Raises:
+        asyncio.CancelledError: the peer is gone.
+    """
+    try:
+        yield
+    except (asyncio.InvalidStateError, grpc.aio.InternalError):
+        raise asyncio.CancelledError from None
+
+
 class PatientContext:
     """A call whose every reply must be taken by the peer within a time; otherwise it is as the call it wraps.
 
@@ -165,9 +182,14 @@ class PatientContext:
         return getattr(self._context, name)
 
     async def send_initial_metadata(self, metadata: Any) -> None:
-        """Begin the answer."""
+        """Begin the answer.
+
+        Raises:
+            asyncio.CancelledError: the peer is gone.
+        """
         self._begun = True
-        await self._context.send_initial_metadata(metadata)
+        with ending_with_its_peer():
+            await self._context.send_initial_metadata(metadata)
 
     async def write(self, message: Any) -> None:
         """Send a reply.
@@ -179,10 +201,8 @@ class PatientContext:
         if not self._begun:
             # Alone, so that a status after a reply that is not read never has to bring it a second time.
             await self.send_initial_metadata(())
-        try:
+        with ending_with_its_peer():
             written = await done_within(self._context.write(message), self._seconds)
-        except grpc.aio.InternalError:
-            raise asyncio.CancelledError from None
         if not written:
             detail = f"a reply was not read within {self._seconds:g} s; come again"
             raise ClientFault(Reason.STALLED, detail)
@@ -193,8 +213,11 @@ async def send(context: Context, message: Any, stall: Stall) -> None:
 
     Raises:
         ClientFault: reason stalled.
+        asyncio.CancelledError: the peer is gone.
     """
-    if not await done_within(context.write(message), stall.remaining):
+    with ending_with_its_peer():
+        written = await done_within(context.write(message), stall.remaining)
+    if not written:
         raise stall.fault()
 
 

@@ -64,6 +64,7 @@ LISTS: dict[str, Sequence[Operation]] = {
     "the coordinator's disk is read-only for a while": (Wait(1.0), DiskReadOnly(17.0)),
     "both disks are slow": (DiskSlow(45.0, 0.7), DiskSlow(45.0, 0.7, "w1")),
     "a worker's disk is full for a while": (Wait(0.5), DiskFull(17.0, "w1")),
+    "a worker's disk is full before it can keep what it fetches": (DiskFull(45.0, "w1"),),
     "the wall clock goes back an hour": (Wait(1.0), SetClock(-3600.0)),
     "the wall clock jumps into the future": (Wait(1.0), SetClock(1e9), Wait(2.0), SetClock(-1e9)),
     "the run is paused and resumed": (Wait(0.5), Pause(), Wait(45.0), Resume()),
