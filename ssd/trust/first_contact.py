@@ -8,13 +8,16 @@ trusts nobody else.
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import hashlib
 import hmac
+import http.client
 import socket
 import ssl
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 PATIENCE_SECONDS = 10.0
 _OTHER_NAME = frozenset({62, 63, 64})  # X509_V_ERR_HOSTNAME_MISMATCH, EMAIL, IP_ADDRESS
@@ -32,7 +35,9 @@ class OtherNameMet(Exception):
     """Who answers is the right one, but its certificate does not carry the name it was called by."""
 
 
-def meet(host: str, port: int, pin: bytes, *, name: str = "", patience: float = PATIENCE_SECONDS) -> bytes:
+def meet(
+    host: str, port: int, pin: bytes, *, name: str = "", patience: float = PATIENCE_SECONDS, proxy: str = ""
+) -> bytes:
     """The PEM certificate of the authority with this pin, as shown by whoever answers.
 
     Args:
@@ -41,6 +46,7 @@ def meet(host: str, port: int, pin: bytes, *, name: str = "", patience: float = 
         pin: SHA-256 of the authority's certificate.
         name: what to call the server in the handshake; empty: its host.
         patience: seconds for each step.
+        proxy: URL of an HTTP CONNECT proxy that leads there; empty: directly.
 
     Raises:
         ContactFailed: nobody answers, or not in TLS 1.3.
@@ -50,7 +56,7 @@ def meet(host: str, port: int, pin: bytes, *, name: str = "", patience: float = 
     looking = _context()
     looking.check_hostname = False
     looking.verify_mode = ssl.CERT_NONE
-    with _connection(looking, host, port, name, patience) as connection:
+    with _connection(looking, host, port, name, patience, proxy) as connection:
         shown = _chain(connection)
     for certificate in shown:
         if hmac.compare_digest(hashlib.sha256(certificate).digest(), pin):
@@ -60,7 +66,7 @@ def meet(host: str, port: int, pin: bytes, *, name: str = "", patience: float = 
         raise StrangerMet
     trusting = _context()
     trusting.load_verify_locations(cadata=authority)
-    with _connection(trusting, host, port, name, patience):
+    with _connection(trusting, host, port, name, patience, proxy):
         return authority.encode()
 
 
@@ -73,11 +79,11 @@ def _context() -> ssl.SSLContext:
 
 @contextlib.contextmanager
 def _connection(
-    context: ssl.SSLContext, host: str, port: int, name: str, patience: float
+    context: ssl.SSLContext, host: str, port: int, name: str, patience: float, proxy: str
 ) -> Iterator[ssl.SSLSocket]:
     try:
         with (
-            socket.create_connection((host, port), patience) as plain,
+            _connect(host, port, patience, proxy) as plain,
             context.wrap_socket(plain, server_hostname=name or host) as connection,
         ):
             yield connection
@@ -85,8 +91,31 @@ def _connection(
         raise (OtherNameMet if error.verify_code in _OTHER_NAME else StrangerMet)(
             error.verify_message
         ) from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, http.client.HTTPException) as error:
         raise ContactFailed(str(error) or type(error).__name__) from error
+
+
+def _connect(host: str, port: int, patience: float, proxy: str) -> socket.socket:
+    """A connection to a host and port, through a proxy if there is one. TLS is not begun yet."""
+    if not proxy:
+        return socket.create_connection((host, port), patience)
+    way = urlsplit(proxy)
+    if not way.hostname:
+        raise ValueError("the proxy's address has no host")
+    headers = {}
+    if way.username is not None:
+        secret = f"{unquote(way.username)}:{unquote(way.password or '')}".encode()
+        headers["Proxy-Authorization"] = f"Basic {base64.b64encode(secret).decode()}"
+    tunnel = http.client.HTTPConnection(way.hostname, way.port or 80, timeout=patience)
+    tunnel.set_tunnel(host, port, headers)
+    try:
+        tunnel.connect()
+    except (OSError, http.client.HTTPException) as error:
+        tunnel.close()
+        # Without a password that may stand in the URL.
+        raise ContactFailed(f"through the proxy {way.hostname}:{way.port or 80}: {error}") from error
+    connected: socket.socket = tunnel.sock
+    return connected
 
 
 def _chain(connection: ssl.SSLSocket) -> list[bytes]:

@@ -182,6 +182,7 @@ def enroll(
 ) -> None:
     """Join a federation: make a key here and get a certificate for a join token. Again is no error."""
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+    from ssd.daemon.address import proxy_of
     from worker.config.sections import load
     from worker.connection.enrolment import enrol, for_this_host
     from worker.rpc.enrolment import enroll as ask
@@ -203,6 +204,7 @@ def enroll(
         partial(ask, proxy=settings.transport.proxy),
         server_name=settings.transport.server_name,
         replace=replace,
+        proxy=proxy_of(address, settings.transport.proxy, os.environ),
     )
     is_was = "is now" if done.fresh else "was already"
     click.echo(

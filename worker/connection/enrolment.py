@@ -99,6 +99,7 @@ def enrol(
     *,
     server_name: str = "",
     replace: bool = False,
+    proxy: str = "",
     now: Callable[[], dt.datetime] = lambda: dt.datetime.now(dt.UTC),
     sleep: Callable[[float], None] = time.sleep,
 ) -> Enrolled:
@@ -111,6 +112,7 @@ def enrol(
         ask: makes the call.
         server_name: which the coordinator's certificate must carry; empty: the host part of the address.
         replace: put it in the place of an identity that is there.
+        proxy: URL of the HTTP proxy that leads to the coordinator; empty: it is called directly.
         now: aware time.
         sleep: waits between tries.
 
@@ -123,7 +125,7 @@ def enrol(
         store.recover()
         if not replace and (found := _present(store, token, now())) is not None:
             return found
-        authority = _meet(token, address, server_name)
+        authority = _meet(token, address, server_name, proxy)
         key = store.key_to_be()
         certificate = _asked(ask, address, authority, server_name, token, make_request(key), sleep)
         check_issued(certificate, authority, token.subject, key.public_key())
@@ -156,9 +158,9 @@ def _present(store: IdentityStore, token: JoinToken, now: dt.datetime) -> Enroll
     return Enrolled(subject, store.folder, not_after, fresh=False)
 
 
-def _meet(token: JoinToken, address: Address, server_name: str) -> bytes:
+def _meet(token: JoinToken, address: Address, server_name: str, proxy: str) -> bytes:
     try:
-        return meet(address.host, address.port, token.pin, name=server_name)
+        return meet(address.host, address.port, token.pin, name=server_name, proxy=proxy)
     except StrangerMet as error:
         raise EnrolmentRefused(
             f"whoever answers at {address} is not the coordinator this token is for: its authority is another. Nothing"

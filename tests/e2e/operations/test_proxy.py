@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 
+from coordinator.cli.main import main as coordinator_main
 from processes.federation import Federation
 from processes.ports import free_port
+from worker.cli.main import main as work
 
 pytestmark = pytest.mark.e2e
 SETTINGS: dict[str, Any] = {
@@ -119,3 +121,36 @@ def test_a_proxy_that_is_switched_off_is_not_asked(
         federation.until(lambda: "connection_failed" in worker.log.read_text() or "link_lost" in worker.log.read_text(),
                          "the worker finds nobody")  # fmt: skip
     assert proxy.asked == []
+
+
+def operate(arguments: list[str]) -> object:
+    """The exit code of the coordinator's program, in this process."""
+    with pytest.raises(SystemExit) as ended:
+        coordinator_main(arguments)
+    return ended.value.code
+
+
+def test_a_host_behind_a_proxy_enrols_through_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], proxy: Proxy
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert operate(["ca", "init", "--out", "pki", "--host", "localhost"]) == 0
+    with Federation(tmp_path, insecure=True, **SETTINGS) as federation:
+        enrolment = free_port()
+        federation.config["transport"] = {"insecure": False}
+        federation.config["enrolment"] = {"listen": f"127.0.0.1:{enrolment}"}
+        federation.start_coordinator()
+        capsys.readouterr()
+        assert operate(["ca", "token", "--worker", "w1", "--config", "coordinator.toml"]) == 0
+        token = capsys.readouterr().out.strip()
+        arguments = ["enroll", "--token", token, "--coordinator", f"coordinator.invalid:{enrolment}",
+                     "--server-name", "localhost", "--state-dir", str(tmp_path / "w")]  # fmt: skip
+        with monkeypatch.context() as environment:
+            environment.setenv("SSD_TRANSPORT_PROXY", f"http://127.0.0.1:{free_port()}")
+            assert work(arguments) == 3
+            assert "through the proxy 127.0.0.1:" in capsys.readouterr().err
+            environment.setenv("SSD_TRANSPORT_PROXY", f"http://{proxy.address}")
+            assert work(arguments) == 0, capsys.readouterr().err
+    assert (tmp_path / "w" / "identity" / "worker.pem").is_file()
+    assert set(proxy.asked) == {f"coordinator.invalid:{enrolment}".encode()}
+    assert token.encode() not in proxy.seen
