@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ssd.experiment.report.results import Results
-from ssd.experiment.report.statistics import Difference, paired
+from ssd.experiment.report.statistics import Difference, blocked, paired
 from ssd.experiment.settings import ClaimTable
 
 RULE = (
@@ -33,6 +33,8 @@ class Verdict:
     """None while nothing can be compared."""
     planned: int
     """Seeds there will be."""
+    pooled: Difference | None = None
+    """The difference with an error shared by all methods of the setting (`blocked`)."""
 
 
 def judge(difference: Difference | None, direction: str, threshold: float, planned: int) -> Word:
@@ -66,7 +68,19 @@ def verdicts(results: Results) -> list[Verdict]:
             )
             planned = len(results.seeds(setting.name, claim.method))
             word = judge(difference, claim.direction, claim.threshold, planned)
+            pooled = blocked(
+                {label: results.values(setting.name, label, claim.measure) for label in there},
+                claim.method,
+                claim.against,
+            )
             found.append(
-                Verdict(claim=claim, setting=setting.name, word=word, difference=difference, planned=planned)
+                Verdict(
+                    claim=claim,
+                    setting=setting.name,
+                    word=word,
+                    difference=difference,
+                    planned=planned,
+                    pooled=pooled,
+                )
             )
     return found

@@ -10,7 +10,7 @@ from ssd.experiment.report.claims import RULE, Verdict, verdicts
 from ssd.experiment.report.document import Block, Grid, Heading, Paragraph, Picture
 from ssd.experiment.report.pictures import title_of
 from ssd.experiment.report.results import EVALUATED, Results, finished_before
-from ssd.experiment.report.statistics import paired, spread
+from ssd.experiment.report.statistics import holm, p_value, paired, seeds_needed, spread
 from ssd.experiment.report.words import (
     MISSING,
     NONE,
@@ -24,6 +24,12 @@ from ssd.federation.provenance import code_words, without_commit
 from ssd.federation.words import duration, size
 
 Json = Any
+CLAIMS_CAPTION = (
+    "*Error pooled over methods*: the same difference by a randomised-block model (method + seed), whose error all methods of "
+    "the setting share. *p, Holm*: two-sided, by the paired differences, corrected for the number of claims on this page; "
+    "a verdict whose p is above 0.05 may be one of many looks. *Seeds needed*: until a difference and a spread as seen here would "
+    "decide. *Post hoc*: written down after results could be seen."
+)
 
 
 def document(results: Results, pictures: Mapping[str, list[Picture | Paragraph]]) -> list[Block]:
@@ -61,12 +67,30 @@ def document(results: Results, pictures: Mapping[str, list[Picture | Paragraph]]
 
 
 def _claims(results: Results) -> list[Block]:
+    found = verdicts(results)
+    plain = [p_value(each.difference, each.claim.threshold) for each in found]
+    several = iter(holm([each for each in plain if each is not None]))
     rows = [
-        [_named(each), each.claim.text, each.word, _evidence(each), _when(results, each)]
-        for each in verdicts(results)
-    ]
-    head = ["claim", "words", "verdict", "difference [95 % interval]", "written down"]
-    return [Heading(2, "Claims"), Paragraph(RULE), Grid(head, rows)]
+        [
+            _named(each), each.claim.text, each.word, _evidence(each),
+            difference_words(each.pooled, row_of(each.claim.measure)),
+            MISSING if chance is None else f"{next(several):.2g}",
+            _needed(each), _when(results, each),
+        ]
+        for each, chance in zip(found, plain, strict=True)
+    ]  # fmt: skip
+    head = [
+        "claim", "words", "verdict", "difference [95 % interval]", "error pooled over methods", "p, Holm",
+        "seeds needed", "written down",
+    ]  # fmt: skip
+    return [Heading(2, "Claims"), Paragraph(RULE), Grid(head, rows, CLAIMS_CAPTION)]
+
+
+def _needed(verdict: Verdict) -> str:
+    needed = seeds_needed(verdict.difference, verdict.claim.threshold)
+    if verdict.difference is None or verdict.difference.error is None:
+        return MISSING
+    return "over 1,000" if needed is None else str(needed)
 
 
 def _named(verdict: Verdict) -> str:
@@ -93,7 +117,11 @@ def _when(results: Results, verdict: Verdict) -> str:
     finished = finished_before(results, verdict.claim)
     if finished is None:
         return "unknown to the runner"
-    return "before any cell had finished" if finished == 0 else f"when {finished} cells had finished"
+    return (
+        "before any cell had finished"
+        if finished == 0
+        else f"**post hoc**: when {finished} cells had finished"
+    )
 
 
 def _setting(results: Results, setting: str) -> list[Block]:

@@ -10,9 +10,11 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import stats
 
 from ssd.experiment.layout import CellRefused, write_json
 from ssd.experiment.report.claims import judge, verdicts
@@ -21,7 +23,16 @@ from ssd.experiment.report.pages import markdown, page
 from ssd.experiment.report.pictures import mean_rows
 from ssd.experiment.report.results import Results, finished_before, read
 from ssd.experiment.report.sections import document
-from ssd.experiment.report.statistics import Difference, paired, spread, t_quantile
+from ssd.experiment.report.statistics import (
+    Difference,
+    blocked,
+    holm,
+    p_value,
+    paired,
+    seeds_needed,
+    spread,
+    t_quantile,
+)
 from ssd.experiment.report.words import difference_words, ordered, row_of, shown, spread_words
 from ssd.experiment.report.write import write_report
 from ssd.experiment.run import note_claims
@@ -157,6 +168,56 @@ def test_one_pair_has_no_interval_and_no_pair_no_difference() -> None:
     one = paired({1: 2.0}, {1: 0.5})
     assert one == Difference(1.5, None, 1)
     assert paired({1: 2.0}, {2: 0.5}) is None
+
+
+def test_an_error_pooled_over_methods_is_that_of_a_randomised_block_model() -> None:
+    draw = np.random.default_rng(0)
+    seeds = draw.normal(0.0, 1.0, 3)
+    noise = draw.normal(0.0, 0.01, (7, 3))
+    values = {
+        f"m{method}": {seed: method + float(seeds[seed] + noise[method, seed]) for seed in range(3)}
+        for method in range(7)
+    }
+    found = blocked(values, "m3", "m0")
+    pair = paired(values["m3"], values["m0"])
+    assert found is not None
+    assert pair is not None
+    assert found.mean == pytest.approx(pair.mean)
+    assert (found.degrees, pair.degrees) == (12, 2)
+    # By least squares with a column for every method and seed.
+    design = [
+        [float(m == k) for k in range(7)] + [float(s == k) for k in (1, 2)]
+        for m in range(7)
+        for s in range(3)
+    ]
+    seen = [values[f"m{m}"][s] for m in range(7) for s in range(3)]
+    _, (rest,), _, _ = np.linalg.lstsq(np.array(design), np.array(seen), rcond=None)
+    assert found.error == pytest.approx(math.sqrt(2.0 * rest / 12 / 3))
+    assert blocked(values, "m3", "other") is None
+    assert blocked({"a": {1: 0.0}, "b": {1: 1.0}}, "a", "b") is None
+    two = blocked({name: values[name] for name in ("m0", "m3")}, "m3", "m0")
+    assert two is not None
+    assert two.interval == pytest.approx(pair.interval)
+
+
+def test_several_claims_are_corrected_by_holm() -> None:
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert holm([0.9, 0.8]) == [1.0, 1.0]
+    assert holm([]) == []
+
+
+def test_p_values_are_students_and_seeds_are_counted_until_an_interval_decides() -> None:
+    first, second = {1: 0.53, 2: 0.64, 3: 0.60}, {1: 0.50, 2: 0.60, 3: 0.55}
+    found = paired(first, second)
+    expected = stats.ttest_rel([first[s] for s in (1, 2, 3)], [second[s] for s in (1, 2, 3)]).pvalue
+    assert p_value(found, 0.0) == pytest.approx(expected)
+    assert seeds_needed(found, 0.0) == 3
+    assert seeds_needed(found, 0.04) is None
+    assert p_value(paired({1: 1.0}, {1: 0.0}), 0.0) is None
+    noisy = paired({1: 0.0, 2: 3.0, 3: 0.3}, {1: 0.0, 2: 0.0, 3: 0.0})
+    needed = seeds_needed(noisy, 0.0)
+    assert needed is not None
+    assert needed > 3
 
 
 @given(
