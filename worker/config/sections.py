@@ -159,8 +159,8 @@ class SecureAggregationSection(Section):
     min_participants: Annotated[int, Field(ge=2, le=10_000)] = 2
     """Its updates are only ever part of a sum over at least so many workers, itself among them."""
     min_assumed_corrupt: Annotated[float, Field(ge=0, lt=0.5)] | None = None
-    """The least share of corrupt participants that the run's thresholds must withstand; not set: 0.1 with level `active`,
-    where the coordinator is not trusted to choose it, else 0."""
+    """The least share of corrupt participants that the run's thresholds must withstand: in `active` of the whole registry,
+    all of them in every roster. Not set: 0.1 with level `active`, where the coordinator is not trusted to choose it, else 0."""
     min_set_change: Annotated[int, Field(ge=1, le=10_000)] = 1
     """The participants of a sum are those of a sum that it signed lately, or differ from them by so many. Above 1 a single
     worker that comes or goes costs attempts until as many others did."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,8 @@ from coordinator.cli.main import main
 from secure.masked_place import THREE, Place, committed, play
 from ssd.daemon.cli.exit_codes import EXIT_OK, EXIT_REFUSED
 from ssd.secagg.audit import transcript
+from ssd.secagg.audit.audit import audit as audited
+from ssd.secagg.client.receipts import Receipt, to_json
 from ssd.secagg.protocol.messages import Opened
 from ssd.secagg.protocol.messages import encode as encode_message
 from ssd.trust.participants import encode
@@ -73,3 +76,31 @@ def test_signatures_are_checked_against_the_registry(
     assert "registry of participants" in capsys.readouterr().err
     known[3] = "0" * 64
     assert code(str(files[0]), *known) == EXIT_REFUSED
+
+
+def test_receipts_of_a_worker_are_compared_with_transcripts(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, files = rounds(tmp_path, "passive", 1)
+    offer = audited(files[0].read_bytes(), None).offer
+    receipt = Receipt(
+        round_id=offer.round_id,
+        base_digest=offer.model_digest,
+        round=offer.round,
+        attempt=offer.attempt,
+        level=offer.level,
+        roster=("w1", "w2", "w3"),
+        threshold=2,
+        corrupt=0,
+        signed=("w1", "w2", "w3"),
+    )
+    for receipts, ends in (
+        ([receipt], EXIT_OK),
+        ([replace(receipt, signed=("w1", "w2"))], EXIT_REFUSED),
+        ([], 3),
+    ):
+        told = tmp_path / "w1.receipts"
+        told.write_text(json.dumps(to_json("w1", receipts)))
+        assert code(str(files[0]), "--receipts", str(told)) == ends
+    assert "w1 is in the sum and has no receipt of it" in capsys.readouterr().err
+    assert code(str(files[0]), "--receipts", str(tmp_path / "none")) == EXIT_REFUSED
