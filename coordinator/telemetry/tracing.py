@@ -138,7 +138,7 @@ class _Call:
         ):
             return
         facts = {
-            "rpc.system": "grpc",
+            "rpc.system.name": "grpc",
             "rpc.service": _SERVICE,
             "rpc.method": self._method,
             "ssd.worker": self._worker,

@@ -133,7 +133,7 @@ class TaskTracing:
         if parent is None:
             yield _NO_CALL
             return
-        facts: dict[str, Value] = {"rpc.system": "grpc", "rpc.service": _SERVICE, "rpc.method": method}
+        facts: dict[str, Value] = {"rpc.system.name": "grpc", "rpc.service": _SERVICE, "rpc.method": method}
         own = SpanContext(parent.trace_id, self._new_id())
         span = OpenSpan(f"{_SERVICE}/{method}", own, parent, self._wall(), kind=Kind.CLIENT, attributes=facts)
         error = ""

@@ -125,7 +125,7 @@ def test_traces_hold_no_secret_and_no_data(traced: tuple[Federation, Collector])
     known = {
         "ssd.run", "ssd.round", "ssd.attempt", "ssd.mode", "ssd.cohort", "ssd.accepted", "ssd.outcome", "ssd.version",
         "ssd.client", "ssd.clients", "ssd.worker", "ssd.bytes", "ssd.offset", "ssd.masked",
-        "rpc.system", "rpc.service", "rpc.method",
+        "rpc.system.name", "rpc.service", "rpc.method",
     }  # fmt: skip
     assert {key for span in collector.spans for key in span.attributes} == known
     for secret in (str(federation.root).encode(), b"BEGIN", federation.address.encode()):
