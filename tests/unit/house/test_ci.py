@@ -50,6 +50,21 @@ def test_lint_and_every_part_of_the_suite_run_on_every_push() -> None:
     assert {"make lint", "make test-unit", "make test-daemons"} <= pushed
 
 
+def test_what_takes_long_runs_on_a_schedule_and_only_there() -> None:
+    # YAML reads a bare `on` as true.
+    assert yaml.safe_load(WORKFLOW.read_text())[True]["schedule"]
+    scheduled = {
+        each
+        for job in jobs().values()
+        if job.get("if") == "github.event_name == 'schedule'"
+        for each in commands(job)
+    }
+    assert "make test-long" in scheduled
+    assert "make test-long" not in {
+        each for job in jobs().values() if "if" not in job for each in commands(job)
+    }
+
+
 def test_ci_here_runs_what_the_readme_says() -> None:
     run = (ROOT / ".ci" / "run").read_text()
     assert "exec make test\n" in run
