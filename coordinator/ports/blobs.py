@@ -12,19 +12,24 @@ from ssd_wire.messages import BlobRef
 
 
 class BlobWriter(Protocol):
-    """A blob being written. Nothing is visible until `finish`; `discard` or process death leaves nothing."""
+    """A blob being written. Behaviour: nothing is visible until `finish`; `discard` or process death leaves nothing;
+    writers do not disturb each other.
+    """
 
     def write(self, data: memoryview | bytes | bytearray) -> None: ...
 
     def finish(self) -> BlobRef:
-        """Behaviour: fsync, rename into place, fsync the directory. Idempotent if the blob exists already."""
+        """Behaviour: when it returns, the whole blob is visible and survives power loss; before, none of it is visible.
+
+        Repeated, it returns the same again. The same content written twice is one blob.
+        """
         ...
 
     def discard(self) -> None: ...
 
 
 class BlobReader(Protocol):
-    """An open blob; keeps working if the blob is removed meanwhile."""
+    """An open blob. Behaviour: it keeps working if the blob is removed meanwhile."""
 
     info: BlobRef
     chunk_digests: tuple[bytes, ...]
@@ -39,7 +44,7 @@ class BlobReader(Protocol):
 
 
 class Blobs(Protocol):
-    """Content-addressed files. A missing blob raises `coordinator.errors.BlobMissing`, a full or read-only
+    """Content-addressed blobs. A missing blob raises `coordinator.errors.BlobMissing`, a full or read-only
     medium `StorageFailed`.
     """
 
@@ -50,7 +55,7 @@ class Blobs(Protocol):
     def exists(self, digest: str) -> bool: ...
 
     def verify(self, digest: str) -> None:
-        """Behaviour: re-hashes the content; raises `BlobCorrupt` naming the file and the first bad chunk."""
+        """Behaviour: re-hashes the content; raises `BlobCorrupt` naming the blob and the first bad chunk."""
         ...
 
     def remove(self, digest: str) -> None:
