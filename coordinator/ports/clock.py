@@ -6,8 +6,12 @@ from typing import Protocol
 
 
 class Clock(Protocol):
-    """Time. `monotonic` for durations, `wall` (Unix seconds) for records and display only."""
+    """Time, in seconds."""
 
-    def monotonic(self) -> float: ...
+    def monotonic(self) -> float:
+        """Seconds from some fixed moment, for durations. Behaviour: never goes back, whatever becomes of the wall clock."""
+        ...
 
-    def wall(self) -> float: ...
+    def wall(self) -> float:
+        """Unix seconds, for records and display only. Behaviour: may jump either way."""
+        ...

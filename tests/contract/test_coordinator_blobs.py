@@ -147,6 +147,13 @@ class TestBlobs:
             with pytest.raises(BlobMissing):
                 call(digest)
 
+    def test_removing_is_repeatable_and_touches_no_other_blob(self, blobs: Blobs) -> None:
+        kept, gone = put(blobs, content(10)).digest, put(blobs, content(20)).digest
+        for _ in range(2):
+            blobs.remove(gone)
+            assert blobs.digests() == {kept}
+        assert (blobs.exists(kept), blobs.exists(gone)) == (True, False)
+
     def test_an_open_blob_outlives_its_removal(self, blobs: Blobs) -> None:
         data = content(CHUNK_BYTES + 9)
         digest = put(blobs, data).digest
