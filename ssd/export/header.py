@@ -84,7 +84,9 @@ def check_header(path: Path) -> Mapping[str, tuple[int, ...]]:
     try:
         header = json.loads(content)
     except (ValueError, RecursionError) as error:
-        raise HeaderRefused(f"{path}: the header is no JSON: {str(error)[:200]}") from error
+        raise HeaderRefused(
+            f"{path}: no safetensors file: the header is no JSON: {str(error)[:200]}"
+        ) from error
     if not isinstance(header, dict):
         raise HeaderRefused(f"{path}: the header is no table of tensors")
     header.pop("__metadata__", None)

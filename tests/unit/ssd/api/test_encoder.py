@@ -172,7 +172,7 @@ class TestCommand:
         [
             (["{file}", "{root}", "--out", "{tmp}/f.parquet"], "--out ends with .npz or .csv"),
             (["{file}", "{root}", "--out", "{tmp}/there.npz"], "is there already"),
-            (["{tmp}/there.npz", "{root}", "--out", "{tmp}/new.npz"], "cannot be read as a safetensors file"),
+            (["{tmp}/there.npz", "{root}", "--out", "{tmp}/new.npz"], "too short for a safetensors file"),
             (["{file}", "{tmp}/absent", "--out", "{tmp}/new.npz"], "no such file or folder"),
             (["{file}", "{root}", "--out", "{tmp}/new.npz", "--device", "abacus"], "abacus"),
         ],
