@@ -17,7 +17,7 @@ COMPUTING := $(BIN)/python -m pytest -n auto --dist loadfile
 .DEFAULT_GOAL := help
 
 help:
-	@echo "make demo    a whole federation on this machine: coordinator, workers, ten clients, real images (about 2 minutes)"
+	@echo "make demo    a whole federation on this machine: coordinator, workers, ten clients, real images (a minute or two, after the installation)"
 	@echo "make test    lint, then every test (what CI runs)"
 	@echo "make test-unit  tests without daemons: unit, contract, simulation (two to three minutes on two cores)"
 	@echo "make test-daemons  tests with real processes: end-to-end, hostile, GPU (skipped without one)"

@@ -26,7 +26,7 @@ from ssd.export.command import export
 
 _EXAMPLES = """\b
 Examples:
-  ssd demo                                     a whole federation on this machine, about 2 minutes
+  ssd demo                                     a whole federation on this machine, a minute or two
   ssd demo --rounds 5 --out runs/quick         a shorter one, elsewhere
   ssd partition make --data digits --clients 10 --alpha 0.1 --out digits.json
   ssd partition show digits.json
