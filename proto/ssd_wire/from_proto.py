@@ -61,6 +61,8 @@ def _alike(message: Message, kind: type[R]) -> R:
 
 LEAST_HEARTBEAT_SECONDS, MOST_HEARTBEAT_SECONDS = 0.05, 3600.0
 """What a worker lets a coordinator ask for: it waits so long between two signs of life."""
+MOST = 1 << 62
+"""Numbers of versions, rounds and attempts are below it."""
 MOST_THREADS = 1024
 """What a worker lets a coordinator ask for."""
 
@@ -79,6 +81,11 @@ def _digest(text: str) -> str:
     return text
 
 
+def _countable(*numbers: int) -> None:
+    """Numbers of versions, rounds and attempts are kept in a database, whose integers end at 2**63 - 1."""
+    _require(all(number < MOST for number in numbers), "a number of 2**62 or more")
+
+
 def blob_ref(message: tensor.BlobRef) -> m.BlobRef:
     """A blob's name."""
     return m.BlobRef(digest=_digest(message.digest), size=message.size)
@@ -86,6 +93,7 @@ def blob_ref(message: tensor.BlobRef) -> m.BlobRef:
 
 def model_version(message: tensor.ModelVersion) -> m.ModelVersion:
     """A version and how to get it."""
+    _countable(message.number)
     first = message.number - len(message.deltas) + 1
     numbers = [delta.number for delta in message.deltas]
     _require(numbers == list(range(first, message.number + 1)), "a version whose deltas have gaps")
@@ -291,6 +299,7 @@ def masking(message: pb.Masking) -> m.Masking:
 
 def train(message: pb.Train) -> m.Train:
     """A round's task."""
+    _countable(message.round, message.attempt, message.rounds)
     _require(
         message.round >= 1 and message.attempt >= 1 and message.threads >= 1,
         "a task without round, attempt or threads",

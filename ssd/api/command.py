@@ -98,9 +98,15 @@ def _csv(features: np.ndarray[tuple[int, int], np.dtype[np.float32]], names: tup
     for name, row in zip(names, features, strict=True):
         # repr of a float32 is the shortest text that reads back to the same bits.
         rows.writerow(
-            [_text(name), *(repr(float(np.format_float_positional(value, unique=True))) for value in row)]
+            [_cell(name), *(repr(float(np.format_float_positional(value, unique=True))) for value in row)]
         )
     return sink.getvalue().encode()
+
+
+def _cell(name: str) -> str:
+    """A name that no spreadsheet takes for a formula."""
+    text = _text(name)
+    return f"./{text}" if text[:1] in "=+-@\t" else text
 
 
 def _text(name: str) -> str:

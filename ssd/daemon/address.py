@@ -49,7 +49,8 @@ def parse_address(text: str) -> Address:
         host = host[1:-1]
         is_host = _is_ipv6(host)
     else:
-        is_host = bool(host) and not any(sign in host for sign in ":[]")
+        # No blanks, no control characters: a host may end up in the head of a proxy's request.
+        is_host = bool(host) and host.isprintable() and not any(sign in host for sign in ":[]/ ")
     if not is_host or not 0 <= port <= 65535:
         raise ValueError(f"{text!r} is no address: write host:port, [::1]:port or unix:/path")
     return Address(host=host, port=port)

@@ -45,7 +45,20 @@ def resolve(schedules: Mapping[str, Any], round: int, rounds: int) -> dict[str, 
     """
     if rounds < 1 or round < 1:
         raise ScheduleError(f"there is no round {round} of {rounds}")
-    return {name: _value(name, schedule, min(round, rounds), rounds) for name, schedule in schedules.items()}
+    if not isinstance(schedules, Mapping):  # a declaration comes from a stranger
+        raise ScheduleError("schedules are a table of name and schedule")
+    return {name: _finite(name, schedule, min(round, rounds), rounds) for name, schedule in schedules.items()}
+
+
+def _finite(name: str, schedule: object, now: int, rounds: int) -> float:
+    """The value, which every combination of finite numbers does not have."""
+    try:
+        value = _value(name, schedule, now, rounds)
+    except (OverflowError, TypeError) as error:
+        raise ScheduleError(f"schedule {name!r} has no value in round {now}: {error}") from None
+    if not math.isfinite(value):
+        raise ScheduleError(f"schedule {name!r} is not finite in round {now}")
+    return value
 
 
 def _value(name: str, schedule: object, now: int, rounds: int) -> float:

@@ -99,21 +99,28 @@ def _connect(host: str, port: int, patience: float, proxy: str) -> socket.socket
     """A connection to a host and port, through a proxy if there is one. TLS is not begun yet."""
     if not proxy:
         return socket.create_connection((host, port), patience)
-    way = urlsplit(proxy)
+    try:
+        way = urlsplit(proxy)
+        way_port = way.port or 80
+    except ValueError:
+        # Whatever is wrong, a part of the password may stand in it.
+        raise ContactFailed(
+            "the proxy's address is none: write http://host:port, signs in a password as %XX"
+        ) from None
     if not way.hostname:
-        raise ValueError("the proxy's address has no host")
+        raise ContactFailed("the proxy's address has no host")
     headers = {}
     if way.username is not None:
         secret = f"{unquote(way.username)}:{unquote(way.password or '')}".encode()
         headers["Proxy-Authorization"] = f"Basic {base64.b64encode(secret).decode()}"
-    tunnel = http.client.HTTPConnection(way.hostname, way.port or 80, timeout=patience)
+    tunnel = http.client.HTTPConnection(way.hostname, way_port, timeout=patience)
     tunnel.set_tunnel(host, port, headers)
     try:
         tunnel.connect()
     except (OSError, http.client.HTTPException) as error:
         tunnel.close()
         # Without a password that may stand in the URL.
-        raise ContactFailed(f"through the proxy {way.hostname}:{way.port or 80}: {error}") from error
+        raise ContactFailed(f"through the proxy {way.hostname}:{way_port}: {error}") from error
     connected: socket.socket = tunnel.sock
     return connected
 

@@ -33,6 +33,8 @@ MAX_PIXELS = 89_478_485
 """Pillow's own threshold for a suspected decompression bomb; a decode needs up to 8 bytes per pixel."""
 _ORIENTATION = 0x0112
 _BANDS, _BITS, _SAMPLE_FORMAT = 277, 258, 339  # TIFF 6.0, tags
+_TILE_WIDTH, _TILE_LENGTH = 322, 323
+_USUAL_TILE = 1024 * 1024
 _SAMPLES = {1: "unsigned", 2: "signed", 3: "floating-point", 5: "complex", 6: "complex"}
 _ROTATIONS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -150,6 +152,7 @@ def _opened(file: BinaryIO, how: Decoding) -> tuple[Measured, NDArray[np.uint8]]
     with Image.open(file, formats=_formats()) as image:
         width, height = image.size
         _check_size(image.size, how.max_pixels)
+        _check_tiles(image, how.max_pixels)
         # At twice the needed size or more, so that the antialiased resize below decides how it looks.
         image.draft(None, (2 * how.side, 2 * how.side))
         image.load()
@@ -185,6 +188,16 @@ def _check_size(size: tuple[int, int], max_pixels: int) -> None:
         raise RefusedImageError(
             Refusal.TOO_MANY_PIXELS, f"{width} x {height} pixels, the limit is {max_pixels} in all"
         )
+
+
+def _check_tiles(image: Image.Image, max_pixels: int) -> None:
+    """A TIFF's decoder holds a whole tile, however small the image is (TIFF 6.0, section 15)."""
+    tags = getattr(image, "tag_v2", None)
+    if tags is not None:
+        width, height = (int(tags.get(tag, 0)) for tag in (_TILE_WIDTH, _TILE_LENGTH))
+        largest = max(16 * image.size[0] * image.size[1], _USUAL_TILE)
+        if width * height > min(largest, max_pixels):
+            raise RefusedImageError(Refusal.TOO_MANY_PIXELS, f"tiles of {width} x {height} pixels")
 
 
 def _square(image: Image.Image, how: Decoding) -> NDArray[np.uint8]:

@@ -100,6 +100,8 @@ class FederationPolicy:
             raise PolicyRefused(str(error)) from error
         if self.mechanism not in MECHANISMS:
             raise PolicyRefused(f"privacy.mechanism is one of {', '.join(MECHANISMS)}")
+        if self.min_noise_multiplier is None:
+            raise PolicyRefused("privacy.min_noise_multiplier is a number; 0 asks for no noise")
         for bound in (self.min_noise_multiplier, self.max_clip_norm, self.max_delta):
             if bound is not None and not (_is_number(bound) and bound >= 0):
                 raise PolicyRefused("the bounds of privacy are finite numbers, not negative")
@@ -260,4 +262,8 @@ def _within(value: Json, accepted: Json) -> bool:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return isinstance(value, int) or math.isfinite(
+        value
+    )  # an int of any length is finite, and is not made a float

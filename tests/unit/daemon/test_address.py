@@ -128,3 +128,9 @@ class TestProxies:
         ):
             with pytest.raises(ValueError, match="is no proxy: write env, off or http://host:port"):
                 check_proxy(wrong)
+
+
+@pytest.mark.parametrize("host", ["h\r\nX-Evil: 1", "h x", "h\tx", "h/x", "h\x00", "h\u2028x"])
+def test_a_host_holds_nothing_that_could_end_up_in_somebodys_head_of_a_request(host: str) -> None:
+    with pytest.raises(ValueError, match="is no address"):
+        parse_address(f"{host}:443")

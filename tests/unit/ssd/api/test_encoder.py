@@ -167,6 +167,14 @@ class TestCommand:
             np.array([row[1:] for row in rows], dtype=np.float32), expected.features
         )
 
+    def test_no_name_becomes_a_formula(self, file: Path, tmp_path: Path) -> None:
+        root = photographs(tmp_path / "p", {"=HYPERLINK(1).png": (8, 8), "+1.png": (8, 8), "@a.png": (8, 8)})
+        done = CliRunner().invoke(cli, ["embed", str(file), str(root), "--out", str(tmp_path / "f.csv")])
+        assert done.exit_code == 0, done.output
+        with (tmp_path / "f.csv").open(newline="") as table:
+            names = [row[0] for row in csv.reader(table)][1:]
+        assert sorted(names) == ["./+1.png", "./=HYPERLINK(1).png", "./@a.png"]
+
     @pytest.mark.parametrize(
         ("arguments", "words"),
         [

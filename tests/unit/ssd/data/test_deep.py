@@ -267,3 +267,33 @@ class TestWhatIsSaid:
         options = FolderOptions(window=(-1024, 3071), margin=1.0)
         assert len(FolderImages(folder, FORMAT, options, index_dir=index)) == 2
         assert FolderImages(folder, FORMAT, index_dir=index).report.refused == {Refusal.RANGE: 1}
+
+
+@pytest.mark.parametrize("side", [2048, 40_000])
+def test_a_tile_far_larger_than_its_image_is_refused_before_it_is_held(tmp_path: Path, side: int) -> None:
+    """libtiff makes room for a whole tile: 40,000 pixels a side are 1.5 GiB for an image of 64 pixels."""
+    entries = [
+        (256, 8),
+        (257, 8),
+        (258, 8),
+        (259, 1),
+        (262, 1),
+        (277, 1),
+        (322, side),
+        (323, side),
+        (324, 8),
+        (325, 64),
+    ]
+    packed = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in entries)
+    (tmp_path / "a.tif").write_bytes(
+        b"II*\0" + struct.pack("<IH", 8, len(entries)) + packed + b"\0" * 4 + b"\0" * 64
+    )
+    with pytest.raises(RefusedImageError, match="tiles of") as refused:
+        grey(tmp_path / "a.tif")
+    assert refused.value.refusal is Refusal.TOO_MANY_PIXELS
+
+
+def test_an_image_in_usual_tiles_is_read(tmp_path: Path) -> None:
+    values = ramp(0, 255, "uint8")
+    Image.fromarray(values).save(tmp_path / "a.tif", tiffinfo={322: 64, 323: 64})
+    np.testing.assert_array_equal(grey(tmp_path / "a.tif"), values)

@@ -116,3 +116,24 @@ def test_a_mistake_is_named(schedule: object, word: str) -> None:
 def test_there_is_no_round_zero(now: int, rounds: int) -> None:
     with pytest.raises(ScheduleError):
         resolve({"x": 1}, now, rounds)
+
+
+@pytest.mark.parametrize(
+    "schedules",
+    [
+        5,
+        "lr",
+        [["lr", 1]],
+        {"lr": 10**400},
+        {"lr": {"kind": ["x"]}},
+        {"lr": {"kind": {}}},
+        {"lr": {"kind": "exponential", "start": 0.1, "rate": 10.0}},
+        {"lr": {"kind": "exponential", "start": 1e308, "rate": 1.5}},
+        {"lr": {"kind": "step", "start": 1e308, "factor": 1e10, "every": 1}},
+        {"lr": {"kind": "linear", "start": -1.7e308, "end": 1.7e308}},
+        {"lr": {"kind": "step", "start": 1.0, "factor": 0.5, "at": [10**400, "x"]}},
+    ],
+)
+def test_what_a_stranger_sends_is_refused_and_ends_nothing(schedules: object) -> None:
+    with pytest.raises(ScheduleError):
+        resolve(schedules, 500, 1000)  # type: ignore[arg-type]  # a declaration that was received

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from ssd.trust.policy.federation_policy import (
     FederationPolicy,
     MethodClause,
     PolicyRefused,
+    _within,
     body_of,
     decode,
     encode,
@@ -176,3 +178,10 @@ def test_nobody_but_the_pinned_signer(folder: Path, tmp_path: Path) -> None:
     assert not (folder / POLICY_PIN_FILE).exists()
     with pytest.raises(SigningRefused):
         accept_policy(tmp_path / "nowhere", encode(POLICY, SIGNER))
+
+
+def test_a_number_of_any_length_is_judged_and_ends_nothing() -> None:
+    assert _within(10**400, {"max": 1.0}) is False
+    assert _within(10**400, {"min": 1.0}) is True
+    assert _within(-(10**400), {"min": 1.0}) is False
+    assert _within(math.inf, {"min": 1.0}) is False
