@@ -334,3 +334,13 @@ def test_a_message_of_secure_aggregation_that_cannot_be_is_malformed(
 ) -> None:
     with pytest.raises(Malformed):
         secure(**fields)
+
+
+@pytest.mark.parametrize("number", [1 << 62, 1 << 63, (1 << 64) - 1])
+def test_a_version_that_no_database_can_hold_is_refused(number: int) -> None:
+    """SQLite's integers end at 2**63 - 1; a worker that was told of such a version ended."""
+    message = tensor.ModelVersion(
+        number=number, model_digest=DIGEST, full=tensor.BlobRef(digest=DIGEST, size=8)
+    )
+    with pytest.raises(Malformed, match=r"2\*\*62"):
+        from_proto.model_version(message)
