@@ -16,6 +16,7 @@ from ssd.data.images.builtin import KINDS, load_builtin
 from ssd.data.images.errors import DataError
 from ssd.data.images.source import ImageFormat
 from ssd.data.partition import partition as partitions
+from ssd.demo.settings import EVALUATOR, TRAINING
 from ssd.federation.children import Children
 from ssd.federation.configs import Tables, worker_tables
 from ssd.federation.federation import Federation as Daemons
@@ -24,16 +25,6 @@ from ssd.federation.plan import FederationPlan
 from ssd.federation.records import Progress
 
 Json = Any
-SMALL: Mapping[str, Json] = {
-    "image": {"size": 8, "channels": 1},
-    "model": {"name": "small", "feature_dim": 64, "width": 32},
-    "views": "digits",
-    "local_epochs": 5,
-    "batch_size": 32,
-    "lr": 0.05,
-}
-"""`[method.config]` for digits, the demo's; other data name their own."""
-EVALUATOR = "evaluator"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -236,14 +227,14 @@ def _settings(
         return config
     if not isinstance(data, Split) or data.dataset != "digits":
         raise ValueError("config says image, model and training; only digits has a default (docs/methods.md)")
-    return {**SMALL, "preset": "official"} if method == "ssd" else SMALL
+    return {**TRAINING, "preset": "official"} if method == "ssd" else TRAINING
 
 
 def _dealt(
     data: Split, settings: Mapping[str, Json], seed: int, folder: Path
 ) -> tuple[dict[str, Json], dict[str, int]]:
     root = None if data.root is None else Path(data.root)
-    image = ImageFormat(**settings.get("image", SMALL["image"]))
+    image = ImageFormat(**settings.get("image", TRAINING["image"]))
     labels = load_builtin(data.dataset, image, root=root).train.labels
     assert labels is not None  # a built-in set is labelled
     made = partitions.dirichlet(labels.tolist(), data.clients, data.alpha, seed, dataset=data.dataset)

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Protocol
 from urllib.parse import urlsplit
 
+from ssd.daemon.cli.extras import install
 from ssd.daemon.tracing.spans import Span
 
-INSTALL = "pip install '.[tracing]'"
+INSTALL = install("tracing")
 
 
 class Exporter(Protocol):

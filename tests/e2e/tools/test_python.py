@@ -13,6 +13,7 @@ from PIL import Image
 import ssd
 from processes.federation import ROOT, Federation
 from ssd.data.images.errors import DataError
+from ssd.demo.settings import TRAINING
 from ssd.federation.records import DaemonFailed
 
 pytestmark = pytest.mark.e2e
@@ -77,7 +78,7 @@ def test_what_cannot_be_is_said_before_anything_starts(tmp_path: Path) -> None:
 
 def test_a_failed_daemon_is_an_error_with_its_last_words(tmp_path: Path) -> None:
     """And nothing goes on running: the second federation finds its folder free of processes."""
-    broken = {**ssd.api.federation.SMALL, "lr": "fast"}
+    broken = {**TRAINING, "lr": "fast"}
     with pytest.raises(DaemonFailed) as failed:
         ssd.Federation(data="digits", config=broken, rounds=1, folder=tmp_path / "run").run(
             show=lambda _: None
