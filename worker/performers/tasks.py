@@ -109,6 +109,10 @@ class TaskEffects:
             self._admission.check(declaration, welcome, task)
         except Refused as refused:
             raise TaskFault("not_agreed", str(refused), whole_task=True) from refused
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+            # The declaration is a stranger's: whatever else it makes a check do is a refusal, too, and no worker's end.
+            name = type(error).__name__
+            raise TaskFault("not_agreed", f"the task cannot be judged ({name})", whole_task=True) from error
 
     async def _train_client(self, effect: effects.TrainClient) -> None:
         assert self._task is not None  # the session trains what was prepared
