@@ -39,16 +39,23 @@ def start(out: Path, *arguments: str) -> subprocess.Popen[str]:
 
 def daemons(out: Path) -> dict[int, str]:
     """Process id -> command line of every daemon of the demo in `out`."""
-    found = {}
+    found, parents = {}, {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             try:
                 command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+                parent = int(stat(entry)[1])
             except OSError:
                 continue
             if f"--config {out}" in command:
-                found[int(entry.name)] = command
-    return found
+                found[int(entry.name)], parents[int(entry.name)] = command, parent
+    # A child that a daemon is about to start has the daemon's command line until it is its own program.
+    return {pid: command for pid, command in found.items() if found.get(parents[pid]) != command}
+
+
+def stat(process: Path) -> list[str]:
+    """The fields of /proc/PID/stat after the name: state, parent, group, session, ...; raises OSError."""
+    return (process / "stat").read_text().rpartition(")")[2].split()
 
 
 def members(sessions: set[int]) -> list[int]:
@@ -57,7 +64,7 @@ def members(sessions: set[int]) -> list[int]:
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             try:
-                fields = (entry / "stat").read_text().rpartition(")")[2].split()
+                fields = stat(entry)
             except OSError:
                 continue
             if int(fields[3]) in sessions and fields[0] != "Z":
@@ -127,8 +134,9 @@ def test_an_interrupted_demo_leaves_no_process(tmp_path: Path, number: signal.Si
     demo = start(out, "--rounds", "50", "--workers", "2")
     log = out / "fed_align_uniform" / "coordinator.log"
     until(lambda: "round_opened" in events(log), demo, "a round opens")
-    sessions = set(daemons(out))
-    assert len(sessions) == 4
+    running = daemons(out)
+    assert len(running) == 4, running
+    sessions = set(running)
     demo.send_signal(number)
     text, _ = demo.communicate(timeout=PATIENCE)
     assert demo.returncode == 130, text
