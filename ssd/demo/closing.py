@@ -9,16 +9,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import torch
 from rich.console import Group
 from rich.text import Text
-from torch import Tensor
 
 from ssd.data.images.builtin import BuiltinSet
 from ssd.data.partition.partition import Partition
 from ssd.data.views.views import PRESETS, Views
 from ssd.demo.records import Outcome
 from ssd.demo.settings import ALPHA, CLIENTS, DRAWS, LABELS_PER_CLASS, TRAINING, DemoSettings, skew
+from ssd.evaluation.beside import raw_pixels
 from ssd.evaluation.evaluate import EvaluationOptions, evaluate_encoder
 from ssd.evaluation.features import Encode, features, module_encoder
 from ssd.export.encoder_file import load_encoder
@@ -30,11 +29,6 @@ from ssd.plots.table import explain, measures_table
 PIXELS, UNTRAINED = "raw pixels", "untrained"
 MAP_POINTS = 1000
 Measures = Mapping[str, float]
-
-
-def raw_pixels(images: Tensor) -> Tensor:
-    """No encoder at all: what every encoder has to beat."""
-    return images.flatten(1).to(torch.float32) / 255.0
 
 
 def encoders_of(untrained: Path, outcomes: Sequence[Outcome]) -> dict[str, Encode]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,12 +15,13 @@ from ssd.daemon.cli.guard import complain
 from ssd.daemon.cli.terminal import CODES, KINDS, console, data_options
 from ssd.daemon.printable import json_text, printable
 from ssd.data.images.errors import DataError
-from ssd.evaluation.measures import DEFAULT_MEASURES, MEASURES
+from ssd.evaluation.measures import BESIDE, DEFAULT_MEASURES, MEASURES
 from ssd.plots.progress import progress_bar
 
 if TYPE_CHECKING:
-    from ssd.data.images.source import ImageFormat
+    from ssd.data.images.source import ImageFormat, ProbeData
     from ssd.evaluation.evaluate import EvaluationOptions
+    from ssd.evaluation.fine_tuning import FineTuning
     from ssd.evaluation.parts import Parts
 
 Json = Any
@@ -60,8 +61,14 @@ _EPILOG = (
 @click.option("--fine-tune-epochs", type=click.IntRange(min=1), default=200, show_default=True)
 @click.option("--test-looks", is_flag=True,
               help="Fine-tuning: add the best of 4 test looks, as the official code prints; optimistic.")  # fmt: skip
+@click.option("--beside/--no-beside", "with_beside", default=True, show_default=True,
+              help="Also measure what needs no training: chance, raw pixels, the encoder with fresh weights.")  # fmt: skip
+@click.option("--pretrained", type=_FILE, metavar="ENCODER.safetensors",
+              help="Another encoder to stand beside this one.")  # fmt: skip
+@click.option("--as", "stand_in", type=click.Choice(BESIDE),
+              help="Measure this instead of the encoder, whose format it has.")  # fmt: skip
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True,
-              help="Of draws, samples, views and probes.")  # fmt: skip
+              help="Of draws, samples, views, probes and fresh weights.")  # fmt: skip
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @click.option("--threads", type=click.IntRange(min=1),
               help="Of the CPU; another number gives other last bits.  [default: torch's choice]")  # fmt: skip
@@ -85,6 +92,9 @@ def evaluate(
     views: str | None,
     fine_tune_epochs: int,
     test_looks: bool,
+    with_beside: bool,
+    pretrained: Path | None,
+    stand_in: str | None,
     seed: int,
     device: str,
     threads: int | None,
@@ -92,20 +102,20 @@ def evaluate(
 ) -> int:
     """Linear probes, kNN, fine-tuning, uniformity, alignment and effective rank of an exported encoder.
 
-    The data may be another than the encoder was trained on; its images are brought to the encoder's format.
+    The data may be another than the encoder was trained on; its images are brought to the encoder's format. Beside the
+    encoder's figures stand those of chance, of raw pixels and of the encoder with fresh weights.
     """
     import torch
 
     from ssd.data.open import DataConfig, open_probe
     from ssd.evaluation.fine_tuning import FineTuning
-    from ssd.evaluation.parts import evaluate_parts
     from ssd.export.encoder_file import EncoderFileError, read_encoder
-    from ssd.torch_support.determinism import deterministic
 
     _check(kind, probe, partition_file, kinds, projector_file)
     where = _device(device)
     try:
         parts, image = _load(encoder, projector_file, head_file, where)
+        other = None if pretrained is None else _pretrained(pretrained, image, where)
     except EncoderFileError as error:
         complain(str(error))
         return EXIT_STORAGE
@@ -119,11 +129,8 @@ def evaluate(
             knn_k=neighbours, quality_samples=quality_samples, track=track,
             measures=tuple(dict.fromkeys(measures)), splits=tuple(dict.fromkeys(splits)),
         )  # fmt: skip
-        try:
-            with deterministic(torch.device(where), used):
-                values = evaluate_parts(parts, data, tuple(dict.fromkeys(kinds)), options, recipe, used)
-        except ValueError as error:
-            raise DataError(f"this encoder cannot be measured on these images: {error}") from error
+        asked = _Asked(kinds=tuple(dict.fromkeys(kinds)), options=options, recipe=recipe, threads=used)
+        values, others = asked.measured(parts, data, stand_in, other, with_beside=with_beside)
     metadata = read_encoder(encoder)[1]
     described = {
         "encoder": str(encoder),
@@ -136,12 +143,70 @@ def evaluate(
         "draws": draws,
         "seed": seed,
         "measures": values,
+        "beside": others,
     }
     if form == "json":
         click.echo(json_text(described))
     else:
         _print(described, encoder.name)
     return EXIT_OK
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Asked:
+    """How everything in one call is measured."""
+
+    kinds: tuple[str, ...]
+    options: EvaluationOptions
+    recipe: FineTuning
+    threads: int
+
+    def measured(
+        self, parts: Parts, data: ProbeData, stand_in: str | None, other: Parts | None, *, with_beside: bool
+    ) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
+        """The encoder's measures (or those of `stand_in`), and by name what stands beside them.
+
+        Raises:
+            DataError: the encoder cannot be measured on these images.
+        """
+        import torch
+
+        from ssd.evaluation.beside import beside
+        from ssd.evaluation.parts import evaluate_parts
+        from ssd.torch_support.determinism import deterministic
+
+        def without_training(name: str) -> dict[str, float]:
+            return beside(name, parts, data, self.kinds, self.options, self.threads)
+
+        try:
+            with deterministic(torch.device(self.options.device), self.threads):
+                if stand_in is not None:
+                    return without_training(stand_in), {}
+                values = evaluate_parts(parts, data, self.kinds, self.options, self.recipe, self.threads)
+                others = {name: without_training(name) for name in BESIDE} if with_beside else {}
+                if other is not None:
+                    others["pretrained"] = evaluate_parts(
+                        other, data, ("h",), self.options, self.recipe, self.threads
+                    )
+        except ValueError as error:
+            raise DataError(f"this encoder cannot be measured on these images: {error}") from error
+        return values, others
+
+
+def _pretrained(path: Path, image: ImageFormat, device: str) -> Parts:
+    """Another encoder for the same images.
+
+    Raises:
+        UsageError: it takes images of another format.
+        EncoderFileError: no encoder of this project.
+    """
+    parts, format_ = _load(path, None, None, device)
+    if format_ != image:
+        raise click.UsageError(
+            f"--pretrained takes images of {format_.size} pixels and {format_.channels} channels, the encoder "
+            f"{image.size} and {image.channels}: measure it in a call of its own"
+        )
+    return parts
 
 
 def _check(
@@ -190,15 +255,20 @@ def _options(views: str | None, **given: Json) -> EvaluationOptions:
 
 
 def _print(described: Mapping[str, Json], name: str) -> None:
+    from ssd.evaluation.beside import small_probe, worse_than
     from ssd.plots.table import explain, measures_table
 
     values, kinds = described["measures"], described["features"]
-    of_h = {key: value for key, value in values.items() if not key.startswith("z_")}
-    of_z = {key.removeprefix("z_"): value for key, value in values.items() if key.startswith("z_")}
+    of_h, of_z = _by_kind(values)
     columns = {"h": of_h} if "h" in kinds or not of_z else {}
     columns |= {"z": of_z} if of_z else {}
     if set(columns) == {"h"}:
         columns = {name: of_h}
+    for other, found in described["beside"].items():
+        other_h, other_z = _by_kind(found)
+        title = str(other).replace("-", " ")
+        columns |= {title: other_h} if other_h and ("h" in kinds or not of_z) else {}
+        columns |= {f"z, {title}": other_z} if other_z else {}
     screen = console()
     screen.print(measures_table(columns))
     words = {"h": "h (the encoder's output)", "z": "z (the projector's output)"}
@@ -206,7 +276,16 @@ def _print(described: Mapping[str, Json], name: str) -> None:
     measured = {**of_z, **of_h}
     for line in explain(measured, features=features, draws=described["draws"], data=described["data"]):
         screen.print(line, markup=False)
+    for line in filter(None, [small_probe(values), *worse_than(values, described["beside"])]):
+        screen.print(f"Warning: {line}", markup=False)
     screen.print(printable(_origin(described)), markup=False)
+
+
+def _by_kind(values: Mapping[str, float]) -> tuple[dict[str, float], dict[str, float]]:
+    """The measures of h and those of z, by the same keys."""
+    of_h = {key: value for key, value in values.items() if not key.startswith("z_")}
+    of_z = {key.removeprefix("z_"): value for key, value in values.items() if key.startswith("z_")}
+    return of_h, of_z
 
 
 def _origin(described: Mapping[str, Json]) -> str:

@@ -16,10 +16,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from ssd.data.images.few_labels import draw_share
 from ssd.data.images.source import ImageSource, ProbeData
 from ssd.data.views.views import ViewOptions, Views
 from ssd.evaluation.features import batches, features, module_encoder
-from ssd.evaluation.few_labels import draw_share
 from ssd.evaluation.measures import Track, untracked
 from ssd.models.allocate import allocated
 from ssd.random_stream import RandomStream

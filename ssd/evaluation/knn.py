@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from ssd.data.images.few_labels import draw
 from ssd.evaluation.features import batches
-from ssd.evaluation.few_labels import draw
 from ssd.evaluation.linear_probe import ProbeResult, spread
 
 

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ssd.evaluation.few_labels import draw
+from ssd.data.images.few_labels import draw
 
 _THREADED_WORK = 50_000_000
 

@@ -23,6 +23,8 @@ MEASURES = {
 DEFAULT_MEASURES = ("linear_probe", "knn", "few_labels", "quality")
 FINE_TUNING = {"fine_tune_1": 0.01, "fine_tune_10": 0.1}
 """The measures that train the encoder, and their share of the labels."""
+CHANCE, PIXELS, UNTRAINED = BESIDE = ("chance", "raw-pixels", "untrained")
+"""What needs no training and stands beside an encoder's figures (`ssd.evaluation.beside`)."""
 
 
 def untracked(what: str, done: int, total: int) -> None:

@@ -6,6 +6,7 @@
 `measures`         what is measured in the end
 `grid`             the cells, and what decides the numbers of each
 `layout`           where everything is
+`references`       rows that need no method: chance, raw pixels, untrained, dealt evenly, all in one place
 `cell`             one cell from partition to result, as a process of its own; takes up what it finds
 `measuring`        the final measures of a cell, by `ssd evaluate`
 `stale`            ending what an earlier runner left behind

@@ -21,6 +21,7 @@ from ssd.data.partition import partition as partitions
 from ssd.digest import digest_bytes
 from ssd.experiment.layout import CODE, CONFIG, RESULT, TRAINED, missing_measures, read_json, write_json
 from ssd.experiment.measuring import answer, measure_arguments, measured, partition_arguments
+from ssd.experiment.references import FLOORS, STAND_INS, partition_for, write_untrained
 from ssd.experiment.stale import end_daemons_of
 from ssd.federation.children import Children, interruptible
 from ssd.federation.configs import COORDINATOR, WORKERS, Tables, worker_tables
@@ -123,7 +124,8 @@ def run_cell(task: CellTask, children: Children, say: Saying) -> None:
     write_json(folder / CONFIG, task.config)
     result = read_json(folder / RESULT) or read_json(folder / TRAINED)
     if result is None:
-        result = _train(task, folder, children, say)
+        trained = task.config.get("reference") not in FLOORS
+        result = (_train if trained else _untrained)(task, folder, children, say)
         write_json(folder / TRAINED, result)
     for name in missing_measures(result, task.measures):
         say(phase=f"measuring {name}".strip())
@@ -138,6 +140,7 @@ def run_cell(task: CellTask, children: Children, say: Saying) -> None:
             seed=task.config["seed"],
             threads=task.config["threads"],
             device=task.device,
+            stand_in=task.config.get("reference") if task.config.get("reference") in STAND_INS else None,
         )
         values = measured(children, name, arguments, folder)
         result["measures"][name] = {"how": dict(how), "values": values, "code": code_version()}
@@ -149,9 +152,33 @@ def run_cell(task: CellTask, children: Children, say: Saying) -> None:
     say(phase="done")
 
 
+def _untrained(task: CellTask, folder: Path, children: Children, say: Saying) -> dict[str, Json]:
+    """The result of a row that needs no federation."""
+    partition, digest = _owners(task, children, say)
+    method = task.file or task.config["method"]["name"]
+    try:
+        found = write_untrained(task.config, method, task.exports, folder)
+    except (ValueError, OSError) as error:
+        raise DaemonFailed(f"version 0 cannot be made: {error}") from error
+    return {
+        "format": FORMAT,
+        "version": VERSION,
+        "cell": task.name,
+        "config": dict(task.config),
+        "partition_digest": digest,
+        "split": None if partition is None else _split(partition),
+        **found,
+        "measures": {},
+        "versions": versions(),
+        "machine": {**machine(), "device": task.device, "workers": task.workers},
+        "code": code_of(folder),
+        "packages": packages_digest(),
+    }
+
+
 def _train(task: CellTask, folder: Path, children: Children, say: Saying) -> dict[str, Json]:
     started, used = time.monotonic(), processor_seconds()
-    partition, digest = _partition(task, children, say)
+    partition, digest, shares = _partition(task, children, say)
     config = task.config
     clients = partitions.client_ids(config["clients"]) if partition is None else tuple(partition.clients)
     plan = FederationPlan(
@@ -176,7 +203,9 @@ def _train(task: CellTask, folder: Path, children: Children, say: Saying) -> dic
     with children:
         federation = Federation(plan, children)
         federation.launch()
-        remains = federation.run(lambda address: _workers(task, plan, partition, address), say.progress)
+        remains = federation.run(
+            lambda address: _workers(task, plan, partition, shares, address), say.progress
+        )
     return {
         "format": FORMAT,
         "version": VERSION,
@@ -229,8 +258,22 @@ def _split(partition: partitions.Partition) -> dict[str, Json]:
     }
 
 
-def _partition(task: CellTask, children: Children, say: Saying) -> tuple[partitions.Partition | None, str]:
-    """The cell's partition, made if nobody did yet, and the digest of its file."""
+def _partition(
+    task: CellTask, children: Children, say: Saying
+) -> tuple[partitions.Partition | None, str, Path]:
+    """Who trains on what, the digest of its file, and where that is."""
+    owners, digest = _owners(task, children, say)
+    path, reference = Path(task.partition), task.config.get("reference")
+    if owners is None or reference is None:
+        return owners, digest, path
+    again = Path(task.folder) / "partition.json"
+    made = partition_for(reference, owners, task.config["seed"])
+    partitions.save(made, again)
+    return made, digest_bytes(again.read_bytes()), again
+
+
+def _owners(task: CellTask, children: Children, say: Saying) -> tuple[partitions.Partition | None, str]:
+    """The setting's partition, made if nobody did yet, and the digest of its file."""
     config, path = task.config, Path(task.partition)
     if config["data"] == "none":
         return None, ""
@@ -239,21 +282,22 @@ def _partition(task: CellTask, children: Children, say: Saying) -> tuple[partiti
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not path.exists():
             say(phase="partition")
+            clients = config.get("owners", config["clients"])
             make = partition_arguments(
-                config["data"], task.root, config["partition"], config["clients"], config["seed"], path
+                config["data"], task.root, config["partition"], clients, config["seed"], path
             )
             answer(children, "partition", make, Path(task.folder))
     return partitions.load(path), digest_bytes(path.read_bytes())
 
 
 def _workers(
-    task: CellTask, plan: FederationPlan, partition: partitions.Partition | None, address: str
+    task: CellTask, plan: FederationPlan, partition: partitions.Partition | None, shares: Path, address: str
 ) -> Mapping[str, Tables]:
     """Configurations by worker; the first one also evaluates, so that no further process takes a core."""
     data: dict[str, Json] = {"kind": task.config["data"]}
     sizes = dict.fromkeys(plan.clients, 1)
     if partition is not None:
-        data["partition"] = str(Path(task.partition).absolute())
+        data["partition"] = str(shares.absolute())
         sizes = {client: len(indices) for client, indices in partition.clients.items()}
     if task.root is not None:
         data["root"] = task.root

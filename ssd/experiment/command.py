@@ -18,6 +18,7 @@ from ssd.daemon.printable import printable, printable_lines
 if TYPE_CHECKING:
     from ssd.experiment.grid import Cell
     from ssd.experiment.run import Failure
+    from ssd.experiment.settings import Experiment
 
 _CODES = codes_sentence(
     EXIT_CODES
@@ -41,6 +42,8 @@ _CODES = codes_sentence(
 @click.option("--dry-run", is_flag=True, help="Check the file and every method's configuration; run nothing.")
 @click.option("--allow-dirty", is_flag=True,
               help="Run with changes that no commit holds; the report marks what they made.")  # fmt: skip
+@click.option("--without-room", is_flag=True,
+              help="Run methods whose claims the reference rows leave no room for.")  # fmt: skip
 @click.option("--keep", is_flag=True, help="Keep the daemons' state directories of finished cells.")
 def experiment(
     file: Path,
@@ -51,15 +54,17 @@ def experiment(
     listing: bool,
     dry_run: bool,
     allow_dirty: bool,
+    without_room: bool,
     keep: bool,
 ) -> int:
     """Run a grid of methods, settings and seeds, each cell a federation of real daemons on this machine.
 
-    A finished cell is skipped, an interrupted one taken up where it was: run the same command again after anything.
+    The base method and the reference rows run first; then the room between them is printed, and the rest runs only if
+    there is some. A finished cell is skipped, an interrupted one taken up where it was: run the same command again after
+    anything.
     """
     from ssd.experiment.grid import cells, needs_root
     from ssd.experiment.layout import CellRefused
-    from ssd.experiment.run import run_experiment
     from ssd.experiment.settings import load
     from ssd.settings import SettingsError
 
@@ -77,8 +82,8 @@ def experiment(
             sets = " and ".join(needs_root(made))
             raise SettingsError([f"where are the files of {sets}? Say so with --root or $SSD_DATA_ROOT"])
         refuse_dirty(allow_dirty)
-        failures = run_experiment(
-            wanted, made, folder, console(), root=where, jobs=jobs or wanted.experiment.jobs, keep=keep
+        failures = _run(
+            wanted, made, folder, where, jobs or wanted.experiment.jobs, keep=keep, anyway=without_room
         )
     except SettingsError as error:
         complain(f"{file}: " + "\n  ".join(error.mistakes))
@@ -88,6 +93,48 @@ def experiment(
         return EXIT_REFUSED
     _report(failures, len(made), folder)
     return EXIT_REFUSED if failures else EXIT_OK
+
+
+def _run(
+    wanted: Experiment,
+    made: Sequence[Cell],
+    folder: Path,
+    root: str | None,
+    jobs: int,
+    *,
+    keep: bool,
+    anyway: bool,
+) -> list[Failure]:
+    """The base and the reference rows, what they leave to gain, and then the rest.
+
+    Raises:
+        CellRefused: as `run_experiment`; or a claim has no room, and nobody said to run its methods anyway.
+    """
+    from ssd.experiment.layout import CellRefused, finished
+    from ssd.experiment.references import REFERENCES
+    from ssd.experiment.report.results import read
+    from ssd.experiment.report.room import claimed_rooms, room_words, without_room
+    from ssd.experiment.run import run_experiment
+
+    rows = [cell for cell in made if cell.method in (*REFERENCES, wanted.base)]
+    rest = [cell for cell in made if cell not in rows]
+    if not any(cell.method in REFERENCES for cell in rows):
+        return run_experiment(wanted, made, folder, console(), root=root, jobs=jobs, keep=keep)
+    failures = run_experiment(wanted, rows, folder, console(), root=root, jobs=jobs, keep=keep)
+    results = read(folder)
+    base = next(each.title for each in wanted.methods if each.label == wanted.base)
+    for setting in wanted.settings:
+        for room in claimed_rooms(results, setting.name):
+            click.echo(printable(room_words(room, base)))
+    refused = without_room(results)
+    if refused and not anyway and not all(finished(folder, cell) for cell in rest):
+        listed = "\n".join(f"  {claim.name}: {room_words(room, base)}" for claim, room in refused)
+        raise CellRefused(
+            f"the reference rows leave no room for {len(refused)} claim(s), so that no method can win:\n{listed}\n"
+            "  choose a setting with more unevenness or more local work, or take the claim out; --without-room runs the "
+            "methods all the same, and the report marks the claim"
+        )
+    return failures + run_experiment(wanted, rest, folder, console(), root=root, jobs=jobs, keep=keep)
 
 
 def refuse_dirty(allowed: bool) -> None:

@@ -15,6 +15,7 @@ from ssd.data.images.errors import DataError
 from ssd.digest import digest_bytes, json_digest
 from ssd.experiment.measures import Measure, parts_for, read_measures
 from ssd.experiment.options import PARTITION_OWN, accepted, arguments, command
+from ssd.experiment.references import REFERENCES, reference_config
 from ssd.experiment.settings import Experiment, MethodTable, SettingTable
 from ssd.settings import SettingsError, merge
 
@@ -55,17 +56,24 @@ class Cell(Place):
     def partition(self) -> str:
         """Its partition file's name: cells that share a setting and a seed share it, and no other options do."""
         made_from = {key: self.config[key] for key in ("data", "partition", "clients", "seed")}
+        made_from["clients"] = self.config.get("owners", made_from["clients"])
         return f"{self.setting}-seed-{self.seed}-{json_digest(made_from)[:8]}.json"
 
 
 def places(experiment: Experiment) -> list[Place]:
-    """The grid: seed by seed, so that early results already compare all methods."""
+    """The grid: seed by seed, so that early results already compare all methods; reference rows after the methods."""
     return [
-        Place(setting=setting.name, method=method.label, seed=seed)
+        Place(setting=setting.name, method=label, seed=seed)
         for setting in experiment.settings
         for seed in experiment.experiment.seeds
-        for method in experiment.methods
-        if setting.name in (method.settings or (setting.name,))
+        for label in (
+            *(
+                each.label
+                for each in experiment.methods
+                if setting.name in (each.settings or (setting.name,))
+            ),
+            *experiment.references(setting.name),
+        )
     ]
 
 
@@ -93,7 +101,7 @@ def cells(experiment: Experiment, only: str = "") -> list[Cell]:
         raise SettingsError(list(dict.fromkeys(mistakes)))
     made = []
     for place in places(experiment):
-        setting, method = settings[place.setting], methods[place.method]
+        setting, method = settings[place.setting], methods[_method_of(experiment, place)]
         wanted = _wanted(measures[setting.name], method)
         config: dict[str, Json] = {
             "format": FORMAT,
@@ -110,10 +118,12 @@ def cells(experiment: Experiment, only: str = "") -> list[Cell]:
             "config": merge(merge(experiment.config, setting.config), method.config),
             "coordinator": merge(setting.coordinator, method.coordinator),
         }
+        if place.method in REFERENCES:
+            config = reference_config(place.method, config)
         made.append(
             Cell(
                 setting=setting.name,
-                method=method.label,
+                method=place.method,
                 seed=place.seed,
                 config=config,
                 file=None if method.file is None else Path(method.file),
@@ -139,8 +149,14 @@ def measures_by_place(experiment: Experiment) -> dict[str, dict[str, dict[str, J
     if mistakes:
         raise SettingsError(list(dict.fromkeys(mistakes)))
     return {
-        place.name: _wanted(measures[place.setting], methods[place.method]) for place in places(experiment)
+        place.name: _wanted(measures[place.setting], methods[_method_of(experiment, place)])
+        for place in places(experiment)
     }
+
+
+def _method_of(experiment: Experiment, place: Place) -> str:
+    """Label of the method whose settings a cell has: a reference row has the base's."""
+    return experiment.base if place.method in REFERENCES else place.method
 
 
 def _wanted(measures: Mapping[str, Measure], method: MethodTable) -> dict[str, dict[str, Json]]:

@@ -35,6 +35,7 @@ def measure_arguments(
     seed: int,
     threads: int,
     device: str,
+    stand_in: str | None = None,
 ) -> list[str]:
     """`ssd evaluate` for one measure; an option that `how` names itself comes last and wins.
 
@@ -49,6 +50,7 @@ def measure_arguments(
         seed: of draws and views.
         threads: of the CPU.
         device: to compute on.
+        stand_in: measure this in the encoder's place, `chance` or `raw-pixels`.
 
     Raises:
         DaemonFailed: a part it needs was not taken out when training ended.
@@ -70,6 +72,8 @@ def measure_arguments(
             )
     fixed = ["--data", how["data"], "--seed", str(seed), "--threads", str(threads), "--device", device]
     given = [] if root is None else ["--root", root]
+    # What stands beside a figure has rows of its own here, measured once and not with every cell.
+    given += ["--no-beside"] if stand_in is None else ["--as", stand_in]
     given += [] if partition is None else ["--partition", str(partition)]
     given += [text for part in needed[1:] for text in (f"--{part}", str(files[part]))]
     return ["-m", "ssd", "evaluate", str(files[ENCODER]), "--format", "json", *fixed, *given, *asked]

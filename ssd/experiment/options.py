@@ -17,7 +17,20 @@ from ssd.settings import unknown_key
 Json = Any
 PARTITION_OWN = frozenset({"data", "root", "download", "clients", "seed", "out", "force"})
 EVALUATE_OWN = frozenset(
-    {"root", "download", "partition", "probe", "projector", "head", "threads", "format", "device"}
+    {
+        "root",
+        "download",
+        "partition",
+        "probe",
+        "projector",
+        "head",
+        "threads",
+        "format",
+        "device",
+        "beside",
+        "pretrained",
+        "as",
+    }
 )
 """Options the runner gives itself."""
 

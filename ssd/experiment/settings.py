@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+from ssd.experiment.references import REFERENCES, TRAINED
 from ssd.settings import SettingsError, read, unknown_key
 
 Json = Any
@@ -46,6 +47,8 @@ class ExperimentTable:
     """What workers and measures compute on."""
     stall_seconds: float = 7200.0
     """A cell in which nothing happened for so long has failed."""
+    references: tuple[str, ...] = REFERENCES
+    """Rows beside every table that need no method (`ssd.experiment.references`); empty: none."""
 
     def __post_init__(self) -> None:
         _check_name(self.name)
@@ -53,6 +56,9 @@ class ExperimentTable:
             raise ValueError(f"seeds must be different whole numbers from 0 on, got {list(self.seeds)}")
         if min(self.jobs, self.threads, self.workers) < 1:
             raise ValueError("jobs, threads and workers are at least 1")
+        unknown = [each for each in self.references if each not in REFERENCES]
+        if unknown:
+            raise ValueError(unknown_key(unknown[0], list(REFERENCES), "references"))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -111,6 +117,10 @@ class MethodTable:
 
     def __post_init__(self) -> None:
         _check_name(self.label or self.name)
+        if (self.label or self.name) in REFERENCES:
+            raise ValueError(
+                f"{self.label or self.name!r} is the label of a reference row; give the method another"
+            )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -171,9 +181,10 @@ class Experiment:
         ]
         labels, names = [each.label for each in self.methods], [each.name for each in self.settings]
         wanted = [("experiment.base", self.base, labels)]
+        rows = [*labels, *self.experiment.references]
         for claim in self.claims:
             where = f"claims {claim.name!r}"
-            wanted += [(f"{where}.method", claim.method, labels), (f"{where}.against", claim.against, labels)]
+            wanted += [(f"{where}.method", claim.method, rows), (f"{where}.against", claim.against, rows)]
             if claim.setting is not None:
                 wanted.append((f"{where}.setting", claim.setting, names))
         for measure in self.evaluation.measures:
@@ -197,7 +208,25 @@ class Experiment:
     def _judges(self, claim: ClaimTable, setting: str) -> bool:
         """Whether both methods of a claim have cells in a setting that it is about."""
         there = {each.label for each in self.methods if setting in (each.settings or (setting,))}
+        there |= {*self.references(setting)}
         return claim.setting in (None, setting) and {claim.method, claim.against} <= there
+
+    def references(self, setting: str) -> tuple[str, ...]:
+        """Labels of the reference rows of a setting: none without images or without the base."""
+        table = next(each for each in self.settings if each.name == setting)
+        method = next((each for each in self.methods if each.label == self.base), None)
+        if method is None or setting not in (method.settings or (setting,)):
+            return ()
+        if (table.data or self.data.kind) == "none":
+            return ()
+        measured = method.measured and any(
+            method.label in (how.get("methods") or (method.label,)) for how in self.evaluation.measures
+        )
+        return tuple(
+            each
+            for each in REFERENCES
+            if each in self.experiment.references and (measured or each in TRAINED)
+        )
 
     @property
     def base(self) -> str:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any
@@ -99,6 +99,35 @@ def iid(
         else DatasetIdentity.of(dataset, labels)
     )
     return assemble(identity, "iid", seed, shares, labels, min_size=1, portion=portion)
+
+
+def dealt_again(partition: Partition, clients: int, seed: int) -> Partition:
+    """The same images, test images too, dealt out at random to `clients` clients: their sizes differ by at most one.
+
+    What a federation makes of its images when nobody's differ from anybody else's. The classes are not counted again.
+
+    Raises:
+        DataError: there are fewer images than clients.
+    """
+    owned = sorted(index for indices in partition.clients.values() for index in indices)
+    _check_counts(len(owned), clients, min_size=1)
+
+    def shares(indices: Sequence[int], purpose: str) -> list[list[int]]:
+        order = RandomStream(purpose, seed).permutation(len(indices))
+        return [[indices[position] for position in order[start::clients]] for start in range(clients)]
+
+    made = assemble(
+        partition.dataset, "iid", seed, shares(owned, "partition-again"), None,
+        min_size=1, portion=partition.portion, ratio=partition.ratio,
+    )  # fmt: skip
+    if partition.test is None:
+        return made
+    held = sorted(index for indices in partition.test.clients.values() for index in indices)
+    test = {
+        name: tuple(sorted(share))
+        for name, share in zip(made.clients, shares(held, "partition-test-again"), strict=True)
+    }
+    return replace(made, test=replace(partition.test, clients=test))
 
 
 def dirichlet(

@@ -7,6 +7,7 @@
 `words`            how measures are called and their values written
 `document`         headings, tables and pictures, independent of how they are written
 `pages`            a document as Markdown, and as one HTML file with everything in it
+`room`             what could be gained at all, from the reference rows
 `pictures`         curves and maps
 `sections`         the document of an experiment
 `write`            everything into a folder

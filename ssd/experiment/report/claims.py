@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ssd.experiment.report.results import Results
+from ssd.experiment.report.room import Room, room_for
 from ssd.experiment.report.statistics import Difference, blocked, paired
 from ssd.experiment.settings import ClaimTable
 
@@ -35,6 +36,15 @@ class Verdict:
     """Seeds there will be."""
     pooled: Difference | None = None
     """The difference with an error shared by all methods of the setting (`blocked`)."""
+    room: Room | None = None
+    """How much could be gained at all; None if no gain is claimed, or nobody can tell."""
+
+    @property
+    def certain(self) -> bool:
+        """Whether it was clear before the run that nothing can be decided."""
+        return self.room is not None and not self.room.enough(
+            self.claim.threshold if self.claim.direction == "above" else -self.claim.threshold
+        )
 
 
 def judge(difference: Difference | None, direction: str, threshold: float, planned: int) -> Word:
@@ -59,7 +69,7 @@ def verdicts(results: Results) -> list[Verdict]:
     found = []
     for claim in results.experiment.claims:
         for setting in results.experiment.settings:
-            there = results.methods(setting.name)
+            there = results.columns(setting.name)
             if claim.setting not in (None, setting.name) or not {claim.method, claim.against} <= {*there}:
                 continue
             difference = paired(
@@ -68,8 +78,10 @@ def verdicts(results: Results) -> list[Verdict]:
             )
             planned = len(results.seeds(setting.name, claim.method))
             word = judge(difference, claim.direction, claim.threshold, planned)
+            # Reference rows have errors of other sizes: chance has none.
+            rows = dict.fromkeys([*results.methods(setting.name), claim.method, claim.against])
             pooled = blocked(
-                {label: results.values(setting.name, label, claim.measure) for label in there},
+                {label: results.values(setting.name, label, claim.measure) for label in rows},
                 claim.method,
                 claim.against,
             )
@@ -81,6 +93,7 @@ def verdicts(results: Results) -> list[Verdict]:
                     difference=difference,
                     planned=planned,
                     pooled=pooled,
+                    room=room_for(results, claim, setting.name),
                 )
             )
     return found

@@ -9,6 +9,7 @@ from typing import Any
 from ssd.data.images.errors import DataError
 from ssd.experiment.grid import Place
 from ssd.experiment.layout import folder_of
+from ssd.experiment.references import REFERENCES, title
 from ssd.experiment.report.results import Results
 from ssd.federation.plan import ENCODER
 
@@ -56,7 +57,9 @@ def curves(results: Results, setting: str, path: Path) -> bool:
 
 
 def title_of(results: Results, label: str) -> str:
-    """A method's words."""
+    """A method's words, or a reference row's."""
+    if label in REFERENCES:
+        return title(label, title_of(results, results.base))
     return next(method.title for method in results.experiment.methods if method.label == label)
 
 

@@ -57,6 +57,15 @@ class Results:
         there = {cell.method for cell in self.cells if cell.setting == setting}
         return [method.label for method in self.experiment.methods if method.label in there]
 
+    def columns(self, setting: str) -> list[str]:
+        """The methods, then the reference rows."""
+        return [*self.methods(setting), *self.experiment.references(setting)]
+
+    @property
+    def base(self) -> str:
+        """Label of the method all others are compared with."""
+        return self.experiment.base
+
     def seeds(self, setting: str, method: str) -> list[int]:
         """Seeds that are planned."""
         return [cell.seed for cell in self.cells if (cell.setting, cell.method) == (setting, method)]

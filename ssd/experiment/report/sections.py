@@ -6,10 +6,12 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from ssd.experiment.references import FLOORS
 from ssd.experiment.report.claims import RULE, Verdict, verdicts
 from ssd.experiment.report.document import Block, Grid, Heading, Paragraph, Picture
 from ssd.experiment.report.pictures import title_of
 from ssd.experiment.report.results import EVALUATED, Results, finished_before
+from ssd.experiment.report.room import claimed_rooms, room_words
 from ssd.experiment.report.statistics import holm, p_value, paired, seeds_needed, spread
 from ssd.experiment.report.words import (
     MISSING,
@@ -28,7 +30,8 @@ CLAIMS_CAPTION = (
     "*Error pooled over methods*: the same difference by a randomised-block model (method + seed), whose error all methods of "
     "the setting share. *p, Holm*: two-sided, by the paired differences, corrected for the number of claims on this page; "
     "a verdict whose p is above 0.05 may be one of many looks. *Seeds needed*: until a difference and a spread as seen here would "
-    "decide. *Post hoc*: written down after results could be seen."
+    "decide. *Room*: what the base gains with its images dealt evenly or in one place, whichever is more; where there is none "
+    "the claim could not be judged, whatever its verdict. *Post hoc*: written down after results could be seen."
 )
 
 
@@ -75,13 +78,13 @@ def _claims(results: Results) -> list[Block]:
             _named(each), each.claim.text, each.word, _evidence(each),
             difference_words(each.pooled, row_of(each.claim.measure)),
             MISSING if chance is None else f"{next(several):.2g}",
-            _needed(each), _when(results, each),
+            _needed(each), _room(each), _when(results, each),
         ]
         for each, chance in zip(found, plain, strict=True)
     ]  # fmt: skip
     head = [
         "claim", "words", "verdict", "difference [95 % interval]", "error pooled over methods", "p, Holm",
-        "seeds needed", "written down",
+        "seeds needed", "room", "written down",
     ]  # fmt: skip
     return [Heading(2, "Claims"), Paragraph(RULE), Grid(head, rows, CLAIMS_CAPTION)]
 
@@ -91,6 +94,13 @@ def _needed(verdict: Verdict) -> str:
     if verdict.difference is None or verdict.difference.error is None:
         return MISSING
     return "over 1,000" if needed is None else str(needed)
+
+
+def _room(verdict: Verdict) -> str:
+    if verdict.room is None:
+        return NONE
+    words = difference_words(verdict.room.gain, row_of(verdict.room.measure))
+    return f"**none**: {words}" if verdict.certain else words
 
 
 def _named(verdict: Verdict) -> str:
@@ -125,7 +135,7 @@ def _when(results: Results, verdict: Verdict) -> str:
 
 
 def _setting(results: Results, setting: str) -> list[Block]:
-    labels = results.methods(setting)
+    labels = results.columns(setting)
     titles = [title_of(results, label) for label in labels]
     base = results.experiment.base
     rows = [row_of(measure) for measure in ordered(results.measures(setting))]
@@ -164,8 +174,12 @@ def _setting(results: Results, setting: str) -> list[Block]:
             "number of seeds. Accuracies in percentage points."
         )
         blocks.append(Grid(["", *(title_of(results, label) for label in others)], pairs, caption))
+    base_title = title_of(results, base)
+    rooms = [room_words(each, base_title) for each in claimed_rooms(results, setting)]
+    blocks += [Paragraph(words) for words in rooms]
     blocks += _commands(results, setting)
-    blocks.append(_cost(results, setting, labels, titles))
+    trained = [label for label in labels if label not in FLOORS]
+    blocks.append(_cost(results, setting, trained, [title_of(results, label) for label in trained]))
     return blocks
 
 
@@ -264,7 +278,7 @@ def _provenance(results: Results) -> list[Block]:
         rows.append(
             [
                 place.name,
-                result["model_digest"][:16],
+                result["model_digest"][:16] or NONE,
                 result["partition_digest"][:16] or "-",
                 f"{number}{mark}",
             ]

@@ -33,7 +33,14 @@ coordinator = { limits = { max_client_weight = 1 } }
 TIMES = frozenset({"seconds", "wall_seconds", "processor_seconds", "round_seconds", "resumed"})
 
 
-def start(out: Path, *arguments: str, file: Path = EXAMPLE) -> subprocess.Popen[str]:
+def bare(folder: Path, more: str = "") -> Path:
+    """The example without the rows that need no method."""
+    file = folder / "bare.toml"
+    file.write_text(EXAMPLE.read_text().replace("seeds = [1, 2]", "seeds = [1, 2]\nreferences = []") + more)
+    return file
+
+
+def start(out: Path, *arguments: str, file: Path) -> subprocess.Popen[str]:
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         # A runner in the background of a shell ignores Ctrl-C, and its children with it.
         signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -57,7 +64,7 @@ def start(out: Path, *arguments: str, file: Path = EXAMPLE) -> subprocess.Popen[
     )
 
 
-def finish(out: Path, *arguments: str, file: Path = EXAMPLE, code: int = 0) -> str:
+def finish(out: Path, *arguments: str, file: Path, code: int = 0) -> str:
     runner = start(out, *arguments, file=file)
     text, _ = runner.communicate(timeout=8 * PATIENCE)
     assert runner.returncode == code, text
@@ -105,8 +112,7 @@ class Grid:
 @pytest.fixture(scope="module")
 def grid(tmp_path_factory: pytest.TempPathFactory) -> Grid:
     root = tmp_path_factory.mktemp("grid")
-    file = root / "with-a-broken-method.toml"
-    file.write_text(EXAMPLE.read_text() + BROKEN)
+    file = bare(root, BROKEN)
     text = finish(root / "out", "--only", "seed-1", "--jobs", "3", file=file, code=3)
     return Grid(root / "out", file, text)
 
@@ -137,15 +143,15 @@ def test_a_failed_cell_does_not_stop_the_others(grid: Grid) -> None:
 
 
 def test_other_settings_are_refused_where_there_are_results(grid: Grid, tmp_path: Path) -> None:
-    file = tmp_path / "other.toml"
-    file.write_text(EXAMPLE.read_text().replace("lr = 0.05", "lr = 0.06"))
+    file = bare(tmp_path)
+    file.write_text(file.read_text().replace("lr = 0.05", "lr = 0.06"))
     text = finish(grid.out, "--only", "seed-1", file=file, code=3)
     assert "config.lr: 0.05 there, 0.06 now" in text
 
 
 def test_a_grid_killed_half_way_and_run_again_comes_to_the_same_models(grid: Grid, tmp_path: Path) -> None:
-    out, expected = tmp_path / "out", results(grid.out)
-    runner = start(out, "--only", "seed-1")
+    out, expected, file = tmp_path / "out", results(grid.out), bare(tmp_path)
+    runner = start(out, "--only", "seed-1", file=file)
     second = out / "cells" / "dirichlet-0.1" / "ssd" / "seed-1"
     until(lambda: len(committed(second / "coordinator.log")) >= 2, runner, "the second cell is half-way")
     running = daemons_of(second)
@@ -153,7 +159,7 @@ def test_a_grid_killed_half_way_and_run_again_comes_to_the_same_models(grid: Gri
     runner.kill()
     runner.communicate()
     first_log = len(committed(second / "coordinator.log"))
-    text = finish(out, "--only", "seed-1")
+    text = finish(out, "--only", "seed-1", file=file)
     assert "1 of 2 cells were finished before" in text
     again = results(out)
     assert again["ssd/seed-1"]["cost"]["resumed"] is True
@@ -163,7 +169,7 @@ def test_a_grid_killed_half_way_and_run_again_comes_to_the_same_models(grid: Gri
         for name in ("model_digest", "partition_digest", "measures", "evaluations", "clients"):
             assert ours[name] == theirs[name], (cell, name)
     assert daemons_of(out) == []
-    assert "2 of 2 cells were finished before" in finish(out, "--only", "seed-1")
+    assert "2 of 2 cells were finished before" in finish(out, "--only", "seed-1", file=file)
 
 
 def test_a_cell_that_was_killed_after_its_last_round_is_only_taken_out(tmp_path: Path) -> None:
@@ -193,9 +199,40 @@ def test_a_cell_that_was_killed_after_its_last_round_is_only_taken_out(tmp_path:
     assert not (cell / "coordinator").exists()
 
 
+def test_the_rows_that_need_no_method_are_made_first_and_leave_no_room_or_some(tmp_path: Path) -> None:
+    """The example's claim of 40 points of linear probe: no dealing of images gains as much."""
+    claim = """
+        [[claims]]
+        name = "impossible"
+        text = "SSD gains 40 points"
+        measure = "linear_probe_all"
+        method = "ssd"
+        against = "fed_align_uniform"
+        threshold = 0.4
+    """
+    file, out = tmp_path / "rows.toml", tmp_path / "out"
+    file.write_text(EXAMPLE.read_text().replace("seeds = [1, 2]", "seeds = [1]") + claim)
+    text = finish(out, "--jobs", "2", file=file, code=3)
+    assert "the reference rows leave no room for 1 claim(s)" in text
+    folder = out / "cells" / "dirichlet-0.1"
+    rows = ("fed_align_uniform", "chance", "raw-pixels", "untrained", "even", "one-place")
+    found = {label: json.loads((folder / label / "seed-1" / "result.json").read_text()) for label in rows}
+    assert not (folder / "ssd").exists()
+    base = found["fed_align_uniform"]
+    zero = base["evaluations"]["0"]["linear_probe_all"]
+    assert found["untrained"]["measures"][""]["values"]["linear_probe_all"] == zero
+    assert sorted(found["even"]["split"]["sizes"].values()) == [287, 287, 287, 288, 288]
+    assert found["one-place"]["split"]["sizes"] == {"client-000": 1437}
+    assert found["even"]["measures"][""]["values"]["uniformity_clients"] == 5, (
+        "the pairs of the uneven clients"
+    )
+    finish(out, "--without-room", file=file)
+    assert (folder / "ssd" / "seed-1" / "result.json").exists()
+
+
 def test_an_interrupted_experiment_leaves_no_process(grid: Grid, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    runner = start(out, "--only", "ssd/seed-2")
+    runner = start(out, "--only", "ssd/seed-2", file=bare(tmp_path))
     log = out / "cells" / "dirichlet-0.1" / "ssd" / "seed-2" / "coordinator.log"
     until(lambda: committed(log), runner, "a round is committed")
     runner.send_signal(signal.SIGINT)

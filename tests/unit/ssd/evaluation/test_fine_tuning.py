@@ -10,10 +10,10 @@ import torch
 from torch import nn
 
 from ssd.data.images.builtin import load_builtin
+from ssd.data.images.few_labels import draw_share
 from ssd.data.images.source import ImageFormat, ProbeData, TensorImages
 from ssd.evaluation.evaluate import EvaluationOptions, evaluate_encoder
 from ssd.evaluation.features import module_encoder
-from ssd.evaluation.few_labels import draw_share
 from ssd.evaluation.fine_tuning import FineTuning, fine_tune
 from ssd.models.registry import ModelConfig, build_initialised
 

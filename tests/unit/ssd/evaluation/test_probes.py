@@ -7,12 +7,12 @@ import torch
 from torch import Tensor, nn
 
 from ssd.data.images.builtin import load_builtin
+from ssd.data.images.few_labels import draw
 from ssd.data.images.source import ImageFormat, ProbeData, TensorImages
 from ssd.data.partition.partition import dirichlet
 from ssd.data.views.views import PRESETS, Views
 from ssd.evaluation.evaluate import EvaluationOptions, evaluate_encoder
 from ssd.evaluation.features import features, module_encoder
-from ssd.evaluation.few_labels import draw
 from ssd.evaluation.knn import knn
 from ssd.evaluation.linear_probe import linear_probe, standardise
 from ssd.models.registry import ModelConfig, build_initialised

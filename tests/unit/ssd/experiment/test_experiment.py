@@ -38,7 +38,7 @@ from ssd.settings import SettingsError
 
 EXAMPLES = Path(__file__).parents[4] / "deploy" / "experiments"
 FILE: dict[str, Any] = {
-    "experiment": {"name": "tiny", "seeds": [3, 5]},
+    "experiment": {"name": "tiny", "seeds": [3, 5], "references": []},
     "data": {"kind": "digits"},
     "config": {"lr": 0.1, "model": {"name": "small", "width": 8}},
     "settings": [
@@ -319,7 +319,8 @@ def test_a_tree_that_no_commit_holds_is_refused_unless_told(
     started: list[Path] = []
     monkeypatch.setattr(provenance, "code_version", lambda: "v0.1-3-gabc1234-dirty")
     monkeypatch.setattr(runner, "run_experiment", lambda *given, **_: started.append(given[2]) or [])
-    arguments = [str(EXAMPLES / "digits.toml"), "--out", str(tmp_path / "x")]
+    # One method alone: there are no reference rows to look at first.
+    arguments = [str(EXAMPLES / "digits.toml"), "--out", str(tmp_path / "x"), "--only", "/ssd/"]
     refused = CliRunner().invoke(experiment, arguments, standalone_mode=False)
     assert refused.return_value == 3
     assert "v0.1-3-gabc1234-dirty" in refused.stderr

@@ -48,7 +48,7 @@ CLAIM = {
     "threshold": 0.01,
 }
 FILE: dict[str, Any] = {
-    "experiment": {"name": "tiny", "seeds": [1, 2, 3]},
+    "experiment": {"name": "tiny", "seeds": [1, 2, 3], "references": []},
     "data": {"kind": "digits"},
     "settings": [{"name": "silo", "clients": 4, "rounds": 2, "partition": {"alpha": 0.1}}],
     "methods": [
