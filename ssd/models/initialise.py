@@ -6,22 +6,33 @@ Models are constructed on the meta device (no memory, no randomness) and filled 
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import nn
 
+Initialisation = Literal["fan_out", "torch"]
 
-def initialise(module: nn.Module, generator: torch.Generator) -> None:
+
+def initialise(
+    module: nn.Module, generator: torch.Generator, convolutions: Initialisation = "fan_out"
+) -> None:
     """Fill a module's parameters and buffers in place, on the CPU.
 
-    Convolutions: He-normal, fan-out (as torchvision's ResNet). Linear: torch's default uniform ±1/√fan_in.
-    Normalisation: weight 1, bias 0, running mean 0, running variance 1.
+    Convolutions: He-normal, fan-out, bias 0 (as torchvision's ResNet), or `torch`'s default, weights and bias uniform
+    ±1/√fan_in. Linear: torch's default. Normalisation: weight 1, bias 0, running mean 0, running variance 1.
 
     Raises:
         TypeError: the model holds parameters in a kind of layer not listed above.
 
     """
     for layer in module.modules():
-        if isinstance(layer, nn.Conv2d):
+        if isinstance(layer, nn.Conv2d) and convolutions == "torch":
+            bound = layer.weight[0].numel() ** -0.5
+            nn.init.uniform_(layer.weight, -bound, bound, generator=generator)
+            if layer.bias is not None:
+                nn.init.uniform_(layer.bias, -bound, bound, generator=generator)
+        elif isinstance(layer, nn.Conv2d):
             nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu", generator=generator)
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)

@@ -2,7 +2,7 @@
 
 One affine map per image, applied by one bilinear `grid_sample`. The distribution of crops is SimCLR's (and
 torchvision's): area uniform in `scale`, aspect ratio log-uniform in `ratio`, position uniform; ten tries to fit,
-then the largest centred crop within the ratio limits. Crops are not snapped to whole pixels.
+then the largest centred crop within the ratio limits. Crops are not whole pixels unless `snapped`.
 """
 
 from __future__ import annotations
@@ -35,6 +35,20 @@ def draw_crops(
     chosen = torch.where(fits.any(dim=1, keepdim=True), chosen, fallback)
     centres = (2.0 * torch.rand(count, 2, generator=generator) - 1.0) * (1.0 - chosen)
     return torch.cat([centres, chosen], dim=1)
+
+
+def snapped(boxes: Tensor, size: int) -> Tensor:
+    """Crop boxes [B, 4] as `draw_crops` gives them, moved to whole pixels of images of `size` x `size` pixels.
+
+    Width and height are rounded, and a corner's place within the room that is left becomes one of the whole pixels there,
+    each equally likely: torchvision's distribution.
+    """
+    halves = boxes[:, 2:]
+    slack = 1.0 - halves
+    place = torch.where(slack > 0.0, (boxes[:, :2] / slack.clamp_min(1e-12) + 1.0) / 2.0, 0.0)
+    pixels = (halves * size).round().clamp(1, size)
+    corner = torch.minimum((place * (size - pixels + 1.0)).floor(), size - pixels).clamp_min(0.0)
+    return torch.cat([(2.0 * corner + pixels) / size - 1.0, pixels / size], dim=1)
 
 
 def affine_maps(boxes: Tensor, flips: Tensor, angles: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from ssd.data.views.colour import adjust_brightness, adjust_contrast, adjust_hue, adjust_saturation, greyscale
-from ssd.data.views.geometry import affine_maps, draw_crops, warp
+from ssd.data.views.geometry import affine_maps, draw_crops, snapped, warp
 
 BRIGHTNESS, CONTRAST, SATURATION, HUE, NOTHING = range(5)
 
@@ -36,6 +36,8 @@ class ViewOptions:
     """Crop area as a share of the image."""
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
     """Crop width over height."""
+    snap: bool = False
+    """Crops are whole pixels, as torchvision's (official code); otherwise they lie anywhere."""
     flip: float = 0.5
     """Probability of mirroring left and right."""
     rotation_degrees: float = 0.0
@@ -110,6 +112,8 @@ class Views:
         options = self._options
         count, channels = images.shape[:2]
         boxes = draw_crops(count, scale=options.scale, ratio=options.ratio, generator=generator)
+        if options.snap:
+            boxes = snapped(boxes, images.shape[-1])
         chances = torch.rand(count, 4, generator=generator)
         limit = math.radians(options.rotation_degrees)
         angles = limit * (2.0 * chances[:, 0] - 1.0)

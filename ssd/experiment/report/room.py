@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from statistics import fmean
 
-from ssd.experiment.references import FLOORS, TRAINED, title
+from ssd.experiment.references import FLOORS, REFERENCES, TRAINED, title
 from ssd.experiment.report.results import Results
 from ssd.experiment.report.statistics import Difference, paired
 from ssd.experiment.report.words import difference_words, row_of, value
@@ -99,12 +99,12 @@ def _signed(values: Mapping[int, float], sign: int) -> dict[int, float]:
 
 
 def room_for(results: Results, claim: ClaimTable, setting: str) -> Room | None:
-    """The room of a claim in a setting; None if it claims no gain, or while nobody can tell.
+    """The room of a claim in a setting; None if it claims no gain of a method, or while nobody can tell.
 
-    A claim that something costs, or costs no more than so much, needs no room.
+    A claim that something costs, or costs no more than so much, needs no room; neither does one about a reference row.
     """
     gains = {1: "above", -1: "below"}.get(side(claim.measure) or 0)
-    if claim.direction != gains or _threshold(claim) < 0.0:
+    if claim.direction != gains or _threshold(claim) < 0.0 or claim.method in REFERENCES:
         return None
     return room_of(results, setting, claim.measure)
 

@@ -21,7 +21,7 @@ from ssd.export.encoder_file import fitting, read_encoder
 from ssd.losses.dimension_scaled import DimensionScaling
 from ssd.losses.presets import AlignUniformLosses, SsdLosses
 from ssd.method.protocol import ClientResult, ClientTask, EvaluationTask, Progress
-from ssd.methods.self_supervised.config import AlignUniformConfig, quality_declaration
+from ssd.methods.self_supervised.config import AlignUniformConfig, declared, quality_declaration
 from ssd.methods.self_supervised.terms import Term
 from ssd.methods.self_supervised.training import (
     STATISTICS,
@@ -36,7 +36,6 @@ from ssd.models.batch_statistics import calibrate
 from ssd.models.flat import BUFFERS, FlatModel, entries_of, reducer_of
 from ssd.models.initialise import initialise
 from ssd.random_stream import RandomStream
-from ssd.settings import to_json
 from ssd.torch_support.determinism import deterministic
 from ssd.updates.declaration import (
     Declaration,
@@ -127,7 +126,7 @@ class AlignUniform:
             server_hook=self.collects_parameters,
             quality=quality_declaration(self._config),
             steerable=("start",) if self._config.start == "own" else (),
-            config=to_json(self._config),
+            config=declared(self._config),
         )
 
     def _artefact_names(self) -> tuple[str, ...]:
@@ -145,7 +144,8 @@ class AlignUniform:
             )
         parts = self._parts()
         for part, module in parts.items():
-            initialise(module, torch.Generator().manual_seed(RandomStream("initial", part, seed).seed64()))
+            generator = torch.Generator().manual_seed(RandomStream("initial", part, seed).seed64())
+            initialise(module, generator, self._config.initialisation)
         vector = FlatModel(parts, self._config.buffers, "cpu").vector()
         if warm_start is not None:
             self._overwrite(vector, warm_start)
@@ -183,6 +183,7 @@ class AlignUniform:
                 seeds=Seeds(run_seed=task.run_seed, round=task.round, client_id=task.client_id),
                 scaling=self._scaling(task, device),
                 terms=self._terms(task, model),
+                apart=self._config.forward == "apart",
             )
             statistics = training.run(model, source, progress)
             after, kept = model.vector(), model.local()

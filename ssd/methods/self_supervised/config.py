@@ -20,6 +20,7 @@ from ssd.losses.presets import AlignUniformLosses, SsdLosses
 from ssd.method.schedule import resolve as resolve_schedules
 from ssd.methods.self_supervised.training import TrainingOptions
 from ssd.models.flat import BufferPolicy
+from ssd.models.initialise import Initialisation
 from ssd.models.projector import ProjectorConfig
 from ssd.models.registry import ModelConfig
 from ssd.settings import SettingsError, merge, read, to_json
@@ -54,6 +55,12 @@ class AlignUniformConfig(TrainingOptions):
     """Learning rate: a number, or a schedule over the rounds as `ssd.method.schedule` reads it."""
     weighting: Literal["batches", "images"] = "batches"
     """What a client's aggregation weight counts: mini-batches per epoch (official code) or images (paper)."""
+    forward: Literal["together", "apart"] = "together"
+    """How the two views go through the model: as one batch of 2 B, or in two passes of B (official code). BatchNorm sees
+    what goes through together; its running statistics move twice a step where views go apart."""
+    initialisation: Initialisation = "fan_out"
+    """Initial weights of convolutions: normal by fan-out (as torchvision's networks), or `torch`'s default, uniform by
+    fan-in (as an outside check of the official code says)."""
     start: Literal["received", "own"] = "received"
     """What a visit starts from: the received version, or the model the client was left with after its last visit (before
     its first one: version 0), which then is its state. With `own` nobody learns from anybody, and the averaged model is an irrelevant by-product."""
@@ -82,6 +89,23 @@ class SsdConfig(AlignUniformConfig):
     `position` is there to measure the difference and needs the coordinator's reproducible mode."""
     basis: Literal["rotated", "axis"] = "rotated"
     """`rotated`: one random orthonormal basis shared by all (official code); `axis`: coordinates (paper)."""
+
+
+_SINCE: Mapping[str, Json] = {"forward": "together", "initialisation": "fan_out"}
+"""Settings that came later, with the value that everybody had before."""
+
+
+def declared(config: AlignUniformConfig) -> dict[str, Json]:
+    """A resolved configuration as a declaration holds it.
+
+    Later settings are left out where they change nothing, so that declarations made before them keep their digest.
+    """
+    value: dict[str, Json] = {
+        key: item for key, item in to_json(config).items() if key not in _SINCE or item != _SINCE[key]
+    }
+    if not config.views.snap:
+        value["views"] = {key: item for key, item in value["views"].items() if key != "snap"}
+    return value
 
 
 Config = TypeVar("Config", bound=AlignUniformConfig)

@@ -6,7 +6,8 @@ Rules it keeps:
   comes from `RandomStream("batches", run seed, round, client, epoch)`, view parameters from a generator seeded by
   `RandomStream("views", run seed, round, client)`; global generators are never touched.
 - A fresh optimiser every round: momentum starts at zero, as in the official code.
-- Both views of a batch go through the model as one batch of 2B, so BatchNorm sees them together. Anchors, which
+- Both views of a batch go through the model as one batch of 2B, so BatchNorm sees them together (unless `apart`: then
+  each goes by itself, first views first). Anchors, which
   some methods' terms ask for, ride along as a third B; their order and their views have generators of their own
   (`anchors` in place of `batches` and `views`), so the views are the same with and without them.
 - The last, smaller batch of an epoch is dropped if `drop_last` says so, unless it is the only one: a client with
@@ -187,6 +188,8 @@ class LocalTraining:
     scaling: DimensionScaling | None
     terms: tuple[Term, ...] = ()
     """What the method adds to the objective."""
+    apart: bool = False
+    """Each view goes through the model in a pass of its own, as in the official code."""
 
     def run(self, model: FlatModel, source: ImageSource, progress: Progress) -> Mapping[str, float]:
         """Train `model` in place on `source`; returns the `STATISTICS` and those of the terms.
@@ -257,10 +260,14 @@ class LocalTraining:
     def _forward(self, model: FlatModel, views: Tensor) -> tuple[Terms, tuple[Tensor, Tensor], Step]:
         mixed = self.options.mixed_precision and views.device.type == "cuda"
         with torch.autocast(views.device.type, dtype=torch.bfloat16, enabled=mixed):
-            representations = model.parts["encoder"](views)
             head = model.parts.get("projector")
-            embeddings = representations if head is None else head(representations)
-        representations, embeddings = representations.float(), embeddings.float()
+            passes = []
+            for each in views.chunk(3 if self._anchored else 2) if self.apart else (views,):
+                made = model.parts["encoder"](each)
+                passes.append((made, made if head is None else head(made)))
+        representations, embeddings = (
+            (both[0] if len(both) == 1 else torch.cat(both)).float() for both in zip(*passes, strict=True)
+        )
         h, z = (both.chunk(3 if self._anchored else 2) for both in (representations, embeddings))
         step = Step(
             views=views,

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ssd.data.views.colour import adjust_brightness, adjust_contrast, adjust_hue, adjust_saturation, greyscale
-from ssd.data.views.geometry import affine_maps, draw_crops, warp
+from ssd.data.views.geometry import affine_maps, draw_crops, snapped, warp
 from ssd.data.views.views import PRESETS, ViewOptions, Views
 from ssd.torch_support.torchvision_compat import torchvision
 
@@ -39,6 +39,35 @@ def test_crops_alone_differ_between_equal_images() -> None:
     options = ViewOptions(jitter=0.0, grey=0.0, flip=0.0)
     views = Views(options).one(images(1).repeat(5, 1, 1, 1), seeded())
     assert len({tuple(view.flatten().tolist()) for view in views}) == 5
+
+
+def test_snapped_crops_are_whole_pixels_with_torchvisions_distribution() -> None:
+    """Every corner within the room that is left is as likely as any other; nothing leaves the image."""
+    size, count = 8, 40_000
+    boxes = draw_crops(count, scale=(0.5, 1.0), ratio=(1.0, 1.0), generator=seeded())
+    whole = snapped(boxes, size)
+    corners, widths = (whole[:, :2] - whole[:, 2:] + 1.0) * size / 2.0, whole[:, 2:] * size
+    for pixels in (corners, widths):
+        assert torch.allclose(pixels, pixels.round(), atol=1e-4)
+    assert float(corners.min()) > -1e-4
+    assert float((corners + widths).max()) < size + 1e-4
+    six = corners[widths[:, 0].round() == 6, 0].round().to(torch.int64)
+    shares = torch.bincount(six) / len(six)
+    assert shares.tolist() == pytest.approx([1 / 3] * 3, abs=0.02)
+    ends = torch.tensor([[0.0, 0.0, 1.0, 1.0], [-0.5, 0.5, 0.5, 0.5]])
+    assert torch.equal(snapped(ends, size), ends)
+
+
+def test_a_whole_pixel_crop_of_its_own_size_is_those_pixels() -> None:
+    options = ViewOptions(scale=(0.25, 0.25), ratio=(1.0, 1.0), jitter=0.0, grey=0.0, flip=0.0, snap=True)
+    given = images(1, 1)
+    views = Views(options, 6).one(given.repeat(30, 1, 1, 1), seeded())
+    pixels = given[0, 0].to(torch.float32) / 255.0
+    places = [(top, left) for top in range(7) for left in range(7)]
+    for view in views[:, 0]:
+        assert any(
+            torch.allclose(view, pixels[top : top + 6, left : left + 6], atol=1e-5) for top, left in places
+        )
 
 
 def test_the_same_generator_seed_repeats_the_bits_and_another_does_not() -> None:

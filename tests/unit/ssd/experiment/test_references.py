@@ -249,8 +249,12 @@ def test_room_within_noise_is_said_to_be_and_not_refused(tmp_path: Path) -> None
     assert without_room(results) == []
 
 
-@pytest.mark.parametrize("claim", [{**CLAIM, "direction": "below"}, {**CLAIM, "threshold": -0.01}])
-def test_a_claim_of_a_cost_or_of_no_loss_needs_no_room(claim: dict[str, Any], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "claim", [{**CLAIM, "direction": "below"}, {**CLAIM, "threshold": -0.01}, {**CLAIM, "method": "even"}]
+)
+def test_a_claim_of_a_cost_or_of_no_loss_or_about_a_row_needs_no_room(
+    claim: dict[str, Any], tmp_path: Path
+) -> None:
     results = results_in(tmp_path, WITHOUT_ROOM, claims=[claim])
     assert room_for(results, results.experiment.claims[0], "silo") is None
     assert without_room(results) == []

@@ -35,6 +35,21 @@ def images(count: int, image: ImageFormat = DIGITS, seed: int = 0) -> torch.Tens
     )
 
 
+def test_convolutions_start_as_torchvisions_networks_do_or_as_torch_does() -> None:
+    layer = nn.Conv2d(8, 64, 3)
+    initialise(layer, torch.Generator().manual_seed(1))
+    deviation = (2 / (64 * 9)) ** 0.5
+    assert float(layer.weight.detach().std()) == pytest.approx(deviation, rel=0.05)
+    assert float(layer.weight.detach().abs().max()) > 3 * deviation
+    initialise(layer, torch.Generator().manual_seed(1), "torch")
+    bound = (8 * 9) ** -0.5
+    assert float(layer.weight.detach().abs().max()) == pytest.approx(bound, rel=0.01)
+    assert float(layer.weight.detach().std()) == pytest.approx(bound / 3**0.5, rel=0.02)
+    torch.manual_seed(0)
+    theirs = nn.Conv2d(8, 64, 3)
+    assert float(theirs.weight.detach().abs().max()) == pytest.approx(bound, rel=0.01), "torch's own default"
+
+
 @pytest.mark.parametrize(
     ("name", "image", "features"),
     [

@@ -31,6 +31,24 @@ def test_a_declaration_survives_json_and_builds_the_same_method_again(name: str)
     assert load(name, stored.config).declare().digest == first.digest
 
 
+@pytest.mark.parametrize(
+    ("name", "digest"),
+    [
+        ("fed_align_uniform", "85dfccbf47b0cbb65147abc804159f8b854b7b8b31ddd78b6d97ae7320c3bb13"),
+        ("ssd", "8057c12775a51abebdf5c04013d0b4c1f2426f14c6a8d19806f6707177a4b87d"),
+    ],
+)
+def test_settings_that_came_later_leave_the_declaration_of_a_run_that_goes_on_as_it_was(
+    name: str, digest: str
+) -> None:
+    assert load(name, {}).declare().digest == digest
+    later = {"forward": "apart", "initialisation": "torch", "views": {"preset": "official", "snap": True}}
+    changed = load(name, later).declare()
+    assert changed.digest != digest
+    assert changed.config["views"]["snap"] is True
+    assert load(name, changed.config).declare().digest == changed.digest
+
+
 def test_statistics_of_batch_normalisation_are_a_group_with_a_treatment_of_its_own() -> None:
     declaration = ssd.create(SMALL).declare()
     assert [g.name for g in declaration.groups] == ["encoder", "projector", "buffers"]

@@ -65,20 +65,22 @@ SWITCHES: list[tuple[str, Any, frozenset[str]]] = [
     # Views.
     *((f"views.{name}", value, ALL) for name, value in [
         ("preset", "none"), ("scale", [0.9, 1.0]), ("ratio", [1.0, 1.0]), ("flip", 0.5), ("rotation_degrees", 0.0),
-        ("jitter", 0.0), ("brightness", 0.0), ("contrast", 0.0),
+        ("jitter", 0.0), ("brightness", 0.0), ("contrast", 0.0), ("snap", True),
     ]),
     ("views.saturation", 0.0, changes()),  # the images of this test are grey
     ("views.hue", 0.0, changes()),
     ("views.grey", 1.0, changes()),
     # Training.
     ("local_epochs", 2, changes("model", "batches", "images")),
-    ("batch_size", 20, ALL | {"images"}),
+    ("batch_size", 18, ALL | {"images"}),  # with 20 the first alignment happens to be that of 16, to the last bit
     ("drop_last", False, changes("model", "batches", "images", "weight")),
     ("momentum", 0.5, changes("model")),
     ("weight_decay", 0.1, changes("model")),
     ("mixed_precision", True, changes()),  # CUDA only
     ("lr", 0.01, changes("schedules")),  # the coordinator resolves it; the task carries the value
     ("lr", {"kind": "cosine", "start": 0.1}, changes("schedules")),
+    ("forward", "apart", ALL),
+    ("initialisation", "torch", ALL),
     ("weighting", "images", changes("weight")),
     ("start", "own", changes("persists_client_state")),
     ("quality", {"features": ["h"]}, changes("quality")),
@@ -172,7 +174,7 @@ def test_a_switch_changes_what_it_should_and_nothing_else(
 
 
 def test_every_setting_has_its_row() -> None:
-    settings = leaves(ssd.create(SMALL).declare().config)
+    settings = leaves(to_json(resolve(SsdConfig, SMALL)))
     assert settings - ELSEWHERE == {path for path, _, _ in SWITCHES}
 
 

@@ -80,6 +80,25 @@ def test_batches_follow_the_rules(count: int, drop_last: bool, expected: list[in
     assert batch_sizes(count, TrainingOptions(batch_size=8, drop_last=drop_last)) == expected
 
 
+def test_views_apart_are_two_passes_of_the_model_as_in_the_official_code() -> None:
+    """Against the definition: BatchNorm normalises each view by its own batch and counts it as a step of its own."""
+    together, apart = model(), model()
+    options = TrainingOptions(local_epochs=1, batch_size=20, drop_last=False)
+    for trained, how in ((together, False), (apart, True)):
+        training(options=options, lr=0.0, apart=how).run(trained, source(), silent)
+    views = Views(PRESETS["digits"]).pair(source().batch(SEEDS.order(0, 20)), SEEDS.views())
+    expected = model()
+    for part in views.chunk(2):
+        expected.parts["projector"](expected.parts["encoder"](part))
+    names = expected.parts["encoder"].state_dict()
+    for name, value in apart.parts["encoder"].state_dict().items():
+        assert torch.equal(value, names[name]), name
+    other = together.parts["encoder"].state_dict()
+    statistics = [name for name in names if name.endswith("running_mean")]
+    assert statistics
+    assert all(not torch.equal(other[name], names[name]) for name in statistics)
+
+
 @pytest.mark.parametrize("count", [0, 1])
 def test_a_client_without_a_pair_of_images_is_told_so(count: int) -> None:
     with pytest.raises(TooFewImages, match="at least two images"):
