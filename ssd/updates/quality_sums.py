@@ -60,6 +60,8 @@ _GRAM_STEP = 2.0**-10
 _GRID = 1 << 16
 CONTRADICTION, HEAVY_CONTRADICTION = 3.0, 8.0
 """Standard errors by which frequencies must differ from the moments to count more; see `choose`."""
+CONSTANT = 1e-6
+"""A standard deviation over frequencies, as a share of the mean, below which a control is constant."""
 STEADY = 1e-4
 """A variance of the cosine that leaves nothing to contradict."""
 HEAVY = 0.05
@@ -295,8 +297,9 @@ def between_clients(
     controls = np.stack([kernel_squared, np.exp(-exponents)], axis=1)
     known = np.array([within, math.exp(-0.5 * float(np.log1p(4.0 * t * variances).sum()))])
     means, scales = controls.mean(axis=0), controls.std(axis=0)
-    # Brought to one scale, of which least squares drops what explains nothing: a control that is constant.
-    scales[scales == 0.0] = 1.0
+    # A control that is constant but for rounding explains nothing, and brought to scale its rounding would count.
+    varies = scales > CONSTANT * np.abs(means)
+    controls, known, means, scales = controls[:, varies], known[varies], means[varies], scales[varies]
     deviations = (controls - means) / scales
     around = estimates - estimates.mean()
     coefficients, *_ = np.linalg.lstsq(deviations, around, rcond=1e-6)

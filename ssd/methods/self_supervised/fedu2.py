@@ -5,7 +5,8 @@ FedU2 (CVPR 2024, arXiv 2403.16398) adds to any self-supervised client loss the 
 (`ssd.methods.server_steps.common_descent`). Either can be left out: `fur.coefficient = 0`, `eua = false`. SSD compares with it on
 alignment and uniformity; that code is unpublished, but its run names give FUR's coefficient, 0.01. Our choices:
 
-- FUR acts on z and in the form of FedU2's released code, which SSD's code derives from.
+- FUR acts on z, which the rest of the objective acts on, as in FedU2's released code, in that code's form and on its
+  schedule: in every step of every round with the constant weight 0.01.
 - Encoder and projector are stepped as one vector; BatchNorm statistics are averaged plainly
   (`buffers = "averaged"`), as in FedU2's released code; SSD's own code weighs them.
 - The length of EUA's step is the mean length of the clients' updates unless `server_rate` gives the released code's
