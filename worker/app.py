@@ -237,6 +237,7 @@ def _driver(
         run_id=stored.run_id,
         held={finished.key: finished for finished in stored.held},
         versions=dict(stored.versions),
+        adds_up=True,
         max_versions=settings.max_cached_versions,
         newest=stored.newest,
         level=stored.level,

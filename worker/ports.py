@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -80,6 +80,16 @@ class Store(Protocol):
         """
         ...
 
+    def keep_fold(self, finished: Sequence[Finished]) -> None:
+        """Behaviour: as `keep`, in one transaction, for updates in one fold at `fold_path`. A fold that nobody is in any
+        more is removed with its file.
+        """
+        ...
+
+    def forget(self, finished: Iterable[Finished]) -> None:
+        """Behaviour: as `drop`; files of folds that no record names are removed, too."""
+        ...
+
     def drop(self, keys: Iterable[UpdateKey]) -> None:
         """Behaviour: removes updates, their pending states and files; unknown keys are no error."""
         ...
@@ -97,6 +107,10 @@ class Store(Protocol):
 
     def body_path(self, key: UpdateKey) -> Path:
         """Where the body of this update is, or will be."""
+        ...
+
+    def fold_path(self, name: str) -> Path:
+        """Where the body of this fold is, or will be."""
         ...
 
     def pending_state_path(self, key: UpdateKey) -> Path:
@@ -276,6 +290,21 @@ class Trainer(Protocol):
 
     async def train(self, task: Train, client: TaskClient, prepared: PreparedTask) -> None:
         """Behaviour: answered by exactly one `ClientTrained` or `ClientFailed`, unless stopped."""
+        ...
+
+    async def train_together(
+        self, task: Train, clients: Sequence[TaskClient], prepared: PreparedTask
+    ) -> None:
+        """Behaviour: trains one after the other and adds them up. Answered by a `FoldWritten` now and then, a
+        `ClientFailed` for each that fails, and by exactly one `TogetherEnded` at the end, unless stopped: then what was
+        added is written first. If the process dies, what was added since the last `FoldWritten` is lost.
+        """
+        ...
+
+    async def end_together(self) -> None:
+        """Behaviour: the fold is written soon and closed; the job ends when the client under way is finished, in a fold of
+        its own.
+        """
         ...
 
     async def evaluate(self, version: int, run_seed: int, prepared: PreparedTask) -> None:

@@ -7,6 +7,8 @@ the processor, so a body is accepted everywhere or nowhere.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 
 import numpy as np
@@ -19,7 +21,10 @@ from ssd.updates.packing import iter_unpacked, packed_nbytes
 
 _NORM_SLACK = 1.0 + 1e-9
 """Room for the rounding of a fold's norm; a client's own norm gets none."""
-_NORM_CHUNK = 1 << 15
+NORM_CHUNK = 1 << 15
+"""Values that are squared and summed at a time: what a norm's last bits depend on."""
+_SURELY_WITHIN = 1.0 - 2.0**-50
+_LARGEST_SQUARE = 1e300
 
 
 class RefusalReason(StrEnum):
@@ -49,30 +54,94 @@ def check_update(plan: FoldPlan, body: Buffer, weight: int) -> None:
     Raises:
         UpdateRefused: the first thing that is wrong.
     """
+    check_frame(plan, body, weight)
+    encoded, statistics = plan.split_update(body)
+    check = UpdateCheck(plan)
+    scratch = np.empty(NORM_CHUNK, np.float64)
+    with refusals():
+        for group, offset, values in plan.iter_update(encoded):
+            for piece in check.pieces(group, offset, values):
+                squares = scratch[: piece.size]
+                np.multiply(piece, piece, out=squares, dtype=np.float64)
+                check.judge(float(np.add.reduce(squares)))
+    check.finish(statistics)
+
+
+def check_frame(plan: FoldPlan, body: Buffer, weight: int) -> None:
+    """Judge what can be judged before a value is read: the weight and the length.
+
+    Raises:
+        UpdateRefused: one of them is wrong.
+    """
     _check_weight(weight, plan.max_client_weight)
     nbytes = byte_view(body).nbytes
     if nbytes != plan.update_nbytes:
         raise UpdateRefused(RefusalReason.WRONG_LENGTH, f"{nbytes} bytes, expected {plan.update_nbytes}")
-    encoded, statistics = plan.split_update(body)
-    squares = {group.name: 0.0 for group in plan.groups}
-    scratch = np.empty(_NORM_CHUNK, np.float64)
+
+
+class UpdateCheck:
+    """The judgement over one client's values as they are read, piece by piece, in order.
+
+    Whoever reads them squares them, because that is one pass over memory that other work can share: for each piece of
+    `pieces` the sum of its squares goes to `judge` before anything is done with the piece.
+    """
+
+    def __init__(self, plan: FoldPlan) -> None:
+        self._plan = plan
+        self._squares = {group.name: 0.0 for group in plan.groups}
+        self._here: tuple[GroupFold, int, NDArray[np.float32]]
+        self._total = 0.0
+
+    def pieces(
+        self, group: GroupFold, offset: int, values: NDArray[np.float32]
+    ) -> Iterator[NDArray[np.float32]]:
+        """Views of at most `NORM_CHUNK` of these values, which begin at `offset`, in order."""
+        self._here, self._total = (group, offset, values), 0.0
+        for start in range(0, values.size, NORM_CHUNK):
+            yield values[start : start + NORM_CHUNK]
+        self._squares[group.name] += self._total
+
+    def judge(self, squares: float) -> None:
+        """Take the sum of squares of the last piece, float64 in numpy's pairwise order.
+
+        Raises:
+            UpdateRefused: a value is not finite or over the group's bound.
+        """
+        group = self._here[0]
+        # No value is larger than the root of a sum of squares, rounding included. Only a sum that does not tell
+        # (or is not a number) makes the exact comparison necessary.
+        if not squares <= min(group.max_abs * group.max_abs * _SURELY_WITHIN, _LARGEST_SQUARE):
+            _check_bound(*self._here)
+        self._total += squares
+
+    def finish(self, statistics: NDArray[np.float64]) -> None:
+        """Judge the norms and the flat statistics, when all values were read.
+
+        Raises:
+            UpdateRefused: the first thing that is wrong.
+        """
+        for group in self._plan.groups:
+            norm = math.sqrt(self._squares[group.name])
+            if not norm <= group.norm_bound:
+                raise UpdateRefused(
+                    RefusalReason.OVER_NORM,
+                    f"group {group.name!r}: norm {norm:.6g} over {group.norm_bound:.6g}",
+                )
+        if self._plan.clip_norm is not None:
+            _check_clipped(math.sqrt(sum(self._squares.values())), self._plan.clip_norm)
+        _check_statistics(self._plan, statistics)
+
+
+@contextmanager
+def refusals() -> Iterator[None]:
+    """Turn what a decoder says of a body into the refusal that it amounts to; numbers that are none warn nobody."""
     try:
-        for group, offset, values in plan.iter_update(encoded):
-            _check_bound(group, offset, values)
-            squares[group.name] += _sum_of_squares(values, scratch)
+        with np.errstate(over="ignore", invalid="ignore"):
+            yield
     except NotFinite as error:
         raise UpdateRefused(RefusalReason.NOT_FINITE, str(error)) from error
     except MalformedUpdate as error:
         raise UpdateRefused(RefusalReason.MALFORMED, str(error)) from error
-    for group in plan.groups:
-        norm = math.sqrt(squares[group.name])
-        if not norm <= group.norm_bound:
-            raise UpdateRefused(
-                RefusalReason.OVER_NORM, f"group {group.name!r}: norm {norm:.6g} over {group.norm_bound:.6g}"
-            )
-    if plan.clip_norm is not None:
-        _check_clipped(math.sqrt(sum(squares.values())), plan.clip_norm)
-    _check_statistics(plan, statistics)
 
 
 def check_fold(plan: FoldPlan, body: Buffer, weight: int, clients: int) -> None:
@@ -125,16 +194,6 @@ def _check_clipped(norm: float, limit: float) -> None:
         )
 
 
-def _sum_of_squares(values: NDArray[np.float32], scratch: NDArray[np.float64]) -> float:
-    total = 0.0
-    for start in range(0, values.size, scratch.size):
-        piece = values[start : start + scratch.size]
-        squares = scratch[: piece.size]
-        np.multiply(piece, piece, out=squares, dtype=np.float64)
-        total += float(np.add.reduce(squares))
-    return total
-
-
 def _check_statistics(plan: FoldPlan, flat: NDArray[np.float64]) -> None:
     for statistic in plan.statistics:
         values = flat[statistic.where]
@@ -156,7 +215,7 @@ def _check_sums(plan: FoldPlan, packed: memoryview, weight: int, clients: int) -
         group.name: _integer_limit(group.weight_of(weight, clients), group.max_abs, group.scale_bits, clients)
         for group in plan.groups
     }
-    scratch = np.empty(_NORM_CHUNK, np.float64)
+    scratch = np.empty(NORM_CHUNK, np.float64)
     for offset, values in iter_unpacked(packed, plan.size):
         for group in plan.groups:
             start = max(group.where.start - offset, 0)

@@ -10,14 +10,23 @@ updates only, not on their order nor on which of them were folded together first
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ssd.digest import Buffer, byte_view
-from ssd.updates.check import RefusalReason, UpdateRefused, check_fold, check_update
-from ssd.updates.fixed_point import Int64Ring, OverflowRisk, open_into
+from ssd.updates.check import (
+    NORM_CHUNK,
+    RefusalReason,
+    UpdateCheck,
+    UpdateRefused,
+    check_fold,
+    check_frame,
+    check_update,
+    refusals,
+)
+from ssd.updates.fixed_point import Int64Ring, OverflowRisk, open_into, quantise_into, quantising_factor
 from ssd.updates.fold_plan import CHUNK_VALUES, FoldConfigError, FoldPlan, OpenedFold
 from ssd.updates.packing import iter_unpacked, pack_int64, packed_nbytes
 
@@ -97,6 +106,67 @@ class Fold:
             addend = self._ring.quantise(statistics[statistic.where], 1, statistic.scale_bits)
             self._ring.add(self._statistics[statistic.where], addend)
         self.clients, self.weight = clients, total
+
+    def verify_and_add(self, body: Buffer, weight: int) -> None:
+        """Judge one client's body as `check_update` does and add it, in one pass over its values.
+
+        A body that turns out bad when a part of it is in the sum already is subtracted again: integers allow that, and
+        the sum is then, bit for bit, what it was.
+
+        Raises:
+            UpdateRefused: the first thing that is wrong; the sum is unchanged.
+            OverflowRisk: the sum would hold more clients or weight than the plan was made for.
+        """
+        check_frame(self.plan, body, weight)
+        clients, total = self._counts_with(1, weight)
+        encoded, statistics = self.plan.split_update(body)
+        check = UpdateCheck(self.plan)
+        added = 0
+        try:
+            with refusals():
+                for piece, offset, values in self._judged(check, encoded, weight):
+                    np.add(piece, values, out=piece)
+                    added = offset + values.size
+            check.finish(statistics)
+        except UpdateRefused:
+            self._subtract(encoded, weight, added)
+            raise
+        for statistic in self.plan.statistics:
+            addend = self._ring.quantise(statistics[statistic.where], 1, statistic.scale_bits)
+            self._ring.add(self._statistics[statistic.where], addend)
+        self.clients, self.weight = clients, total
+
+    def _judged(
+        self, check: UpdateCheck, encoded: memoryview, weight: int
+    ) -> Iterator[tuple[NDArray[np.int64], int, NDArray[np.int64]]]:
+        """Yield what is to be added where, piece by piece, each judged before it is given out.
+
+        Yields:
+            The place in the sum, its offset, and the integers; the last are overwritten by the next piece.
+        """
+        wide, squares = np.empty(NORM_CHUNK, np.float64), np.empty(NORM_CHUNK, np.float64)
+        integers = np.empty(NORM_CHUNK, np.int64)
+        for group, offset, values in self.plan.iter_update(encoded):
+            factor = quantising_factor(group.weight_of(weight, 1), group.scale_bits)
+            start = offset
+            for piece in check.pieces(group, offset, values):
+                here, product = wide[: piece.size], squares[: piece.size]
+                np.copyto(here, piece)
+                np.multiply(here, here, out=product)
+                check.judge(float(np.add.reduce(product)))
+                quantise_into(here, factor, here, integers[: piece.size])
+                yield self._sum[start : start + piece.size], start, integers[: piece.size]
+                start += piece.size
+
+    def _subtract(self, encoded: memoryview, weight: int, until: int) -> None:
+        """Take the first `until` values of a body out of the sum again."""
+        for group, offset, values in self.plan.iter_update(encoded):
+            if offset >= until:
+                return
+            piece = values[: until - offset]
+            addend = self._ring.quantise(piece, group.weight_of(weight, 1), group.scale_bits)
+            place = self._sum[offset : offset + piece.size]
+            np.subtract(place, addend, out=place)
 
     def add_fold(self, body: Buffer, weight: int, clients: int) -> None:
         """Add a worker's checked fold of `clients` updates with total weight `weight`.

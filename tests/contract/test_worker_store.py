@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import os
 import signal
@@ -332,3 +333,70 @@ def test_an_imported_client_has_the_state_and_round_of_the_file(store: SqliteSto
     store.forget_client("run-9", "a")
     assert store.client_state("run-9", "a") == (0, None)
     assert not state.exists()
+
+
+def finish_together(store: Store, name: str, clients: str, body: bytes = b"fold") -> tuple[Finished, ...]:
+    store.fold_path(name).write_bytes(body)
+    single = [finish(store, key(client), body=b"") for client in clients]
+    for each in single:
+        store.body_path(each.key).unlink()
+    return tuple(
+        dataclasses.replace(
+            each,
+            body_size=len(body),
+            chunk_digests=b"".join(chunk_digests(body)),
+            fold=name,
+            fold_clients=len(clients),
+        )
+        for each in single
+    )
+
+
+def test_a_fold_takes_the_place_of_the_one_before_and_its_file_goes_with_the_last_of_its_clients(
+    store: SqliteStore,
+) -> None:
+    store.keep_fold(finish_together(store, "f1", "ab"))
+    kept = finish_together(store, "f2", "abc", b"more")
+    store.keep_fold(kept)
+    assert store.load_run("run-1").held == kept
+    assert not store.fold_path("f1").exists()
+    store.promote([key("a")])
+    store.drop([key("b")])
+    assert store.fold_path("f2").exists()
+    store.promote([key("c")])
+    assert not store.fold_path("f2").exists()
+    assert store.load_run("run-1").rounds == {"a": 1, "c": 1}
+
+
+def test_a_fold_survives_the_death_of_the_process_and_one_without_a_row_is_swept(reopen: Open) -> None:
+    store = reopen()
+    store.enter_run("run-1")
+    kept = finish_together(store, "f1", "ab")
+    store.keep_fold(kept)
+    finish_together(store, "f2", "abc")
+    store = reopen()
+    assert store.load_run("run-1").held == kept
+    assert store.fold_path("f1").exists()
+    assert not store.fold_path("f2").exists()
+
+
+def test_after_a_reboot_a_damaged_fold_costs_all_of_its_clients_and_a_damaged_state_one(
+    reopen: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = reopen()
+    store.enter_run("run-1")
+    store.keep_fold(finish_together(store, "f1", "ab"))
+    store.keep_fold(finish_together(store, "f2", "cd"))
+    store.fold_path("f1").write_bytes(b"dlof")
+    store.pending_state_path(key("d")).write_bytes(b"damaged")
+    monkeypatch.setattr("worker.store.sqlite.boot_id", lambda: "another boot")
+    assert [each.key.client for each in reopen().load_run("run-1").held] == ["c"]
+
+
+def test_what_was_never_kept_leaves_no_file(store: SqliteStore) -> None:
+    kept, never = finish_together(store, "f1", "ab"), finish_together(store, "f2", "cd")
+    store.keep_fold(kept)
+    store.forget(never)
+    assert store.fold_path("f1").exists()
+    assert not store.fold_path("f2").exists()
+    assert not store.pending_state_path(key("c")).exists()

@@ -70,10 +70,21 @@ class KeepUpdate:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ForgetFiles:
-    """Remove the files of a finished update nobody wants."""
+class KeepFold:
+    """Persist: finished updates in one fold with their pending client states, in one transaction. They are no longer in
+    the fold they were in before.
+    """
 
-    finished: Finished
+    finished: tuple[Finished, ...]
+    added: frozenset[str]
+    """Clients that were not in the file before."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ForgetFiles:
+    """Remove the files of finished updates nobody wants."""
+
+    finished: tuple[Finished, ...]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -146,6 +157,23 @@ class TrainClient:
 
     train: Train
     client: TaskClient
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainTogether:
+    """Let the training process train clients one after the other and add them up. Answered by `FoldWritten` now and
+    then, `ClientFailed` for those that fail, and `TogetherEnded` at the end.
+    """
+
+    train: Train
+    clients: tuple[TaskClient, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EndTogether:
+    """Have the fold that grows written down now and closed, and end the job when the client that is being trained is
+    finished, in a fold of its own.
+    """
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -246,8 +274,8 @@ class Note:
 
 
 Effect = (
-    OpenLink | CloseLink | Redial | GiveUp | OpenSession | EnterRun | KeepUpdate | ForgetFiles | Promote | DropUpdates
-    | Reinitialise | DropVersions | Prepare | StopPreparing | TrainClient | StopTraining | RunEvaluation | StartUpload
+    OpenLink | CloseLink | Redial | GiveUp | OpenSession | EnterRun | KeepUpdate | KeepFold | ForgetFiles | Promote | DropUpdates
+    | Reinitialise | DropVersions | Prepare | StopPreparing | TrainClient | TrainTogether | EndTogether | StopTraining | RunEvaluation | StartUpload
     | StopUpload | ArmUploadTimer | Send | Note | RememberVersion | RememberLevel | Distrust | Decline
     | FetchSecure | JoinSecure | TellSecure | AcknowledgeSecure | CloseSecure
 )  # fmt: skip

@@ -97,6 +97,32 @@ class ClientTrained:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class FoldWritten:
+    """The fold of the clients that were trained together so far is written, in a file that replaces the one before."""
+
+    key: UpdateKey
+    """Of the job, with an empty client."""
+    finished: tuple[Finished, ...]
+    """Everybody in the fold."""
+    added: frozenset[str]
+    """Those of them who were not in the file before."""
+    before: str = ""
+    """Name of the file before; empty: this is the fold's first."""
+    closed: bool = False
+    """Nobody will be added to this fold any more."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TogetherEnded:
+    """The training process is through with clients it was given together; what was added was said before."""
+
+    key: UpdateKey
+    """With an empty client."""
+    died: str = ""
+    """How it died; empty: it did not."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class ClientFailed:
     """The training process could not train a client, or died while it tried."""
 
@@ -210,6 +236,7 @@ class StopRequested:
 
 Event = (
     DialDue | LinkLost | Welcomed | Prepared | PrepareFailed | ClientTrained | ClientFailed | TrainingStopped
+    | FoldWritten | TogetherEnded
     | UploadEnded | UploadLeftOut | UploadBroken | UploadDue | EvaluationEnded | StopRequested
     | SecureHeard | SecureUnreadable | SecureAnswered | SecureRefused | SecureNotBegun
     | Train | Flush | Evaluate | Cancel | Drain | Committed | RunChanged | SecureMessage

@@ -15,8 +15,12 @@ class Finished:
     weight: int
     seconds: float
     body_size: int
-    """Bytes."""
+    """Bytes; of the fold's body where the update is in one."""
     chunk_digests: bytes
     """SHA-256 of every 1 MiB chunk of the body, concatenated."""
     state_digest: str = ""
     """Hex SHA-256 of the pending client state's file; empty if the method keeps no state."""
+    fold: str = ""
+    """Name of the fold that the training process added the update to; empty: it lies in a file of its own."""
+    fold_clients: int = 1
+    """How many clients' updates are in that fold: it counts with all of them or not at all."""

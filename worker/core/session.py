@@ -274,6 +274,14 @@ def _stop_job(session: Session, out: list[Effect]) -> Session:
     return replace(session, job=replace(session.job, stopping=True))
 
 
+def _upload_ended(session: Session, event: events.UploadEnded, out: list[Effect]) -> Session:
+    if not uploading.is_unclear(session, event):
+        return uploading.upload_ended(session, event, out)
+    fields = {"reason": event.verdict.reason, "detail": event.verdict.detail}
+    out.append(effects.Note(event="upload_unclear", level="warning", fields=fields))
+    return _hang_up(session, 0.0, out)
+
+
 # --------------------------------------------------------------------------------------------------- commits
 
 
@@ -343,9 +351,11 @@ _HANDLERS: dict[type, Callable[[Session, Any, list[Effect]], Session]] = {
     events.Prepared: work.prepared,
     events.PrepareFailed: work.prepare_failed,
     events.ClientTrained: work.client_trained,
+    events.FoldWritten: work.fold_written,
+    events.TogetherEnded: work.together_ended,
     events.ClientFailed: work.client_failed,
     events.TrainingStopped: work.training_stopped,
-    events.UploadEnded: uploading.upload_ended,
+    events.UploadEnded: _upload_ended,
     events.UploadLeftOut: uploading.upload_left_out,
     events.UploadBroken: uploading.upload_broken,
     events.UploadDue: work.upload_due,

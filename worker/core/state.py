@@ -45,8 +45,15 @@ class Job:
     """What the training process does now: a client's training or an evaluation."""
 
     key: UpdateKey | None = None
+    """Of clients that are trained together: with an empty client."""
     version: int | None = None
     stopping: bool = False
+    together: frozenset[str] = frozenset()
+    """Clients that are trained one after the other and added up where they are trained."""
+    fold: str = ""
+    """The newest file of the fold that still grows; empty: none of it is written."""
+    ending: bool = False
+    """It was told to end after the client that it trains now."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -66,7 +73,9 @@ class Work:
     eager: bool = False
     """Upload what is finished without waiting for the rest."""
     singly: bool = False
-    """A fold was refused: upload the clients one by one."""
+    """A fold was refused: upload its parts one by one."""
+    apart: bool = False
+    """Train the clients one by one: together they were refused, or the training process died of one of them."""
     upload: Upload | None = None
 
     @property
@@ -124,6 +133,8 @@ class Session:
     """Number and model digest of the newest version the worker heard of; remembered across restarts."""
     accepts_rollback: bool = False
     """The operator says that the run's history may be another than the one remembered, once."""
+    adds_up: bool = False
+    """The training process may add up clients itself where the run allows it."""
     max_versions: int = 2
     backoff: Backoff = field(default_factory=Backoff)
     link: Link = Link.OFFLINE

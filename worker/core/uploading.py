@@ -1,13 +1,15 @@
 """Getting finished updates to the coordinator, once each. Part of the session machine.
 
-One client is uploaded as it is, several as one fold. A fold that is refused for what some client in it did is
-followed by single uploads, so that each client gets its own verdict. A run whose method looks at single updates
-takes no folds at all. Under secure aggregation all that is finished goes into one masked upload, once in an attempt;
+One client is uploaded as it is, several as one fold. Clients that were trained together are in one fold from the start:
+it is uploaded with all of them, or its clients are trained again. A fold that is refused for what some client in it did
+is followed by smaller uploads, so that in the end each client gets its own verdict. A run whose method looks at single
+updates takes no folds at all. Under secure aggregation all that is finished goes into one masked upload, once in an attempt;
 its verdict is about the masked bytes, so the updates stay whatever it says.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 
 from ssd_wire.uploads import UploadFate
@@ -28,11 +30,7 @@ def upload_next(session: Session, out: list[Effect]) -> Session:
         return session
     if current.upload is not None and current.upload.active:
         return session
-    ready = [
-        session.held[key]
-        for key in map(current.train.key, current.clients)
-        if key in session.held and key.client not in current.delivered | current.settled
-    ]
+    ready = [finished for finished in _ready(session, current) if not _grows(session, finished)]
     chosen: list[Finished] = []
     if current.upload is not None:
         # The same envelope as before the break, so that the coordinator goes on where it stopped.
@@ -44,7 +42,7 @@ def upload_next(session: Session, out: list[Effect]) -> Session:
         due = current.upload is not None or current.eager or not untrained(session)
         chosen = secagg_client.may_upload(session, ready) if ready and due else []
     elif not chosen and ready and (current.eager or session.individual_updates or not untrained(session)):
-        chosen = ready[:1] if singly else ready
+        chosen = _unit(ready) if singly else ready
     if not chosen:
         return replace(session, work=replace(current, upload=None)) if current.upload else session
     number = session.uploads + 1
@@ -60,6 +58,58 @@ def upload_next(session: Session, out: list[Effect]) -> Session:
     return replace(session, uploads=number, work=replace(current, upload=upload))
 
 
+def _ready(session: Session, work: Work) -> list[Finished]:
+    """Finished updates of the task that the coordinator does not have."""
+    done = work.delivered | work.settled
+    keys = (work.train.key(client) for client in work.clients if client not in done)
+    return [session.held[key] for key in keys if key in session.held]
+
+
+def _grows(session: Session, finished: Finished) -> bool:
+    """Whether the update is in a fold to which the training process still adds."""
+    return bool(finished.fold) and session.job is not None and session.job.fold == finished.fold
+
+
+def _unit(ready: list[Finished]) -> list[Finished]:
+    """The smallest upload that begins with the first of them."""
+    first = ready[0]
+    return [each for each in ready if each.fold == first.fold] if first.fold else [first]
+
+
+def whole_folds(session: Session, out: list[Effect]) -> Session:
+    """Let go of updates in folds that cannot be uploaded as they are; their clients are trained again.
+
+    A fold counts with all of its clients or not at all, so it is of no use when one of them is not wanted any more.
+    """
+    current = session.work
+    if current is None or not current.live or session.link is not Link.ATTENDING:
+        return session
+    held = [finished for finished in _ready(session, current) if finished.fold]
+    if not held:
+        return session
+    counts = Counter(finished.fold for finished in held)
+    single = session.individual_updates or session.level != secagg_client.OFF
+    split = [
+        finished.key
+        for finished in held
+        if single or (counts[finished.fold] != finished.fold_clients and not _grows(session, finished))
+    ]
+    return drop(session, tuple(split), "fold_split", out)
+
+
+def is_unclear(session: Session, event: events.UploadEnded) -> bool:
+    """Whether a verdict leaves open who of a fold is in the round's sum.
+
+    All of them may be, when the verdict before got lost; or one is that another worker had, too. There is nothing smaller
+    to upload: the coordinator says whom it misses when the worker attends anew.
+    """
+    _, upload = _upload(session, event.upload)
+    if upload is None or event.verdict.reason != DUPLICATE or len(upload.keys) < 2:
+        return False
+    folds = {session.held[key].fold if key in session.held else "" for key in upload.keys}
+    return len(folds) == 1 and folds != {""} and session.level == secagg_client.OFF
+
+
 def upload_ended(session: Session, event: events.UploadEnded, out: list[Effect]) -> Session:
     """The coordinator judged an upload."""
     current, upload = _upload(session, event.upload)
@@ -67,6 +117,7 @@ def upload_ended(session: Session, event: events.UploadEnded, out: list[Effect])
         return session
     fate, reason = event.verdict.fate, event.verdict.reason
     clients = frozenset(key.client for key in upload.keys)
+    folds = {session.held[key].fold if key in session.held else "" for key in upload.keys}
     level = "error" if fate is UploadFate.REJECTED else "info"
     fields = {"fate": fate.value, "reason": reason, "detail": event.verdict.detail, "clients": len(clients)}
     out.append(effects.Note(event="upload_judged", level=level, fields=fields))
@@ -78,9 +129,13 @@ def upload_ended(session: Session, event: events.UploadEnded, out: list[Effect])
         else:
             current = replace(current, settled=current.settled | clients)
         return secagg_client.upload_judged(replace(session, work=current), accepted=accepted, out=out)
+    one = len(clients) == 1 or (len(folds) == 1 and folds != {""})
     if fate is UploadFate.ACCEPTED or (reason == DUPLICATE and len(clients) == 1):
         current = replace(current, delivered=current.delivered | clients)
-    elif len(clients) > 1 and (fate is UploadFate.REJECTED or reason == DUPLICATE):
+    elif one and len(clients) > 1 and fate is UploadFate.REJECTED:
+        session = drop(session, upload.keys, "fold_refused", out)
+        current = replace(current, singly=True, apart=True)
+    elif not one and (fate is UploadFate.REJECTED or reason == DUPLICATE):
         # Something about some of the clients; one by one each gets its own verdict.
         current = replace(current, singly=True)
     else:

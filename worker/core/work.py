@@ -1,8 +1,13 @@
 """The task of the newest `Train`: preparing and training. Part of the session machine.
 
-    Train --> UNPREPARED --Prepare--> PREPARING --> PREPARED: clients are trained one by one
+    Train --> UNPREPARED --Prepare--> PREPARING --> PREPARED: clients are trained, one after the other
                     ^-----session ended------'            |
                                                all finished, Flush or time is up --> worker.core.uploading
+
+Several clients are given to the training process together: it trains one after the other, adds them up itself and
+writes the fold down every few seconds (`FoldWritten`, each time in place of the file before). One by one they are
+trained where single updates are what is needed: under secure aggregation, for a method that looks at them, when the
+coordinator waits for what is finished, after a refused fold, and when the training process died of one of them.
 
 The functions take the session, an event and the list of effects, which they add to.
 """
@@ -20,7 +25,7 @@ from worker.core.finished import Finished
 from worker.core.secagg_client import OFF
 from worker.core.state import Job, Link, Session, Stage, Work
 from worker.core.task import fail, fail_all, failure, untrained
-from worker.core.uploading import upload_next
+from worker.core.uploading import upload_next, whole_folds
 from worker.errors import CoordinatorFault
 
 
@@ -28,6 +33,7 @@ def dispatch(session: Session, out: list[Effect]) -> Session:
     """Give the idle training process, the idle upload and the missing preparation their next thing to do."""
     if session.stopped:
         return session
+    session = whole_folds(session, out)
     session = _prepare(session, out)
     session = _train_next(session, out)
     return upload_next(session, out)
@@ -42,14 +48,18 @@ def _prepare(session: Session, out: list[Effect]) -> Session:
 
 
 def _train_next(session: Session, out: list[Effect]) -> Session:
-    if session.job is not None:
-        return session
     on_clients = next((each for each in session.evaluations if each.clients), None)
+    if session.job is not None:
+        return _make_room(session, session.job, out) if on_clients is not None else session
     if on_clients is not None and session.link is Link.ATTENDING:
         # Before any of them is trained: what is measured is the state that belongs to the version.
         return _evaluate(session, on_clients, out)
     current = session.work
     waiting = untrained(session)
+    if current is not None and current.stage is Stage.PREPARED and _together(session, current, waiting):
+        out.append(effects.TrainTogether(train=current.train, clients=tuple(waiting)))
+        together = frozenset(task.client for task in waiting)
+        return replace(session, job=Job(key=current.train.key(""), together=together))
     if current is not None and current.stage is Stage.PREPARED and waiting:
         out.append(effects.TrainClient(train=current.train, client=waiting[0]))
         return replace(session, job=Job(key=current.train.key(waiting[0].client)))
@@ -57,6 +67,27 @@ def _train_next(session: Session, out: list[Effect]) -> Session:
     if session.evaluations and session.link is Link.ATTENDING and not task_first:
         return _evaluate(session, session.evaluations[0], out)
     return session
+
+
+def _together(session: Session, work: Work, waiting: list[messages.TaskClient]) -> bool:
+    """Whether clients may be added up where they are trained."""
+    single = work.eager or work.singly or work.apart or session.individual_updates or session.level != OFF
+    return session.adds_up and len(waiting) > 1 and not single
+
+
+def _make_room(session: Session, job: Job, out: list[Effect]) -> Session:
+    """Have clients that are trained together wait: an evaluation comes before the next of them."""
+    if not job.together or session.link is not Link.ATTENDING:
+        return session
+    return _end_together(session, out)
+
+
+def _end_together(session: Session, out: list[Effect]) -> Session:
+    job = session.job
+    if job is None or not job.together or job.ending or job.stopping:
+        return session
+    out.append(effects.EndTogether())
+    return replace(session, job=replace(job, ending=True))
 
 
 def _evaluate(session: Session, evaluate: messages.Evaluate, out: list[Effect]) -> Session:
@@ -139,27 +170,41 @@ def _stop_unwanted(session: Session, out: list[Effect]) -> Session:
     if job is None or job.key is None or job.stopping:
         return session
     current = session.work
-    if current is not None and job.key in {current.train.key(client) for client in current.clients}:
+    if (
+        current is not None
+        and current.train.key("") == replace(job.key, client="")
+        and _wanted(session, job, current)
+    ):
         return session
     out.append(effects.StopTraining())
     return replace(session, job=replace(job, stopping=True))
 
 
-def flush(session: Session, event: messages.Flush, _: list[Effect]) -> Session:
+def _wanted(session: Session, job: Job, work: Work) -> bool:
+    """Whether the task still has the job's client; of clients that are trained together, all that are not finished."""
+    if not job.together:
+        return job.key is not None and job.key.client in work.clients
+    finished = {key.client for key in session.held if key == work.train.key(key.client)}
+    return job.together - finished - work.failed <= set(work.clients)
+
+
+def flush(session: Session, event: messages.Flush, out: list[Effect]) -> Session:
     """Upload what is finished now."""
-    return _hurry(session, event.round, event.attempt)
+    return _hurry(session, event.round, event.attempt, out)
 
 
-def upload_due(session: Session, event: events.UploadDue, _: list[Effect]) -> Session:
+def upload_due(session: Session, event: events.UploadDue, out: list[Effect]) -> Session:
     """The time of the attempt is up."""
-    return _hurry(session, event.round, event.attempt)
+    return _hurry(session, event.round, event.attempt, out)
 
 
-def _hurry(session: Session, round_number: int, attempt: int) -> Session:
+def _hurry(session: Session, round_number: int, attempt: int, out: list[Effect]) -> Session:
     if not _is_current(session, round_number, attempt):
         return session
-    assert session.work is not None  # _is_current answers for it
-    return replace(session, work=replace(session.work, eager=True))
+    current = session.work
+    assert current is not None  # _is_current answers for it
+    session = _end_together(session, out)
+    return replace(session, work=replace(current, eager=True))
 
 
 def cancel(session: Session, event: messages.Cancel, out: list[Effect]) -> Session:
@@ -253,7 +298,7 @@ def client_trained(session: Session, event: events.ClientTrained, out: list[Effe
     fresh = key.client in session.clients and session.clients[key.client] < key.round
     fresh = fresh and (key.round - 1, key.base_digest) == session.newest
     if not ours or not fresh or key in session.held or _is_superseded(session, key):
-        out.append(effects.ForgetFiles(finished=finished))
+        out.append(effects.ForgetFiles(finished=(finished,)))
         return session
     session = replace(session, held={**session.held, key: finished})
     current = session.work
@@ -263,6 +308,57 @@ def client_trained(session: Session, event: events.ClientTrained, out: list[Effe
     out.append(effects.KeepUpdate(finished=finished))
     if current is not None and session.link is Link.ATTENDING and current.train.key(key.client) == key:
         out.append(effects.Send(message=_finished_progress(current.train, finished)))
+    return session
+
+
+def fold_written(session: Session, event: events.FoldWritten, out: list[Effect]) -> Session:
+    """The fold of clients that are trained together is written: keep those in it that are still wanted."""
+    job = session.job
+    ours = job is not None and job.key == event.key and bool(job.together)
+    ours = ours and (event.key.round - 1, event.key.base_digest) == session.newest
+    kept = {each.key: each for each in event.finished if ours and _is_fresh(session, event, each)}
+    forgotten = tuple(each for each in event.finished if each.key not in {**session.held, **kept})
+    if not kept:
+        out.append(effects.ForgetFiles(finished=forgotten))
+        return session
+    assert job is not None  # it is ours
+    newest = event.finished[0].fold
+    session = replace(
+        session, held={**session.held, **kept}, job=replace(job, fold="" if event.closed else newest)
+    )
+    out.append(effects.KeepFold(finished=tuple(kept.values()), added=event.added))
+    if forgotten:
+        out.append(effects.ForgetFiles(finished=forgotten))
+    current = session.work
+    if current is not None and session.link is Link.ATTENDING and current.train.key("") == event.key:
+        new = (each for each in kept.values() if each.key.client in event.added)
+        out.extend(effects.Send(message=_finished_progress(current.train, each)) for each in new)
+    return session
+
+
+def _is_fresh(session: Session, event: events.FoldWritten, finished: Finished) -> bool:
+    """Whether a client in a written fold is still wanted.
+
+    One that was let go of after an earlier file had it is not taken back: its state may have been given up, too.
+    """
+    key = finished.key
+    if session.clients.get(key.client, key.round) >= key.round or _is_superseded(session, key):
+        return False
+    before = session.held.get(key)
+    if key.client in event.added:
+        return before is None
+    return before is not None and before.fold == event.before
+
+
+def together_ended(session: Session, event: events.TogetherEnded, out: list[Effect]) -> Session:
+    """The clients that were trained together are through, or what is left of them has to be trained otherwise."""
+    session = _job_done(session, event.key)
+    current = session.work
+    if event.died and current is not None and current.train.key("") == event.key:
+        # The next time it is known whose training it was.
+        fields = {"clients": len(untrained(session)), "detail": event.died}
+        out.append(effects.Note(event="training_apart", level="warning", fields=fields))
+        session = replace(session, work=replace(current, apart=True))
     return session
 
 
@@ -291,7 +387,7 @@ def client_failed(session: Session, event: events.ClientFailed, out: list[Effect
 
 
 def training_stopped(session: Session, _event: events.TrainingStopped, _out: list[Effect]) -> Session:
-    """The training process is free again."""
+    """The training process is free again; a fold that it did not write down is lost."""
     return replace(session, job=None)
 
 

@@ -65,6 +65,8 @@ class TaskEffects:
             effects.Prepare: self._prepare,
             effects.StopPreparing: self._stop_preparing,
             effects.TrainClient: self._train_client,
+            effects.TrainTogether: self._train_together,
+            effects.EndTogether: self._end_together,
             effects.StopTraining: self._stop_training,
             effects.RunEvaluation: self._run_evaluation,
         }
@@ -117,6 +119,13 @@ class TaskEffects:
     async def _train_client(self, effect: effects.TrainClient) -> None:
         assert self._task is not None  # the session trains what was prepared
         await self._trainer.train(effect.train, effect.client, self._task)
+
+    async def _train_together(self, effect: effects.TrainTogether) -> None:
+        assert self._task is not None  # the session trains what was prepared
+        await self._trainer.train_together(effect.train, effect.clients, self._task)
+
+    async def _end_together(self, _: effects.EndTogether) -> None:
+        await self._trainer.end_together()
 
     async def _stop_training(self, _: effects.StopTraining) -> None:
         self._tasks.cancel("evaluate")

@@ -32,6 +32,7 @@ class PersistenceEffects:
         self.performers: Performers = {
             effects.EnterRun: self.enter_run,
             effects.KeepUpdate: self.keep_update,
+            effects.KeepFold: self.keep_fold,
             effects.ForgetFiles: self.forget_files,
             effects.Promote: self.promote,
             effects.DropUpdates: self.drop_updates,
@@ -51,10 +52,18 @@ class PersistenceEffects:
         self._metrics.client_tasks.labels("finished").inc()
         await self._write(self._store.keep, effect.finished)
 
+    async def keep_fold(self, effect: effects.KeepFold) -> None:
+        """Record finished updates in one fold."""
+        for finished in effect.finished:
+            if finished.key.client in effect.added:
+                self._metrics.training_seconds.observe(finished.seconds)
+                self._metrics.client_tasks.labels("finished").inc()
+        await self._write(self._store.keep_fold, effect.finished)
+
     async def forget_files(self, effect: effects.ForgetFiles) -> None:
-        """Remove what a client nobody asks about any more left."""
-        self._metrics.client_tasks.labels("forgotten").inc()
-        await self._write(self._store.drop, (effect.finished.key,))
+        """Remove what clients nobody asks about any more left."""
+        self._metrics.client_tasks.labels("forgotten").inc(len(effect.finished))
+        await self._write(self._store.forget, effect.finished)
 
     async def promote(self, effect: effects.Promote) -> None:
         """Make pending states current."""

@@ -25,23 +25,21 @@ import logging
 import secrets
 import sqlite3
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from ssd.daemon.logs import event as log_event
-from ssd.digest import CHUNK_BYTES
 from ssd.trust.private_files import make_database_private
 from ssd_wire.messages import UpdateKey
 from worker.core.events import StoredRun
 from worker.core.finished import Finished
 from worker.errors import StorageFailed
-from worker.store import secure_memory
+from worker.store import folds, secure_memory
 from worker.store.files import (
     DirectoryLock,
     SpareFiles,
     boot_id,
-    chunk_list,
     file_digest,
     remove,
     storage_faults,
@@ -70,7 +68,6 @@ CREATE TABLE IF NOT EXISTS versions (
     run TEXT NOT NULL, number INTEGER NOT NULL, digest TEXT NOT NULL, PRIMARY KEY (run, number)
 ) STRICT;
 """
-_WHERE = "run = ? AND client = ? AND round = ? AND base = ? AND task = ?"
 
 
 class SqliteStore:
@@ -141,7 +138,7 @@ class SqliteStore:
             return StoredRun(
                 run_id=run_id,
                 rounds=rounds,
-                held=_held(db, run_id),
+                held=folds.held(db, run_id),
                 versions=versions,
                 newest=newest or (0, ""),
                 level=_fact(db, f"level {run_id}") or "off",
@@ -172,21 +169,39 @@ class SqliteStore:
 
     def keep(self, finished: Finished) -> None:
         """Record a finished update with its pending state."""
-        key = finished.key
-        row = (*self._row(key), finished.weight, finished.seconds, finished.body_size, finished.chunk_digests,
-               finished.state_digest)  # fmt: skip
+        self.keep_fold((finished,))
+
+    def keep_fold(self, finished: Sequence[Finished]) -> None:
+        """Record finished updates that are in one fold, with their pending states."""
         with self._write() as db:
-            db.execute("INSERT OR REPLACE INTO updates VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
+            folds.insert(db, self._run, finished)
+            empty = folds.drop_empty(db)
+        self._remove_folds(empty)
 
     def drop(self, keys: Iterable[UpdateKey]) -> None:
         """Remove updates with their pending states."""
         keys = tuple(keys)
         with self._write() as db:
-            db.executemany(f"DELETE FROM updates WHERE {_WHERE}", [self._row(key) for key in keys])  # noqa: S608  # a constant of ours
+            folds.delete(db, self._run, keys)
+            empty = folds.drop_empty(db)
         with storage_faults(self._directory):
             for key in keys:
                 self._spares.give("body", self.body_path(key))
                 remove(self.pending_state_path(key))
+        self._remove_folds(empty)
+
+    def forget(self, finished: Iterable[Finished]) -> None:
+        """Remove the files of updates that were never kept, or no longer are."""
+        finished = tuple(finished)
+        self.drop(each.key for each in finished)
+        with self._read() as db:
+            known = folds.names(db)
+        self._remove_folds({each.fold for each in finished if each.fold} - known)
+
+    def _remove_folds(self, names: Iterable[str]) -> None:
+        with storage_faults(self._directory):
+            for name in names:
+                remove(self.fold_path(name))
 
     def promote(self, keys: Iterable[UpdateKey]) -> None:
         """Make pending states current, for good."""
@@ -194,7 +209,7 @@ class SqliteStore:
         done: list[UpdateKey] = []
         with self._write(durable=True) as db:
             for key in keys:
-                digest = self._pending_digest(db, key)
+                digest = folds.pending_state(db, self._run, key)
                 if digest is None:
                     continue
                 name = ""
@@ -203,8 +218,9 @@ class SqliteStore:
                     with storage_faults(self._directory):
                         sync_file(self.pending_state_path(key))
                 replaced.append(_set_client(db, self._run, key.client, key.round, name, digest))
-                db.execute(f"DELETE FROM updates WHERE {_WHERE}", self._row(key))  # noqa: S608  # a constant of ours
                 done.append(key)
+            folds.delete(db, self._run, done)
+            empty = folds.drop_empty(db)
             with storage_faults(self._directory):
                 sync_directory(self._directory / "states")
         with storage_faults(self._directory):
@@ -212,16 +228,7 @@ class SqliteStore:
                 remove(self._directory / "states" / name)
             for key in done:
                 self._spares.give("body", self.body_path(key))
-
-    def _pending_digest(self, db: sqlite3.Connection, key: UpdateKey) -> str | None:
-        """The digest of a kept update's pending state, or None if there is nothing to promote."""
-        row = db.execute(f"SELECT state_digest FROM updates WHERE {_WHERE}", self._row(key)).fetchone()  # noqa: S608  # a constant of ours
-        known = db.execute(
-            "SELECT round FROM clients WHERE run = ? AND client = ?", (self._run, key.client)
-        ).fetchone()
-        if row is None or (known is not None and known[0] >= key.round):
-            return None
-        return str(row[0])
+        self._remove_folds(empty)
 
     def reinitialise(self, rounds: Mapping[str, int]) -> None:
         """Forget clients' states and take over their rounds."""
@@ -275,6 +282,10 @@ class SqliteStore:
     def body_path(self, key: UpdateKey) -> Path:
         """Where the body of this update is, or will be."""
         return self._directory / "updates" / f"{self._name(key)}.body"
+
+    def fold_path(self, name: str) -> Path:
+        """Where the body of this fold is, or will be."""
+        return self._directory / "updates" / f"{name}.fold"
 
     def pending_state_path(self, key: UpdateKey) -> Path:
         """Where the pending client state of this update is, or will be."""
@@ -340,42 +351,36 @@ class SqliteStore:
             self._db.close()
         self._lock.release()
 
-    def _row(self, key: UpdateKey) -> tuple[str, str, int, str, str]:
-        return self._run, key.client, key.round, key.base_digest, key.task_digest
-
     def _name(self, key: UpdateKey) -> str:
         # Client ids are hashed: "..", upper against lower case and length are no file system's business.
-        return hashlib.sha256("\0".join(map(str, self._row(key))).encode()).hexdigest()[:40]
+        return hashlib.sha256("\0".join(map(str, folds.row_of(self._run, key))).encode()).hexdigest()[:40]
 
     def _drop_damaged(self, *, thorough: bool) -> None:
         """Drop updates whose files are gone or, after a reboot, differ from what was recorded."""
         with self._read() as db:
-            held = _held(db, self._run)
-        bad = [finished.key for finished in held if not self._is_whole(finished, thorough)]
+            held = folds.held(db, self._run)
+        bodies = {self._body_of(each): each for each in held}  # a fold's once, however many are in it
+        whole = {path for path, each in bodies.items() if folds.is_whole(path, each, thorough=thorough)}
+        bad = [
+            each.key
+            for each in held
+            if self._body_of(each) not in whole
+            or not folds.has_state(self.pending_state_path(each.key), each, thorough=thorough)
+        ]
         if bad:
             log_event(_log, logging.WARNING, "updates_damaged", count=len(bad), action="train again")
             self.drop(bad)
 
-    def _is_whole(self, finished: Finished, thorough: bool) -> bool:
-        body, state = self.body_path(finished.key), self.pending_state_path(finished.key)
-        try:
-            if body.stat().st_size != finished.body_size or (finished.state_digest and not state.is_file()):
-                return False
-            if not thorough:
-                return True
-            if finished.state_digest and file_digest(state) != finished.state_digest:
-                return False
-            return chunk_list(body, CHUNK_BYTES) == finished.chunk_digests
-        except OSError:
-            return False
+    def _body_of(self, finished: Finished) -> Path:
+        return self.fold_path(finished.fold) if finished.fold else self.body_path(finished.key)
 
     def _sweep(self) -> None:
         """Remove files no row names: half-written ones, and those of a crash between row and file."""
         with self._read() as db:
-            held = _held(db, self._run)
+            held = folds.held(db, self._run)
             states = {row[0] for row in db.execute("SELECT state FROM clients")}
             versions = {f"{row[0]}.f32" for row in db.execute("SELECT digest FROM versions")}
-        bodies = {self.body_path(finished.key).name for finished in held}
+        bodies = {self._body_of(finished).name for finished in held}
         states |= {self.pending_state_path(finished.key).name for finished in held}
         with storage_faults(self._directory):
             self._spares.clear()
@@ -418,7 +423,7 @@ class SqliteStore:
 def _connect(path: Path) -> sqlite3.Connection:
     make_database_private(path)
     db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=5.0)
-    db.executescript("PRAGMA journal_mode=WAL;" + _SCHEMA + secure_memory.SCHEMA)
+    db.executescript("PRAGMA journal_mode=WAL;" + _SCHEMA + folds.SCHEMA + secure_memory.SCHEMA)
     return db
 
 
@@ -429,24 +434,6 @@ def _fact(db: sqlite3.Connection, name: str) -> str:
 
 def _set_fact(db: sqlite3.Connection, name: str, value: str) -> None:
     db.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, value))
-
-
-def _held(db: sqlite3.Connection, run_id: str) -> tuple[Finished, ...]:
-    rows = db.execute(
-        "SELECT client, round, base, task, weight, seconds, size, chunks, state_digest FROM updates WHERE run = ?",
-        (run_id,),
-    )
-    return tuple(
-        Finished(
-            key=UpdateKey(client=client, round=number, base_digest=base, task_digest=task),
-            weight=weight,
-            seconds=seconds,
-            body_size=size,
-            chunk_digests=chunks,
-            state_digest=digest,
-        )
-        for client, number, base, task, weight, seconds, size, chunks, digest in rows
-    )
 
 
 def _set_client(

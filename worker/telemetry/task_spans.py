@@ -2,6 +2,7 @@
 
     training (the coordinator's)         the phase of the attempt
     ├─ prepare                           getting declaration, base version and artefacts
+    ├─ train                             of clients that are trained together, linked to their tasks
     ├─ client_task (the coordinator's)   what a client was asked to do
     │  ├─ train                          in the training process
     │  └─ upload                         of this client alone
@@ -44,6 +45,8 @@ class TaskSpans:
         self._new_id = new_id
         self._open: dict[str, OpenSpan] = {}
         """By name: of each there is one at a time."""
+        self._together = False
+        """Whether what trains, or trained last, was several clients."""
 
     @property
     def preparing(self) -> SpanContext | None:
@@ -81,8 +84,12 @@ class TaskSpans:
                 # Not the weight: it is a number of images, which a masked upload hides.
                 self._say(TRAIN, {"ssd.bytes": finished.body_size})
                 self._end(TRAIN, now, out)
-            case events.ClientFailed():
+            case events.ClientFailed() if not self._together:
                 self._end(TRAIN, now, out, public(event.reason)[0])
+            case events.FoldWritten():
+                self._say(TRAIN, {"ssd.bytes": event.finished[0].body_size})
+            case events.TogetherEnded():
+                self._end(TRAIN, now, out, "training_process_died" if event.died else "")
             case events.TrainingStopped():
                 self._end(TRAIN, now, out, STOPPED)
             case events.UploadLeftOut():
@@ -106,8 +113,17 @@ class TaskSpans:
                     self._begin(PREPARE, parent, now, facts)
             case effects.StopPreparing():
                 self._end(PREPARE, now, out, STOPPED)
+            case effects.TrainTogether():
+                self._end(TRAIN, now, out, STOPPED)
+                self._together = True
+                root = self._root(run_id, effect.train)
+                if root is not None:
+                    tasks = tuple(client_context(root, each.client) for each in effect.clients)
+                    facts = _facts(effect.train) | {"ssd.clients": len(tasks)}
+                    self._begin(TRAIN, phase_context(root, TRAINING), now, facts, tasks)
             case effects.TrainClient():
                 self._end(TRAIN, now, out, STOPPED)
+                self._together = False
                 root = self._root(run_id, effect.train)
                 if root is not None:
                     parent = client_context(root, effect.client.client)

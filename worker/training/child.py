@@ -6,12 +6,16 @@ It is the only process of a worker that may import torch, and it stays warm betw
 
     in   configure   device, methods, data, max_open_clients                                    (first, once)
          train       job, task, client, prepared files, where to write                          -> finished | failed
+        train_together  likewise, with clients: one after the other, added up     -> fold and failed now and then, ended
+        end         job of `train_together`: write the fold down now, end after the client under way
          evaluate    job, version, run_seed, prepared files                                     -> evaluated
          evaluate_clients  likewise, with clients and their states                              -> evaluated
          stop        job: give up at the next step                                              -> stopped
     out  finished    weight, seconds, body_size, chunk_digests, state_digest
-         failed      reason, detail, whole_task
-         progress    step, steps, seconds
+         failed      reason, detail, whole_task; of `train_together`: client
+         fold        name and size of the file written, name of the one before, who is in it
+         ended       of `train_together`
+         progress    client, step, steps, seconds
          evaluated   values; of clients: which ones
          stopped
 
@@ -30,7 +34,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, BinaryIO
 
 from ssd.daemon.logs import configure as configure_logs
@@ -38,7 +42,8 @@ from ssd.daemon.logs import event as log_event
 from worker.errors import TaskFault
 from worker.training.client_data import ClientData
 from worker.training.evaluate import evaluate, evaluate_clients
-from worker.training.train import MethodCache, describe_failure, train
+from worker.training.together import GrowingFold, Report
+from worker.training.train import MethodCache, describe_failure, train, train_client
 
 _log = logging.getLogger(__name__)
 _PR_SET_PDEATHSIG = 1
@@ -59,7 +64,7 @@ class TrainingProcess:
         self._out = connection.makefile("wb", buffering=0)
         self._in = connection.makefile("rb")
         self._orders: queue.SimpleQueue[Mapping[str, Json]] = queue.SimpleQueue()
-        self._stopped_job = 0
+        self._stopped_job = self._ending_job = 0
         self._sending = threading.Lock()
         self._methods = MethodCache({})
         self._data = ClientData(None, 1)
@@ -75,6 +80,8 @@ class TrainingProcess:
                     self._configure(order)
                 case "train":
                     self._guarded(order, self._train)
+                case "train_together":
+                    self._train_together(order)
                 case "evaluate":
                     self._guarded(order, self._evaluate)
                 case "evaluate_clients":
@@ -85,6 +92,8 @@ class TrainingProcess:
             order = json.loads(line)
             if order["do"] == "stop":
                 self._stopped_job = order["job"]
+            elif order["do"] == "end":
+                self._ending_job = order["job"]
             self._orders.put(order)
         os._exit(0)
 
@@ -100,21 +109,75 @@ class TrainingProcess:
             report = self._with_living_folders(order, work)
         except Stopped:
             report = {"event": "stopped"}
-        except TaskFault as fault:
-            report = {
-                "event": "failed",
-                "reason": fault.reason,
-                "detail": fault.detail,
-                "whole_task": fault.whole_task,
-            }
         except Exception as error:  # noqa: BLE001  # whatever a method raises becomes a report
-            log_event(_log, logging.WARNING, "job_failed", error)
-            reason, detail = describe_failure(error)
-            report = {"event": "failed", "reason": reason, "detail": detail, "whole_task": False}
+            report = _failure(error)
         self._send({"job": job, **report, **self._methods.memory()})
         if report.get("reason") == "device_fault":
             # The device's context is spoiled for this process; the parent starts another.
             os._exit(70)
+
+    def _train_together(self, order: Mapping[str, Json]) -> None:
+        """Train clients one after the other and report folds of them; one that fails is left out."""
+        job = order["job"]
+
+        def report(said: dict[str, Json]) -> None:
+            self._send({"job": job, **said, **self._methods.memory()})
+
+        fold = GrowingFold(order["fold_out"], report)
+        try:
+            fault = self._train_each(order, fold, report)
+            self._close(fold, report)
+        except Stopped:
+            self._close(fold, report)
+            report({"event": "stopped"})
+            return
+        if fault:
+            report(fault)
+        if fault.get("reason") == "device_fault":
+            os._exit(70)
+        report({"event": "ended"})
+
+    def _train_each(self, order: Mapping[str, Json], fold: GrowingFold, report: Report) -> dict[str, Json]:
+        """Returns the report of the failure that ended the job early, empty without one."""
+        job, ended = order["job"], False
+
+        def look() -> None:
+            nonlocal ended
+            self._check_stopped(job)
+            if self._ending_job >= job and not ended:
+                ended = True
+                self._close(fold, report)
+
+        for client in order["clients"]:
+            look()
+            if ended:
+                break
+            one = {**order, **client}
+
+            def work(one: Mapping[str, Json]) -> dict[str, Json]:
+                progress = self._reporter(job, one["client"], look)
+                fold.add(one, train_client(one, self._methods, self._data, self._device, progress))
+                return {}
+
+            try:
+                self._with_living_folders(one, work)
+            except Exception as error:  # noqa: BLE001  # whatever a method raises becomes a report
+                failure = {**_failure(error), "client": client["client"]}
+                if failure["whole_task"] or failure["reason"] == "device_fault":
+                    return failure
+                report(failure)
+            if client is not order["clients"][-1]:
+                fold.write_if_due()
+        return {}
+
+    @staticmethod
+    def _close(fold: GrowingFold, report: Report) -> None:
+        lost = fold.lost()
+        try:
+            fold.close()
+        except OSError as error:
+            for client in lost:
+                report({**_failure(error), "client": client})
 
     def _with_living_folders(self, order: Mapping[str, Json], work: Any) -> dict[str, Json]:
         """`work`, begun anew with what is there now when a folder changed while it was read."""
@@ -136,7 +199,9 @@ class TrainingProcess:
         raise AssertionError  # the last time either returns or raises
 
     def _train(self, order: Mapping[str, Json]) -> dict[str, Json]:
-        report = train(order, self._methods, self._data, self._device, self._reporter(order["job"]))
+        job = order["job"]
+        progress = self._reporter(job, order["client"], lambda: self._check_stopped(job))
+        report = train(order, self._methods, self._data, self._device, progress)
         return {"event": "finished", **report}
 
     def _evaluate(self, order: Mapping[str, Json]) -> dict[str, Json]:
@@ -149,19 +214,18 @@ class TrainingProcess:
         values, clients = evaluate_clients(order, self._methods, self._data, self._device, check)
         return {"event": "evaluated", "values": values, "clients": clients}
 
-    def _reporter(self, job: int) -> Any:
+    def _reporter(self, job: int, client: str, look: Callable[[], None]) -> Any:
         started = time.monotonic()
         last = started
 
         def progress(step: int, steps: int, _losses: Mapping[str, float]) -> None:
             nonlocal last
-            self._check_stopped(job)
+            look()
             now = time.monotonic()
             if now - last >= _PROGRESS_SECONDS:
                 last = now
-                self._send(
-                    {"job": job, "event": "progress", "step": step, "steps": steps, "seconds": now - started}
-                )
+                said = {"job": job, "event": "progress", "client": client, "step": step, "steps": steps}
+                self._send({**said, "seconds": now - started})
 
         return progress
 
@@ -172,6 +236,17 @@ class TrainingProcess:
     def _send(self, report: Mapping[str, Json]) -> None:
         with self._sending:
             self._out.write(json.dumps(report).encode() + b"\n")
+
+
+def _failure(error: Exception) -> dict[str, Json]:
+    """What the parent is told of a job, or a client of it, that failed."""
+    if isinstance(error, TaskFault):
+        said = {"reason": error.reason, "detail": error.detail, "whole_task": error.whole_task}
+    else:
+        log_event(_log, logging.WARNING, "job_failed", error)
+        reason, detail = describe_failure(error)
+        said = {"reason": reason, "detail": detail, "whole_task": False}
+    return {"event": "failed", **said}
 
 
 def die_with_parent() -> None:

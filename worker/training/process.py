@@ -2,8 +2,8 @@
 
 The child is a fresh interpreter (nothing is forked once grpc is imported, nothing is pickled), started with the first
 job and kept between rounds. A job is stopped politely first (the method's next progress call raises), and by SIGKILL
-when that takes too long. A child that dies costs the client it was training, nothing else: the next job starts
-another one.
+when that takes too long. A child that dies costs the client it was training, and of clients that it trained together
+those it has not written down; the next job starts another one.
 """
 
 from __future__ import annotations
@@ -12,12 +12,13 @@ import asyncio
 import json
 import logging
 import os
+import secrets
 import signal
 import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ssd.daemon.child_process import environment, python
@@ -54,6 +55,8 @@ class _Job:
     key: UpdateKey | None = None
     version: int | None = None
     on_clients: bool = False
+    together: bool = False
+    """The key's client is empty: reports say of whom they are."""
 
 
 class ProcessTrainer:
@@ -77,7 +80,8 @@ class ProcessTrainer:
         self._jobs = 0
         self._job: _Job | None = None
         self._stopping = False
-        self._device_fault = ""
+        self._device_fault: tuple[str, str] | None = None
+        """Whose training spoiled the device, if that is known, and how."""
         self._busy = 0.0
         self._body_size = 0
         self.device = "cuda" if settings.device.startswith("cuda") else "cpu"
@@ -94,24 +98,40 @@ class ProcessTrainer:
         body = self._store.body_path(key)
         # The child writes beside the final name and renames; all updates of a run have one length.
         self._store.take_spare("body", self._body_size, body.with_name(f"{body.name}.part"))
-        state = self._store.state_path(client.client)
         order = {
             "do": "train",
-            "client": client.client,
-            "round": task.round,
-            "rounds": task.rounds,
-            "run_seed": task.run_seed,
-            "values": dict(task.values),
-            "threads": task.threads,
-            "quality": task.quality,
-            "expected_clients": task.expected_clients,
-            "scaling": None if client.scaling is None else client.scaling.to_json(),
-            "state": None if state is None else str(state),
-            "state_out": str(self._store.pending_state_path(key)),
             "body_out": str(body),
-            "prepared": _prepared(prepared),
+            **task_order(task, prepared),
+            **self._client(task, client),
         }
         await self._start(order, key=key)
+
+    async def train_together(
+        self, task: Train, clients: Sequence[TaskClient], prepared: PreparedTask
+    ) -> None:
+        """Train clients one after the other and add them up."""
+        order = {
+            "do": "train_together",
+            # Two jobs of one task never write the same file.
+            "fold_out": str(self._store.fold_path(secrets.token_hex(16)).with_suffix("")),
+            **task_order(task, prepared),
+            "clients": [self._client(task, client) for client in clients],
+        }
+        await self._start(order, key=task.key(""), together=True)
+
+    async def end_together(self) -> None:
+        """End the job after the client under way; what is added up is written now."""
+        if self._job is not None and self._job.together:
+            await self._send({"do": "end", "job": self._job.number})
+
+    def _client(self, task: Train, client: TaskClient) -> dict[str, Json]:
+        state = self._store.state_path(client.client)
+        return {
+            "client": client.client,
+            "scaling": None if client.scaling is None else client.scaling.to_json(),
+            "state": None if state is None else str(state),
+            "state_out": str(self._store.pending_state_path(task.key(client.client))),
+        }
 
     async def evaluate(self, version: int, run_seed: int, prepared: PreparedTask) -> None:
         """Measure a version."""
@@ -164,9 +184,10 @@ class ProcessTrainer:
         key: UpdateKey | None = None,
         version: int | None = None,
         on_clients: bool = False,
+        together: bool = False,
     ) -> None:
         self._jobs += 1
-        self._job = _Job(self._jobs, time.monotonic(), key, version, on_clients)
+        self._job = _Job(self._jobs, time.monotonic(), key, version, on_clients, together)
         if self._child is None:
             try:
                 await self._spawn()
@@ -227,8 +248,9 @@ class ProcessTrainer:
             self._end_stop()
             return
         if self._device_fault:
-            self._fail(job, "device_fault", self._device_fault, whole_task=False)
-            self._device_fault = ""
+            client, detail = self._device_fault
+            self._fail(job, "device_fault", detail, whole_task=False, client=client)
+            self._device_fault = None
             return
         how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
         log_event(_log, logging.ERROR, "training_process_died", how=how)
@@ -243,11 +265,14 @@ class ProcessTrainer:
             return
         if report.get("reason") == "device_fault":
             # The child ends itself now; the next client must not be given to it.
-            self._device_fault = report["detail"]
+            self._device_fault = (report.get("client", ""), report["detail"])
             return
         if report["event"] == "progress":
             if job.key is not None:
-                self._progress(job.key, report["step"], report["steps"], report["seconds"])
+                key = replace(job.key, client=report["client"])
+                self._progress(key, report["step"], report["steps"], report["seconds"])
+            return
+        if job.together and self._of_together(job, report):
             return
         self._job = None
         self._busy += time.monotonic() - job.started
@@ -263,13 +288,38 @@ class ProcessTrainer:
                 self._post(
                     events.EvaluationEnded(version=job.version, values=report["values"], clients=clients)
                 )
+            case "ended":
+                assert job.key is not None  # only such a job ends
+                self._post(events.TogetherEnded(key=job.key))
             case "failed" if not self._stopping:
                 self._fail(job, report["reason"], report["detail"], whole_task=report["whole_task"])
         if self._stopping:
             self._end_stop()
 
-    def _fail(self, job: _Job, reason: str, detail: str, *, whole_task: bool) -> None:
-        if job.key is not None:
+    def _of_together(self, job: _Job, report: Mapping[str, Json]) -> bool:
+        """Pass a report on with which a job of several clients is not over; False: it is another one."""
+        assert job.key is not None  # it trains
+        if report["event"] == "fold":
+            self._post(fold_written(job.key, report))
+        elif report["event"] == "failed":
+            key = replace(job.key, client=report["client"])
+            reason, detail = report["reason"], report["detail"]
+            failed = events.ClientFailed(
+                key=key, reason=reason, detail=detail, whole_task=report["whole_task"]
+            )
+            self._post(failed)
+        else:
+            return False
+        return True
+
+    def _fail(self, job: _Job, reason: str, detail: str, *, whole_task: bool, client: str = "") -> None:
+        if job.together:
+            assert job.key is not None  # it trains
+            if client:
+                key = replace(job.key, client=client)
+                self._post(events.ClientFailed(key=key, reason=reason, detail=detail))
+            self._post(events.TogetherEnded(key=job.key, died="" if client else detail))
+        elif job.key is not None:
             self._post(events.ClientFailed(key=job.key, reason=reason, detail=detail, whole_task=whole_task))
         elif job.version is not None:
             nobody = () if job.on_clients else None
@@ -300,6 +350,20 @@ class ProcessTrainer:
             await child.wait()
 
 
+def task_order(task: Train, prepared: PreparedTask) -> dict[str, Json]:
+    """What an order to train says of the task."""
+    return {
+        "round": task.round,
+        "rounds": task.rounds,
+        "run_seed": task.run_seed,
+        "values": dict(task.values),
+        "threads": task.threads,
+        "quality": task.quality,
+        "expected_clients": task.expected_clients,
+        "prepared": _prepared(prepared),
+    }
+
+
 def _prepared(task: PreparedTask) -> dict[str, Json]:
     return {
         "declaration": str(task.declaration),
@@ -311,6 +375,31 @@ def _prepared(task: PreparedTask) -> dict[str, Json]:
         "max_client_weight": task.max_client_weight,
         "clip_norm": task.clip_norm,
     }
+
+
+def fold_written(key: UpdateKey, report: Mapping[str, Json]) -> events.FoldWritten:
+    """The event of a report that a fold was written; `key` has an empty client."""
+    chunks = bytes.fromhex(report["chunk_digests"])
+    finished = tuple(
+        Finished(
+            key=replace(key, client=member["client"]),
+            weight=member["weight"],
+            seconds=member["seconds"],
+            body_size=report["size"],
+            chunk_digests=chunks,
+            state_digest=member["state_digest"],
+            fold=report["name"],
+            fold_clients=len(report["members"]),
+        )
+        for member in report["members"]
+    )
+    return events.FoldWritten(
+        key=key,
+        finished=finished,
+        added=frozenset(report["added"]),
+        before=report["before"],
+        closed=report["closed"],
+    )
 
 
 def _finished(key: UpdateKey, report: Mapping[str, Json]) -> Finished:

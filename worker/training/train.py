@@ -11,7 +11,7 @@ import os
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -128,10 +128,54 @@ class MethodCache:
         return {"device_memory": total, "device_memory_used": torch.cuda.memory_reserved()}
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Trained:
+    """What one client's training gave."""
+
+    plan: FoldPlan
+    body: bytearray
+    """The update, encoded, in room that the next client's is written to."""
+    weight: int
+    seconds: float
+    state: bytes
+    """Its next state, packed; empty: the method keeps none."""
+    device: str
+
+
 def train(
     order: Mapping[str, Json], methods: MethodCache, data: ClientData, device: str, progress: Progress
 ) -> dict[str, Json]:
     """Train one client and write its update and next state.
+
+    Raises:
+        TaskFault: with the reason for the coordinator.
+        Exception: whatever the method raises; see `describe_failure`.
+    """
+    trained = train_client(order, methods, data, device, progress)
+    state_digest = write_state(order, trained)
+    write_whole(Path(order["body_out"]), trained.body)
+    return {
+        "weight": trained.weight,
+        "seconds": trained.seconds,
+        "body_size": len(trained.body),
+        "chunk_digests": b"".join(chunk_digests(trained.body)).hex(),
+        "state_digest": state_digest,
+        "device": trained.device,
+    }
+
+
+def write_state(order: Mapping[str, Json], trained: Trained) -> str:
+    """Write a client's next state, if it has one; its hex SHA-256, or an empty text."""
+    if not trained.state:
+        return ""
+    write_whole(Path(order["state_out"]), trained.state)
+    return hashlib.sha256(trained.state).hexdigest()
+
+
+def train_client(
+    order: Mapping[str, Json], methods: MethodCache, data: ClientData, device: str, progress: Progress
+) -> Trained:
+    """Train one client.
 
     Raises:
         TaskFault: with the reason for the coordinator.
@@ -178,21 +222,18 @@ def train(
         )
     statistics = in_declared_form(result.statistics, declaration.quality)
     body = encode_update(plan, result.delta, statistics, methods.room(plan))
-    state_digest = ""
+    packed = b""
     if result.state:
         arrays = {name: np.ascontiguousarray(values) for name, values in result.state.items()}
         packed = safetensors.numpy.save(arrays, metadata={"client": client, "round": str(order["round"])})
-        state_digest = hashlib.sha256(packed).hexdigest()
-        _write(Path(order["state_out"]), packed)
-    _write(Path(order["body_out"]), body)
-    return {
-        "weight": int(result.weight),
-        "seconds": seconds,
-        "body_size": len(body),
-        "chunk_digests": b"".join(chunk_digests(body)).hex(),
-        "state_digest": state_digest,
-        "device": task.device,
-    }
+    return Trained(
+        plan=plan,
+        body=body,
+        weight=int(result.weight),
+        seconds=seconds,
+        state=packed,
+        device=task.device,
+    )
 
 
 def clipped(result: ClientResult, clip_norm: float) -> ClientResult:
@@ -255,7 +296,7 @@ def read_state(path: str | None, client: str) -> dict[str, NDArray[np.generic]]:
         raise TaskFault("state_unreadable", f"the state of {client} cannot be read: {error}") from error
 
 
-def _write(path: Path, content: Buffer) -> None:
+def write_whole(path: Path, content: Buffer) -> None:
     """All or nothing under `path`; not synced, see the store's rules."""
     partial = path.with_name(path.name + ".part")
     try:

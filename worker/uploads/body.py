@@ -1,8 +1,8 @@
 """The bodies of uploads, and carrying one through to its verdict.
 
-One client's update is uploaded as the file the training process wrote. Several are folded into one exact sum
-first; each is checked before it is added, one that fails is left out. The body of the last fold is kept until its
-verdict, so that an upload that broke goes on with the very same bytes.
+One client's update is uploaded as the file the training process wrote, and so is a fold that the training process made.
+Several of either are folded into one exact sum first; each is checked before it is added, one that fails is left out.
+The body of the last fold is kept until its verdict, so that an upload that broke goes on with the very same bytes.
 """
 
 from __future__ import annotations
@@ -10,10 +10,11 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 from ssd.daemon.logs import event as log_event
 from ssd.digest import chunk_digests
-from ssd.updates.fold import Fold, FoldPlan, UpdateRefused, check_update
+from ssd.updates.fold import Fold, FoldPlan, UpdateRefused, check_fold
 from ssd_wire.messages import Train, UpdateKey
 from ssd_wire.uploads import Envelope, UploadFate, UploadKind, Verdict, WeightedClient, split_digests
 from worker.core.backoff import Backoff
@@ -58,15 +59,16 @@ class Uploads:
 
         A body that cannot be read counts as failed: the client is trained again.
         """
-        if len(updates) == 1:
+        first = updates[0]
+        if len({each.fold or each.key for each in updates}) == 1:
             self._last = None
-            only = updates[0]
             try:
-                body = await asyncio.to_thread(map_file, self._store.body_path(only.key))
+                body = await asyncio.to_thread(map_file, self._path(first))
             except StorageFailed as error:
-                return None, {only.key: ("storage", str(error))}
-            envelope = envelope_of(run_id, plan, task, updates, len(body), split_digests(only.chunk_digests))
-            return UploadBody(envelope, body), {}
+                return None, {each.key: ("storage", str(error)) for each in updates}
+            kind = UploadKind.FOLD if first.fold else UploadKind.UPDATE
+            digests = split_digests(first.chunk_digests)
+            return UploadBody(envelope_of(run_id, plan, task, updates, len(body), digests, kind), body), {}
         keys = tuple(finished.key for finished in updates)
         if self._last is None or self._last[0] != keys:
             packed, folded, failures = await asyncio.to_thread(self._fold, plan, updates)
@@ -85,19 +87,38 @@ class Uploads:
         fold = Fold(plan)
         folded: list[Finished] = []
         failures: dict[UpdateKey, tuple[str, str]] = {}
+        parts: dict[str | UpdateKey, list[Finished]] = {}
         for finished in updates:
+            parts.setdefault(finished.fold or finished.key, []).append(finished)
+        for part in parts.values():
             try:
-                body = map_file(self._store.body_path(finished.key))
-                check_update(plan, body, finished.weight)
+                self._add(fold, plan, part)
             except UpdateRefused as refused:
-                failures[finished.key] = (refused.reason.value, refused.detail)
-                continue
+                failures |= {each.key: (refused.reason.value, refused.detail) for each in part}
             except StorageFailed as error:
-                failures[finished.key] = ("storage", str(error))
-                continue
-            fold.add_update(body, finished.weight)
-            folded.append(finished)
+                failures |= {each.key: ("storage", str(error)) for each in part}
+            else:
+                folded += part
         return fold.pack() if folded else b"", tuple(folded), failures
+
+    def _add(self, fold: Fold, plan: FoldPlan, part: list[Finished]) -> None:
+        """Add one client's update, or a fold that the training process made, as a whole.
+
+        Raises:
+            UpdateRefused: it is bad; the sum is unchanged.
+            StorageFailed: it cannot be read.
+        """
+        body, weight = map_file(self._path(part[0])), sum(each.weight for each in part)
+        if part[0].fold:
+            check_fold(plan, body, weight, len(part))
+            fold.add_fold(body, weight, len(part))
+        else:
+            fold.verify_and_add(body, weight)
+
+    def _path(self, finished: Finished) -> Path:
+        if finished.fold:
+            return self._store.fold_path(finished.fold)
+        return self._store.body_path(finished.key)
 
     async def send(self, access: DataAccess, body: UploadBody, on_hold: Callable[[bool], None]) -> Verdict:
         """Carry an upload through to its verdict, over as many calls as it takes.

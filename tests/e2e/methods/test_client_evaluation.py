@@ -62,7 +62,7 @@ def test_every_version_is_measured_on_all_clients_in_the_state_it_left_them_in(
         ("worker.training.process:ProcessTrainer.evaluate_clients", "before", 2),
         ("worker.training.process:ProcessTrainer.evaluate_clients", "after", 3),
         ("worker.store.sqlite:SqliteStore.promote", "before", 2),
-        ("worker.store.sqlite:SqliteStore.keep", "after", 5),
+        ("worker.store.sqlite:SqliteStore.keep_fold", "after", 2),
     ],
 )
 def test_a_worker_that_dies_and_comes_back_changes_no_measure(

@@ -47,8 +47,8 @@ def test_the_reference_depends_on_client_state(tmp_path: Path, reference: list[s
 @pytest.mark.parametrize(
     ("place", "when", "count"),
     [
-        ("worker.store.sqlite:SqliteStore.keep", "before", 5),
-        ("worker.store.sqlite:SqliteStore.keep", "after", 5),
+        ("worker.store.sqlite:SqliteStore.keep_fold", "before", 2),
+        ("worker.store.sqlite:SqliteStore.keep_fold", "after", 2),
         ("worker.rpc.client:GrpcTransport.submit", "before", 2),
         ("worker.rpc.client:GrpcTransport.submit", "after", 2),  # between upload and verdict
         ("worker.store.sqlite:SqliteStore.promote", "before", 2),  # between verdict and commit

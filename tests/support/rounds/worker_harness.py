@@ -107,6 +107,7 @@ def start_worker(
     )
     session = Session(
         clients={client: stored.rounds.get(client, 0) for client in clients},
+        adds_up=True,
         run_id=stored.run_id,
         held={finished.key: finished for finished in stored.held},
         versions=dict(stored.versions),

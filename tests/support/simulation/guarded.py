@@ -35,6 +35,8 @@ WORKER_WRITES = frozenset(
         "remember_version",
         "remember_level",
         "keep",
+        "keep_fold",
+        "forget",
         "drop",
         "promote",
         "reinitialise",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from simulation.virtual_time import VirtualLoop
 from ssd.random_stream import RandomStream
 from ssd.secagg.protocol.graph import Level
 from ssd.secagg.protocol.policy import ParticipantPolicy
-from ssd_wire.messages import Evaluate, TaskClient, Train
+from ssd_wire.messages import Evaluate, TaskClient, Train, UpdateKey
 from worker.core import events
 from worker.core.finished import Finished
 from worker.core.state import SecureTerms, Session
@@ -30,7 +31,9 @@ from worker.store.sqlite import SqliteStore
 from worker.telemetry.metrics import Metrics
 from worker.telemetry.tracing import NoTracing, Tracing
 from worker.training.client_data import ClientData
-from worker.training.train import MethodCache, describe_failure, train
+from worker.training.process import fold_written, task_order
+from worker.training.together import GrowingFold
+from worker.training.train import MethodCache, describe_failure, train, train_client
 
 
 class WorkerClock:
@@ -67,6 +70,9 @@ class Trainer:
         self._methods = MethodCache({})
         self._data = ClientData(None, 1)
         self._job: asyncio.Task[None] | None = None
+        self._fold: GrowingFold | None = None
+        self._ending = False
+        self._jobs = 0
 
     def busy_seconds(self) -> float:
         return 0.0
@@ -78,46 +84,12 @@ class Trainer:
         await asyncio.sleep(self._seconds(task.round, client.client))
         self._process.alive()
         key = task.key(client.client)
-        state = self._store.state_path(client.client)
-        order = {
-            "client": client.client,
-            "round": task.round,
-            "rounds": task.rounds,
-            "run_seed": task.run_seed,
-            "values": dict(task.values),
-            "threads": task.threads,
-            "quality": task.quality,
-            "expected_clients": task.expected_clients,
-            "scaling": None if client.scaling is None else client.scaling.to_json(),
-            "state": None if state is None else str(state),
-            "state_out": str(self._store.pending_state_path(key)),
-            "body_out": str(self._store.body_path(key)),
-            "prepared": {
-                "declaration": str(prepared.declaration),
-                "declaration_digest": prepared.declaration_digest,
-                "base": str(prepared.base),
-                "artefacts": {
-                    name: (str(path), list(shape)) for name, (path, shape) in prepared.artefacts.items()
-                },
-                "update_encoding": prepared.update_encoding,
-                "max_cohort": prepared.max_cohort,
-                "max_client_weight": prepared.max_client_weight,
-                "clip_norm": prepared.clip_norm,
-            },
-        }
+        order = self._order(task, client, prepared)
         self._job = None
         try:
-            # Through JSON, as to the real process.
-            made = train(json.loads(json.dumps(order)), self._methods, self._data, "cpu", lambda *_: None)
-        except TaskFault as fault:
-            failed = events.ClientFailed(
-                key=key, reason=fault.reason, detail=str(fault), whole_task=fault.whole_task
-            )
-            self._post(failed)
-            return
+            made = train(order, self._methods, self._data, "cpu", lambda *_: None)
         except Exception as error:  # noqa: BLE001 - as the training process does
-            reason, detail = describe_failure(error)
-            self._post(events.ClientFailed(key=key, reason=reason, detail=detail))
+            self._post(_failed(key, error))
             return
         finished = Finished(
             key=key,
@@ -129,6 +101,59 @@ class Trainer:
         )
         self._post(events.ClientTrained(finished=finished))
 
+    def _order(self, task: Train, client: TaskClient, prepared: PreparedTask) -> Any:
+        key, state = task.key(client.client), self._store.state_path(client.client)
+        order = {**task_order(task, prepared), **_client(client)}
+        order |= {
+            "state": None if state is None else str(state),
+            "state_out": str(self._store.pending_state_path(key)),
+            "body_out": str(self._store.body_path(key)),
+        }
+        # Through JSON, as to the real process.
+        return json.loads(json.dumps(order))
+
+    async def train_together(
+        self, task: Train, clients: Sequence[TaskClient], prepared: PreparedTask
+    ) -> None:
+        self._jobs += 1
+        self._ending = False
+        out = str(self._store.fold_path(f"{self._process.name}-{task.round}-{self._jobs}").with_suffix(""))
+
+        def report(said: dict[str, Any]) -> None:
+            self._post(fold_written(task.key(""), json.loads(json.dumps(said))))
+
+        clock = asyncio.get_running_loop().time
+        self._fold = GrowingFold(out, report, clock)
+        self._job = asyncio.create_task(self._train_together(task, clients, prepared, self._fold))
+
+    async def _train_together(
+        self, task: Train, clients: Sequence[TaskClient], prepared: PreparedTask, fold: GrowingFold
+    ) -> None:
+        for client in clients:
+            if self._ending:
+                break
+            await asyncio.sleep(self._seconds(task.round, client.client))
+            self._process.alive()
+            order = self._order(task, client, prepared)
+            try:
+                made = train_client(order, self._methods, self._data, "cpu", lambda *_: None)
+                seconds = self._seconds(task.round, client.client)
+                fold.add(order, replace(made, seconds=seconds))
+            except Exception as error:  # noqa: BLE001 - as the training process does
+                self._post(_failed(task.key(client.client), error))
+                if isinstance(error, TaskFault) and error.whole_task:
+                    break
+            if client is not clients[-1]:
+                fold.write_if_due()
+        fold.close()
+        self._fold = self._job = None
+        self._post(events.TogetherEnded(key=task.key("")))
+
+    async def end_together(self) -> None:
+        self._ending = True
+        if self._fold is not None:
+            self._fold.close()
+
     async def evaluate(self, version: int, run_seed: int, prepared: PreparedTask) -> None:
         self._post(events.EvaluationEnded(version=version, values={"accuracy": 0.5}))
 
@@ -139,11 +164,30 @@ class Trainer:
         if self._job is not None:
             self._job.cancel()
             self._job = None
+        if self._fold is not None:
+            self._fold.close()
+            self._fold = None
         self._post(events.TrainingStopped())
 
     async def close(self) -> None:
         if self._job is not None:
             self._job.cancel()
+
+
+def _failed(key: UpdateKey, error: Exception) -> events.ClientFailed:
+    if isinstance(error, TaskFault):
+        return events.ClientFailed(
+            key=key, reason=error.reason, detail=str(error), whole_task=error.whole_task
+        )
+    reason, detail = describe_failure(error)
+    return events.ClientFailed(key=key, reason=reason, detail=detail)
+
+
+def _client(client: TaskClient) -> dict[str, Any]:
+    return {
+        "client": client.client,
+        "scaling": None if client.scaling is None else client.scaling.to_json(),
+    }
 
 
 class Worker:
@@ -179,6 +223,7 @@ class Worker:
         )
         session = Session(
             clients={client: stored.rounds.get(client, 0) for client in clients},
+            adds_up=True,
             run_id=stored.run_id,
             held={finished.key: finished for finished in stored.held},
             versions=dict(stored.versions),

@@ -163,7 +163,9 @@ def test_a_training_that_finishes_although_another_task_took_its_place_is_forgot
     machine.attend()
     second = train("a", task="t")
     out = machine.tell(second, events.ClientTrained(finished=finished(first, "a")))
-    assert [each.finished.key for each in out if isinstance(each, effects.ForgetFiles)] == [first.key("a")]
+    assert [one.key for each in out if isinstance(each, effects.ForgetFiles) for one in each.finished] == [
+        first.key("a")
+    ]
     assert not [each for each in out if isinstance(each, effects.KeepUpdate)]
     machine.tell(events.TrainingStopped(), events.Prepared(key=second.key(""), number=0))
     out = machine.tell(events.ClientTrained(finished=finished(second, "a")))

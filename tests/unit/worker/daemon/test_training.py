@@ -24,6 +24,13 @@ def test_killing_the_training_process_costs_one_client_and_nothing_else(
             task = coordinator.train(["a", "b"])
             stream.send(train=task)
             await worker.until(lambda: worker.trainer._child is not None and worker.trainer._job is not None)
+            first = worker.trainer._child.pid
+            os.kill(first, signal.SIGKILL)
+            # Of two that were trained together it is not known who it was: they are trained again, one by one.
+            await worker.until(
+                lambda: worker.trainer._child is not None and worker.trainer._child.pid != first
+            )
+            await worker.until(lambda: worker.trainer._job is not None and not worker.trainer._job.together)
             os.kill(worker.trainer._child.pid, signal.SIGKILL)
             failed = await stream.receive("task_failed")
             assert (failed.client, failed.reason) == ("a", "training_process_died")
