@@ -41,7 +41,8 @@ class MadeVersion:
 
     model_digest: str
     full: BlobRef
-    delta: BlobRef
+    delta: BlobRef | None
+    """None: it would be no smaller than the whole version, so that nobody would fetch it."""
     server_state: Mapping[str, BlobRef]
     statistics: Mapping[str, NDArray[np.float64]]
     step_norm: float
@@ -88,7 +89,8 @@ class VersionMaker:
         encoded = self._codec.encode(step)
         # Hashing and syncing one file leaves a processor free for the next.
         with ThreadPoolExecutor(1, "store-blob") as beside:
-            stored_delta = beside.submit(self._insist_on, insist, encoded)
+            smaller = len(encoded) < 4 * self._spec.size
+            stored_delta = beside.submit(self._insist_on, insist, encoded) if smaller else None
             state = {name: self._insist_on(insist, vector) for name, vector in moments.items()}
             if self._carries_residual:
                 self._subtract_decoded(step, encoded)
@@ -98,7 +100,8 @@ class VersionMaker:
             digest = hashlib.sha256(bytes.fromhex(self._spec.digest))
             stored_full = beside.submit(self._insist_on, insist, vector)
             digest.update(byte_view(vector))
-            delta, full = stored_delta.result(), stored_full.result()
+            delta = None if stored_delta is None else stored_delta.result()
+            full = stored_full.result()
         return MadeVersion(
             model_digest=digest.hexdigest(),
             full=full,

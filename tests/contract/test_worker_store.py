@@ -22,7 +22,7 @@ from ssd_wire.messages import UpdateKey
 from worker.core.finished import Finished
 from worker.errors import StateDirectoryLocked, StorageFailed
 from worker.ports import Store
-from worker.store import files
+from worker.store import files, states
 from worker.store.sqlite import SqliteStore
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -251,13 +251,13 @@ def test_a_full_disk_is_told_apart_and_changes_nothing(store: SqliteStore) -> No
 def test_a_failed_promotion_leaves_the_update_pending(
     store: SqliteStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    kept = finish(store, key())
+    kept = finish(store, key(), state=b"x" * (states.MAX_BYTES + 1))
     store.keep(kept)
 
     def broken(_: Path) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("worker.store.sqlite.sync_file", broken)
+    monkeypatch.setattr("worker.store.states.sync_file", broken)
     with pytest.raises(StorageFailed) as caught:
         store.promote([key()])
     assert caught.value.full
@@ -400,3 +400,50 @@ def test_what_was_never_kept_leaves_no_file(store: SqliteStore) -> None:
     assert store.fold_path("f1").exists()
     assert not store.fold_path("f2").exists()
     assert not store.pending_state_path(key("c")).exists()
+
+
+def test_small_states_that_a_power_cut_spoiled_are_written_anew_and_only_the_current_ones(
+    reopen: Open,
+) -> None:
+    store = reopen()
+    store.enter_run("run-1")
+    for client in "ab":
+        store.keep(finish(store, key(client), state=client.encode() * 9))
+    store.promote([key("a"), key("b")])
+    first = store.client_state("run-1", "a")[1]
+    assert first is not None
+    store.keep(finish(store, key("a", 2), state=b"newer"))
+    store.promote([key("a", 2)])
+    paths = [store.client_state("run-1", client)[1] for client in "ab"]
+    assert paths[0] is not None
+    assert paths[1] is not None
+    paths[0].write_bytes(b"")
+    paths[1].unlink()
+    reopen()
+    assert paths[0].read_bytes() == b"newer"
+    assert paths[1].read_bytes() == b"b" * 9
+    assert not first.exists()
+
+
+def test_a_large_state_is_synced_as_a_file_and_small_ones_are_not(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[str] = []
+    monkeypatch.setattr("worker.store.states.sync_file", lambda path: synced.append(path.name))
+    large = b"x" * (states.MAX_BYTES + 1)
+    store.keep(finish(store, key("a"), state=large))
+    store.keep(finish(store, key("b"), state=large[:-1]))
+    store.promote([key("a"), key("b")])
+    assert synced == [store.pending_state_path(key("a")).name]
+
+
+def test_a_forgotten_client_leaves_no_copy_of_its_state(reopen: Open) -> None:
+    store = reopen()
+    store.enter_run("run-1")
+    store.keep(finish(store, key("a"), state=b"private"))
+    store.promote([key("a")])
+    path = store.client_state("run-1", "a")[1]
+    assert path is not None
+    store.forget_client("run-1", "a")
+    reopen()
+    assert not path.exists()

@@ -14,7 +14,8 @@ Rules it keeps:
 - A row is written after its file, and removed before it: a file without a row is rubbish, swept at the next start.
 - An update and its pending state are one row. `synchronous=NORMAL` makes it survive the death of the process; after
   a power cut it may be gone or its file may be, and the client trains again with the same result.
-- What a commit made true (a state becoming current) is written with `synchronous=FULL`, its file synced before.
+- What a commit made true (a state becoming current) is written with `synchronous=FULL`: a small state's content in the
+  same transaction (`worker.store.states`), a large one's file synced before.
 - A file lock keeps a second worker out.
 """
 
@@ -35,7 +36,7 @@ from ssd_wire.messages import UpdateKey
 from worker.core.events import StoredRun
 from worker.core.finished import Finished
 from worker.errors import StorageFailed
-from worker.store import folds, secure_memory
+from worker.store import folds, secure_memory, states
 from worker.store.files import (
     DirectoryLock,
     SpareFiles,
@@ -113,6 +114,10 @@ class SqliteStore:
         with storage_faults(self._directory):
             for path in (self._directory / "masked").iterdir():
                 remove(path)
+        with self._read() as db, storage_faults(self._directory):
+            restored = states.restore(db, self._directory / "states")
+        if restored:
+            log_event(_log, logging.INFO, "states_restored", count=restored)
         self._drop_damaged(thorough=rebooted)
         self._sweep()
 
@@ -207,6 +212,7 @@ class SqliteStore:
         """Make pending states current, for good."""
         replaced: list[str] = []
         done: list[UpdateKey] = []
+        synced = False
         with self._write(durable=True) as db:
             for key in keys:
                 digest = folds.pending_state(db, self._run, key)
@@ -216,13 +222,15 @@ class SqliteStore:
                 if digest:
                     name = self.pending_state_path(key).name
                     with storage_faults(self._directory):
-                        sync_file(self.pending_state_path(key))
+                        synced |= states.secure(db, self.pending_state_path(key))
                 replaced.append(_set_client(db, self._run, key.client, key.round, name, digest))
                 done.append(key)
             folds.delete(db, self._run, done)
             empty = folds.drop_empty(db)
-            with storage_faults(self._directory):
-                sync_directory(self._directory / "states")
+            states.let_go(db, replaced)
+            if synced:
+                with storage_faults(self._directory):
+                    sync_directory(self._directory / "states")
         with storage_faults(self._directory):
             for name in filter(None, replaced):
                 remove(self._directory / "states" / name)
@@ -234,6 +242,7 @@ class SqliteStore:
         """Forget clients' states and take over their rounds."""
         with self._write(durable=True) as db:
             files = [_set_client(db, self._run, client, number, "", "") for client, number in rounds.items()]
+            states.let_go(db, files)
         with storage_faults(self._directory):
             for name in filter(None, files):
                 remove(self._directory / "states" / name)
@@ -253,6 +262,7 @@ class SqliteStore:
             sync_directory(self._directory / "states")
         with self._write(durable=True) as db:
             before = _set_client(db, run_id, client, round_number, name, digest)
+            states.let_go(db, [before])
         if before:
             remove(self._directory / "states" / before)
 
@@ -260,6 +270,7 @@ class SqliteStore:
         """Remove a client's record and state for good."""
         with self._write(durable=True) as db:
             db.execute("DELETE FROM clients WHERE run = ? AND client = ?", (run_id, client))
+            states.let_go_of_others(db)
         self._sweep()
 
     def runs(self) -> tuple[str, ...]:
@@ -423,7 +434,9 @@ class SqliteStore:
 def _connect(path: Path) -> sqlite3.Connection:
     make_database_private(path)
     db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=5.0)
-    db.executescript("PRAGMA journal_mode=WAL;" + _SCHEMA + folds.SCHEMA + secure_memory.SCHEMA)
+    db.executescript(
+        "PRAGMA journal_mode=WAL;" + _SCHEMA + folds.SCHEMA + states.SCHEMA + secure_memory.SCHEMA
+    )
     return db
 
 
