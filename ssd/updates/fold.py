@@ -127,7 +127,7 @@ class Fold:
                 for piece, offset, values in self._judged(check, encoded, weight):
                     np.add(piece, values, out=piece)
                     added = offset + values.size
-            check.finish(statistics)
+                check.finish(encoded, statistics)
         except UpdateRefused:
             self._subtract(encoded, weight, added)
             raise
@@ -144,17 +144,13 @@ class Fold:
         Yields:
             The place in the sum, its offset, and the integers; the last are overwritten by the next piece.
         """
-        wide, squares = np.empty(NORM_CHUNK, np.float64), np.empty(NORM_CHUNK, np.float64)
-        integers = np.empty(NORM_CHUNK, np.int64)
+        wide, integers = np.empty(NORM_CHUNK, np.float64), np.empty(NORM_CHUNK, np.int64)
         for group, offset, values in self.plan.iter_update(encoded):
             factor = quantising_factor(group.weight_of(weight, 1), group.scale_bits)
             start = offset
             for piece in check.pieces(group, offset, values):
-                here, product = wide[: piece.size], squares[: piece.size]
-                np.copyto(here, piece)
-                np.multiply(here, here, out=product)
-                check.judge(float(np.add.reduce(product)))
-                quantise_into(here, factor, here, integers[: piece.size])
+                check.judge(piece)
+                quantise_into(piece, factor, wide[: piece.size], integers[: piece.size])
                 yield self._sum[start : start + piece.size], start, integers[: piece.size]
                 start += piece.size
 

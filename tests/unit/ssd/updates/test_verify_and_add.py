@@ -5,15 +5,17 @@ Should not happen: a refused update that leaves a trace in the sum, wherever in 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
-from rounds.fold_samples import sample_plan, sample_update
+from rounds.fold_samples import sample_declaration, sample_plan, sample_update
 from ssd.updates.codec import Encoding
 from ssd.updates.fixed_point import OverflowRisk
-from ssd.updates.fold import Fold, UpdateRefused, check_update
+from ssd.updates.fold import Fold, FoldPlan, UpdateRefused, check_update
 
 PLANS = {encoding: sample_plan(encoding) for encoding in Encoding}
 Harm = Callable[[bytearray], object]
@@ -111,3 +113,37 @@ def test_a_weight_over_its_cap_and_a_full_sum_are_refused_before_anything_is_rea
     with pytest.raises(OverflowRisk):
         fold.verify_and_add(update.body, 1)
     assert fold.pack() == before
+
+
+def exactly_within(plan: FoldPlan, values: NDArray[np.float32]) -> bool:
+    """What the bounds say in float64, without a short way."""
+    for group in plan.groups:
+        here = values[group.where].astype(np.float64)
+        if not (np.abs(here).max() <= group.max_abs and math.sqrt(np.square(here).sum()) <= group.norm_bound):
+            return False
+    return True
+
+
+@pytest.mark.parametrize("max_abs", [1e-30, 1e-3, 8.0, 1e12])
+@pytest.mark.parametrize("share", [0.5, 0.99, 0.999, 1.0 - 1e-6, 1.0 + 1e-6, 1.001, 1.01, 2.0])
+def test_near_a_bound_the_verdict_is_the_exact_one(max_abs: float, share: float) -> None:
+    """The short way, a float32 sum of squares, is taken only where it leaves no doubt."""
+    for norm_bound in (max_abs * 10.0, max_abs * 1e6):
+        plan = sample_plan(Encoding.FLOAT32, sample_declaration(max_abs=max_abs, norm_bound=norm_bound))
+        rng = np.random.default_rng(3)
+        values = rng.uniform(-0.5, 0.5, plan.size)
+        where = plan.groups[0].where
+        if norm_bound == max_abs * 10.0:
+            values[where] *= share * norm_bound / np.linalg.norm(values[where])
+            values[where.stop :] = 0.0
+        else:
+            values *= max_abs / 4
+            values[where.start + 5] = share * max_abs
+        delta = values.astype(np.float32)
+        body = bytearray(sample_update(plan, 7).body)
+        np.frombuffer(body, "<f4", plan.size)[:] = delta
+        if exactly_within(plan, delta):
+            check_update(plan, body, 1)
+        else:
+            with pytest.raises(UpdateRefused):
+                check_update(plan, body, 1)
