@@ -9,6 +9,7 @@
         config.json                what training depends on; written first, compared ever after
         code.json                  the versions of the code that trained it, more than one after an interruption
         trained.json               what the federation left behind; there as soon as training is over
+        partition.json             of a reference row: the setting's images, dealt out again
         encoder.safetensors
         result.json                trained.json and the final measures: the cell is finished
         cell.log, coordinator.log, coordinator.toml, worker-1.log, ...

@@ -84,6 +84,7 @@ SWITCHES: list[tuple[str, Any, frozenset[str]]] = [
     ("weighting", "images", changes("weight")),
     ("start", "own", changes("persists_client_state")),
     ("quality", {"features": ["h"]}, changes("quality")),
+    ("buffers", "averaged", changes("groups")),
     ("buffers", "local", changes("groups", "spec", "persists_client_state", "sent")),
     *((f"bounds.{name}", 7.0, changes("groups")) for name in (
         "parameter_max_abs", "parameter_norm", "buffer_max_abs", "buffer_norm",
