@@ -23,7 +23,7 @@ _SHARES = re.compile(r".*(accuracy|linear_probe|knn|fine_tune).*")
 
 def shown(measure: str) -> bool:
     """Whether a table has a row for it."""
-    return _COUNTS.fullmatch(measure.rpartition("/")[2]) is None
+    return _COUNTS.fullmatch(measure.rpartition("/")[2].removeprefix("z_")) is None
 
 
 def row_of(measure: str) -> Row:

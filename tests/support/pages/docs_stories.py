@@ -56,6 +56,7 @@ NOT_EXECUTED: Mapping[str, str] = {
     "ssd-coordinator completion fish": "the same",
     "python3 -m venv ": "installs PyTorch, gigabytes; `make` does the same before every test run",
     "ssd experiment deploy/experiments/digits.toml": "minutes; test_e2e_experiment.py runs it on a smaller grid",
+    "ssd experiment deploy/experiments/digits-": "tens of minutes; as above",
     "ssd experiment deploy/experiments/secure-aggregation.toml": "minutes; as above",
     "ssd report runs/experiments/": "of an experiment that takes minutes or hours; test_e2e_experiment.py makes one",
     "SSD_DATA_ROOT=": "needs data sets that are downloaded, and hours",

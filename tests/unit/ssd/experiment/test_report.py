@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -220,6 +220,7 @@ def test_p_values_are_students_and_seeds_are_counted_until_an_interval_decides()
     assert needed > 3
 
 
+@settings(deadline=None)  # the first example imports scipy
 @given(
     st.lists(st.tuples(st.floats(-9, 9), st.floats(-9, 9)), min_size=2, max_size=8),
     st.floats(-5, 5),
@@ -327,7 +328,10 @@ def test_shares_are_percentages_and_counts_have_no_row() -> None:
     assert row_of("transfer/effective_rank").words == "transfer: effective rank ↑"
     assert not row_of("uniformity_inter").percent
     assert not any(
-        map(shown, ["train_samples", "knn_k", "x/labelled_samples_2_per_class", "knn_2_per_class_std"])
+        map(
+            shown,
+            ["train_samples", "knn_k", "z_knn_k", "x/z_labelled_samples_2_per_class", "knn_2_per_class_std"],
+        )
     )
 
 
