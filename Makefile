@@ -97,8 +97,9 @@ docs: $(READY)
 
 bench: $(READY)
 	$(BIN)/python tests/benchmarks/bench_rounds.py
+	$(BIN)/python tests/benchmarks/bench_rounds.py --workers 1 --hosted 100 --parameters 1100000
 
-# REV=<revision> REPEAT=5 WORK="training startup events rounds"
+# REV=<revision> REPEAT=5 WORK="training startup events rounds hosting"
 bench-compare: $(READY)
 	$(BIN)/python tests/benchmarks/revisions/compare.py $(REV) $(if $(REPEAT),--repeat $(REPEAT)) $(if $(WORK),--work $(WORK))
 

@@ -1,6 +1,6 @@
 """Runs one benchmark on two revisions in turn, and prints what the second takes as a share of the first.
 
-    python tests/benchmarks/revisions/compare.py REVISION [--repeat 5] [--work training startup events rounds ...]
+    python tests/benchmarks/revisions/compare.py REVISION [--repeat 5] [--work training startup events rounds hosting ...]
 
 `REVISION` is checked out into a temporary git worktree; the other side is this working tree. Both run the benchmark
 scripts of *this* tree, each against its own product code (`SSD_BENCH_TREE`), one after the other and in alternating
@@ -28,6 +28,18 @@ WORKS = {
     "events": ["bench_events.py", "--json"],
     "rounds": ["../bench_rounds.py", "--json", "--rounds", "20", "--parameters", "1100000"],
     "rounds-large": ["../bench_rounds.py", "--json", "--rounds", "4", "--parameters", "11200000"],
+    "hosting": [
+        "../bench_rounds.py",
+        "--json",
+        "--rounds",
+        "6",
+        "--parameters",
+        "1100000",
+        "--workers",
+        "1",
+        "--hosted",
+        "100",
+    ],
 }
 
 Figures = dict[str, dict[str, float | str]]

@@ -94,9 +94,16 @@ def check_round(spans: list[Received], root: SpanContext, number: int) -> None:
     for client, task in tasks.items():
         assert (task.id, task.parent) == (client_context(root, client).span_id, training.id)
         assert task.attributes["ssd.outcome"] == "accepted"
-        trained = one(named("train", **{"ssd.client": client}))
-        assert (trained.parent, trained.service) == (task.id, "ssd-worker")
-        assert trained.instance == task.attributes["ssd.worker"]
+    trained = {span.instance: span for span in named("train")}
+    assert {span.service for span in trained.values()} == {"ssd-worker"}
+    assert (trained["alone"].parent, trained["alone"].attributes["ssd.client"]) == (
+        tasks["client-0"].id,
+        "client-0",
+    )
+    # Clients that are trained together share a span, which is linked to the task of each.
+    assert trained["folding"].parent == training.id
+    assert trained["folding"].links == tuple(tasks[client].id for client in CLIENTS[1:])
+    assert trained["folding"].attributes["ssd.clients"] == 3
 
     for prepare in named("prepare"):
         assert (prepare.parent, prepare.error) == (training.id, "")

@@ -173,3 +173,22 @@ def test_ids_are_never_used_twice() -> None:
         with tracing.call("FetchBlob", TRAINING):
             pass
     assert len(seen) == 100
+
+
+def test_clients_that_are_trained_together_share_a_span_linked_to_their_tasks() -> None:
+    subject, task = Subject(), train("a", "b", "c")
+    subject.tell(task, effects.TrainTogether(train=task, clients=task.clients))
+    assert not subject.tell(events.ClientFailed(key=task.key("c"), reason="training_failed", detail=""))
+    both = tuple(finished(task, client) for client in "ab")
+    assert not subject.tell(events.FoldWritten(key=task.key(""), finished=both, added=frozenset("ab")))
+    (span,) = subject.tell(events.TogetherEnded(key=task.key("")))
+    assert (span.name, span.parent, span.error) == ("train", TRAINING, "")
+    assert span.links == tuple(client_context(ROOT, client) for client in "abc")
+    assert span.attributes == {"ssd.round": 1, "ssd.attempt": 1, "ssd.clients": 3, "ssd.bytes": 8}
+
+
+def test_the_death_of_the_training_process_is_in_the_span_of_all() -> None:
+    subject, task = Subject(), train("a", "b")
+    subject.tell(task, effects.TrainTogether(train=task, clients=task.clients))
+    (span,) = subject.tell(events.TogetherEnded(key=task.key(""), died="killed by SIGKILL"))
+    assert span.error == "training_process_died"
