@@ -10,12 +10,13 @@ of their size. What the decoder accepts is an image: a flipped bit inside a JPEG
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from enum import StrEnum
-from functools import cache
+from functools import cache, partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +25,8 @@ from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from ssd.data.images.deep import Extremes, OutsideError, Window, extremes, is_deep, to_bytes
 from ssd.data.images.png_text import without_texts
+from ssd.data.medical.plane import ENDINGS, Axis, Plane, UnreadableVolume, is_medical_name, read_plane
+from ssd.data.medical.plane import installed as reads_medical
 
 EXTENSIONS = frozenset(
     ".jpg .jpeg .jpe .jfif .png .webp .bmp .gif .tif .tiff .ppm .pgm .pbm .pnm".split()  # noqa: SIM905 - easier to read
@@ -47,6 +50,10 @@ _ROTATIONS = {
 }
 
 
+Opener: TypeAlias = Callable[[], BinaryIO]
+"""Opens a file's bytes, a new seekable stream at every call; raises OSError."""
+
+
 class Refusal(StrEnum):
     """Why a file is not used."""
 
@@ -57,6 +64,7 @@ class Refusal(StrEnum):
     RANGE = "values outside of the declared range"
     TOO_MANY_PIXELS = "too many pixels"
     TOO_SMALL = "too small"
+    TOO_LARGE = "too large a file"
     UNREADABLE = "unreadable"
     NOT_A_FILE = "not a regular file"
     UNLABELLED = "not in a class folder"
@@ -79,6 +87,8 @@ class Decoding:
     max_pixels: int = MAX_PIXELS
     window: Window | None = None
     """For more than 8 bits: see `ssd.data.images.deep`."""
+    axis: Axis = "axial"
+    """Of volumes: across which axis planes are cut."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -89,12 +99,15 @@ class Measured:
     """Before rotation."""
     height: int
     extremes: Extremes | None
-    """Of pixels of more than 8 bits; None: 8 bits or fewer."""
+    """Of pixels of more than 8 bits; None: 8 bits or fewer, or the file says itself what becomes black and white."""
+    frames: int = 1
+    """Images in the file: planes of a volume, frames of a DICOM file. Of other files the first counts."""
 
 
 def extensions() -> frozenset[str]:
-    """Endings of files that are opened, in lower case: `EXTENSIONS`, and HEIC where the extra `heic` is installed."""
-    return EXTENSIONS | {".heic", ".heif"} if _heic() else EXTENSIONS
+    """Endings of files that are opened, in lower case: `EXTENSIONS`, and those of the extras that are installed."""
+    heic = {".heic", ".heif"} if _heic() else set()
+    return EXTENSIONS | heic | (set(ENDINGS) if reads_medical() else set())
 
 
 @cache
@@ -107,27 +120,46 @@ def _heic() -> bool:
     return True
 
 
-def decode(path: Path, how: Decoding) -> NDArray[np.uint8]:
-    """The centred square of an image file, scaled to uint8 [channels, side, side].
+def is_image_name(name: str) -> bool:
+    """Whether a file of that name is opened as an image."""
+    ending = os.path.splitext(name)[1].lower()
+    return ending in extensions() or (reads_medical() and is_medical_name(name))
+
+
+def decode(source: Path | Opener, how: Decoding, frame: int = 0) -> NDArray[np.uint8]:
+    """The centred square of an image file, or of one of its frames, scaled to uint8 [channels, side, side].
 
     Raises:
         RefusedImageError: the file is no image this program can use.
     """
-    return _decode(path, how)[1]
+    return _decode(_opener(source), how, frame)[1]
 
 
-def measure(path: Path, max_pixels: int = MAX_PIXELS, window: Window | None = None) -> Measured:
-    """Decode the whole file as training would, and say what it is.
+def measure(
+    source: Path | Opener,
+    max_pixels: int = MAX_PIXELS,
+    window: Window | None = None,
+    axis: Axis = "axial",
+) -> Measured:
+    """Decode the whole file as training would, of several frames the one in the middle, and say what it is.
 
     Raises:
         RefusedImageError: as `decode`.
     """
-    return _decode(path, Decoding(side=32, channels=3, max_pixels=max_pixels, window=window))[0]
+    how = Decoding(side=32, channels=3, max_pixels=max_pixels, window=window, axis=axis)
+    return _decode(_opener(source), how, None)[0]
 
 
-def _decode(path: Path, how: Decoding) -> tuple[Measured, NDArray[np.uint8]]:
+def _opener(source: Path | Opener) -> Opener:
+    return partial(source.open, "rb") if isinstance(source, Path) else source
+
+
+def _decode(opener: Opener, how: Decoding, frame: int | None) -> tuple[Measured, NDArray[np.uint8]]:
     try:
-        with open(path, "rb") as file:
+        with opener() as file:
+            plane = read_plane(file, frame, how.max_pixels, how.axis) if reads_medical() else None
+            if plane is not None:
+                return _of_plane(plane, how)
             try:
                 return _opened(file, how)
             except ValueError as error:
@@ -138,14 +170,16 @@ def _decode(path: Path, how: Decoding) -> tuple[Measured, NDArray[np.uint8]]:
                 return _opened(bare, how)
     except RefusedImageError:
         raise
+    except UnreadableVolume as error:
+        raise RefusedImageError(Refusal.PIXELS, str(error)) from error
     except OutsideError as error:
         raise RefusedImageError(Refusal.RANGE, str(error)) from error
     except Exception as error:
         # Hostile bytes make Pillow's decoders raise nearly anything.
-        kind = _tiff_pixels(path) if isinstance(error, UnidentifiedImageError) else ""
+        kind = _tiff_pixels(opener) if isinstance(error, UnidentifiedImageError) else ""
         if kind:
             raise RefusedImageError(Refusal.PIXELS, f"a TIFF of {kind}") from error
-        raise RefusedImageError(_refusal_of(error, path), str(error)) from error
+        raise RefusedImageError(_refusal_of(error, opener), str(error)) from error
 
 
 def _opened(file: BinaryIO, how: Decoding) -> tuple[Measured, NDArray[np.uint8]]:
@@ -160,6 +194,19 @@ def _opened(file: BinaryIO, how: Decoding) -> tuple[Measured, NDArray[np.uint8]]
         return Measured(width=width, height=height, extremes=found), _square(image, how)
 
 
+def _of_plane(plane: Plane, how: Decoding) -> tuple[Measured, NDArray[np.uint8]]:
+    height, width = plane.values.shape[:2]
+    pixels, found = plane.values, None
+    if pixels.ndim == 2:
+        window = how.window or plane.window
+        if window is None or how.window is not None:
+            found = replace(extremes(pixels), scale=plane.scale)
+        pixels = to_bytes(pixels, window or plane.scale)
+        pixels = 255 - pixels if plane.inverted else pixels
+    measured = Measured(width=width, height=height, extremes=found, frames=plane.frames)
+    return measured, _square(Image.fromarray(pixels), how)
+
+
 @cache
 def _formats() -> tuple[str, ...]:
     """Returns those of `FORMATS` that this build of Pillow has; any other would make every file fail."""
@@ -168,10 +215,10 @@ def _formats() -> tuple[str, ...]:
     return tuple(name for name in wanted if name in Image.OPEN)
 
 
-def _tiff_pixels(path: Path) -> str:
+def _tiff_pixels(opener: Opener) -> str:
     """What the pixels of a TIFF are that Pillow does not know; empty if that cannot be said, or it is no TIFF."""
     try:
-        with open(path, "rb") as file:
+        with opener() as file:
             directory = ImageFileDirectory_v2(file.read(8))
             file.seek(directory.next)
             directory.load(file)
@@ -235,7 +282,7 @@ def _orientation(image: Image.Image) -> int:
         return 1
 
 
-def _refusal_of(error: Exception, path: Path) -> Refusal:
+def _refusal_of(error: Exception, opener: Opener) -> Refusal:
     if isinstance(error, (Image.DecompressionBombError, Image.DecompressionBombWarning)):
         return Refusal.TOO_MANY_PIXELS
     if isinstance(error, UnidentifiedImageError):
@@ -243,14 +290,14 @@ def _refusal_of(error: Exception, path: Path) -> Refusal:
     if isinstance(error, MemoryError):
         raise error
     # The operating system's errors carry a number; Pillow's own OSErrors do not.
-    if isinstance(error, OSError) and error.errno is not None and not _can_read(path):
+    if isinstance(error, OSError) and error.errno is not None and not _can_read(opener):
         return Refusal.UNREADABLE
     return Refusal.CORRUPT
 
 
-def _can_read(path: Path) -> bool:
+def _can_read(opener: Opener) -> bool:
     try:
-        with open(path, "rb") as file:
+        with opener() as file:
             file.read(1)
             file.seek(0, os.SEEK_END)
     except OSError:

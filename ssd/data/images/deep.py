@@ -34,12 +34,22 @@ class Extremes:
     low: float
     high: float
     floating: bool
+    scale: Window | None = None
+    """The range that the files themselves say their values can have; None: 16 bits, or 0 to 1."""
 
     def joined(self, other: Extremes | None) -> Extremes:
         """Of both."""
         if other is None:
             return self
-        return Extremes(min(self.low, other.low), max(self.high, other.high), self.floating or other.floating)
+        floating = self.floating or other.floating
+        return Extremes(
+            min(self.low, other.low), max(self.high, other.high), floating, self.scale or other.scale
+        )
+
+    @property
+    def range(self) -> Window:
+        """Which values become black and white where no window is declared."""
+        return self.scale or (UNIT if self.floating else SIXTEEN)
 
 
 def is_deep(image: Image.Image) -> bool:
@@ -58,7 +68,7 @@ def extremes(values: NDArray[np.generic]) -> Extremes:
 
 def outside(found: Extremes) -> bool:
     """Whether such values need a window."""
-    low, high = UNIT if found.floating else SIXTEEN
+    low, high = found.range
     return found.low < low or found.high > high
 
 
@@ -92,7 +102,7 @@ def narrowness(found: Extremes | None, window: Window | None) -> str:
     """A sentence where all images together use a small part of their range; empty otherwise."""
     if found is None:
         return ""
-    low, high = window or (UNIT if found.floating else SIXTEEN)
+    low, high = window or found.range
     used = (min(found.high, high) - max(found.low, low)) / (high - low)
     if used >= NARROW:
         return ""

@@ -1,4 +1,4 @@
-"""A folder of photographs as an image source: streamed from disk, never held in memory.
+"""A folder or archive of photographs as an image source: streamed from disk, never held in memory.
 
 Every image becomes one square: its short side is scaled to S' = round(size x margin) and the centre is cropped to
 S' x S'. The margin (15 % unless configured) leaves training's random crops something to choose from; a probe uses
@@ -9,10 +9,10 @@ Memory is one batch plus two images in the making, whatever the number and size 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,13 +20,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ssd.data.containers.open import container, part
+from ssd.data.containers.protocol import Container
 from ssd.data.images.decode import MAX_PIXELS, Decoding, RefusedImageError, decode
 from ssd.data.images.deep import Window
 from ssd.data.images.errors import DataError, FolderChanged
 from ssd.data.images.scan import ImageFile, scan
 from ssd.data.images.source import ImageFormat, ProbeData
 from ssd.data.images.subset import SubsetImages
-from ssd.data.images.walk import is_litter, printable
+from ssd.data.images.walk import printable
+from ssd.data.medical.plane import ALL_PLANES, Planes
 from ssd.random_stream import RandomStream
 
 
@@ -43,12 +46,14 @@ class FolderOptions:
     max_pixels: int = MAX_PIXELS
     window: Window | None = None
     """For pixels of more than 8 bits: the values that become black and white; None: see `ssd.data.images.deep`."""
+    planes: Planes = ALL_PLANES
+    """Which planes of volumes and frames of DICOM files are images."""
     threads: int = 2
     """Files decoded at the same time; the result does not depend on it."""
 
 
-class FolderImages:
-    """The usable images under a folder, in the order of their relative paths.
+class FileImages:
+    """The usable images of a container of files, in the order of their relative paths; without labels.
 
     Attributes:
         report: what was found and what was left out, and why.
@@ -58,57 +63,59 @@ class FolderImages:
 
     def __init__(
         self,
-        root: Path,
+        files: Container,
         image: ImageFormat,
-        options: FolderOptions | None = None,
+        options: FolderOptions,
         *,
         index_dir: Path | None = None,
-        class_names: Sequence[str] | None = None,
+        classes: Sequence[str] | None = None,
     ) -> None:
         """Find and check the images (see `ssd.data.images.scan`).
 
         Args:
-            root: the folder.
+            files: where they are.
             image: what the run's method asks for.
-            options: None: the defaults.
+            options: how they are read.
             index_dir: where the outcome of the check is kept; None checks every file each time.
-            class_names: with `options.labels`, the classes and their numbers; None: the sub-folders, sorted.
+            classes: if given, only images below a top-level folder of one of these names are used.
 
         Raises:
-            DataError: not a readable folder, or no usable image in it.
+            DataError: the container cannot be read, or has no usable image in it.
         """
-        options = options or FolderOptions()
         if options.margin < 1.0:
             raise DataError(f"the margin around an image must be at least 1, not {options.margin}")
         self.requested = image
-        self.root = root
+        self._container = files
+        self._options = options
         side = round(image.size * options.margin)
         self._format = ImageFormat(size=side, channels=image.channels)
         self._how = Decoding(
-            side=side, channels=image.channels, max_pixels=options.max_pixels, window=options.window
+            side=side,
+            channels=image.channels,
+            max_pixels=options.max_pixels,
+            window=options.window,
+            axis=options.planes.axis,
         )
-        self._threads = options.threads
-        wanted = _folder_names(root) if class_names is None else tuple(class_names)
         min_side = image.size if options.min_side is None else options.min_side
         self._files, self.report = scan(
-            root,
+            files,
             index_dir=index_dir,
             min_side=min_side,
             max_pixels=options.max_pixels,
             window=options.window,
-            classes=wanted if options.labels else None,
+            classes=classes,
+            planes=options.planes,
             threads=options.threads,
         )
         if not self._files:
-            raise DataError(_nothing_usable(str(self.report), min_side, options.labels))
+            raise DataError(_nothing_usable(str(self.report), min_side, classes is not None))
         self.class_names: tuple[str, ...] = ()
         self._labels: Tensor | None = None
-        if options.labels:
-            folders = [file.relative.split("/")[0] for file in self._files]
-            # A class nobody named exists only if it has an image.
-            self.class_names = tuple(sorted(set(folders))) if class_names is None else wanted
-            number = {name: label for label, name in enumerate(self.class_names)}
-            self._labels = torch.tensor([number[folder] for folder in folders])
+
+    @property
+    def root(self) -> Path:
+        """Where the files are."""
+        return self._container.path
 
     @property
     def format(self) -> ImageFormat:
@@ -130,16 +137,11 @@ class FolderImages:
         return len(self._files)
 
     def changed(self) -> bool:
-        """Whether files appeared or went since the folder was looked through. Costs a look at each sub-folder.
+        """Whether files appeared or went since they were looked through. Costs a look at each sub-folder.
 
         A file that is written anew in its place is noticed when it is read.
         """
-        try:
-            return any(
-                os.stat(self.root / each).st_mtime_ns != at for each, at in self.report.folders.items()
-            )
-        except OSError:
-            return True
+        return self._container.changed(self.report.folders)
 
     def batch(self, indices: Sequence[int]) -> Tensor:
         """[B, C, S', S'] uint8 on the CPU, in the order of `indices`, decoded now.
@@ -153,12 +155,13 @@ class FolderImages:
         def fill(row: int) -> None:
             pixels[row] = self._read(self._files[indices[row]])
 
-        if len(indices) <= 1 or self._threads <= 1:
+        threads = self._options.threads
+        if len(indices) <= 1 or threads <= 1:
             for row in range(len(indices)):
                 fill(row)
         else:
             # A pool per batch: starting two threads costs far less than one decode, and nothing is left running.
-            with ThreadPoolExecutor(self._threads) as pool:
+            with ThreadPoolExecutor(threads) as pool:
                 for _ in pool.map(fill, range(len(indices))):
                     pass
         return torch.from_numpy(pixels)
@@ -166,12 +169,49 @@ class FolderImages:
     def _read(self, file: ImageFile) -> NDArray[np.uint8]:
         path = self.root / file.relative
         try:
-            status = os.stat(path)
-            if (status.st_size, status.st_mtime_ns) != (file.size, file.mtime_ns):
+            if self._container.stamp(file.relative) != (file.size, file.mtime_ns):
                 raise FolderChanged(_changed(path, "its size or modification time is another"))
-            return decode(path, self._how)
+            return decode(partial(self._container.open, file.relative), self._how, file.frame)
         except (OSError, RefusedImageError) as error:
             raise FolderChanged(_changed(path, str(error))) from error
+
+
+class FolderImages(FileImages):
+    """The usable images under a folder or in a zip or tar file, in the order of their relative paths."""
+
+    def __init__(
+        self,
+        root: Path | Container,
+        image: ImageFormat,
+        options: FolderOptions | None = None,
+        *,
+        index_dir: Path | None = None,
+        class_names: Sequence[str] | None = None,
+    ) -> None:
+        """Find and check the images.
+
+        Args:
+            root: the folder or archive.
+            image: what the run's method asks for.
+            options: None: the defaults.
+            index_dir: where the outcome of the check is kept; None checks every file each time.
+            class_names: with `options.labels`, the classes and their numbers; None: the sub-folders, sorted.
+
+        Raises:
+            DataError: not a readable folder or archive, or no usable image in it.
+        """
+        options = options or FolderOptions()
+        files = container(root) if isinstance(root, Path) else root
+        wanted = files.folders() if class_names is None else tuple(class_names)
+        super().__init__(
+            files, image, options, index_dir=index_dir, classes=wanted if options.labels else None
+        )
+        if options.labels:
+            folders = [file.relative.split("/")[0] for file in self._files]
+            # A class nobody named exists only if it has an image.
+            self.class_names = tuple(sorted(set(folders))) if class_names is None else wanted
+            number = {name: label for label, name in enumerate(self.class_names)}
+            self._labels = torch.tensor([number[folder] for folder in folders])
 
 
 def folder_probe(
@@ -194,19 +234,20 @@ def folder_probe(
     """
     given = options or FolderOptions()
     exact = replace(given, margin=1.0, labels=True)
-    train_root, test_root = root / "train", root / "test"
-    if train_root.is_dir() and test_root.is_dir():
-        train = FolderImages(train_root, image, exact, index_dir=index_dir)
-        _check_classes(train.class_names, train_root)
-        strange = sorted(set(_folder_names(test_root)) - set(train.class_names))
+    whole = container(root)
+    if {"train", "test"} <= set(whole.folders()):
+        train_files, test_files = part(whole, "train"), part(whole, "test")
+        train = FolderImages(train_files, image, exact, index_dir=index_dir)
+        _check_classes(train.class_names, train_files.path)
+        strange = sorted(set(test_files.folders()) - set(train.class_names))
         if strange:
             raise DataError(
-                f"the class {printable(strange[0])!r} of {test_root} has no images in {train_root}; "
+                f"the class {printable(strange[0])!r} of {test_files.path} has no images in {train_files.path}; "
                 "the sub-folders of both must have the same names"
             )
-        test = FolderImages(test_root, image, exact, index_dir=index_dir, class_names=train.class_names)
+        test = FolderImages(test_files, image, exact, index_dir=index_dir, class_names=train.class_names)
         return ProbeData(train=train, test=test, name=printable(root.name))
-    every = FolderImages(root, image, exact, index_dir=index_dir)
+    every = FolderImages(whole, image, exact, index_dir=index_dir)
     _check_classes(every.class_names, root)
     train_rows: list[int] = []
     test_rows: list[int] = []
@@ -224,28 +265,6 @@ def folder_probe(
     return ProbeData(
         train=SubsetImages(every, train_rows), test=SubsetImages(every, test_rows), name=printable(root.name)
     )
-
-
-def _folder_names(root: Path) -> tuple[str, ...]:
-    """Names of the visible sub-folders, sorted; none if `root` cannot be read (the scan then says so)."""
-    try:
-        with os.scandir(root) as listing:
-            return tuple(
-                sorted(
-                    entry.name
-                    for entry in listing
-                    if entry.name[0] != "." and not is_litter(entry.name) and _is_folder(entry)
-                )
-            )
-    except OSError:
-        return ()
-
-
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:
-        return False
 
 
 def _check_classes(names: Sequence[str], root: Path) -> None:

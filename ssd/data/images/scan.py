@@ -18,20 +18,24 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from PIL import __version__ as pillow_version
 
-from ssd.data.images.decode import MAX_PIXELS, Refusal, RefusedImageError, measure
+from ssd.data.containers.protocol import Container
+from ssd.data.containers.tree import FolderTree
+from ssd.data.images.decode import MAX_PIXELS, Opener, Refusal, RefusedImageError, measure
 from ssd.data.images.deep import Extremes, Window, narrowness, outside
-from ssd.data.images.walk import Walk, left_alone, printable, walk
+from ssd.data.images.walk import Walk, left_alone, printable
+from ssd.data.medical.plane import ALL_PLANES, Axis, Planes
 from ssd.digest import digest_bytes
 from ssd.files import write_atomically
 
 INDEX_FORMAT = "ssd-image-index"
-INDEX_VERSION = 2
-"""2: with the smallest and largest value of pixels of more than 8 bits."""
+INDEX_VERSION = 3
+"""3: with the number of frames, and the range that values of more than 8 bits can have."""
 _SAVE_SECONDS = 2.0
 """What was checked is kept so often, so that a scan which is stopped goes on where it was."""
 _SAVE_SHARE = 0.05
@@ -54,6 +58,8 @@ class ImageFile:
     mtime_ns: int
     width: int
     height: int
+    frame: int = 0
+    """Which plane of a volume, or frame of a DICOM file."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -62,6 +68,7 @@ class ScanReport:
 
     root: Path
     accepted: int
+    """Images; of a volume each plane is one."""
     refused: Mapping[Refusal, int]
     examples: Mapping[Refusal, tuple[str, ...]]
     """The first names of each kind, printable."""
@@ -96,33 +103,37 @@ class ScanReport:
 
 
 def scan(
-    root: Path,
+    place: Path | Container,
     *,
     index_dir: Path | None = None,
     min_side: int = 1,
     max_pixels: int = MAX_PIXELS,
     window: Window | None = None,
     classes: Sequence[str] | None = None,
+    planes: Planes = ALL_PLANES,
     threads: int = 2,
     clock: Callable[[], float] = time.monotonic,
 ) -> tuple[tuple[ImageFile, ...], ScanReport]:
-    """The usable images under `root` in sorted order, and what was left out and why.
+    """The usable images of a folder or another container in sorted order, and what was left out and why.
 
     Args:
-        root: the folder to search, sub-folders included.
+        place: the folder to search, sub-folders included, or a container.
         index_dir: where the outcome is kept between scans; None checks every file again.
         min_side: images with a shorter side than this are left out.
         max_pixels: images with more pixels than this are left out, undecoded.
         window: for pixels of more than 8 bits, see `ssd.data.images.deep`.
         classes: if given, only images below a top-level folder of one of these names are used.
+        planes: which planes of volumes and frames of DICOM files are images.
         threads: files decoded at the same time.
         clock: monotonic seconds.
 
     Raises:
-        DataError: `root` is not a folder that can be read.
+        DataError: `place` is not a folder or a container that can be read.
     """
-    walked = walk(root)
-    index_path = None if index_dir is None else _index_path(root, index_dir)
+    files_of = FolderTree(place) if isinstance(place, Path) else place
+    root = files_of.path
+    walked = files_of.walk()
+    index_path = None if index_dir is None else _index_path(root, files_of.key + planes.key, index_dir)
     known = {} if index_path is None else _read_index(index_path)
     entries = {
         relative: known[relative]
@@ -136,7 +147,12 @@ def scan(
     with ThreadPoolExecutor(threads) as pool:
         for start in range(0, len(todo), _AT_ONCE):
             part = todo[start : start + _AT_ONCE]
-            outcomes = pool.map(lambda file: _check(root / file[0], file[1], max_pixels, window), part)
+            outcomes = pool.map(
+                lambda file: _check(
+                    partial(files_of.open, file[0]), file[1], max_pixels, window, planes.axis
+                ),
+                part,
+            )
             for (relative, size, mtime_ns), (outcome, *facts) in zip(part, outcomes, strict=True):
                 if outcome in _NOT_REMEMBERED:
                     refused[relative] = outcome
@@ -156,16 +172,19 @@ def scan(
     for relative, size, mtime_ns in walked.files:
         if relative in refused:
             continue
-        _, _, name, width, height, numbers = entries[relative]
-        seen = None if numbers is None else Extremes(*numbers)
+        _, _, name, width, height, numbers, frames = entries[relative]
+        seen = None if numbers is None else _extremes(numbers)
         outcome = Refusal[name] if name else _judge(relative, width, height, min_side, max_pixels, classes)
         if outcome is None and window is None and seen is not None and outside(seen):
             outcome = Refusal.RANGE  # it was looked at when there was a window
         if outcome is None:
             deep = deep if seen is None else seen.joined(deep)
-            files.append(
-                ImageFile(relative=relative, size=size, mtime_ns=mtime_ns, width=width, height=height)
-            )
+            files += [
+                ImageFile(
+                    relative=relative, size=size, mtime_ns=mtime_ns, width=width, height=height, frame=frame
+                )
+                for frame in planes.chosen(frames)
+            ]
         else:
             refused[relative] = outcome
     return tuple(files), _report(root, walked, len(files), refused, len(todo), narrowness(deep, window))
@@ -185,17 +204,27 @@ def _judge(
 
 
 def _check(
-    path: Path, size: int, max_pixels: int, window: Window | None
-) -> tuple[Refusal | None, int, int, list[Any] | None]:
-    """Why a file cannot be used, or None; its width and height; extremes of deep pixels, as the index keeps them."""
+    opener: Opener, size: int, max_pixels: int, window: Window | None, axis: Axis
+) -> tuple[Refusal | None, int, int, list[Any] | None, int]:
+    """Why a file cannot be used, or None; its width and height; extremes of deep pixels, as the index keeps them; the
+    number of frames.
+    """
     if size == 0:
-        return Refusal.EMPTY, 0, 0, None
+        return Refusal.EMPTY, 0, 0, None, 1
     try:
-        found = measure(path, max_pixels, window)
+        found = measure(opener, max_pixels, window, axis)
     except RefusedImageError as error:
-        return error.refusal, 0, 0, None
+        return error.refusal, 0, 0, None, 1
     deep = found.extremes
-    return None, found.width, found.height, None if deep is None else [deep.low, deep.high, deep.floating]
+    numbers = None if deep is None else [deep.low, deep.high, deep.floating, deep.scale and list(deep.scale)]
+    return None, found.width, found.height, numbers, found.frames
+
+
+def _extremes(numbers: Sequence[Any]) -> Extremes:
+    """What the index keeps; raises TypeError or ValueError for anything else."""
+    low, high, floating, scale = numbers
+    declared = None if scale is None else (float(scale[0]), float(scale[1]))
+    return Extremes(float(low), float(high), bool(floating), declared)
 
 
 def _report(
@@ -221,10 +250,12 @@ def _report(
     )
 
 
-def _index_path(root: Path, index_dir: Path) -> Path:
+def _index_path(root: Path, key: str, index_dir: Path) -> Path:
     resolved = root.resolve()
     readable = "".join(letter if letter.isascii() and letter.isalnum() else "-" for letter in resolved.name)
-    return index_dir / f"images-{readable[:40]}-{digest_bytes(os.fsencode(resolved))[:16]}.json"
+    return (
+        index_dir / f"images-{readable[:40]}-{digest_bytes(os.fsencode(resolved) + key.encode())[:16]}.json"
+    )
 
 
 def _read_index(path: Path) -> dict[str, list[Any]]:
@@ -238,15 +269,14 @@ def _read_index(path: Path) -> dict[str, list[Any]]:
         ):
             return {}
         files: dict[str, list[Any]] = value["files"]
-        for size, mtime_ns, name, width, height, deep in files.values():
+        for size, mtime_ns, name, width, height, deep, frames in files.values():
             # Each raises for anything but a whole number or a known name.
-            for number in (size, mtime_ns, width, height):
+            for number in (size, mtime_ns, width, height, frames):
                 operator.index(number)
             if name is not None:
                 Refusal[name]
             if deep is not None:
-                low, high, floating = deep
-                Extremes(float(low), float(high), bool(floating))
+                _extremes(deep)
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:

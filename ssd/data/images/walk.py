@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ssd.data.images.decode import Refusal, extensions
+from ssd.data.images.decode import Refusal, is_image_name
 from ssd.data.images.errors import DataError
 
 LITTER = frozenset(
@@ -28,6 +28,7 @@ IMAGE_LIKE = frozenset(
 _KINDS = 5
 _ENDING = 12
 HEIC = frozenset({".heic", ".heif"})
+MEDICAL = frozenset({".dcm", ".dicom", ".nii"})
 
 
 @dataclass(slots=True)
@@ -102,7 +103,7 @@ def _look(found: Walk, root: Path, folder: str, names: list[str], entered: set[t
             continue
         relative = f"{folder}/{name}" if folder else name
         ending = os.path.splitext(name)[1].lower()
-        image = ending in extensions()
+        image = is_image_name(name)
         try:
             status = os.stat(root / relative)
         except OSError:
@@ -142,6 +143,8 @@ def left_alone(others: Mapping[str, int], litter: Mapping[str, int]) -> str:
     words = f"{count} other file{'s' if count > 1 else ''} ({', '.join(parts)})" if parts else ""
     if HEIC & others.keys():
         words += "; .heic is read after: pip install '.[heic]'"
+    if MEDICAL & others.keys():
+        words += "; .dcm and .nii are read after: pip install '.[medical]'"
     if litter:
         names = ", ".join(sorted({printable(name) for name in litter}))
         words += (
