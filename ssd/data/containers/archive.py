@@ -39,7 +39,7 @@ class Member:
     """As the archive has it."""
     size: int
     stamp: int
-    """Its checksum (zip) or its place and time (tar)."""
+    """Its checksum (zip), or the archive's time and its place there (tar)."""
     offset: int = -1
     """Of its bytes in a tar file; -1: of a zip."""
     refusal: Refusal | None = None
@@ -197,14 +197,19 @@ def _zip_members(path: Path) -> dict[str, Member]:
 
 
 def _tar_members(path: Path) -> dict[str, Member]:
-    out = {}
+    out: dict[str, Member] = {}
+    at = os.stat(path).st_mtime_ns
     with tarfile.open(path, "r:") as archive:
-        for info in archive:
-            if info.isreg() and not info.issparse():
-                name = info.name.removeprefix("./")
-                stamp = info.offset_data ^ (int(info.mtime) << 20)
-                out[name] = Member(name, info.size, stamp, info.offset_data, _too_large(info.size))
-                _check_number(len(out))
+        try:
+            for info in archive:
+                if info.isreg() and not info.issparse():
+                    name, place = info.name.removeprefix("./"), info.offset_data
+                    out[name] = Member(name, info.size, at ^ place, place, _too_large(info.size))
+                    _check_number(len(out))
+        except tarfile.ReadError:
+            # Cut off: what stands before is whole.
+            if not out:
+                raise
     return out
 
 

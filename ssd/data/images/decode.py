@@ -13,7 +13,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from functools import cache, partial
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import BinaryIO, TypeAlias
@@ -151,7 +151,10 @@ def measure(
 
 
 def _opener(source: Path | Opener) -> Opener:
-    return partial(source.open, "rb") if isinstance(source, Path) else source
+    if not isinstance(source, Path):
+        return source
+    path = source
+    return lambda: open(path, "rb")
 
 
 def _decode(opener: Opener, how: Decoding, frame: int | None) -> tuple[Measured, NDArray[np.uint8]]:
