@@ -7,18 +7,24 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
+from typing import Literal
 
 from ssd.data.images.builtin import KINDS, BuiltinSet, load_builtin
 from ssd.data.images.decode import MAX_PIXELS
 from ssd.data.images.deep import Window
 from ssd.data.images.errors import DataError, unknown_client
-from ssd.data.images.folder import FolderImages, FolderOptions, folder_probe
+from ssd.data.images.folder import FileImages, FolderImages, FolderOptions, folder_probe
 from ssd.data.images.identity import DatasetIdentity
 from ssd.data.images.source import ImageFormat, ImageSource, ProbeData
 from ssd.data.images.subset import SubsetImages
 from ssd.data.images.walk import worth_a_warning
+from ssd.data.manifest.images import ManifestImages, manifest_probe
+from ssd.data.manifest.table import TEST, TRAIN, Manifest, read_manifest
+from ssd.data.medical.plane import Axis, Planes
 from ssd.data.partition.partition import Partition, load
 
+FILES = ("folder", "manifest")
+"""Kinds of data that are files of the operator's."""
 _log = logging.getLogger(__name__)
 
 
@@ -27,13 +33,17 @@ class DataConfig:
     """Where the images of a worker's clients are."""
 
     kind: str
-    """`digits`, `cifar10`, `cifar100`, `mnist`, or `folder`."""
+    """`digits`, `cifar10`, `cifar100`, `mnist`, `folder`, or `manifest`."""
     root: Path | None = None
-    """Where torchvision's data sets are; not needed for `digits` and `folder`."""
+    """Where torchvision's data sets are, and where a manifest's paths begin (None: at the manifest's folder)."""
     partition: Path | None = None
     """Which images of a built-in set belong to which client (see `ssd.data.partition.partition`)."""
     folders: Mapping[str, Path] = field(default_factory=dict)
-    """For `folder`: the folder of each client."""
+    """For `folder`: the folder of each client, or its .zip or .tar file."""
+    manifest: Path | None = None
+    """For `manifest`: the table (see `ssd.data.manifest.table`)."""
+    columns: Mapping[str, str] = field(default_factory=dict)
+    """For `manifest`: what its columns are called."""
     test_folders: Mapping[str, Path] = field(default_factory=dict)
     """For `folder` with `labels = "folders"` and `classes`: a folder of test images per client."""
     probe: Path | None = None
@@ -43,9 +53,13 @@ class DataConfig:
     index_dir: Path | None = None
     """Where the outcome of checking a folder's images is kept; None checks them at every opening."""
     labels: str = "none"
-    """For `folder`: `none`, or `folders` (the sub-folder of an image is its class)."""
+    """`none`, `folders` (for `folder`: the sub-folder of an image is its class), or `column` (for `manifest`)."""
     classes: tuple[str, ...] = ()
-    """For `labels = "folders"`: the classes of the whole federation in order; empty: this client's own."""
+    """With labels: the classes of the whole federation in order; empty: those there are."""
+    axis: Axis = "axial"
+    """Of medical volumes: across which axis planes are cut."""
+    frames: Literal["all", "middle"] = "all"
+    """Of medical volumes and DICOM files of several frames: which planes are images."""
     margin: float = 1.15
     """For `folder`: see `FolderOptions.margin`."""
     min_side: int | None = None
@@ -54,10 +68,12 @@ class DataConfig:
     """For `folder`: the values of more than 8 bits that become black and white."""
 
     def __post_init__(self) -> None:
-        if self.kind not in (*KINDS, "folder"):
-            raise DataError(f"there is no data set {self.kind!r}; known are {', '.join(KINDS)} and folder")
-        if self.labels not in ("none", "folders"):
-            raise DataError(f"labels are `none` or `folders`, not {self.labels!r}")
+        if self.kind not in (*KINDS, *FILES):
+            raise DataError(f"there is no data set {self.kind!r}; known are {', '.join((*KINDS, *FILES))}")
+        if self.labels not in ("none", "folders", "column"):
+            raise DataError(f"labels are `none`, `folders` or `column`, not {self.labels!r}")
+        if self.kind == "manifest" and self.manifest is None:
+            raise DataError("a manifest needs `manifest`, the file that lists the images")
         if self.test_folders and (self.labels != "folders" or not self.classes):
             raise DataError(
                 '`test_folders` need `labels = "folders"` and the federation\'s `classes` in order'
@@ -80,10 +96,9 @@ def open_client(config: DataConfig, client_id: str, image: ImageFormat) -> Image
             index_dir=config.index_dir,
             class_names=config.classes or None,
         )
-        report = source.report
-        if report.refused or report.unreadable_folders or report.narrow or worth_a_warning(report.others):
-            _log.warning("client %s: %s", client_id, report)
-        return source
+        return _told(client_id, source)
+    if config.kind == "manifest":
+        return _told(client_id, _listed(config, client_id, image, TRAIN))
     if config.partition is None:
         raise DataError(
             f"the data set {config.kind!r} needs a partition file that says which images are {client_id!r}'s; "
@@ -114,6 +129,9 @@ def open_client_test(config: DataConfig, client_id: str, image: ImageFormat) -> 
             index_dir=config.index_dir,
             class_names=config.classes,
         )
+    if config.kind == "manifest":
+        has = config.labels == "column" and _manifest(config).of(client_id, TEST)
+        return _listed(config, client_id, image, TEST) if has else None
     if config.partition is None:
         return None
     images = open_builtin(config, image)
@@ -131,7 +149,16 @@ def open_probe(config: DataConfig, image: ImageFormat) -> ProbeData:
     Raises:
         DataError: the configuration names no probe folder, or it cannot be used.
     """
-    if config.kind != "folder":
+    if config.kind == "manifest" and config.probe is None:
+        return manifest_probe(
+            _manifest(config),
+            _root(config),
+            image,
+            _folder_options(config),
+            index_dir=config.index_dir,
+            classes=config.classes,
+        )
+    if config.kind not in FILES:
         images = open_builtin(config, image)
         if config.partition is None:
             return images.probe()
@@ -147,6 +174,43 @@ def open_probe(config: DataConfig, image: ImageFormat) -> ProbeData:
 def open_builtin(config: DataConfig, image: ImageFormat) -> BuiltinSet:
     """The whole built-in set; its `identity` and training labels are what a partition is made from."""
     return load_builtin(config.kind, image, config.root, config.download)
+
+
+def _told(client_id: str, source: FileImages) -> FileImages:
+    """Warn of what an operator should look at."""
+    report = source.report
+    if report.refused or report.unreadable_folders or report.narrow or worth_a_warning(report.others):
+        _log.warning("client %s: %s", client_id, report)
+    return source
+
+
+def _manifest(config: DataConfig) -> Manifest:
+    assert config.manifest is not None  # checked when the configuration was made
+    return read_manifest(config.manifest, config.columns)
+
+
+def _root(config: DataConfig) -> Path:
+    assert config.manifest is not None
+    return config.manifest.parent if config.root is None else config.root
+
+
+def _listed(config: DataConfig, client_id: str, image: ImageFormat, split: str) -> FileImages:
+    manifest = _manifest(config)
+    rows = manifest.of(client_id, split)
+    if not rows:
+        raise unknown_client(
+            client_id, manifest.clients(), f"the {split} rows of the manifest {manifest.file}"
+        )
+    options = _folder_options(config)
+    return ManifestImages(
+        manifest,
+        rows,
+        _root(config),
+        image,
+        replace(options, margin=1.0) if split == TEST else options,
+        index_dir=config.index_dir,
+        classes=config.classes,
+    )
 
 
 def _partition(path: Path, train: DatasetIdentity, test: DatasetIdentity | None = None) -> Partition:
@@ -169,8 +233,9 @@ def _read_partition(
 def _folder_options(config: DataConfig) -> FolderOptions:
     return FolderOptions(
         margin=config.margin,
-        labels=config.labels == "folders",
+        labels=config.labels == ("column" if config.kind == "manifest" else "folders"),
         min_side=config.min_side,
         max_pixels=config.max_pixels,
         window=config.window,
+        planes=Planes(axis=config.axis, which=config.frames),
     )

@@ -15,13 +15,14 @@ from ssd.daemon.doctor.identity import gather_identity, judge_identity
 from ssd.daemon.doctor.network import judge_handshake, judge_reach, reach
 from ssd.daemon.doctor.software import examine_software
 from ssd.daemon.printable import printable
+from ssd.data.images.errors import DataError
 from ssd.trust.authority import LOCAL_NAME, CertificateRefused
 from ssd.trust.diagnosis import Peer, diagnose
 from ssd.trust.identity_files import IdentityFiles, read_identity
 from ssd.trust.names import Role
 from ssd.trust.registry_pin import PIN_FILE, REGISTRY_FILE, SIGNING_KEY_FILE
 from worker.config.hosted_clients import hosted_clients
-from worker.config.sections import WorkerConfig
+from worker.config.sections import DataSection, WorkerConfig
 from worker.errors import ConfigInvalid
 
 _ENROL = "run `ssd-worker enroll` with a token of the federation's operator"
@@ -113,6 +114,9 @@ def _data(config: WorkerConfig, patience: float) -> Iterator[Finding]:
     except ConfigInvalid as error:
         yield fault("data", str(error), "correct [data] in the configuration, or make the partition again")
         return
+    if data.kind == "manifest":
+        yield from _listed(data, clients, patience)
+        return
     if data.kind != "folder":
         yield ok("data", f"{data.kind}: {len(clients)} clients")
         if data.root is not None and not data.root.is_dir() and not data.download:
@@ -131,6 +135,29 @@ def _data(config: WorkerConfig, patience: float) -> Iterator[Finding]:
         limit = {} if data.max_pixels is None else {"max_pixels": data.max_pixels}
         yield from judge_folder(
             gather_folder(client, path, patience / len(folders), window=data.window, **limit)
+        )
+
+
+def _listed(data: DataSection, clients: tuple[str, ...], patience: float) -> Iterator[Finding]:
+    """The images that a manifest names, client by client."""
+    from ssd.data.containers.listed import Listed
+    from ssd.data.containers.open import container
+    from ssd.data.manifest.table import TRAIN, read_manifest
+    from worker.cli.doctor_images import gather_folder, judge_folder
+
+    assert data.manifest is not None  # the clients were read from it
+    manifest = read_manifest(data.manifest, data.columns)
+    limit = {} if data.max_pixels is None else {"max_pixels": data.max_pixels}
+    for client in clients:
+        try:
+            names = [row.path for row in manifest.of(client, TRAIN)]
+            whole = container(data.manifest.parent if data.root is None else data.root)
+        except DataError as error:
+            yield fault("data", f"{client}: {error}", "correct [data] root and manifest")
+            return
+        files = Listed(whole, names, manifest.file)
+        yield from judge_folder(
+            gather_folder(client, files, patience / len(clients), window=data.window, **limit)
         )
 
 

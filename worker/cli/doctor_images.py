@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from ssd.daemon.doctor.findings import Finding, fault, ok, warning
+from ssd.data.containers.open import container
+from ssd.data.containers.protocol import Container
 from ssd.data.images.decode import MAX_PIXELS, RefusedImageError, extensions, measure
 from ssd.data.images.deep import Extremes, Window, narrowness
-from ssd.data.images.walk import left_alone, walk, worth_a_warning
+from ssd.data.images.errors import DataError
+from ssd.data.images.walk import left_alone, worth_a_warning
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,24 +41,30 @@ class FolderFacts:
 
 
 def gather_folder(
-    client: str, folder: Path, patience: float, max_pixels: int = MAX_PIXELS, window: Window | None = None
+    client: str,
+    place: Path | Container,
+    patience: float,
+    max_pixels: int = MAX_PIXELS,
+    window: Window | None = None,
 ) -> FolderFacts:
     """Counts the images and decodes as many as fit into the time.
 
     Args:
         client: whose.
-        folder: where.
+        place: the folder or archive, or a container of files.
         patience: seconds; half of it for counting.
         max_pixels: larger images count as broken.
         window: `[data] window`.
     """
-    try:
-        with os.scandir(folder):
-            pass
-    except OSError as error:
-        return FolderFacts(client=client, folder=folder, problem=error.strerror or str(error))
+    folder = place if isinstance(place, Path) else place.path
     started = time.monotonic()
-    found = walk(folder, lambda: time.monotonic() - started > patience / 2)
+    try:
+        files = container(place) if isinstance(place, Path) else place
+        found = files.walk(lambda: time.monotonic() - started > patience / 2)
+    except DataError as error:
+        cause = error.__cause__
+        words = cause.strerror if isinstance(cause, OSError) else None
+        return FolderFacts(client=client, folder=folder, problem=words or str(error))
     broken: list[str] = []
     checked = 0
     deep: Extremes | None = None
@@ -64,7 +73,7 @@ def gather_folder(
             break
         checked += 1
         try:
-            seen = measure(folder / relative, max_pixels, window).extremes
+            seen = measure(partial(files.open, relative), max_pixels, window).extremes
             deep = deep if seen is None else seen.joined(deep)
         except RefusedImageError as error:
             broken.append(f"{relative}: {error}")

@@ -27,6 +27,8 @@ from ssd.daemon.config_loading import (
     check_client_ids,
 )
 from ssd.daemon.config_sources import ConfigError, Key
+from ssd.daemon.suggest import nearest
+from ssd.data.manifest.table import COLUMNS
 from worker.errors import ConfigInvalid
 
 Json = Any
@@ -34,12 +36,23 @@ _WORKER = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
 
 
+FILES = ("folder", "manifest")
+"""Kinds of data that are files of the operator's."""
 Window = tuple[Annotated[float, Field(allow_inf_nan=False)], Annotated[float, Field(allow_inf_nan=False)]]
 
 
 def _rising(value: Window) -> Window:
     if value[0] >= value[1]:
         raise ValueError(f"a window goes from black to a larger white, not from {value[0]:g} to {value[1]:g}")
+    return value
+
+
+def _columns(value: dict[str, str]) -> dict[str, str]:
+    for column, name in value.items():
+        if column not in COLUMNS:
+            raise ValueError(f"a manifest has no {column!r}{nearest(column, COLUMNS)}")
+        if not 1 <= len(name) <= 256:
+            raise ValueError(f"the name of the column {column!r} has 1 to 256 characters")
     return value
 
 
@@ -116,29 +129,39 @@ class TransportSection(Section):
 class DataSection(Section):
     """`[data]`: the clients hosted here and where their images are."""
 
-    kind: Literal["none", "digits", "cifar10", "cifar100", "mnist", "folder"] = "none"
+    kind: Literal["none", "digits", "cifar10", "cifar100", "mnist", "folder", "manifest"] = "none"
     """`none` is for methods that need no images."""
     clients: Annotated[tuple[str, ...], BeforeValidator(as_tuple), AfterValidator(_client_ids)] = ()
-    """Ids of the hosted clients; ["*"]: every client of the partition file or of `folders`."""
+    """Ids of the hosted clients; ["*"]: every client of the partition file, of `folders`, or of the manifest's rows."""
     root: ConfigPath | None = None
-    """Where torchvision's data sets are."""
+    """Where torchvision's data sets are; for `manifest` the folder (or .zip or .tar file) that its paths begin at. Not set:
+    the manifest's own folder."""
     partition: ConfigPath | None = None
     """Which images of a built-in set are whose."""
     folders: Folders = Field(default_factory=dict)
-    """For `folder`: client id -> its folder of images."""
+    """For `folder`: client id -> its folder of images, or its .zip or .tar file, which is read where it is."""
+    manifest: ConfigPath | None = None
+    """For `manifest`: a table of images, one row each, as CSV or Parquet (docs/images.md)."""
+    columns: Annotated[dict[str, str], AfterValidator(_columns)] = Field(default_factory=dict)
+    """For `manifest`: what its columns are called, as `{ path = "file", client = "hospital" }`. Not given: `path`, `label`,
+    `client` and `split`."""
     test_folders: Folders = Field(default_factory=dict)
     """For `folder` with `labels = "folders"` and `classes`: client id -> its folder of test images, to measure what a
     model is worth to that client."""
     probe: ConfigPath | None = None
-    """For `folder`: labelled images to evaluate on."""
+    """For `folder` and `manifest`: labelled images to evaluate on. A manifest without it: its rows of the split `test`."""
     evaluates: bool | None = None
     """Offer to evaluate. By default if there are labelled images: a built-in set, or `probe`."""
     download: bool = False
     """Let torchvision fetch what is missing."""
-    labels: Literal["none", "folders"] = "none"
-    """For `folder`: `folders` takes an image's sub-folder for its class."""
+    labels: Literal["none", "folders", "column"] = "none"
+    """`folders` (for `folder`) takes an image's sub-folder for its class, `column` (for `manifest`) what its row says."""
     classes: Annotated[tuple[str, ...], BeforeValidator(as_tuple)] = ()
-    """With `labels = "folders"`: the classes of the whole federation, in order."""
+    """With labels: the classes of the whole federation, in order."""
+    axis: Literal["axial", "coronal", "sagittal"] = "axial"
+    """Of medical volumes (extra `medical`): across which axis planes are cut."""
+    frames: Literal["all", "middle"] = "all"
+    """Of medical volumes and DICOM files of several frames: every plane is an image, or the one in the middle."""
     margin: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 1.15
     """For `folder`: how much larger than needed images are decoded before they are cropped."""
     min_side: Annotated[int, Field(ge=1)] | None = None
@@ -245,7 +268,7 @@ class WorkerConfig(Section):
         """Whether this worker offers to evaluate."""
         if self.data.evaluates is not None:
             return self.data.evaluates
-        return self.data.probe is not None if self.data.kind == "folder" else self.data.kind != "none"
+        return self.data.probe is not None if self.data.kind in FILES else self.data.kind != "none"
 
 
 def load(
@@ -292,13 +315,25 @@ def _data_contradictions(data: DataSection) -> Iterator[tuple[tuple[str, ...], s
                 ("test_folders", "folders", "kind"),
                 f"no folder is given for {', '.join(strangers[:5])}",
             )
+    elif data.kind == "manifest":
+        if data.manifest is None:
+            yield ("manifest", "kind"), 'kind "manifest" needs the table of images'
     elif data.clients == ("*",) and data.partition is None:
-        yield ("clients", "partition", "kind"), '["*"] needs a partition file, or kind "folder"'
+        yield ("clients", "partition", "kind"), '["*"] needs a partition file, or kind "folder" or "manifest"'
     elif data.kind != "none" and data.clients and data.partition is None:
         yield ("partition", "clients", "kind"), f'kind "{data.kind}" needs a partition file'
     if data.kind != "folder" and (data.folders or data.test_folders):
         key = "folders" if data.folders else "test_folders"
         yield (key, "kind"), 'only kind "folder" has folders'
+    if data.kind != "manifest" and (data.manifest is not None or data.columns):
+        yield (
+            ("manifest" if data.columns == {} else "columns", "kind"),
+            'only kind "manifest" has a table of images',
+        )
+    wrong = {"folder": "column", "manifest": "folders"}.get(data.kind)
+    if data.labels == wrong:
+        right = "folders" if wrong == "column" else "column"
+        yield ("labels", "kind"), f'kind "{data.kind}" has labels = "none" or "{right}"'
     if data.test_folders and (data.labels != "folders" or not data.classes):
         yield (
             ("test_folders", "labels", "classes"),

@@ -111,8 +111,8 @@ class ClientData:
                 "data_missing", "the method needs images and this worker has no [data] kind", whole_task=True
             )
         values = dict(self._fields)
-        for name in ("root", "partition", "probe", "index_dir"):
-            values[name] = None if values[name] is None else Path(values[name])
+        for name in ("root", "partition", "probe", "manifest", "index_dir"):
+            values[name] = None if values.get(name) is None else Path(values[name])
         for name in ("folders", "test_folders"):
             values[name] = {client: Path(folder) for client, folder in values[name].items()}
         values["classes"] = tuple(values["classes"])

@@ -156,7 +156,7 @@ def test_images_left_out_are_logged_once_when_a_client_is_opened(
 def test_a_data_configuration_is_checked_when_it_is_made() -> None:
     with pytest.raises(DataError, match="no data set 'cifar'"):
         DataConfig(kind="cifar")
-    with pytest.raises(DataError, match="`none` or `folders`"):
+    with pytest.raises(DataError, match="`none`, `folders` or `column`"):
         DataConfig(kind="folder", labels="file")
 
 
