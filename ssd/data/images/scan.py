@@ -167,7 +167,22 @@ def scan(
                 said = now
                 _log.info("checked %d of %d new images under %s", done, len(todo), printable(str(root)))
 
-    files = []
+    files, narrow = _usable(walked, entries, refused, min_side, max_pixels, window, classes, planes)
+    return tuple(files), _report(root, walked, len(files), refused, len(todo), narrow)
+
+
+def _usable(
+    walked: Walk,
+    entries: Mapping[str, list[Any]],
+    refused: dict[str, Refusal],
+    min_side: int,
+    max_pixels: int,
+    window: Window | None,
+    classes: Sequence[str] | None,
+    planes: Planes,
+) -> tuple[list[ImageFile], str]:
+    """The images that the options let in, and a warning if they use little of their range; the others into `refused`."""
+    files: list[ImageFile] = []
     deep: Extremes | None = None
     for relative, size, mtime_ns in walked.files:
         if relative in refused:
@@ -187,7 +202,7 @@ def scan(
             ]
         else:
             refused[relative] = outcome
-    return tuple(files), _report(root, walked, len(files), refused, len(todo), narrowness(deep, window))
+    return files, narrowness(deep, window)
 
 
 def _judge(
