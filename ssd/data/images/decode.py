@@ -25,8 +25,9 @@ from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from ssd.data.images.deep import Extremes, OutsideError, Window, extremes, is_deep, to_bytes
 from ssd.data.images.png_text import without_texts
-from ssd.data.medical.plane import ENDINGS, Axis, Plane, UnreadableVolume, is_medical_name, read_plane
-from ssd.data.medical.plane import installed as reads_medical
+from ssd.data.medical.plane import ENDINGS, Axis, Plane, UnreadableVolume, is_medical_name
+from ssd.data.medical.reading import installed as reads_medical
+from ssd.data.medical.reading import read_plane
 
 EXTENSIONS = frozenset(
     ".jpg .jpeg .jpe .jfif .png .webp .bmp .gif .tif .tiff .ppm .pgm .pbm .pnm".split()  # noqa: SIM905 - easier to read

@@ -32,7 +32,7 @@ _COLOURS = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_RCT", "YBR_ICT", "YBR_PARTIA
 
 
 def dicom_plane(file: BinaryIO, frame: int | None, max_pixels: int) -> Plane:
-    """See `ssd.data.medical.plane.read_plane`."""
+    """See `ssd.data.medical.reading.read_plane`."""
     # Deflated files unpack to whatever they say; the header before that part is never compressed.
     head = pydicom.dcmread(file, specific_tags=["TransferSyntaxUID"], stop_before_pixels=True)
     syntax = UID(str(head.file_meta.TransferSyntaxUID))

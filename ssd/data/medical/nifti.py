@@ -24,7 +24,7 @@ _SECOND = 540
 
 
 def nifti_plane(file: BinaryIO, packed: bool, frame: int | None, max_pixels: int, axis: Axis) -> Plane:
-    """See `ssd.data.medical.plane.read_plane`; `packed`: by gzip."""
+    """See `ssd.data.medical.reading.read_plane`; `packed`: by gzip."""
     stream = cast("BinaryIO", gzip.GzipFile(fileobj=file)) if packed else file
     first = stream.read(4)
     stream.seek(0)

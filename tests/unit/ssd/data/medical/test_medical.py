@@ -21,7 +21,8 @@ from ssd.data.images.decode import Decoding, Refusal, RefusedImageError, decode,
 from ssd.data.images.folder import FolderImages, FolderOptions
 from ssd.data.images.source import ImageFormat
 from ssd.data.medical import dicom
-from ssd.data.medical.plane import Planes, read_plane
+from ssd.data.medical.plane import Planes
+from ssd.data.medical.reading import read_plane
 
 FILES = Path(pydicom.__file__).parent / "data" / "test_files"
 VOLUMES = Path(nibabel.__file__).parent / "tests" / "data"
