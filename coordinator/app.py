@@ -149,11 +149,7 @@ async def _given(
     tracing: Tracing = NoTracing()
     if exporter is not None:
         tracing = RoundTracing(RoundSpans(record.run_id, config.tracing.share), exporter.emit, clock.wall)
-    strategy = create_strategy(
-        config.strategy.name,
-        learning_rate=config.strategy.learning_rate,
-        momentum=config.strategy.momentum,
-    )
+    strategy = create_strategy(config.strategy.name, config.strategy.rates)
     staging = BudgetedStaging(
         state_dir / "staging", limits.staging_ram_bytes, limits.staging_disk_bytes, limits.min_free_bytes
     )

@@ -11,6 +11,7 @@ from ssd.daemon.address import parse_address
 from ssd.daemon.config_sources import Key
 
 Json = Any
+_FASTEST_ADAPTIVE = 0.5
 
 
 def cross_checks(tree: Mapping[str, Json]) -> Iterator[tuple[tuple[Key, ...], str]]:
@@ -22,6 +23,7 @@ def cross_checks(tree: Mapping[str, Json]) -> Iterator[tuple[tuple[Key, ...], st
     yield from _transport(tree)
     yield from _clients(tree["run"], tree["round"])
     yield from _rounds(tree["run"], tree["round"])
+    yield from _strategy(tree["strategy"])
     yield from _secure(tree)
     yield from _privacy(tree)
     ram, disk = tree["limits"]["staging_ram_bytes"], tree["limits"]["staging_disk_bytes"]
@@ -68,6 +70,17 @@ def _clients(run: Mapping[str, Json], rounds: Mapping[str, Json]) -> Iterator[tu
         yield (
             (("run", "mode"), clients, expected),
             "a reproducible run must know its clients: name them in run.clients, or give run.expected_clients",
+        )
+
+
+def _strategy(own: Mapping[str, Json]) -> Iterator[tuple[tuple[Key, ...], str]]:
+    if own["name"] in ("adagrad", "adam", "yogi") and own["learning_rate"] > _FASTEST_ADAPTIVE:
+        yield (
+            (("strategy", "learning_rate"), ("strategy", "name")),
+            (
+                f"{own['name']} moves every parameter by about the rate in each round, and {own['learning_rate']:g} would "
+                "destroy any model: set it, 0.001 to 0.1"
+            ),
         )
 
 

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from coordinator.config.cross_checks import changed_keys, cross_checks, not_json
+from coordinator.core.strategies.registry import Rates
 from coordinator.errors import ConfigInvalid, RunConfigChanged
 from ssd.daemon import config_loading
 from ssd.daemon.address import Address, parse_address
@@ -143,12 +144,22 @@ class RoundSection(Section):
 class StrategySection(Section):
     """`[strategy]`: how the mean update moves the model."""
 
-    name: Literal["average", "momentum"] = "average"
-    """`average`: by the mean itself. `momentum`: by a running sum of means."""
+    name: Literal["average", "momentum", "nesterov", "adagrad", "adam", "yogi"] = "average"
+    """`average`: by the mean itself. `momentum`: by a running sum of means (FedAvgM); `nesterov`: the same, one step ahead.
+    `adagrad`, `adam`, `yogi`: with a rate of its own for every parameter (arXiv 2003.00295)."""
     learning_rate: Positive = 1.0
-    """Factor on the step."""
+    """Factor on the step. `adagrad`, `adam` and `yogi` move every parameter by about so much a round: 0.1 at most."""
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    """How much of the previous step stays; `momentum` only."""
+    """How much of the previous step stays; not for `average`. The paper sets it to 0 for `adagrad`."""
+    second_momentum: Annotated[float, Field(ge=0, lt=1)] = 0.99
+    """How much of the mean of squared updates stays; `adam` and `yogi` only."""
+    adaptivity: Positive = 1e-3
+    """Added to the root of squared updates: the smaller, the more alike all steps are; `adagrad`, `adam` and `yogi` only."""
+
+    @property
+    def rates(self) -> Rates:
+        """The numbers, for `coordinator.core.strategies.registry.create`."""
+        return Rates(**self.model_dump(exclude={"name"}))
 
 
 class WireSection(Section):

@@ -13,7 +13,7 @@ import pytest
 from coordinator.composition import compose
 from coordinator.config.derived import plan_of, policy_of, settings_of
 from coordinator.config.sections import CoordinatorConfig
-from coordinator.core.strategies.registry import create
+from coordinator.core.strategies.registry import Rates, create
 from coordinator.errors import ClientFault, Reason
 from coordinator.identity.revocations import NobodyRevoked
 from coordinator.method_host.client import SubprocessMethodHost
@@ -80,7 +80,7 @@ def driver(tmp_path: Path, clock: ManualClock, **changes: Any) -> Coordinator:
         number=0, model_digest=model_digest(declaration.spec, vector), full=blob(vector.tobytes()), delta=None
     )
     store.create_run(run, zero)
-    strategy = create("average", learning_rate=1.0, momentum=0.0)
+    strategy = create("average", Rates())
     return compose(
         Given(
             record=run,

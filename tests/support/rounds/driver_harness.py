@@ -11,7 +11,7 @@ from typing import Any
 from coordinator.composition import compose
 from coordinator.config.derived import noise_plan_of, plan_of, policy_of, settings_of
 from coordinator.config.sections import CoordinatorConfig
-from coordinator.core.strategies.registry import create
+from coordinator.core.strategies.registry import Rates, create
 from coordinator.identity.revocations import NobodyRevoked, Revocations
 from coordinator.method_host.client import SubprocessMethodHost
 from coordinator.parts import Coordinator, Given
@@ -141,9 +141,7 @@ def driver(
         record=run,
         declaration=declaration,
         plan=plan,
-        maker=VersionMaker(
-            declaration, create("average", learning_rate=1.0, momentum=0.0), Encoding.FLOAT16, blobs
-        ),
+        maker=VersionMaker(declaration, create("average", Rates()), Encoding.FLOAT16, blobs),
         state=state,
         revocations=Revocations(trust or SqliteTrust(tmp_path)) if proven else NobodyRevoked(),
         settings=settings,

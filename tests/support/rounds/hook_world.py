@@ -15,7 +15,7 @@ from coordinator.config.derived import plan_of, policy_of, settings_of
 from coordinator.config.new_run import new_run_of
 from coordinator.config.sections import CoordinatorConfig
 from coordinator.core.state import Phase
-from coordinator.core.strategies.registry import create
+from coordinator.core.strategies.registry import Rates, create
 from coordinator.identity.revocations import NobodyRevoked
 from coordinator.parts import Coordinator, Given
 from coordinator.rounds.restore import restore
@@ -86,7 +86,7 @@ class World:
             new_run_of(self.config), self.store, self.blobs, InProcessHost(), clock
         )
         declaration = Declaration.from_json(run.declaration)
-        strategy = create("momentum", learning_rate=1.0, momentum=0.5)
+        strategy = create("momentum", Rates(momentum=0.5))
         subject = compose(
             Given(
                 record=run,

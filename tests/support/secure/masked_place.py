@@ -10,7 +10,7 @@ from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from coordinator.core.strategies.registry import create
+from coordinator.core.strategies.registry import Rates, create
 from coordinator.parts import Coordinator
 from coordinator.secure_aggregation.round_sum import MaskedRoundSum
 from coordinator.store.files.blobs import FileBlobs
@@ -203,7 +203,7 @@ def model_of(place: Place, accepted: Mapping[int, str]) -> list[str]:
         facts = subject.reports.facts
         maker = VersionMaker(
             facts.declaration,
-            create("average", learning_rate=1.0, momentum=0.0),
+            create("average", Rates()),
             Encoding.FLOAT16,
             place.blobs,
         )

@@ -153,11 +153,7 @@ class Coordinator:
         run = await self._current_run(journal, blobs, host)
         declaration = Declaration.from_json(run.declaration)
         plan, settings = plan_of(declaration, config), settings_of(config)
-        strategy = create_strategy(
-            config.strategy.name,
-            learning_rate=config.strategy.learning_rate,
-            momentum=config.strategy.momentum,
-        )
+        strategy = create_strategy(config.strategy.name, config.strategy.rates)
         revocations = Revocations(Guarded(trust, process, self.writes, {"revoke"}))  # type: ignore[arg-type]
         staging = BudgetedStaging(
             self._state_dir / "staging", config.limits.staging_ram_bytes, config.limits.staging_disk_bytes

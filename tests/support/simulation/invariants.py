@@ -70,9 +70,7 @@ def _versions_follow_from_their_sets(world: World, journal: SqliteJournal, state
     assert run is not None
     declaration = Declaration.from_json(run.declaration)
     plan = plan_of(declaration, config)
-    strategy = create_strategy(
-        config.strategy.name, learning_rate=config.strategy.learning_rate, momentum=config.strategy.momentum
-    )
+    strategy = create_strategy(config.strategy.name, config.strategy.rates)
     maker = VersionMaker(declaration, strategy, Encoding(config.wire.delta_encoding), FileBlobs(state_dir))
     versions = journal.versions()
     full, server_state = versions[0].full, versions[0].server_state

@@ -20,6 +20,7 @@ class Setting:
     level: str = "off"
     """Of secure aggregation."""
     hook: bool = False
+    strategy: str = "average"
     parameters: int = 64
     cohort: int = 3
     """Elastic mode only."""
@@ -67,5 +68,6 @@ class Setting:
             "retention": {"full_versions": 100},
             "evaluation": {"every": 0},
             "method": {"name": "synthetic", "config": {"parameters": self.parameters, "hook": self.hook}},
+            "strategy": {"name": self.strategy, "learning_rate": 1.0 if self.strategy == "average" else 0.05},
             "secure_aggregation": secure,
         }
