@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 
+from coordinator.core.strategies.registry import STRATEGIES
 from simulation.guarded import JOURNAL_WRITES
 from simulation.net.network import Act
 from simulation.operations import (
@@ -128,6 +129,19 @@ def test_a_coordinator_may_die_at_any_write(count: int, after: bool) -> None:
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 def test_a_worker_may_die_at_any_write(count: int, after: bool) -> None:
     play(PLAIN, [CrashAtWrite("w1", count, after), Wait(45.0)])
+
+
+@pytest.mark.parametrize("strategy", [each for each in STRATEGIES if each != "average"])
+def test_moments_commit_with_the_version_and_survive_a_death_at_any_write_around_it(strategy: str) -> None:
+    setting = Setting(strategy=strategy, rounds=3)
+    for after in (False, True):
+        assert play(setting, [KillAtWrite(2, after, "commit"), Wait(45.0)]) == list(undisturbed(setting))
+    assert undisturbed(setting) != undisturbed(Setting(rounds=3)), "the strategy made no difference"
+
+
+@pytest.mark.parametrize("strategy", ["adam", "nesterov"])
+def test_strategies_move_the_model_by_a_masked_sum(strategy: str) -> None:
+    played(Setting(level="passive", strategy=strategy), LISTS["a worker dies in training and comes back"])
 
 
 def test_delays_and_the_order_of_messages_change_no_bit() -> None:
