@@ -28,6 +28,8 @@ class ClientWeights:
         self._ratio = ratio
         self._known: dict[str, int] = {}
         """Client -> its weight in the newest commit it is in."""
+        self._middle = 0
+        """The median of them, once there are `LEAST_KNOWN`; every upload asks for it, only a commit changes it."""
         self._present: dict[str, int] = {}
         """Of the present attempt's sum."""
 
@@ -52,6 +54,8 @@ class ClientWeights:
         """
         weights = {client: self._present[client] for client in clients if client in self._present}
         self._known.update(weights)
+        if len(self._known) >= LEAST_KNOWN:
+            self._middle = median_low(self._known.values())
         if len(weights) < max(LEAST_KNOWN, len(clients)):
             return 0.0
         return max(weights.values()) / sum(weights.values())
@@ -62,11 +66,10 @@ class ClientWeights:
         Raises:
             ClientFault: reason weight_out_of_range.
         """
-        if not self._ratio or len(self._known) < LEAST_KNOWN:
+        if not self._ratio or not self._middle:
             return
-        middle = median_low(sorted(self._known.values()))
         for each in clients:
-            if each.weight > self._ratio * middle:
+            if each.weight > self._ratio * self._middle:
                 raise ClientFault(
                     Reason.WEIGHT_OUT_OF_RANGE,
                     f"client {each.client} claims weight {each.weight}, more than {self._ratio:g} times the median"
