@@ -23,10 +23,13 @@ def partition() -> None:
 @click.option("--data", "kind", type=click.Choice(KINDS), required=True, help="The data set.")
 @data_options
 @click.option("--clients", type=click.IntRange(min=1), default=10, show_default=True)
-@click.option("--scheme", type=click.Choice(["dirichlet", "iid", "fedgen"]), default="dirichlet", show_default=True,
-              help="Label skew; at random; or label skew as in FedGen's experiments.")  # fmt: skip
+@click.option("--scheme", type=click.Choice(["dirichlet", "iid", "fedgen", "pathological", "quantity"]), default="dirichlet",
+              show_default=True, help="Label skew; at random; label skew as in FedGen's experiments; a few classes each; "
+              "unequal numbers of images.")  # fmt: skip
 @click.option("--alpha", type=click.FloatRange(min=0, min_open=True), default=0.1, show_default=True,
               help="Dirichlet concentration: the smaller, the fewer classes per client.")  # fmt: skip
+@click.option("--classes", "classes_per_client", type=click.IntRange(min=1), default=2, show_default=True,
+              help="For pathological: classes of each client.")  # fmt: skip
 @click.option("--min-size", type=click.IntRange(min=0), default=10, show_default=True,
               help="Fewest images of a client; missing ones come from the largest (fedgen: draws again).")  # fmt: skip
 @click.option("--images", type=click.IntRange(min=1), help="Deal out only so many training images.")
@@ -47,6 +50,7 @@ def partition_make(
     clients: int,
     scheme: str,
     alpha: float,
+    classes_per_client: int,
     min_size: int,
     images: int | None,
     take: str,
@@ -60,6 +64,7 @@ def partition_make(
     from ssd.data.images.builtin import load_builtin
     from ssd.data.images.source import ImageFormat
     from ssd.data.partition import partition as partitions
+    from ssd.data.partition import skews
     from ssd.data.partition.fedgen_split import fedgen
     from ssd.data.partition.held_out import with_test
     from ssd.data.partition.portion import Portion
@@ -78,6 +83,10 @@ def partition_make(
     portion = None if images is None else Portion(images=images, take=take)
     if scheme == "iid":
         made = partitions.iid(len(labels), clients, seed, labels=labels, dataset=kind, portion=portion)
+    elif scheme == "pathological":
+        made = skews.pathological(labels, clients, classes_per_client, seed, dataset=kind, portion=portion)
+    elif scheme == "quantity":
+        made = skews.quantity(labels, clients, alpha, seed, min_size=min_size, dataset=kind, portion=portion)
     elif scheme == "fedgen":
         made = fedgen(labels, clients, alpha, seed, ratio=ratio, min_size=min_size, dataset=kind)
     else:
@@ -118,6 +127,7 @@ def partition_show(file: Path, form: str) -> None:
         "seed": found.seed,
         "portion": None if found.portion is None else found.portion.to_json(),
         "ratio": found.ratio,
+        "classes_per_client": found.classes_per_client,
         "test": None if found.test is None else found.test.scheme,
     }
     click.echo(json_text({**head, "min_size": found.min_size, "clients": clients}))

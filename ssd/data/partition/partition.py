@@ -49,10 +49,10 @@ class Partition:
     dataset: DatasetIdentity
     """Of the training split."""
     scheme: str
-    """`dirichlet`, `iid` or `fedgen`."""
+    """`dirichlet`, `iid`, `fedgen`, `pathological` or `quantity`."""
     seed: int
     alpha: float | None
-    """The Dirichlet concentration; None for `iid`."""
+    """The Dirichlet concentration; None for `iid` and `pathological`."""
     min_size: int
     clients: Mapping[str, tuple[int, ...]]
     histograms: Mapping[str, Mapping[int, int]] = field(default_factory=dict)
@@ -62,6 +62,8 @@ class Partition:
     ratio: float | None = None
     """The share of the training images that `fedgen` deals out at most."""
     test: HeldOut | None = None
+    classes_per_client: int | None = None
+    """For `pathological`."""
 
     def indices(self, client_id: str) -> tuple[int, ...]:
         """The sorted indices of one client; `DataError` (with the nearest name) for an unknown one."""
@@ -90,7 +92,7 @@ def iid(
     if labels is not None and len(labels) != size:
         raise DataError(f"{len(labels)} labels for {size} images")
     dealt = list(range(size)) if portion is None else portion.choose(size, labels, seed)
-    _check_counts(len(dealt), clients, min_size=1)
+    check_counts(len(dealt), clients, min_size=1)
     order = [dealt[position] for position in RandomStream("partition-iid", seed).permutation(len(dealt))]
     shares = [order[start::clients] for start in range(clients)]
     identity = (
@@ -110,7 +112,7 @@ def dealt_again(partition: Partition, clients: int, seed: int) -> Partition:
         DataError: there are fewer images than clients.
     """
     owned = sorted(index for indices in partition.clients.values() for index in indices)
-    _check_counts(len(owned), clients, min_size=1)
+    check_counts(len(owned), clients, min_size=1)
 
     def shares(indices: Sequence[int], purpose: str) -> list[list[int]]:
         order = RandomStream(purpose, seed).permutation(len(indices))
@@ -151,16 +153,16 @@ def dirichlet(
         raise DataError(f"the Dirichlet concentration must be positive, not {alpha}")
     truth = np.asarray(labels, dtype=np.int64)
     dealt = np.arange(len(truth)) if portion is None else np.array(portion.choose(len(truth), labels, seed))
-    _check_counts(len(dealt), clients, min_size)
+    check_counts(len(dealt), clients, min_size)
     shares: list[list[int]] = [[] for _ in range(clients)]
     for label in np.unique(truth[dealt]).tolist():
         members = dealt[truth[dealt] == label]
         order = RandomStream("partition-order", seed, label).permutation(len(members))
         shuffled = [int(members[position]) for position in order]
-        cuts = _cuts(len(members), clients, alpha, RandomStream("partition-shares", seed, label))
-        for share, (start, stop) in zip(shares, pairwise(cuts), strict=True):
+        places = cuts(len(members), clients, alpha, RandomStream("partition-shares", seed, label))
+        for share, (start, stop) in zip(shares, pairwise(places), strict=True):
             share.extend(shuffled[start:stop])
-    _fill_up(shares, truth, min_size)
+    fill_up(shares, truth, min_size)
     return assemble(
         DatasetIdentity.of(dataset, labels), "dirichlet", seed, shares, labels,
         alpha=float(alpha), min_size=min_size, portion=portion,
@@ -178,6 +180,7 @@ def assemble(
     min_size: int,
     portion: Portion | None = None,
     ratio: float | None = None,
+    classes_per_client: int | None = None,
 ) -> Partition:
     """The partition whose clients, in order, hold `shares` (indices in any order)."""
     clients = {
@@ -188,7 +191,7 @@ def assemble(
     )
     return Partition(
         dataset=dataset, scheme=scheme, seed=seed, alpha=alpha, min_size=min_size,
-        clients=clients, histograms=histograms, portion=portion, ratio=ratio,
+        clients=clients, histograms=histograms, portion=portion, ratio=ratio, classes_per_client=classes_per_client,
     )  # fmt: skip
 
 
@@ -205,6 +208,11 @@ def save(partition: Partition, path: Path) -> None:
         "min_size": partition.min_size,
         "portion": None if portion is None else portion.to_json(),
         "ratio": partition.ratio,
+        **(
+            {}
+            if partition.classes_per_client is None
+            else {"classes_per_client": partition.classes_per_client}
+        ),
         "test": None if test is None else {"dataset": test.dataset.to_json(), "scheme": test.scheme},
     }
     rows = []
@@ -265,20 +273,21 @@ def load(
     return partition
 
 
-def _check_counts(size: int, clients: int, min_size: int) -> None:
+def check_counts(size: int, clients: int, min_size: int) -> None:
+    """Raise DataError unless so many images are enough."""
     if clients < 1:
         raise DataError(f"a partition needs at least one client, not {clients}")
     if min_size < 0 or size < max(1, min_size) * clients:
         raise DataError(f"{size} images cannot give {clients} clients at least {max(1, min_size)} each")
 
 
-def _cuts(count: int, clients: int, alpha: float, stream: RandomStream) -> list[int]:
+def cuts(count: int, clients: int, alpha: float, stream: RandomStream) -> list[int]:
     """Where to cut `count` images into one Dirichlet draw: clients + 1 ascending positions."""
     inner = [round(count * part) for part in accumulate(stream.dirichlet(alpha, clients))]
     return [0, *inner[:-1], count]
 
 
-def _fill_up(shares: list[list[int]], labels: np.ndarray[Any, np.dtype[np.int64]], min_size: int) -> None:
+def fill_up(shares: list[list[int]], labels: np.ndarray[Any, np.dtype[np.int64]], min_size: int) -> None:
     """Move single images from the largest share to those below `min_size`, in place."""
     for share in shares:
         while len(share) < min_size:
@@ -314,6 +323,7 @@ def _from_json(value: Mapping[str, Json]) -> Partition:
         histograms=histograms,
         portion=None if portion is None else Portion(**portion),
         ratio=None if value["ratio"] is None else float(value["ratio"]),
+        classes_per_client=None if "classes_per_client" not in value else int(value["classes_per_client"]),
         test=None
         if test is None
         else HeldOut(

@@ -35,6 +35,10 @@ def describe_split(partition: Partition) -> Text:
     how = "dealt out at random" if partition.alpha is None else f"Dirichlet({partition.alpha:g})"
     if partition.scheme == "fedgen":
         how += f" as in FedGen's experiments with ratio {partition.ratio:g}"
+    if partition.scheme == "pathological":
+        how = f"{partition.classes_per_client} classes each"
+    elif partition.scheme == "quantity":
+        how = f"sizes by Dirichlet({partition.alpha:g})"
     owned = sum(len(indices) for indices in partition.clients.values())
     test = partition.test
     tested = "" if test is None else (
