@@ -21,7 +21,7 @@ help:
 	@echo "make test    lint, then every test (what CI runs)"
 	@echo "make test-unit  tests without daemons: unit, contract, simulation (two to three minutes on two cores)"
 	@echo "make test-daemons  tests with real processes: end-to-end, hostile, GPU (skipped without one)"
-	@echo "make test-long  what takes long by nature: a fuzzer's hour, every check taken out once"
+	@echo "make test-long  what takes long by nature: a fuzzer's hour, every check taken out once, new examples of property tests"
 	@echo "make lint    ruff, mypy --strict, import rules, generated code is current"
 	@echo "make format  let ruff rewrite what it can"
 	@echo "make proto   regenerate the protobuf modules"
@@ -69,6 +69,7 @@ test-daemons: $(READY)
 
 test-long: $(READY) mutation
 	$(BIN)/python tests/hostile/wire/fuzz.py --inputs 1000000
+	SSD_HYPOTHESIS=explore $(COMPUTING) tests/unit tests/contract
 	SSD_SIMULATION_EXAMPLES=2000 $(BIN)/python -m pytest -q tests/simulation/federation/test_random_lists.py
 
 lint: $(READY)

@@ -18,6 +18,8 @@ from ssd_proto.v1 import federation_pb2 as pb
 from ssd_wire import from_proto, messages, to_proto, uploads
 
 u32, u64 = st.integers(0, 2**32 - 1), st.integers(0, 2**64 - 1)
+u62 = st.integers(0, 2**62 - 1)
+"""What a worker's database can count."""
 positive = st.integers(1, 2**32 - 1)
 doubles = st.floats(allow_nan=False)
 finite = st.floats(allow_nan=False, allow_infinity=False)
@@ -196,7 +198,7 @@ DOWN: dict[type, st.SearchStrategy[Any]] = {
         base=model_versions(),
         task_digest=digests,
         run_seed=u64,
-        rounds=u64,
+        rounds=u62,
         values=st.dictionaries(names, finite, max_size=3),
         threads=st.integers(1, 1024),
         clients=cohorts,

@@ -104,6 +104,7 @@ def test_files_are_run_only_by_what_reads_its_own_operators_words() -> None:
     }
     assert able == {
         "ssd/experiment/grid.py",  # the experiment file that was typed on the command line
+        "ssd/experiment/references.py",  # a method of the same file
         "ssd/method_host/host.py",  # what the coordinator's own configuration or `export --method` names
         "worker/training/train.py",  # the worker's own [methods] table
     }
