@@ -5,8 +5,11 @@ Uniformity, DSR and distillation are averaged over the two views. A term whose w
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeAlias
 
+import torch
 from torch import Tensor
 
 from ssd.losses.alignment import alignment
@@ -14,6 +17,9 @@ from ssd.losses.dimension_scaled import DimensionScaling, dimension_scaled
 from ssd.losses.distillation import distillation
 from ssd.losses.presets import SsdLosses
 from ssd.losses.uniformity import uniformity
+
+PairLoss: TypeAlias = Callable[[Tensor, Tensor], Tensor]
+"""Of two views' embeddings, [N, D] each, to a scalar."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -32,22 +38,25 @@ def objective(
     embeddings: tuple[Tensor, Tensor],
     options: SsdLosses,
     scaling: DimensionScaling | None,
+    pair_loss: PairLoss | None = None,
 ) -> Terms:
-    """L_align + β·L_uniform + γ·L_DSR + δ·L_distill.
+    """L_align + β·L_uniform + γ·L_DSR + δ·L_distill, or another loss of the pair in place of the first two.
 
     Args:
         representations: the two views' encoder outputs, [N, F] each.
         embeddings: the two views' projector outputs, [N, D] each.
         options: weights and forms.
         scaling: the client's scaling map; needed if γ is not 0.
+        pair_loss: takes the place of L_align + β·L_uniform, which then are only measured.
 
     Raises:
         ValueError: γ is not 0 and no scaling map is given.
 
     """
-    aligned = alignment(*embeddings, options.alignment)
-    uniform = mean_of_views(*(uniformity(view, options.uniformity) for view in embeddings))
-    loss = aligned + options.beta * uniform
+    with torch.set_grad_enabled(pair_loss is None and torch.is_grad_enabled()):
+        aligned = alignment(*embeddings, options.alignment)
+        uniform = mean_of_views(*(uniformity(view, options.uniformity) for view in embeddings))
+    loss = aligned + options.beta * uniform if pair_loss is None else pair_loss(*embeddings)
     scaled = distilled = aligned.new_zeros(())
     if options.gamma != 0:
         if scaling is None:

@@ -34,6 +34,9 @@ BUILT_IN = {
     "fedgen": "ssd.methods.fedgen.method",
     "backbone_distillation": "ssd.methods.supervised.backbone_distillation",
     "local_only": "ssd.methods.supervised.local_only",
+    "simclr": "ssd.methods.joint_embedding.simclr",
+    "vicreg": "ssd.methods.joint_embedding.vicreg",
+    "barlow_twins": "ssd.methods.joint_embedding.barlow_twins",
     "synthetic": "ssd.methods.synthetic.method",
 }
 

@@ -183,6 +183,7 @@ class AlignUniform:
                 seeds=Seeds(run_seed=task.run_seed, round=task.round, client_id=task.client_id),
                 scaling=self._scaling(task, device),
                 terms=self._terms(task, model),
+                pair_loss=self._config.pair_loss(),
                 apart=self._config.forward == "apart",
             )
             statistics = training.run(model, source, progress)

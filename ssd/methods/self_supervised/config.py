@@ -9,12 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, TypeVar
+from functools import partial
+from typing import Any, Literal, TypeAlias, TypeVar
 
 from ssd.data.images.source import ImageFormat
 from ssd.data.views.views import PRESETS as VIEW_PRESETS
 from ssd.data.views.views import ViewOptions
 from ssd.evaluation.federated_quality import QualityOptions
+from ssd.losses.joint_embedding.barlow_twins import BarlowTwinsOptions, barlow_twins
+from ssd.losses.joint_embedding.nt_xent import NtXentOptions, nt_xent
+from ssd.losses.joint_embedding.vicreg import VicRegOptions, vicreg
+from ssd.losses.objective import PairLoss
 from ssd.losses.presets import PRESETS as LOSS_PRESETS
 from ssd.losses.presets import AlignUniformLosses, SsdLosses
 from ssd.method.schedule import resolve as resolve_schedules
@@ -27,6 +32,7 @@ from ssd.settings import SettingsError, merge, read, to_json
 from ssd.updates.declaration import QualityDeclaration
 
 Json = Any
+Objective: TypeAlias = Literal["align_uniform", "simclr", "vicreg", "barlow_twins"]
 
 BASES = {"official": "rotated", "code": "rotated", "paper": "axis", "paper_literal": "axis"}
 NO_PROJECTOR = "set projector to null only with losses.delta = 0: without a projector z is h and there is nothing to distil"
@@ -51,6 +57,15 @@ class AlignUniformConfig(TrainingOptions):
     projector: ProjectorConfig | None = field(default_factory=ProjectorConfig)
     views: ViewOptions = field(default_factory=ViewOptions)
     losses: AlignUniformLosses = field(default_factory=AlignUniformLosses)
+    objective: Objective = "align_uniform"
+    """What two views of an image are to each other: alignment + β · uniformity, or the loss of a named method. What a method
+    adds (SSD's two terms, a penalty) is added to it."""
+    nt_xent: NtXentOptions = field(default_factory=NtXentOptions)
+    """For `objective = "simclr"`."""
+    vicreg: VicRegOptions = field(default_factory=VicRegOptions)
+    """For `objective = "vicreg"`."""
+    barlow_twins: BarlowTwinsOptions = field(default_factory=BarlowTwinsOptions)
+    """For `objective = "barlow_twins"`."""
     lr: Any = 0.1
     """Learning rate: a number, or a schedule over the rounds as `ssd.method.schedule` reads it."""
     weighting: Literal["batches", "images"] = "batches"
@@ -72,6 +87,18 @@ class AlignUniformConfig(TrainingOptions):
     Off unless asked for: without secure aggregation the sums of one client are as telling as its update."""
     bounds: Bounds = field(default_factory=Bounds)
 
+    def pair_loss(self) -> PairLoss | None:
+        """The loss of two views' embeddings; None: alignment and uniformity."""
+        match self.objective:
+            case "simclr":
+                return partial(nt_xent, options=self.nt_xent)
+            case "vicreg":
+                return partial(vicreg, options=self.vicreg)
+            case "barlow_twins":
+                return partial(barlow_twins, options=self.barlow_twins)
+            case _:
+                return None
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SsdConfig(AlignUniformConfig):
@@ -91,7 +118,14 @@ class SsdConfig(AlignUniformConfig):
     """`rotated`: one random orthonormal basis shared by all (official code); `axis`: coordinates (paper)."""
 
 
-_SINCE: Mapping[str, Json] = {"forward": "together", "initialisation": "fan_out"}
+_SINCE: Mapping[str, Json] = {
+    "forward": "together",
+    "initialisation": "fan_out",
+    "objective": "align_uniform",
+    "nt_xent": to_json(NtXentOptions()),
+    "vicreg": to_json(VicRegOptions()),
+    "barlow_twins": to_json(BarlowTwinsOptions()),
+}
 """Settings that came later, with the value that everybody had before."""
 
 

@@ -30,7 +30,7 @@ from torch import Tensor
 from ssd.data.images.source import ImageSource
 from ssd.data.views.views import Views
 from ssd.losses.dimension_scaled import DimensionScaling
-from ssd.losses.objective import Terms, objective
+from ssd.losses.objective import PairLoss, Terms, objective
 from ssd.losses.presets import SsdLosses
 from ssd.method.protocol import Progress
 from ssd.methods.self_supervised.terms import Step, Term, statistic
@@ -188,6 +188,8 @@ class LocalTraining:
     scaling: DimensionScaling | None
     terms: tuple[Term, ...] = ()
     """What the method adds to the objective."""
+    pair_loss: PairLoss | None = None
+    """The loss of two views that takes the place of alignment and uniformity."""
     apart: bool = False
     """Each view goes through the model in a pass of its own, as in the official code."""
 
@@ -275,7 +277,7 @@ class LocalTraining:
             embeddings=(z[0], z[1]),
             anchors=z[2] if self._anchored else None,
         )
-        terms = objective(step.representations, step.embeddings, self.losses, self.scaling)
+        terms = objective(step.representations, step.embeddings, self.losses, self.scaling, self.pair_loss)
         rows = 2 * h[0].shape[0]
         norms = (_mean_norm(representations[:rows]), _mean_norm(embeddings[:rows]))
         return terms, norms, step

@@ -59,6 +59,12 @@ SWITCHES: list[tuple[str, Any, frozenset[str]]] = [
     ("losses.alignment.normalise", False, LOSS | {"alignment"}),
     ("losses.uniformity.t", 1.0, LOSS | {"uniformity"}),
     ("losses.uniformity.normalise", False, LOSS | {"uniformity"}),
+    # Another objective of the two views; its own choices: tests/unit/ssd/methods/joint_embedding.
+    *(("objective", name, LOSS) for name in ("simclr", "vicreg", "barlow_twins")),
+    *((name, value, changes()) for name, value in [
+        ("nt_xent.temperature", 0.1), ("vicreg.form", "paper"), ("vicreg.invariance", 1.0), ("vicreg.variance", 1.0),
+        ("vicreg.covariance", 2.0), ("barlow_twins.redundancy", 0.1), ("barlow_twins.scale", 1.0),
+    ]),
     # Presets are nothing but other defaults.
     ("preset", "paper", LOSS | {"dsr", "distillation", "artefacts"}),
     ("preset", "paper_literal", LOSS | {"dsr", "distillation", "artefacts"}),
