@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from coordinator.core.strategies.registry import create
+from coordinator.core.strategies.registry import Rates, create
 from coordinator.store.files.blobs import FileBlobs
 from coordinator.versions.next_version import VersionMaker
 from processes.federation import Federation
@@ -41,9 +41,7 @@ def replay(federation: Federation, folder: Path) -> list[str]:
     method = load(declaration.method, dict(declaration.config))
     plan = FoldPlan.create(declaration, Encoding.FLOAT16, 6, 65536)
     blobs = FileBlobs(folder)
-    maker = VersionMaker(
-        declaration, create("average", learning_rate=1.0, momentum=0.9), Encoding.FLOAT16, blobs
-    )
+    maker = VersionMaker(declaration, create("average", Rates()), Encoding.FLOAT16, blobs)
     vector = method.initial(5, None)
     digests = [model_digest(declaration.spec, vector)]
     writer = blobs.create()

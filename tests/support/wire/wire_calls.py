@@ -21,6 +21,9 @@ from wire.raw_worker import RawWorker
 FEDERATION = "/ssd_proto.v1.Federation"
 OPERATOR = "/ssd_proto.v1.Operator"
 PATIENCE = 30.0
+"""Seconds for a call that is answered or refused at once."""
+UPLOAD_PATIENCE = 600.0
+"""Seconds for an upload, which stays open while others are sent: many bodies take long on a busy machine."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +104,7 @@ class Upload:
         )(
             iter(self._up.get, None),
             metadata=worker.metadata() if metadata is None else metadata,
-            timeout=PATIENCE,
+            timeout=UPLOAD_PATIENCE,
         )
         self.replies: list[pb.UploadReply] = []
         self.offset = 0
