@@ -8,10 +8,12 @@ class folders are found below it as in a folder that was unpacked.
 from __future__ import annotations
 
 import io
+import lzma
 import os
 import tarfile
 import threading
 import zipfile
+import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -29,6 +31,10 @@ PACKED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst", ".7z", ".rar")
 MAX_MEMBER_BYTES = 512 << 20
 """A larger member is refused: it is held in memory while it is decoded."""
 MAX_MEMBERS = 5_000_000
+_DAMAGED = (
+    zipfile.BadZipFile, zlib.error, lzma.LZMAError, NotImplementedError, RuntimeError, EOFError, ValueError,
+)  # fmt: skip
+"""What reading a damaged member of a zip file raises."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,13 +110,9 @@ class Archive:
         try:
             with self._zip.open(member.name) as file:
                 return io.BytesIO(file.read(member.size))
-        except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, ValueError) as error:
+        except _DAMAGED as error:
             # No number: the archive can be read, this member is damaged.
             raise OSError(f"{printable(relative)} in {self.path}: {error}") from error
-        except Exception as error:
-            if type(error).__module__ in ("zlib", "lzma", "_lzma"):
-                raise OSError(f"{printable(relative)} in {self.path}: {error}") from error
-            raise
 
     def changed(self, seen: Mapping[str, int]) -> bool:
         """Whether the archive was written anew."""
